@@ -1,0 +1,134 @@
+"""From a scan to a listing: the sha256 of every image, read only where a stat says it may have changed."""
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from storage.durable import replace
+from storage.scan import Scan, is_sure
+
+logger = logging.getLogger(__name__)
+
+DIGEST = pa.binary(32)
+THREADS = 8
+SAVE_EVERY_SECONDS = 30.0
+
+CACHE_SCHEMA = pa.schema(
+    [
+        pa.field("path", pa.binary()),
+        pa.field("size", pa.int64()),
+        pa.field("mtime_ns", pa.int64()),
+        pa.field("ctime_ns", pa.int64()),
+        pa.field("digest", DIGEST),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Every image once: the columns of the scan, its digest, and a reason where it could not be read.
+
+    files: SCAN_SCHEMA + digest (32 bytes, null where unreadable) + reason (`permission`,
+        `read_error`, else null). A file that vanished since the scan is not in it.
+    """
+
+    scan: Scan
+    files: pa.Table
+    hashed: int
+
+
+def list_images(scan: Scan, cache_folder: Path, rehash: bool = False) -> Listing:
+    """Give every scanned image its digest, from the cache in `cache_folder` where its stat is unchanged.
+
+    The cache is saved while a long listing goes on; where it cannot be written a warning is logged,
+    since losing it costs only time.
+    """
+    path = cache_folder / f"digests-{hashlib.sha256(os.fsencode(scan.root)).hexdigest()[:16]}.parquet"
+    cached = None if rehash else _read_cache(path)
+    known = _lookup(scan.files, cached)
+    unknown = np.flatnonzero(~known.is_valid().to_numpy(zero_copy_only=False))
+    digests: list[bytes | None] = known.to_pylist()
+    reasons: list[str | None] = [None] * len(digests)
+    hashed_ns = np.zeros(len(digests), np.int64)
+    saved = time.monotonic()
+    for index, at, digest, reason in _hash_files(scan, unknown):
+        digests[index], reasons[index], hashed_ns[index] = digest, reason, at
+        if time.monotonic() - saved > SAVE_EVERY_SECONDS:
+            _write_cache(path, scan.files, digests, hashed_ns)
+            saved = time.monotonic()
+    if len(unknown) or (cached is not None and cached.num_rows != len(digests)):
+        _write_cache(path, scan.files, digests, hashed_ns)
+    files = scan.files.append_column("digest", pa.array(digests, DIGEST))
+    files = files.append_column("reason", pa.array(reasons, pa.string()))
+    is_there = pc.fill_null(pc.not_equal(files["reason"], "vanished"), True)
+    return Listing(scan, files.filter(is_there).combine_chunks(), len(unknown))
+
+
+def _hash_files(scan: Scan, indices: np.ndarray) -> Iterator[tuple[int, int, bytes | None, str | None]]:
+    root = os.fsencode(scan.root)
+    paths = scan.files["path"].combine_chunks()
+
+    def hash_one(index: int) -> tuple[int, int, bytes | None, str | None]:
+        at = time.time_ns()
+        try:
+            with open(os.path.join(root, paths[index].as_py()), "rb") as file:
+                return index, at, hashlib.file_digest(file, "sha256").digest(), None
+        except FileNotFoundError:
+            return index, at, None, "vanished"
+        except PermissionError:
+            return index, at, None, "permission"
+        except OSError:
+            return index, at, None, "read_error"
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        # In slices, so that a million waiting futures do not fill the memory.
+        for start in range(0, len(indices), 10_000):
+            yield from threads.map(hash_one, indices[start : start + 10_000].tolist())
+
+
+def _lookup(files: pa.Table, cached: pa.Table | None) -> pa.Array:
+    """Digests of the files whose path, size and times are those of the cache, else null."""
+    if cached is None:
+        return pa.nulls(files.num_rows, DIGEST)
+    position = pc.index_in(files["path"].combine_chunks(), cached["path"].combine_chunks())
+    then = cached.take(position)
+    is_same = pc.and_(
+        pc.equal(files["size"], then["size"]),
+        pc.and_(pc.equal(files["mtime_ns"], then["mtime_ns"]), pc.equal(files["ctime_ns"], then["ctime_ns"])),
+    )
+    digests = pc.if_else(pc.fill_null(is_same, False), then["digest"], pa.scalar(None, DIGEST))
+    return digests.combine_chunks() if isinstance(digests, pa.ChunkedArray) else digests
+
+
+def _read_cache(path: Path) -> pa.Table | None:
+    try:
+        table = pq.read_table(path, page_checksum_verification=True)
+    except FileNotFoundError:
+        return None
+    except (OSError, pa.ArrowException) as error:
+        logger.warning("the digest cache %s is unreadable (%s): every image is read again", path, error)
+        return None
+    return table if table.schema.equals(CACHE_SCHEMA) else None
+
+
+def _write_cache(path: Path, files: pa.Table, digests: list[bytes | None], hashed_ns: np.ndarray) -> None:
+    """Save the digests that are sure to be noticed when they go stale; 0 in `hashed_ns` means from the cache."""
+    table = files.select(CACHE_SCHEMA.names[:-1]).append_column("digest", pa.array(digests, DIGEST))
+    sure = pa.array((hashed_ns == 0) | is_sure(files, hashed_ns))
+    table = table.filter(pc.and_(sure, pc.is_valid(table["digest"]))).cast(CACHE_SCHEMA)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, use_dictionary=False, compression="zstd", write_page_checksum=True)
+    try:
+        replace(path, sink.getvalue().to_pybytes())
+    except OSError as error:
+        logger.warning("the digest cache %s cannot be written: %s", path, error.strerror)

@@ -1,0 +1,25 @@
+"""What can go wrong with images and stores, each with the way out in its message."""
+
+
+class StorageError(Exception):
+    """A store or an image folder could not be used; the message says why and what to do."""
+
+
+class InputError(StorageError):
+    """The input cannot work as given: a missing folder, no images, one class only."""
+
+
+class TooManyRemovals(StorageError):
+    """More of the live images are gone than the run was told to believe; nothing was committed."""
+
+
+class StoreBusy(StorageError):
+    """Another run holds the store."""
+
+
+class StoreDamaged(StorageError):
+    """A file of the store is not what the store says it is."""
+
+
+class VersionConflict(StorageError):
+    """Somebody else committed the next version first."""

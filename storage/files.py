@@ -1,0 +1,103 @@
+"""The files of a version: every image with its digest, label, split and status, as one table."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.digests import DIGEST
+
+OK, PENDING, QUARANTINED = "ok", "pending", "quarantined"
+
+FILES_SCHEMA = pa.schema(
+    [
+        pa.field("path", pa.binary(), nullable=False),
+        pa.field("digest", DIGEST),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("mtime_ns", pa.int64(), nullable=False),
+        pa.field("ctime_ns", pa.int64(), nullable=False),
+        pa.field("class", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("reason", pa.string()),
+        pa.field("attempts", pa.int32(), nullable=False),
+        pa.field("first_seen_ns", pa.int64(), nullable=False),
+        pa.field("last_seen_ns", pa.int64(), nullable=False),
+    ]
+)
+# What makes a file another file to whoever reads the version; times and attempts do not.
+MEANING = ("path", "digest", "class", "split", "status", "reason")
+
+SPLIT_SALT = b"extract-and-train split 1"
+
+
+def derived_split(digest: bytes, validation_fraction: float) -> str:
+    """`train` or `validation`, by a salted hash of the image's bytes alone.
+
+    An image never changes side as the data grow, and identical files are always on the same side.
+    """
+    position = int.from_bytes(hashlib.blake2b(digest, digest_size=8, key=SPLIT_SALT).digest(), "big") / 2**64
+    return "validation" if position < validation_fraction else "train"
+
+
+def with_status(files: pa.Table, has_row: pa.Array, failures: Mapping[bytes, str]) -> pa.Table:
+    """Set status and reason from what is known of each digest.
+
+    A file is `quarantined` where it could not be read or its digest is among the failures (digest →
+    reason), `ok` where its digest has a row, else `pending`.
+    """
+    digests = files["digest"].combine_chunks()
+    failed = pc.index_in(digests, pa.array(list(failures), DIGEST)) if failures else pa.nulls(len(digests), pa.int32())
+    failure = pc.take(pa.array(list(failures.values()) or [None], pa.string()), failed)
+    reason = pc.if_else(pc.is_null(digests), files["reason"].combine_chunks(), failure)
+    is_bad = pc.is_valid(reason)
+    has_digest_row = pc.and_(pc.is_valid(digests), pc.is_in(digests, has_row))
+    status = pc.if_else(is_bad, QUARANTINED, pc.if_else(has_digest_row, OK, PENDING))
+    return _set(_set(files, "status", status), "reason", reason)
+
+
+def _set(files: pa.Table, name: str, column: pa.Array) -> pa.Table:
+    index = files.schema.get_field_index(name)
+    return files.set_column(index, files.schema.field(index), column)
+
+
+def means_the_same(one: pa.Table, other: pa.Table) -> bool:
+    """Whether two tables of files, sorted by path, say the same about the same images."""
+    names = list(MEANING)
+    return one.select(names).combine_chunks().equals(other.select(names).combine_chunks())
+
+
+def usable(files: pa.Table) -> pa.Table:
+    return files.filter(pc.equal(files["status"], OK))
+
+
+def data_digest(files: pa.Table) -> str:
+    """Name what training sees: a hash of the sorted (digest, class, split) of the usable files."""
+    table = usable(files).select(["split", "class", "digest"])
+    table = table.sort_by([(name, "ascending") for name in table.column_names]).combine_chunks()
+    labels = list(zip(table["split"].to_pylist(), table["class"].to_pylist(), strict=True))
+    digests = np.frombuffer(b"".join(table["digest"].to_pylist()), "V32")
+    hasher = hashlib.sha256()
+    starts = [i for i, label in enumerate(labels) if i == 0 or label != labels[i - 1]]
+    for start, stop in zip(starts, [*starts[1:], len(labels)], strict=True):
+        hasher.update(json.dumps([*labels[start], stop - start]).encode() + b"\n")
+        hasher.update(digests[start:stop].tobytes())
+    return hasher.hexdigest()
+
+
+def counts(files: pa.Table) -> dict[str, int]:
+    """How many images are `images` (live), `ok`, `pending` and `quarantined`."""
+    status = files["status"]
+    by_status = {name: pc.sum(pc.equal(status, name)).as_py() or 0 for name in (OK, PENDING, QUARANTINED)}
+    return {"images": files.num_rows, **by_status}
+
+
+def class_counts(files: pa.Table) -> dict[tuple[str, str], int]:
+    """Usable images by (split, class), sorted."""
+    groups = usable(files).group_by(["split", "class"]).aggregate([([], "count_all")]).to_pylist()
+    return {
+        (row["split"], row["class"]): row["count_all"] for row in sorted(groups, key=lambda g: (g["split"], g["class"]))
+    }

@@ -1,0 +1,118 @@
+"""Tables that one step hands to the next: Arrow files below the store's cache, read by mapping them.
+
+Each is named by what it holds, and may be deleted between runs.
+"""
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from storage.diff import Changes
+from storage.digests import Listing
+from storage.files import MEANING
+from storage.layout import Store
+from storage.plan import Plan
+from storage.scan import Scan
+from storage.shards import ShardRef
+from storage.versions import read_version
+
+
+def clear(folder: Path) -> None:
+    """Drop what earlier runs handed over. Only for the holder of the store's lock."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def _write(path: Path, table: pa.Table, facts: dict[str, Any] | None = None) -> None:
+    table = table.replace_schema_metadata({"facts": json.dumps(facts or {})})
+    temporary = path.with_suffix(".writing")
+    with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    temporary.replace(path)
+
+
+def _read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    facts = json.loads(table.schema.metadata[b"facts"])
+    return table.replace_schema_metadata(None), facts
+
+
+def save_scan(scan: Scan, folder: Path) -> Path:
+    path = folder / f"{scan.digest}.scan"
+    facts = {
+        "root": str(scan.root),
+        "ignored": scan.ignored,
+        "unreadable": [prefix.hex() for prefix in scan.unreadable],
+        "scanned_ns": scan.scanned_ns,
+    }
+    _write(path, scan.files, facts)
+    return path
+
+
+def load_scan(path: Path) -> Scan:
+    files, facts = _read(path)
+    unreadable = tuple(bytes.fromhex(prefix) for prefix in facts["unreadable"])
+    return Scan(Path(facts["root"]), files, facts["ignored"], unreadable, facts["scanned_ns"])
+
+
+def save_listing(listing: Listing, scan_path: Path) -> Path:
+    path = scan_path.with_suffix(".listing")
+    _write(path, listing.files, {"hashed": listing.hashed})
+    return path
+
+
+def load_listing(path: Path) -> Listing:
+    files, facts = _read(path)
+    return Listing(load_scan(path.with_suffix(".scan")), files, facts["hashed"])
+
+
+def save_plan(plan: Plan, folder: Path) -> Path:
+    """Write a plan as a folder of its own, named by what it would do; returns that folder."""
+    facts = {
+        "parent": plan.parent.number if plan.parent else None,
+        "shards": [list(asdict(ref).values()) for ref in plan.shards.values()],
+        "failures": {digest.hex(): reason for digest, reason in plan.failures.items()},
+        "changes": asdict(plan.changes),
+        "adopted": plan.adopted,
+        "lost": plan.lost,
+        "stale": plan.stale,
+        "ignored": plan.ignored,
+        "chunk_size": plan.chunk_size,
+        "needs_commit": plan.needs_commit,
+    }
+    hasher = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for batch in [*plan.files.select(MEANING).to_batches(), *plan.todo.to_batches()]:
+        hasher.update(batch.serialize())
+    path = folder / f"{hasher.hexdigest()[:32]}.plan"
+    path.mkdir(parents=True, exist_ok=True)
+    _write(path / "todo", plan.todo)
+    _write(path / "rows", plan.rows)
+    _write(path / "files", plan.files, facts)
+    return path
+
+
+def load_plan(store: Store, path: Path) -> Plan:
+    files, facts = _read(path / "files")
+    parent = facts.pop("parent")
+    shards = [ShardRef(*values) for values in facts.pop("shards")]
+    failures = {bytes.fromhex(digest): reason for digest, reason in facts.pop("failures").items()}
+    return Plan(
+        parent=read_version(store, parent) if parent else None,
+        files=files,
+        rows=_read(path / "rows")[0],
+        shards={ref.name: ref for ref in shards},
+        failures=failures,
+        todo=open_todo(path),
+        changes=Changes(**facts.pop("changes")),
+        **facts,
+    )
+
+
+def open_todo(path: Path) -> pa.Table:
+    """The images to extract of the plan at `path`, mapped: a child reads its own chunk alone."""
+    return _read(path / "todo")[0]

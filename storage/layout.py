@@ -1,0 +1,130 @@
+"""Where everything lies in a store, and what one feature space is.
+
+    <root>/<fingerprint>/space.json, shards/, segments/, versions/, aside/
+    <root>/heads/, <root>/cache/, <root>/lock
+
+docs/format.md describes each of them.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage.durable import create, replace
+from storage.errors import InputError, StoreDamaged
+
+FORMAT_VERSION = 1
+SHARD_NAME = re.compile(r"[0-9a-f]{64}\.parquet")
+FINGERPRINT = re.compile(r"[0-9a-f]{32}")
+HEAD_NAME = re.compile(r"[0-9a-f]{32}")
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def canonical(record: Mapping) -> bytes:
+    """The one way a record becomes bytes to be hashed: JSON, sorted keys, no spaces, UTF-8."""
+    return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def fingerprint(spec: Mapping) -> str:
+    """The name of a feature space: 32 hex digits of the sha256 of everything that changes a feature."""
+    return sha256(canonical(spec))[:32]
+
+
+@dataclass(frozen=True)
+class Store:
+    """The paths of one feature space in the store at `root`."""
+
+    root: Path
+    fingerprint: str
+
+    @property
+    def space(self) -> Path:
+        return self.root / self.fingerprint
+
+    @property
+    def shards(self) -> Path:
+        return self.space / "shards"
+
+    @property
+    def segments(self) -> Path:
+        return self.space / "segments"
+
+    @property
+    def versions(self) -> Path:
+        return self.space / "versions"
+
+    @property
+    def aside(self) -> Path:
+        """Where files are written before they get their names; what lies here longer is a dead run's."""
+        return self.space / "aside"
+
+    @property
+    def heads(self) -> Path:
+        return self.root / "heads"
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    def shard(self, name: str) -> Path:
+        """The path of a shard; the name is checked before a path is built from it."""
+        if not SHARD_NAME.fullmatch(name):
+            raise StoreDamaged(f"{name!r} is not the name of a shard")
+        return self.shards / name[:2] / name
+
+    def head(self, name: str) -> Path:
+        if not HEAD_NAME.fullmatch(name):
+            raise StoreDamaged(f"{name!r} is not the name of a head")
+        return self.heads / name
+
+
+def check_space(store: Store) -> None:
+    """Refuse a space of a format this program does not know. A space that is not there yet is fine."""
+    path = store.space / "space.json"
+    try:
+        found = json.loads(path.read_text()).get("format_version")
+    except FileNotFoundError:
+        return
+    except (ValueError, AttributeError) as error:
+        raise StoreDamaged(f"{path} is not readable as JSON; restore it or use another --store") from error
+    if found != FORMAT_VERSION:
+        raise InputError(
+            f"{path} has format_version {found}, this program reads {FORMAT_VERSION}; "
+            "use the program that wrote it, or another --store"
+        )
+
+
+def create_space(store: Store, spec: Mapping) -> None:
+    """Create the space with its spec, and sweep up what runs that died left half-written."""
+    record = {"format_version": FORMAT_VERSION, "spec": dict(spec)}
+    create(store.space / "space.json", json.dumps(record, indent=1, sort_keys=True).encode(), store.aside)
+    check_space(store)
+    for left in store.aside.iterdir():
+        left.unlink(missing_ok=True)
+
+
+def other_spaces(store: Store) -> list["Store"]:
+    """The other feature spaces in the same root."""
+    if not store.root.is_dir():
+        return []
+    names = sorted(path.name for path in store.root.iterdir() if FINGERPRINT.fullmatch(path.name))
+    return [Store(store.root, name) for name in names if name != store.fingerprint]
+
+
+def current_head(store: Store) -> str | None:
+    """The name of the promoted head, None before the first."""
+    try:
+        name = (store.heads / "current").read_text().strip()
+    except FileNotFoundError:
+        return None
+    return name if HEAD_NAME.fullmatch(name) else None
+
+
+def promote_head(store: Store, name: str) -> None:
+    replace(store.heads / "current", f"{store.head(name).name}\n".encode())

@@ -1,0 +1,53 @@
+"""One run a store at a time: a kernel lock that the death of its holder releases."""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from storage.durable import make_folder
+from storage.errors import StoreBusy
+
+POLL_SECONDS = 0.2
+
+
+@contextmanager
+def hold(root: Path, wait_seconds: float = 0) -> Iterator[None]:
+    """Hold the store at `root` for the length of the block.
+
+    Raises StoreBusy, with the pid of the holder and since when, if it is not free after
+    `wait_seconds`.
+    """
+    make_folder(root)
+    deadline = time.monotonic() + wait_seconds
+    with open(root / "lock", "a+") as file:
+        while not _try_lock(file.fileno()):
+            if time.monotonic() >= deadline:
+                raise StoreBusy(f"the store {root} is in use{_holder(file)}; wait for it, or pass --wait SECONDS")
+            time.sleep(POLL_SECONDS)
+        file.truncate(0)
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        file.write(json.dumps({"pid": os.getpid(), "since": since}))
+        file.flush()
+        yield
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(file) -> str:
+    file.seek(0)
+    try:
+        holder = json.loads(file.read())
+        return f" by process {holder['pid']} since {holder['since']}"
+    except (ValueError, KeyError, TypeError):
+        return " by another process"

@@ -1,0 +1,221 @@
+"""From what lies in the folder and what the store holds to what has to be done: decided once, before any work."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.diff import Changes, compare
+from storage.digests import DIGEST, Listing
+from storage.errors import InputError, TooManyRemovals
+from storage.files import FILES_SCHEMA, QUARANTINED, means_the_same, with_status
+from storage.layout import Store, other_spaces
+from storage.shards import Shard, ShardRef, is_present, uncommitted_shards
+from storage.versions import ROWS_SCHEMA, Version, latest_version
+
+TODO_SCHEMA = pa.schema([("digest", DIGEST), ("path", pa.binary()), ("split", pa.string())])
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What bounds a plan. Raises InputError for values that make no sense.
+
+    limit: at most so many new images; the others stay pending. max_removed_fraction: more of the live
+    images gone is not believed unless `allow_removals`.
+    """
+
+    validation_fraction: float = 0.2
+    chunk_size: int = 256
+    limit: int | None = None
+    max_removed_fraction: float = 0.2
+    allow_removals: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run has to do.
+
+    files: FILES_SCHEMA, as they stand before extraction. rows: ROWS_SCHEMA, what can be used already,
+    adopted rows included. shards: those that `rows` point to. failures: digest → reason of images known
+    to be unusable. todo: TODO_SCHEMA, sorted by (split, digest), one row an image to extract, cut into
+    chunks of `chunk_size`. adopted: images whose rows a dead run had left; lost: images of todo whose
+    shard is gone; stale: those that only another feature space holds. needs_commit: whether the next
+    version would say anything that the parent does not.
+    """
+
+    parent: Version | None
+    files: pa.Table
+    rows: pa.Table
+    shards: dict[str, ShardRef]
+    failures: dict[bytes, str]
+    todo: pa.Table
+    changes: Changes
+    adopted: int
+    lost: int
+    stale: int
+    ignored: int
+    chunk_size: int
+    needs_commit: bool
+
+    @property
+    def num_chunks(self) -> int:
+        return -(-self.todo.num_rows // self.chunk_size)
+
+
+def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
+    """Compare a listing with the newest version and with the shards on disk. Nothing is written.
+
+    Raises InputError where there is nothing to work on, TooManyRemovals where more has gone than
+    `options` allow.
+    """
+    parent = latest_version(store)
+    before = parent.read_files(store) if parent else FILES_SCHEMA.empty_table()
+    _check_not_empty(listing, parent)
+    files, changes = compare(listing.files, before, listing.scan.unreadable, options.validation_fraction)
+    _check_removals(listing, changes, before.num_rows, files.num_rows, options)
+
+    rows, shards, lost = _present_rows(store, parent)
+    failures = _known_failures(before)
+    missing = _missing(files, rows, failures)
+    adopted = 0
+    if len(missing):
+        rows, shards, found_failures = _add_rows(rows, shards, _useful_shards(store, shards, set(missing)))
+        failures |= found_failures
+        adopted = len(missing)
+        missing = _missing(files, rows, failures)
+        adopted -= len(missing)
+    files = with_status(files, rows["digest"].combine_chunks(), failures)
+    todo = _todo(files, missing)
+    if options.limit is not None and todo.num_rows > options.limit:
+        picked = todo.take(pc.sort_indices(todo["digest"]).slice(0, options.limit))
+        todo = picked.sort_by([("split", "ascending"), ("digest", "ascending")])
+    same = parent is not None and means_the_same(files, before)
+    return Plan(
+        parent=parent,
+        files=files,
+        rows=rows,
+        shards=shards,
+        failures=failures,
+        todo=todo,
+        changes=changes,
+        adopted=adopted,
+        lost=len(set(lost).intersection(missing)),
+        stale=_count_stale(store, missing) if parent is None else 0,
+        ignored=listing.scan.ignored,
+        chunk_size=options.chunk_size,
+        needs_commit=bool(todo.num_rows or adopted or lost or not same),
+    )
+
+
+def finish(plan: Plan, new: list[Shard]) -> tuple[pa.Table, pa.Table, dict[str, ShardRef]]:
+    """The files, rows and shards to commit, once the shards of the plan are written.
+
+    An image of the plan that has neither a row nor a failure in `new` stays pending.
+    """
+    rows, shards, found = _add_rows(plan.rows, plan.shards, new)
+    files = with_status(plan.files, rows["digest"].combine_chunks(), plan.failures | found)
+    tried = pc.is_in(files["digest"], pa.array(list(found), DIGEST))
+    index = files.schema.get_field_index("attempts")
+    attempts = pc.add(files["attempts"], tried.cast(pa.int32()))
+    return files.set_column(index, files.schema.field(index), attempts), rows, shards
+
+
+def chunk(todo: pa.Table, index: int, chunk_size: int) -> pa.Table:
+    """The rows of `todo` that make the chunk `index`; every row is in exactly one chunk."""
+    return todo.slice(index * chunk_size, chunk_size)
+
+
+def _check_not_empty(listing: Listing, parent: Version | None) -> None:
+    if listing.files.num_rows == 0 and parent is None and not listing.scan.unreadable:
+        ignored = f" ({listing.scan.ignored} files are not images in class folders)" if listing.scan.ignored else ""
+        raise InputError(
+            f"--images: no images in {listing.scan.root}{ignored}; expected class folders "
+            "(cats/1.jpg, dogs/2.jpg) or split folders of class folders (train/cats/1.jpg)"
+        )
+
+
+def _check_removals(listing: Listing, changes: Changes, before: int, now: int, options: PlanOptions) -> None:
+    if changes.removed > options.max_removed_fraction * before and not options.allow_removals:
+        raise TooManyRemovals(
+            f"{changes.removed} of {before} images are gone from {listing.scan.root} ({now} are there), more than "
+            f"--max-removed-fraction {options.max_removed_fraction:g} allows: nothing was committed. "
+            "If they are meant to be gone, run again with --allow-removals"
+        )
+
+
+def _present_rows(store: Store, parent: Version | None) -> tuple[pa.Table, dict[str, ShardRef], list[bytes]]:
+    """Rows of the parent whose shard is still there, those shards, and the digests that were lost."""
+    if parent is None:
+        return ROWS_SCHEMA.empty_table(), {}, []
+    rows = parent.read_rows(store)
+    shards = {name: ref for name, ref in parent.shards.items() if is_present(store, ref)}
+    if len(shards) == len(parent.shards):
+        return rows, shards, []
+    is_there = pc.is_in(rows["shard"], pa.array(list(shards), pa.string()))
+    lost = rows.filter(pc.invert(is_there))["digest"].to_pylist()
+    return rows.filter(is_there).combine_chunks(), shards, lost
+
+
+def _known_failures(before: pa.Table) -> dict[bytes, str]:
+    """Digests whose bytes were found unusable: permanent for those bytes."""
+    bad = before.filter(pc.and_(pc.equal(before["status"], QUARANTINED), pc.is_valid(before["digest"])))
+    return dict(zip(bad["digest"].to_pylist(), bad["reason"].to_pylist(), strict=True))
+
+
+def _missing(files: pa.Table, rows: pa.Table, failures: Mapping[bytes, str]) -> list[bytes]:
+    """Digests that are wanted and have no row, sorted."""
+    digests = pc.unique(files["digest"].combine_chunks().drop_null())
+    without = digests.filter(pc.invert(pc.is_in(digests, rows["digest"].combine_chunks())))
+    return sorted(digest for digest in without.to_pylist() if digest not in failures)
+
+
+def _todo(files: pa.Table, missing: list[bytes]) -> pa.Table:
+    """One row for each missing digest: the first path that holds it."""
+    wanted = files.filter(pc.is_in(files["digest"], pa.array(missing, DIGEST))).select(TODO_SCHEMA.names)
+    digests = wanted["digest"].to_pylist()
+    first = {digest: index for index, digest in reversed(list(enumerate(digests)))}
+    table = wanted.take(pa.array(sorted(first.values()), pa.int64()))
+    return table.sort_by([("split", "ascending"), ("digest", "ascending")]).cast(TODO_SCHEMA).combine_chunks()
+
+
+def _useful_shards(store: Store, committed: Mapping[str, ShardRef], missing: set[bytes]) -> list[Shard]:
+    """Intact shards that a dead run left and that hold, or condemn, an image that is missing."""
+    shards = [Shard(store, ref) for ref in uncommitted_shards(store, committed)]
+    return [shard for shard in shards if not missing.isdisjoint([*shard.digests(), *shard.errors()])]
+
+
+def _add_rows(
+    rows: pa.Table, shards: dict[str, ShardRef], new: list[Shard]
+) -> tuple[pa.Table, dict[str, ShardRef], dict[bytes, str]]:
+    """Add the rows of shards for digests that have none yet, and gather the failures they name."""
+    have = set(rows["digest"].to_pylist())
+    shards, failures, parts = dict(shards), {}, [rows]
+    for shard in sorted(new, key=lambda shard: shard.ref.name):
+        shards[shard.ref.name] = shard.ref
+        failures |= shard.errors()
+        fresh = [(d, i) for i, d in enumerate(shard.digests()) if d not in have]
+        have.update(digest for digest, _ in fresh)
+        parts.append(
+            pa.table(
+                [
+                    pa.array([digest for digest, _ in fresh], DIGEST),
+                    pa.array([0] * len(fresh), pa.uint16()),
+                    pa.array([shard.ref.name] * len(fresh), pa.string()),
+                    pa.array([index for _, index in fresh], pa.uint16()),
+                ],
+                schema=ROWS_SCHEMA,
+            )
+        )
+    table = pa.concat_tables(parts).sort_by([("digest", "ascending"), ("view", "ascending")])
+    return table.combine_chunks(), shards, failures
+
+
+def _count_stale(store: Store, missing: list[bytes]) -> int:
+    """How many images are extracted only because the feature space is another one."""
+    elsewhere: set[bytes] = set()
+    for other in other_spaces(store):
+        version = latest_version(other)
+        if version:
+            elsewhere.update(version.read_rows(other)["digest"].to_pylist())
+    return len(elsewhere.intersection(missing))

@@ -1,0 +1,167 @@
+"""Which images lie in a folder: names, sizes and times, without opening a file."""
+
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from storage.errors import InputError
+
+Layout = Literal["auto", "classes", "splits"]
+
+SPLITS = {
+    b"train": "train",
+    b"validation": "validation",
+    b"val": "validation",
+    b"valid": "validation",
+    b"test": "test",
+}
+SUFFIXES = (b".jpg", b".jpeg", b".jpe", b".jfif", b".png", b".gif", b".bmp", b".webp")
+
+# A file changed within this time of being seen may change again with the same times: the granularity
+# of FAT is 2 s, that of ext4 and xfs a few milliseconds.
+RACY_NS = 2_000_000_000
+
+SCAN_SCHEMA = pa.schema(
+    [
+        pa.field("path", pa.binary(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("mtime_ns", pa.int64(), nullable=False),
+        pa.field("ctime_ns", pa.int64(), nullable=False),
+        pa.field("class", pa.string(), nullable=False),
+        pa.field("split", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What one pass over the image folder saw.
+
+    files: SCAN_SCHEMA, sorted by the bytes of the path relative to `root`; split is null where the
+        folders do not say.
+    ignored: files that are not candidates (by suffix, or without a class).
+    unreadable: folders that could not be listed; nothing below them counts as removed.
+    """
+
+    root: Path
+    files: pa.Table
+    ignored: int
+    unreadable: tuple[bytes, ...]
+    scanned_ns: int
+
+    @property
+    def is_settled(self) -> bool:
+        """No file was so young that it may change again without its times moving on."""
+        return bool(is_sure(self.files, self.scanned_ns).all())
+
+    @property
+    def digest(self) -> str:
+        """Changes whenever a name, size, time or label does."""
+        hasher = hashlib.sha256(os.fsencode(self.root))
+        hasher.update(b"\0".join(self.unreadable))
+        for batch in self.files.combine_chunks().to_batches():
+            hasher.update(batch.serialize())
+        return hasher.hexdigest()[:32]
+
+
+def scan_folder(root: Path, layout: Layout = "auto") -> Scan:
+    """List the images below `root` by stat alone.
+
+    `classes`: the first folder level is the class. `splits`: the first level is train, validation,
+    val, valid or test, the second the class. `auto` takes `splits` only when every visible folder
+    has such a name. Below the class, files lie at any depth. Raises InputError where `root` is not a
+    folder that can be listed.
+    """
+    scanned_ns = time.time_ns()
+    top = _top_folders(root)
+    if layout == "auto":
+        layout = "splits" if top and all(name in SPLITS for name in top) else "classes"
+    strangers = [name for name in top if name not in SPLITS] if layout == "splits" else []
+    if strangers:
+        raise InputError(
+            f"--layout splits: {root} holds the folder {os.fsdecode(strangers[0])!r}, which is none of "
+            "train, validation, val, valid, test"
+        )
+    walk = _Walk(os.fsencode(root), depth_of_class=1 if layout == "splits" else 0)
+    walk.folder(b"", [])
+    walk.rows.sort()
+    columns = list(zip(*walk.rows, strict=True)) or [[]] * len(SCAN_SCHEMA)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCAN_SCHEMA, strict=True)]
+    files = pa.Table.from_arrays(arrays, schema=SCAN_SCHEMA)
+    return Scan(root, files, walk.ignored, tuple(sorted(walk.unreadable)), scanned_ns)
+
+
+def is_sure(files: pa.Table, seen_ns: np.ndarray | int) -> np.ndarray:
+    """Which files, read at `seen_ns`, cannot have changed since without their times showing it."""
+    ages = [np.abs(seen_ns - files[name].to_numpy()) for name in ("mtime_ns", "ctime_ns")]
+    return np.minimum(*ages) > RACY_NS
+
+
+def _top_folders(root: Path) -> list[bytes]:
+    try:
+        with os.scandir(os.fsencode(root)) as entries:
+            return sorted(entry.name for entry in entries if not entry.name.startswith(b".") and entry.is_dir())
+    except FileNotFoundError:
+        raise InputError(f"--images: there is no folder {root}") from None
+    except NotADirectoryError:
+        raise InputError(f"--images: {root} is a file; give the folder that holds the class folders") from None
+    except OSError as error:
+        raise InputError(f"--images: {root} cannot be listed: {error.strerror}") from error
+
+
+def text(name: bytes) -> str:
+    """A folder's name as text; bytes that are not UTF-8 become \\x.. escapes."""
+    return name.decode("utf-8", "backslashreplace")
+
+
+class _Walk:
+    """The recursion over folders, gathering rows in the order of SCAN_SCHEMA."""
+
+    def __init__(self, root: bytes, depth_of_class: int):
+        self.root = root
+        self.depth_of_class = depth_of_class
+        self.rows: list[tuple] = []
+        self.ignored = 0
+        self.unreadable: list[bytes] = []
+
+    def folder(self, prefix: bytes, above: list[tuple[int, int]]) -> None:
+        """Walk one folder; `above` holds the identities of its ancestors, so that link loops end."""
+        path = os.path.join(self.root, prefix)
+        try:
+            status = os.stat(path)
+            with os.scandir(path) as entries:
+                found = list(entries)
+        except FileNotFoundError:
+            return
+        except OSError:
+            self.unreadable.append(prefix)
+            return
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:
+            return
+        for entry in found:
+            if entry.is_dir():
+                if not entry.name.startswith(b"."):
+                    self.folder(prefix + entry.name + b"/", [*above, identity])
+            else:
+                self.file(prefix, entry)
+
+    def file(self, prefix: bytes, entry: os.DirEntry[bytes]) -> None:
+        folders = prefix.split(b"/")[:-1]
+        is_candidate = entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(b".")
+        if not is_candidate or not entry.is_file() or len(folders) <= self.depth_of_class:
+            self.ignored += 1
+            return
+        try:
+            status = entry.stat()
+        except OSError:
+            return  # gone between the listing and the look at it
+        split = SPLITS[folders[0]] if self.depth_of_class else None
+        label = text(folders[self.depth_of_class])
+        self.rows.append((prefix + entry.name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, label, split))
