@@ -1,0 +1,28 @@
+"""The frozen network in Keras, from raw pixels to features."""
+
+import keras
+from keras import layers
+
+from vision.specs import FeatureSpec
+from vision.weights import Tensors
+
+APPLICATIONS = {"vgg16": (keras.applications.VGG16, keras.applications.vgg16.preprocess_input)}
+
+
+def build_backbone(spec: FeatureSpec, tensors: Tensors) -> keras.Model:
+    """A model from (n, size, size, 3) uint8 RGB to (n, *spec.shape) float32, with `tensors` set and frozen."""
+    keras.mixed_precision.set_global_policy(spec.precision)
+    application, preprocess = APPLICATIONS[spec.backbone]
+    pixels = keras.Input((spec.image_size, spec.image_size, 3), dtype="uint8")
+    network = application(
+        weights=None,
+        include_top=False,
+        input_shape=(spec.image_size, spec.image_size, 3),
+        pooling=None if spec.pooling == "none" else spec.pooling,
+    )
+    for name, (kernel, bias) in tensors.items():
+        network.get_layer(name).set_weights([kernel, bias])
+    network.trainable = False
+    values = layers.Lambda(lambda x: preprocess(keras.ops.cast(x, "float32")), dtype="float32")(pixels)
+    features = layers.Activation("linear", dtype="float32")(network(values))
+    return keras.Model(pixels, features, name=spec.backbone)

@@ -1,0 +1,103 @@
+"""From a stream of files to features: decode ahead, infer in batches of one fixed shape."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Protocol
+
+import numpy as np
+
+from vision.images import ImageError, decode
+from vision.specs import FeatureSpec
+
+
+class Engine(Protocol):
+    """What turns pixels into features: see vision/engines.py."""
+
+    name: str
+    spec: FeatureSpec
+    batch_size: int
+
+    def features(self, pixels: np.ndarray) -> np.ndarray: ...
+
+
+@dataclass
+class StageSeconds:
+    """Where the time went; reading and decoding run beside inference."""
+
+    read: float = 0.0
+    decode: float = 0.0
+    infer: float = 0.0
+
+
+@dataclass
+class Extracted:
+    """Features of the images that could be used, and why the others could not.
+
+    keys, features: n keys and (n, *shape) in the dtype of the spec, in the order in which they came.
+    errors: key → (code, message).
+    """
+
+    keys: list[bytes]
+    features: np.ndarray
+    errors: dict[bytes, tuple[str, str]]
+    seconds: StageSeconds = field(default_factory=StageSeconds)
+
+
+def extract(
+    engine: Engine,
+    images: Iterable[tuple[bytes, Callable[[], bytes]]],
+    on_batch: Callable[[int], None] = lambda done: None,
+) -> Extracted:
+    """Features of `images`, pairs of a key and a function that reads the file's bytes.
+
+    The next batch is read and decoded in a thread while one is inferred. A file that cannot be read or
+    decoded, as an ImageError of its reader or of the decoder says, costs its own row only; anything
+    else passes through. `on_batch` is told how many are done.
+    """
+    seconds = StageSeconds()
+    errors: dict[bytes, tuple[str, str]] = {}
+    keys: list[bytes] = []
+    parts: list[np.ndarray] = []
+    done = 0
+    source = iter(images)
+
+    def next_batch() -> list[tuple[bytes, np.ndarray | ImageError]]:
+        return list(_decoded(islice(source, engine.batch_size), engine.spec.image_size, seconds))
+
+    with ThreadPoolExecutor(1, "decode") as ahead:
+        upcoming = ahead.submit(next_batch)
+        while batch := upcoming.result():
+            upcoming = ahead.submit(next_batch)
+            good = [(key, pixels) for key, pixels in batch if isinstance(pixels, np.ndarray)]
+            errors |= {key: (e.code, str(e)) for key, e in batch if isinstance(e, ImageError)}
+            if good:
+                began = time.perf_counter()
+                found = engine.features(np.stack([pixels for _, pixels in good]))
+                with np.errstate(over="ignore"):  # an overflow becomes inf, which the store refuses by name
+                    parts.append(found.astype(engine.spec.dtype))
+                seconds.infer += time.perf_counter() - began
+                keys += [key for key, _ in good]
+            done += len(batch)
+            on_batch(done)
+    empty = np.empty((0, *engine.spec.shape), engine.spec.dtype)
+    return Extracted(keys, np.concatenate([empty, *parts]), errors, seconds)
+
+
+def _decoded(
+    images: Iterable[tuple[bytes, Callable[[], bytes]]], size: int, seconds: StageSeconds
+) -> Iterator[tuple[bytes, np.ndarray | ImageError]]:
+    for key, read in images:
+        began = time.perf_counter()
+        result: np.ndarray | ImageError
+        try:
+            data = read()
+            seconds.read += time.perf_counter() - began
+            began = time.perf_counter()
+            result = decode(data, size)
+        except ImageError as error:
+            result = error
+        seconds.decode += time.perf_counter() - began
+        yield key, result

@@ -1,0 +1,104 @@
+"""The head: the small classifier trained on features."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+
+Optimizer = Literal["rmsprop", "adam", "sgd"]
+
+# A channel that varies less than this part of the mean variance is dead in the training rows; without
+# a floor a single later value in it would be blown up a thousandfold.
+VARIANCE_FLOOR = 1e-4
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """Everything that shapes a trained head, beside the data and the seed.
+
+    classes: names in index order. shuffle_memory_mb: bounds the window of the shuffle, so it changes
+    the order of the samples. learning_rate: None takes the optimizer's own default.
+    """
+
+    classes: tuple[str, ...]
+    epochs: int = 20
+    batch_size: int = 128
+    optimizer: Optimizer = "rmsprop"
+    learning_rate: float | None = None
+    standardize: bool = True
+    shuffle_memory_mb: int = 256
+    kind: Literal["mlp"] = "mlp"
+
+    def record(self) -> dict:
+        return asdict(self) | {"classes": list(self.classes)}
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and variance of each channel over the training rows, float64."""
+
+    mean: np.ndarray
+    variance: np.ndarray
+
+
+def feature_statistics(batches: Iterable[np.ndarray]) -> Statistics:
+    """One sequential pass over (n, ..., channels) batches; sums in float64, in the order given.
+
+    Batches are merged by Chan, Golub and LeVeque's update (1979), which does not cancel. The variance
+    has the floor VARIANCE_FLOOR times its mean over the channels, and is 1 where all are constant.
+    """
+    count, mean, squares = 0, np.zeros(0), np.zeros(0)
+    for batch in batches:
+        rows = batch.reshape(-1, batch.shape[-1]).astype(np.float64)
+        batch_mean = rows.mean(axis=0)
+        batch_squares = ((rows - batch_mean) ** 2).sum(axis=0)
+        if not count:
+            count, mean, squares = len(rows), batch_mean, batch_squares
+            continue
+        total = count + len(rows)
+        delta = batch_mean - mean
+        mean = mean + delta * (len(rows) / total)
+        squares = squares + batch_squares + delta**2 * (count * len(rows) / total)
+        count = total
+    variance = squares / count
+    floor = VARIANCE_FLOOR * variance.mean()
+    return Statistics(mean, np.maximum(variance, floor) if floor > 0 else np.ones_like(variance))
+
+
+def build_head(spec: HeadSpec, shape: tuple[int, ...], statistics: Statistics | None, seed: int):
+    """The tutorial's head, compiled: Flatten, Dense 256 relu, Dropout 0.5, one sigmoid or a softmax.
+
+    Takes (n, *shape) float16 or float32; gives (n, 1) for two classes, the probability of the second,
+    else (n, classes). F. Chollet, "Building powerful image classification models using very little
+    data" (2016), is where the layers come from.
+    """
+    import keras
+    from keras import initializers, layers
+
+    keras.mixed_precision.set_global_policy("float32")
+    keras.utils.set_random_seed(seed)
+    is_binary = len(spec.classes) == 2
+    inputs = keras.Input(shape)
+    values = inputs
+    if statistics is not None:
+        mean = statistics.mean.astype(np.float32)
+        values = layers.Normalization(mean=mean, variance=statistics.variance.astype(np.float32))(values)
+    if len(shape) > 1:
+        values = layers.Flatten()(values)
+    start = initializers.GlorotUniform(seed=seed)
+    values = layers.Dense(256, activation="relu", kernel_initializer=start)(values)
+    values = layers.Dropout(0.5, seed=seed)(values)
+    last = initializers.GlorotUniform(seed=seed + 1)
+    if is_binary:
+        outputs = layers.Dense(1, activation="sigmoid", kernel_initializer=last)(values)
+    else:
+        outputs = layers.Dense(len(spec.classes), activation="softmax", kernel_initializer=last)(values)
+    model = keras.Model(inputs, outputs, name="head")
+    options = {} if spec.learning_rate is None else {"learning_rate": spec.learning_rate}
+    model.compile(
+        optimizer=keras.optimizers.get({"class_name": spec.optimizer, "config": options}),
+        loss="binary_crossentropy" if is_binary else "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    return model
