@@ -1,0 +1,71 @@
+"""Artifacts: what people see of a run in the Prefect UI. A run never fails for want of one."""
+
+import logging
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from tasks.records import HeadJob, HeadResult, VersionRecord
+
+logger = logging.getLogger(__name__)
+
+
+class ProgressArtifact:
+    """A progress bar in the UI, from 0 to 1."""
+
+    def __init__(self, key: str, description: str):
+        self._id: UUID | None = _try(create_progress_artifact, progress=0.0, key=key, description=description)
+
+    def update(self, fraction: float) -> None:
+        if self._id is not None:
+            _try(update_progress_artifact, self._id, progress=100 * fraction)
+
+
+def show_version(version: VersionRecord) -> None:
+    """A table of the version's usable images by split and class."""
+    rows = [
+        {"split": split, "class": name, "images": count}
+        for split, by_class in sorted(version.classes.items())
+        for name, count in sorted(by_class.items())
+    ]
+    others = {name: count for name, count in version.counts.items() if name in ("pending", "quarantined")}
+    rows += [{"split": "", "class": name, "images": count} for name, count in others.items()]
+    _try(create_table_artifact, table=rows, key="version", description=f"Version {version.number}")
+
+
+def show_head(job: HeadJob, head: HeadResult) -> None:
+    """A summary of the training: what the head is, how it does, and how it came to that."""
+    epochs = "\n".join(
+        f"| {number} | {logs['loss']:.4f} | {logs['accuracy']:.4f} | {logs['val_loss']:.4f} | {logs['val_accuracy']:.4f} |"
+        for number, logs in enumerate(head.history, 1)
+    )
+    _try(
+        create_markdown_artifact,
+        key="training",
+        description=f"Head {head.name}",
+        markdown=f"""# Head `{head.name}`
+
+{"Trained just now" if head.is_new else "Found: trained before"} on version {job.version}, classes {", ".join(job.spec.classes)}.
+It is {"" if head.is_promoted else "not "}the current head.
+
+**Validation accuracy {head.val_accuracy:.4f}**, loss {head.val_loss:.4f}; {head.epochs} epochs,
+{head.train_samples_per_second:.0f} samples/s.
+
+| epoch | loss | accuracy | val_loss | val_accuracy |
+| --- | --- | --- | --- | --- |
+{epochs}
+""",
+    )
+
+
+def _try(create, *args, **kwargs):
+    try:
+        return create(*args, **kwargs)
+    except Exception as error:  # the server may be busy or gone; the work is not
+        logger.warning("artifact %s was not written: %s", kwargs.get("key", ""), error)
+        return None

@@ -1,0 +1,33 @@
+"""Task `build_manifest`: the commit of the next version."""
+
+from pathlib import Path
+
+from prefect import task
+
+from storage.handover import load_plan
+from storage.layout import sha256
+from storage.plan import finish
+from storage.shards import Shard, ShardRef
+from storage.versions import commit, latest_version
+from tasks.caching import RETRY, keyed
+from tasks.records import ChunkResult, PlanRecord, VersionRecord
+from tasks.survey import version_record
+
+
+def _key(plan: PlanRecord, chunks: list[ChunkResult]) -> str:
+    shards = "".join(sorted(chunk.shard for chunk in chunks))
+    return f"manifest-{Path(plan.path).stem}-{sha256(shards.encode())}"
+
+
+@task(name="build_manifest", **RETRY, cache_key_fn=keyed(_key))
+def build_manifest(plan: PlanRecord, chunks: list[ChunkResult]) -> VersionRecord:
+    """Commit what the plan and its shards say; the newest version itself where they say nothing new."""
+    store = plan.space.store
+    if not plan.needs_commit:
+        newest = latest_version(store)
+        assert newest is not None, "a plan without a parent always needs a commit"
+        return version_record(newest)
+    planned = load_plan(store, Path(plan.path))
+    refs = {ShardRef(chunk.shard, chunk.size_bytes, chunk.rows, chunk.footer_checksum) for chunk in chunks}
+    files, rows, shards = finish(planned, [Shard(store, ref) for ref in sorted(refs, key=lambda ref: ref.name)])
+    return version_record(commit(store, planned.parent, files, rows, shards))

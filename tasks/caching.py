@@ -1,0 +1,96 @@
+"""Prefect's cache records for the steps: JSON, below the store's cache, believed only while they are true.
+
+Correctness never rests on them: every task body asks the store first, and deleting all of Prefect's
+state costs nothing but time.
+"""
+
+import errno
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from prefect import Task
+from prefect.serializers import Serializer
+from prefect.tasks import exponential_backoff
+
+from storage.layout import Store
+from storage.shards import ShardRef, is_present
+from storage.versions import latest_version
+from tasks.heads import find_head
+from tasks.records import ChunkResult, HeadResult, ListingRecord, Space, VersionRecord
+from tasks.worker_pool import EXPECTED, PoolClosed
+
+RECORDS = {kind.__name__: kind for kind in (ListingRecord, ChunkResult, VersionRecord, HeadResult)}
+T = TypeVar("T", bound=Task)
+
+# Three tries over about half a minute: enough for a disk or a share that hiccups, or a child that died.
+RETRY: dict[str, Any] = {
+    "retries": 2,
+    "retry_delay_seconds": exponential_backoff(backoff_factor=3),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": lambda task, run, state: can_help(state),
+}
+
+
+def can_help(state) -> bool:
+    """Whether another try can help: never for input that is bad, or a disk that is full or read-only."""
+    error = state.result(raise_on_failure=False)
+    if isinstance(error, OSError):
+        return error.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM)
+    return not isinstance(error, (PoolClosed, *EXPECTED.values()))
+
+
+class StaleRecord(ValueError):
+    """A cached record speaks of something that is not there any more. Prefect takes this as a miss."""
+
+
+class TrueRecords(Serializer):
+    """Records as JSON; on the way back, each is checked against the store before it is believed."""
+
+    type: Literal["true-records"] = "true-records"
+    root: str
+    fingerprint: str
+
+    def dumps(self, obj: Any) -> bytes:
+        records = obj if isinstance(obj, list) else [obj]
+        kinds = [{"kind": type(record).__name__, "record": asdict(record)} for record in records]
+        return json.dumps({"is_list": isinstance(obj, list), "records": kinds}).encode()
+
+    def loads(self, blob: bytes) -> Any:
+        content = json.loads(blob)
+        records = [RECORDS[item["kind"]](**item["record"]) for item in content["records"]]
+        store = Store(Path(self.root), self.fingerprint)
+        for record in records:
+            if not is_true(store, record):
+                raise StaleRecord(f"{record} is not true of {self.root} any more")
+        return records if content["is_list"] else records[0]
+
+
+def is_true(store: Store, record: Any) -> bool:
+    """Whether the store still holds what a record says."""
+    if isinstance(record, ListingRecord):
+        return Path(record.path).exists()
+    if isinstance(record, ChunkResult):
+        return is_present(store, ShardRef(record.shard, record.size_bytes, record.rows, record.footer_checksum))
+    if isinstance(record, VersionRecord):
+        newest = latest_version(store)
+        return newest is not None and newest.number == record.number
+    return find_head(store, record.name) is not None
+
+
+def kept(task: T, space: Space) -> T:
+    """The task with its records kept beside the store that they speak of."""
+    folder = space.store.cache / "prefect"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    serializer = TrueRecords(root=space.root, fingerprint=space.fingerprint)
+    return task.with_options(
+        result_storage=folder, result_serializer=serializer, persist_result=True, cache_expiration=timedelta(days=30)
+    )
+
+
+def keyed(function: Callable[..., str | None]) -> Callable[..., str | None]:
+    """A Prefect cache key function from a function of the task's own parameters; None means uncached."""
+    return lambda context, parameters: function(**parameters)

@@ -1,0 +1,89 @@
+"""The one unit of extraction, whatever runs it: a chunk becomes a shard. Runs in a child; no Prefect here."""
+
+import hashlib
+import os
+import resource
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy
+import pyarrow as pa
+
+from storage.handover import open_todo
+from storage.plan import chunk
+from storage.shards import write_shard
+from tasks.records import ChunkJob, ChunkResult
+from vision.extraction import Engine, extract
+from vision.images import ImageError
+
+# Reasons that are the file's of the moment, not its bytes': the image stays pending and is tried again.
+TRANSIENT = {"vanished", "changed", "permission", "read_error"}
+
+
+def process_chunk(job: ChunkJob, engine: Engine, report: Callable[[dict], None]) -> ChunkResult:
+    """Read, decode and infer the images of a chunk and write their shard; `report` hears of each batch.
+
+    `engine` is warm, and of the job's spec. Raises what stops the whole chunk: StoreDamaged, OSError
+    (disk full).
+    """
+    todo = chunk(open_todo(Path(job.plan)), job.index, job.chunk_size)
+    started = time.time()
+    found = extract(engine, _readers(todo, job.space.images), lambda done: report({"chunk": job.index, "done": done}))
+    began = time.perf_counter()
+    codes = {digest: code for digest, (code, _) in found.errors.items()}
+    ref = write_shard(
+        job.space.store,
+        found.keys,
+        found.features,
+        {digest: code for digest, code in codes.items() if code not in TRANSIENT},
+        {
+            "fingerprint": job.space.fingerprint,
+            "engine": engine.name,
+            "batch_size": str(engine.batch_size),
+            "threads": str(job.threads),
+            "versions": f"numpy {numpy.__version__} pyarrow {pa.__version__}",
+        },
+    )
+    return ChunkResult(
+        shard=ref.name,
+        size_bytes=ref.size_bytes,
+        rows=ref.num_rows,
+        footer_checksum=ref.footer_checksum,
+        images=todo.num_rows,
+        quarantined=sum(code not in TRANSIENT for code in codes.values()),
+        skipped=dict(Counter(code for code in codes.values() if code in TRANSIENT)),
+        started=started,
+        ended=time.time(),
+        seconds={**asdict(found.seconds), "write": time.perf_counter() - began},
+        peak_rss_mb=peak_rss_mb(),
+    )
+
+
+def _readers(todo: pa.Table, images: str) -> Iterator[tuple[bytes, Callable[[], bytes]]]:
+    root = os.fsencode(images)
+    for digest, path in zip(todo["digest"].to_pylist(), todo["path"].to_pylist(), strict=True):
+        yield digest, lambda digest=digest, path=path: _read(os.path.join(root, path), digest)
+
+
+def _read(path: bytes, digest: bytes) -> bytes:
+    """The bytes of a file, if they are still those that were listed: a row is of its digest or is not."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError as error:
+        raise ImageError("vanished", str(error)) from error
+    except PermissionError as error:
+        raise ImageError("permission", str(error)) from error
+    except OSError as error:
+        raise ImageError("read_error", str(error)) from error
+    if hashlib.sha256(data).digest() != digest:
+        raise ImageError("changed", f"{os.fsdecode(path)} changed after it was listed")
+    return data
+
+
+def peak_rss_mb() -> float:
+    """The most memory this process has held, in MB (Linux counts in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

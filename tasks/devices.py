@@ -1,0 +1,42 @@
+"""Which devices this machine gives us: one slot for a child each. Asked without loading TensorFlow."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one child: the GPU that it alone sees (None: no GPU), and its CPU threads."""
+
+    gpu: str | None
+    threads: int
+
+
+def visible_gpus() -> list[str]:
+    """Identifiers of the NVIDIA GPUs this process may use, in the form CUDA_VISIBLE_DEVICES takes."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
+    drivers = Path("/proc/driver/nvidia/gpus")
+    return [str(index) for index, _ in enumerate(sorted(drivers.iterdir()))] if drivers.is_dir() else []
+
+
+def available_cores() -> int:
+    """Cores that this process may really use: its affinity, cut by the quota of its control group."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):
+        return cores
+
+
+def slots(workers: int | None) -> tuple[Slot, ...]:
+    """One slot a GPU, or else one single-threaded slot a core; `workers` overrides how many."""
+    gpus, cores = visible_gpus(), available_cores()
+    if gpus:
+        count = workers or len(gpus)
+        return tuple(Slot(gpus[i % len(gpus)], max(1, cores // count)) for i in range(count))
+    # The threads of a child are always one, so that the same image gives the same bytes on any machine size.
+    return tuple(Slot(None, 1) for _ in range(workers or cores))

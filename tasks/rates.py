@@ -1,0 +1,21 @@
+"""How fast a store was extracted last: what --plan bases its expected time on. No Prefect here."""
+
+import json
+
+from storage.durable import replace
+from storage.layout import Store
+
+
+def known_rate(store: Store) -> float | None:
+    """Images a second of the last extraction in this feature space, None before the first."""
+    try:
+        rate = json.loads((store.cache / f"rate-{store.fingerprint}.json").read_text())["images_per_second"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return float(rate) if rate else None
+
+
+def remember_rate(store: Store, images_per_second: float | None) -> None:
+    if images_per_second:
+        record = json.dumps({"images_per_second": images_per_second}).encode()
+        replace(store.cache / f"rate-{store.fingerprint}.json", record)

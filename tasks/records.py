@@ -1,0 +1,157 @@
+"""The small frozen records that pass between the steps: JSON in and out, never an array or a list of paths."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from storage.layout import Store
+from vision.head import HeadSpec
+from vision.specs import FeatureSpec
+
+
+@dataclass(frozen=True)
+class Space:
+    """A feature space in a store, and where its images and weights come from.
+
+    fingerprint: the hash of `spec`. weights: `imagenet`, `random` or a path.
+    """
+
+    root: str
+    images: str
+    fingerprint: str
+    spec: FeatureSpec
+    weights: str
+
+    @property
+    def store(self) -> Store:
+        return Store(Path(self.root), self.fingerprint)
+
+
+@dataclass(frozen=True)
+class ScanRecord:
+    """A scan at `path` (a file in the store's cache) and the digest of what it saw.
+
+    is_settled: no file was so young that it may have changed again unnoticed.
+    """
+
+    path: str
+    digest: str
+    images: int
+    ignored: int
+    is_settled: bool
+
+
+@dataclass(frozen=True)
+class ListingRecord:
+    """A listing at `path`; hashed: how many files had to be read for it."""
+
+    path: str
+    images: int
+    hashed: int
+
+
+@dataclass(frozen=True)
+class PlanRecord:
+    """A plan at `path` (a folder in the store's cache) for a feature space.
+
+    images: how many are to be extracted. parent: number of the version that the plan builds on.
+    counts: new, changed, moved, relabelled, removed, unchanged, stale, lost, adopted, ignored.
+    """
+
+    path: str
+    space: Space
+    parent: int | None
+    images: int
+    chunk_size: int
+    num_chunks: int
+    needs_commit: bool
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class VersionRecord:
+    """A committed version: its number, counts by status, and usable images by split and class."""
+
+    number: int
+    data_digest: str
+    counts: dict[str, int]
+    classes: dict[str, dict[str, int]]
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ChunkJob:
+    """Chunk `index` of the plan at `plan` (a path): all that a child needs to extract it."""
+
+    space: Space
+    plan: str
+    index: int
+    chunk_size: int
+    threads: int
+
+    def record(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def of(cls, record: dict) -> "ChunkJob":
+        return cls(**record | {"space": _space(record["space"])})
+
+
+@dataclass(frozen=True)
+class ChunkResult:
+    """What became of a chunk.
+
+    images: how many were tried. rows: how many have a row in `shard`. quarantined: content errors, named
+    in the shard. skipped: code → how many could not be read and stay pending. started, ended: seconds
+    since the epoch, from the first read with a warm engine to the shard durable. seconds: by stage.
+    """
+
+    shard: str
+    size_bytes: int
+    rows: int
+    footer_checksum: str
+    images: int
+    quarantined: int
+    skipped: dict[str, int]
+    started: float
+    ended: float
+    seconds: dict[str, float]
+    peak_rss_mb: float
+
+
+@dataclass(frozen=True)
+class HeadJob:
+    """Train, or find, the head of a version. `name` is the head digest: cache key and folder."""
+
+    space: Space
+    version: int
+    name: str
+    spec: HeadSpec
+    seed: int
+
+    def record(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def of(cls, record: dict) -> "HeadJob":
+        spec = record["spec"] | {"classes": tuple(record["spec"]["classes"])}
+        return cls(**record | {"space": _space(record["space"]), "spec": HeadSpec(**spec)})
+
+
+@dataclass(frozen=True)
+class HeadResult:
+    """The head of a version: what head.json says of it, and whether it was trained just now and promoted."""
+
+    name: str
+    is_new: bool
+    is_promoted: bool
+    epochs: int
+    val_accuracy: float
+    val_loss: float
+    train_seconds: float
+    train_samples_per_second: float
+    peak_rss_mb: float = 0.0
+    history: tuple[dict[str, float], ...] = field(default=(), repr=False)
+
+
+def _space(record: dict) -> Space:
+    return Space(**record | {"spec": FeatureSpec(**record["spec"])})

@@ -1,0 +1,18 @@
+"""Task `scan_images`: names, sizes and times of the images, by stat alone."""
+
+from pathlib import Path
+
+from prefect import task
+
+from storage.handover import save_scan
+from storage.scan import Layout, scan_folder
+from tasks.caching import RETRY
+from tasks.records import ScanRecord, Space
+
+
+@task(name="scan_images", **RETRY, cache_policy=None)
+def scan_images(space: Space, layout: Layout, folder: str) -> ScanRecord:
+    """Always runs: only a look at the folder can tell that nothing has changed."""
+    scan = scan_folder(Path(space.images), layout)
+    path = save_scan(scan, Path(folder))
+    return ScanRecord(str(path), scan.digest, scan.files.num_rows, scan.ignored, scan.is_settled)

@@ -1,0 +1,67 @@
+"""From options to the records that the steps pass on, without Prefect or TensorFlow."""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+from storage.layout import check_space, fingerprint
+from storage.plan import Plan
+from storage.versions import Version
+from tasks.heads import head_name
+from tasks.records import HeadJob, PlanRecord, Space, VersionRecord
+from vision.head import HeadSpec
+from vision.specs import BACKBONES, Dtype, FeatureSpec, Pooling, Precision, SpecError
+from vision.weights import weights_digest
+
+
+def find_space(
+    root: Path,
+    images: Path,
+    weights: str,
+    backbone: str,
+    image_size: int,
+    pooling: Pooling,
+    dtype: Dtype,
+    precision: Precision,
+) -> Space:
+    """The feature space that these options name. Reads the weights only where they are new to this store.
+
+    Raises SpecError, WeightsError, InputError (a store of another format) with the way out.
+    """
+    if backbone not in BACKBONES:
+        raise SpecError(f"--backbone: {backbone!r} is not known; expected one of {', '.join(BACKBONES)}")
+    source = weights if weights in ("imagenet", "random") else os.path.abspath(weights)
+    digest = weights_digest(BACKBONES[backbone], source, root / "cache" / "weights.json")
+    spec = FeatureSpec(digest, backbone, image_size, pooling, dtype, precision)
+    space = Space(str(root), str(images), fingerprint(spec.record()), spec, source)
+    check_space(space.store)
+    return space
+
+
+def plan_record(space: Space, plan: Plan, path: str) -> PlanRecord:
+    return PlanRecord(
+        path=path,
+        space=space,
+        parent=plan.parent.number if plan.parent else None,
+        images=plan.todo.num_rows,
+        chunk_size=plan.chunk_size,
+        num_chunks=plan.num_chunks,
+        needs_commit=plan.needs_commit,
+        counts={
+            **asdict(plan.changes),
+            "adopted": plan.adopted,
+            "lost": plan.lost,
+            "stale": plan.stale,
+            "ignored": plan.ignored,
+        },
+    )
+
+
+def version_record(version: Version) -> VersionRecord:
+    names = sorted({name for by_class in version.classes.values() for name in by_class})
+    return VersionRecord(version.number, version.data_digest, version.counts, version.classes, tuple(names))
+
+
+def head_job(space: Space, version: VersionRecord, spec: HeadSpec, seed: int) -> HeadJob:
+    """The training that this version asks for; its name tells whether it was done before."""
+    return HeadJob(space, version.number, head_name(space.fingerprint, version.data_digest, spec, seed), spec, seed)

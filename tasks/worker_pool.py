@@ -1,0 +1,173 @@
+"""Leases of child processes: started when needed, timed out, replaced when they die. No Prefect here."""
+
+import atexit
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Queue
+
+from storage.errors import InputError, StorageError, StoreDamaged
+from tasks.devices import Slot
+from vision.specs import SpecError
+from vision.weights import WeightsError
+
+PROJECT = Path(__file__).parents[1]
+EXPECTED = {kind.__name__: kind for kind in (InputError, StorageError, StoreDamaged, SpecError, WeightsError)}
+
+
+class WorkerDied(RuntimeError):
+    """A child ended, or was ended by its time-out, in the middle of a job. Trying again can help."""
+
+
+class PoolClosed(RuntimeError):
+    """The run is ending: no child works for it any more. Trying again cannot help."""
+
+
+class WorkerFailed(RuntimeError):
+    """A job raised something unforeseen in a child; its log has the traceback."""
+
+
+class Worker:
+    """One child in a slot. Its standard error goes to a log of its own, never to the flow's pipes."""
+
+    def __init__(self, slot: Slot, log: Path):
+        self.slot = slot
+        self.log = log
+        self.is_closed = False
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def call(self, kind: str, job: dict, on_progress: Callable[[dict], None], silence_seconds: float | None) -> dict:
+        """Run a job in the child and return its result.
+
+        Raises WorkerDied where the child ends or says nothing for `silence_seconds`, PoolClosed where the run
+        is ending, the error's own type where it is one of ours or the machine's, else WorkerFailed.
+        """
+        line = json.dumps({"kind": kind, "job": job}).encode() + b"\n"
+        process = self._accepting(line)
+        try:
+            while answer := _read_line(process, silence_seconds):
+                message = json.loads(answer)
+                if "result" in message:
+                    return message["result"]
+                if "error" in message:
+                    raise self._error(**message["error"])
+                on_progress(message["progress"])
+        except json.JSONDecodeError:
+            process.kill()  # it died in the middle of a line
+        status = process.wait()
+        if self.is_closed:
+            raise PoolClosed(f"the run ended while a {kind} was going on")
+        raise WorkerDied(f"child {process.pid} ended with status {status} in the middle of a {kind}; see {self.log}")
+
+    def _accepting(self, line: bytes) -> subprocess.Popen[bytes]:
+        """A child that has accepted the job. One that was idle may have left a moment ago: once more with a new one."""
+        for _ in range(2):
+            process = self._process = self._running()
+            try:
+                process.stdin.write(line)  # type: ignore[union-attr]
+                process.stdin.flush()  # type: ignore[union-attr]
+                if process.stdout.readline():  # type: ignore[union-attr]
+                    return process
+            except BrokenPipeError:
+                pass
+            self.stop()
+        raise WorkerDied(f"a child could not be started; see {self.log}")
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is not None and self._process.poll() is None:
+            return self._process
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+        if self.slot.gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = self.slot.gpu
+        with open(self.log, "ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "tasks.worker"],
+                cwd=PROJECT,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
+
+    def _error(self, kind: str, message: str, errno: int | None) -> Exception:
+        if kind in EXPECTED:
+            return EXPECTED[kind](message)
+        if errno is not None:
+            return OSError(errno, os.strerror(errno), message)
+        return WorkerFailed(f"{kind}: {message}; see {self.log}")
+
+    def stop(self) -> None:
+        """End the child at once, whatever it is doing."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            process.stdin.close()  # type: ignore[union-attr]
+            process.stdout.close()  # type: ignore[union-attr]
+
+
+def _read_line(process: subprocess.Popen[bytes], silence_seconds: float | None) -> bytes:
+    """The child's next line, empty at its end; a child that is silent for too long is killed."""
+    timer = threading.Timer(silence_seconds or threading.TIMEOUT_MAX, process.kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        return process.stdout.readline()  # type: ignore[union-attr]
+    finally:
+        timer.cancel()
+
+
+class WorkerPool:
+    """One child a slot, each leased to one caller at a time."""
+
+    def __init__(self, slots: tuple[Slot, ...], logs: Path):
+        self.slots = slots
+        self._workers = [Worker(slot, logs / f"worker-{number}.log") for number, slot in enumerate(slots)]
+        self._free: Queue[Worker] = Queue()
+        for worker in self._workers:
+            self._free.put(worker)
+
+    @contextmanager
+    def lease(self) -> Iterator[Worker]:
+        """A worker of one's own for the length of the block; waits until one is free."""
+        worker = self._free.get()
+        try:
+            if worker.is_closed:
+                raise PoolClosed("the run has ended")
+            yield worker
+        except BaseException:
+            worker.stop()  # in the middle of who knows what
+            raise
+        finally:
+            self._free.put(worker)
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.is_closed = True
+            worker.stop()
+
+
+_pools: dict[tuple[tuple[Slot, ...], Path], WorkerPool] = {}
+_pools_lock = threading.Lock()
+
+
+def pool(slots: tuple[Slot, ...], logs: Path) -> WorkerPool:
+    """This process's pool for these slots, made once."""
+    with _pools_lock:
+        if (slots, logs) not in _pools:
+            _pools[slots, logs] = WorkerPool(slots, logs)
+        return _pools[slots, logs]
+
+
+@atexit.register
+def close_pools() -> None:
+    """End every child of this process."""
+    with _pools_lock:
+        while _pools:
+            _pools.popitem()[1].close()
