@@ -1,0 +1,253 @@
+"""The command line: flags to options, nothing-to-do found out at once, errors in one line, one JSON record.
+
+Imports no Prefect and no TensorFlow until there is something to do.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pydantic
+import yaml
+
+from flows import demo
+from flows.options import PipelineOptions
+from flows.outcome import Outcome, check_budget, exit_status, outcome_of, say, telling
+from storage.digests import list_images
+from storage.errors import InputError
+from storage.files import counts
+from storage.lock import hold
+from storage.plan import Plan, make_plan
+from storage.scan import scan_folder
+from storage.shards import FeatureType
+from tasks.heads import check_trainable, find_head, index_order
+from tasks.rates import known_rate
+from tasks.records import Space
+from tasks.survey import head_job, plan_record, version_record
+
+# The first start of a local server migrates its database, which takes longer than Prefect waits by default.
+ENVIRONMENT = {
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "storage,vision,tasks",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise InputError(f"{message}; see --help")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    began = time.monotonic()
+    record: dict[str, Any] | None = None
+    status = 0
+    try:
+        options, only_plan = parse(sys.argv[1:] if arguments is None else arguments)
+        record = run(options, only_plan, began)
+    except (Exception, KeyboardInterrupt) as error:
+        outcome: Outcome | None = getattr(error, "outcome", None)
+        record = outcome.line(time.monotonic() - began) if outcome else None
+        status = exit_status(error)
+        say(f"error: {describe(error)}")
+    if record is not None:
+        print(json.dumps(record), flush=True)
+    return status
+
+
+def run(options: PipelineOptions, only_plan: bool, began: float) -> dict[str, Any]:
+    """Do what there is to do, and return the JSON record."""
+    if options.images is None:
+        options = _demo(options)
+    scanned = scan_folder(options.folder, options.layout)
+    space = options.space()
+    plan = make_plan(space.store, list_images(scanned, space.store.cache, options.rehash), options.plan_options())
+    if only_plan:
+        return _describe_plan(space, plan)
+    outcome = _nothing_to_do(space, plan, options)
+    if outcome is not None:
+        say(f"nothing to do: version {outcome.version} holds all {outcome.images} images, and its head is there")
+    else:
+        with hold(Path(space.root), options.wait):
+            pass  # busy is better known now than after a server has started
+        outcome = _run_flow(options)
+    return outcome.line(time.monotonic() - began)
+
+
+def _run_flow(options: PipelineOptions) -> Outcome:
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from flows.pipeline import extract_and_train
+
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(_without_traceback)
+    return extract_and_train(**options.model_dump())
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Errors that name their way out need no traceback on the terminal; unforeseen ones keep theirs."""
+    if record.exc_info and record.exc_info[1] is not None and exit_status(record.exc_info[1]) != 1:
+        record.exc_info = None
+    return True
+
+
+def _nothing_to_do(space: Space, plan: Plan, options: PipelineOptions) -> Outcome | None:
+    """The outcome of a run that would change nothing; None where there is something to do."""
+    if plan.needs_commit or plan.parent is None:
+        return None
+    version = version_record(plan.parent)
+    outcome = outcome_of(plan_record(space, plan, ""), [], version)
+    if options.extract_only:
+        return outcome
+    with telling(outcome):
+        check_budget(outcome, options.max_bad_fraction)
+        check_trainable(version.classes, len(version.class_names))
+        spec = options.head_spec(index_order(options.classes, version.class_names))
+    head = find_head(space.store, head_job(space, version, spec, options.seed).name)
+    return outcome.with_head(head) if head else None
+
+
+def _demo(options: PipelineOptions) -> PipelineOptions:
+    chosen = options.model_dump(include=options.model_fields_set - {"images"})
+    options = PipelineOptions(**demo.DEFAULTS | chosen)
+    say(
+        f"demo: 1,797 scanned digits in {options.images}, features in {options.store}, with random weights: "
+        "untrained, so its accuracy says nothing about VGG16 on photos. Your own: --images FOLDER"
+    )
+    demo.write_digits(options.folder)
+    return options
+
+
+def _describe_plan(space: Space, plan: Plan) -> dict[str, Any]:
+    """Say what a run would do and why; the record has the same figures."""
+    record = plan_record(space, plan, "")
+    row_bytes = _row_bytes(space, plan)
+    rate = known_rate(space.store)
+    seconds = plan.todo.num_rows / rate if rate else None
+    expected = f"about {_duration(seconds)}" if seconds is not None else "a time that only a first run can tell"
+    c = record.counts
+    say(
+        f"{plan.files.num_rows} images: {c['new']} new, {c['changed']} changed, {c['moved']} moved, "
+        f"{c['relabelled']} relabelled, {c['removed']} removed, {c['unchanged']} unchanged, {c['ignored']} files ignored"
+    )
+    say(
+        f"to extract: {plan.todo.num_rows} in {plan.num_chunks} chunks ({c['stale']} of them only because the "
+        f"feature space is another, {c['lost']} because their shard is lost); adopted from a run that died: {c['adopted']}"
+    )
+    say(f"expected: {plan.todo.num_rows * row_bytes / 1e6:.1f} MB of shards, {expected}; nothing was done")
+    return {
+        **record.counts,
+        **counts(plan.files),
+        "to_extract": plan.todo.num_rows,
+        "chunks": plan.num_chunks,
+        "needs_commit": plan.needs_commit,
+        "parent": record.parent,
+        "fingerprint": space.fingerprint,
+        "expected_bytes": round(plan.todo.num_rows * row_bytes),
+        "expected_seconds": None if seconds is None else round(seconds, 1),
+    }
+
+
+# Of real VGG16 features, 86 % of them zeros, zstd at level 1 keeps this part (docs/format.md).
+COMPRESSED_PART = 0.22
+
+
+def _row_bytes(space: Space, plan: Plan) -> float:
+    """Bytes a row on disk: this store's own average, or what real features took elsewhere."""
+    rows = sum(ref.num_rows for ref in plan.shards.values())
+    if rows:
+        return sum(ref.size_bytes for ref in plan.shards.values()) / rows
+    return FeatureType(space.spec.dtype, space.spec.shape).row_bytes * COMPRESSED_PART
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def parse(arguments: list[str]) -> tuple[PipelineOptions, bool]:
+    """Options from flags, over those of --config, over the defaults; and whether only to plan."""
+    given = vars(_parser().parse_args(arguments))
+    only_plan, config = given.pop("plan", False), given.pop("config", None)
+    try:
+        return PipelineOptions(**_read_config(config) | given), only_plan
+    except pydantic.ValidationError as error:
+        raise InputError("; ".join(_complaint(item) for item in error.errors())) from error
+
+
+def _complaint(item: Any) -> str:
+    name = str(item["loc"][0]).replace("_", "-") if item["loc"] else "options"
+    if item["type"] == "extra_forbidden":
+        return f"{name} is not a parameter; see --help"
+    expected = item["msg"].replace("Input should be", "expected").replace("unable to parse string as", "not")
+    return f"--{name}: {expected}, got {item['input']!r}"
+
+
+def _read_config(path: str | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"--config: {path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"--config: {path} should hold 'name: value' lines")
+    return {str(key).replace("-", "_"): value for key, value in content.items()}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python flows/pipeline.py",
+        usage="%(prog)s [--images FOLDER] [--store FOLDER] [--weights imagenet|random|FILE] [options]",
+        description="Extract VGG features of a folder of images, only what is new, and train a classifier on them. "
+        "Without --images a demo runs.",
+        epilog="Exit status: 0 done, 1 failure, 2 bad arguments or input, 3 too many unusable images, "
+        "4 too many images gone, 5 store busy, 130 interrupted. The last line on standard output is one JSON object.",
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    groups: dict[str, Any] = {}
+    for name, field in PipelineOptions.model_fields.items():
+        title = field.title or "options"
+        group = groups.setdefault(title, parser.add_argument_group(title))
+        default = "" if field.default is None or field.annotation is bool else f" ({field.default})"
+        settings: dict[str, Any] = {"help": f"{field.description}{default}".replace("%", "%%")}
+        if field.annotation is bool:
+            settings["action"] = argparse.BooleanOptionalAction if field.default else "store_true"
+        else:
+            settings["metavar"] = _metavar(field.annotation)
+        group.add_argument(f"--{name.replace('_', '-')}", **settings)
+    running = groups["running"]
+    running.add_argument("--config", metavar="FILE.yaml", help="read parameters from a file; flags win over it")
+    running.add_argument("--plan", action="store_true", help="say what a run would do and why, and do nothing")
+    return parser
+
+
+def _metavar(annotation: Any) -> str:
+    """What stands behind a flag in --help: the choices, or the kind of value."""
+    if get_origin(annotation) is Literal:
+        return "|".join(get_args(annotation))
+    kinds = get_args(annotation) or (annotation,)
+    return {int: "N", float: "X", str: "TEXT"}.get(kinds[0], "A,B")
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; finished shards are kept, and the next run goes on from them"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}{f': {error.filename}' if error.filename else ''}; what was finished is kept"
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text

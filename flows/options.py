@@ -1,0 +1,147 @@
+"""The one definition of the pipeline's parameters: flags, YAML keys and Prefect parameters are made from it."""
+
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field
+
+from storage.errors import InputError
+from storage.plan import PlanOptions
+from storage.scan import Layout
+from storage.shards import MAX_ROWS
+from tasks.records import Space
+from tasks.survey import find_space
+from vision.head import HeadSpec, Optimizer
+from vision.specs import SMALLEST_IMAGE, Dtype, Pooling, Precision
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
+    """Parameters of `extract-and-train`. `title` is the group that --help shows a flag in."""
+
+    images: str | None = Field(
+        None, title="input", description="folder of class folders, or of train/ and validation/ with class folders"
+    )
+    store: str = Field("./store", title="input", description="where features, versions and heads are kept")
+    layout: Layout = Field(
+        "auto", title="input", description="how labels are read from the folders; auto looks at them"
+    )
+    classes: tuple[str, ...] | None = Field(
+        None, title="input", description="index order of the classes, as cat,dog; sorted names if not given"
+    )
+    validation_fraction: Fraction = Field(
+        0.2, title="input", description="share of images held out where the folders give no split"
+    )
+    rehash: bool = Field(False, title="input", description="read every image again instead of trusting sizes and times")
+
+    backbone: Literal["vgg16"] = Field("vgg16", title="features", description="the frozen network")
+    weights: str = Field("imagenet", title="features", description="imagenet, random, or a Keras weights file")
+    image_size: int = Field(
+        224, ge=SMALLEST_IMAGE, title="features", description="side in pixels that images are resized to"
+    )
+    pooling: Pooling = Field("none", title="features", description="pooling of the last feature map")
+    dtype: Dtype = Field("float16", title="features", description="type in which features are stored")
+    precision: Precision = Field("float32", title="features", description="arithmetic of the backbone")
+
+    engine: Literal["auto", "tensorflow"] = Field("auto", title="running", description="what computes the features")
+    workers: int | None = Field(None, ge=1, title="running", description="child processes; one a GPU, or one a core")
+    format: Literal["parquet"] = Field("parquet", title="running", description="file format of new shards")
+    chunk_size: int = Field(256, ge=1, le=MAX_ROWS, title="running", description="images a shard")
+    limit: int | None = Field(
+        None, ge=0, title="running", description="extract at most so many new images; the rest waits"
+    )
+    extract_only: bool = Field(False, title="running", description="commit the features, train nothing")
+    max_bad_fraction: Fraction = Field(
+        0.01, title="running", description="more unusable images than this end with status 3"
+    )
+    max_removed_fraction: Fraction = Field(
+        0.2, title="running", description="more images gone than this end with status 4"
+    )
+    allow_removals: bool = Field(False, title="running", description="believe that images are gone, however many")
+    wait: float = Field(0, ge=0, title="running", description="seconds to wait for another run on the same store")
+
+    head: Literal["mlp"] = Field("mlp", title="training", description="mlp: the tutorial's Dense 256 and dropout")
+    epochs: int = Field(20, ge=1, title="training", description="passes over the training images")
+    batch_size: int = Field(128, ge=1, title="training", description="samples a step; never more than there are")
+    optimizer: Optimizer = Field("rmsprop", title="training", description="Keras optimizer")
+    learning_rate: float | None = Field(
+        None, gt=0, title="training", description="the optimizer's own default if not given"
+    )
+    standardize: bool = Field(
+        True, title="training", description="scale each feature channel by its training statistics"
+    )
+    shuffle_memory_mb: int = Field(256, ge=1, title="training", description="memory for the shuffle")
+    seed: int = Field(0, ge=0, title="training", description="of the order, the initial weights and the dropout")
+
+    @pydantic.field_validator("classes", mode="before")
+    @classmethod
+    def _split_commas(cls, value: Any) -> Any:
+        return tuple(value.split(",")) if isinstance(value, str) else value
+
+    @property
+    def folder(self) -> Path:
+        """The image folder, absolute. Raises InputError where none was given."""
+        if self.images is None:
+            raise InputError("--images: the folder of images is missing")
+        return Path(os.path.abspath(self.images))
+
+    def space(self) -> Space:
+        """The feature space that these options name; reads weights that are new to the store."""
+        return find_space(
+            Path(os.path.abspath(self.store)),
+            self.folder,
+            self.weights,
+            self.backbone,
+            self.image_size,
+            self.pooling,
+            self.dtype,
+            self.precision,
+        )
+
+    def plan_options(self) -> PlanOptions:
+        return PlanOptions(
+            self.validation_fraction, self.chunk_size, self.limit, self.max_removed_fraction, self.allow_removals
+        )
+
+    def head_spec(self, classes: tuple[str, ...]) -> HeadSpec:
+        return HeadSpec(
+            classes,
+            self.epochs,
+            self.batch_size,
+            self.optimizer,
+            self.learning_rate,
+            self.standardize,
+            self.shuffle_memory_mb,
+            self.head,
+        )
+
+
+def takes_options(function: Callable[[PipelineOptions], Any]) -> Callable[..., Any]:
+    """Give a function of PipelineOptions flat keyword parameters, one a field.
+
+    Prefect reads its parameter form from the signature, so `--param epochs=5` sets one field and leaves
+    the others at their defaults; a nested model would have to be given whole.
+    """
+
+    def flat(**parameters: Any) -> Any:
+        return function(PipelineOptions(**parameters))
+
+    flat.__name__, flat.__doc__, flat.__module__ = function.__name__, function.__doc__, function.__module__
+    flat.__qualname__ = function.__qualname__
+    flat.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=field.default,
+                annotation=Annotated[field.annotation, Field(description=field.description), *field.metadata],
+            )
+            for name, field in PipelineOptions.model_fields.items()
+        ]
+    )
+    return flat

@@ -1,0 +1,138 @@
+"""What a run tells whoever called it: one record, one line of JSON, and an exit status."""
+
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+
+from storage.errors import InputError, StoreBusy, TooManyRemovals
+from tasks.records import ChunkResult, HeadResult, PlanRecord, VersionRecord
+from vision.specs import SpecError
+from vision.weights import WeightsError
+
+# Under so many images a share of bad ones says nothing.
+SMALLEST_BUDGET = 10
+
+
+class OverBudget(RuntimeError):
+    """More images were unusable than --max-bad-fraction allows: what is good was committed, nothing trained."""
+
+
+EXIT_STATUS = {
+    InputError: 2,
+    SpecError: 2,
+    WeightsError: 2,
+    OverBudget: 3,
+    TooManyRemovals: 4,
+    StoreBusy: 5,
+}
+
+
+def exit_status(error: BaseException) -> int:
+    """0 done; 1 ours or the machine's; 2 bad input; 3 over budget; 4 removals; 5 busy; 130 interrupted."""
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return next((status for kind, status in EXIT_STATUS.items() if isinstance(error, kind)), 1)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The JSON line, key by key; None where there is nothing to tell.
+
+    extract_seconds: from the first chunk's first read, engine warm, to the last shard durable.
+    peak_rss_mb: of the largest process of the run, children included.
+    """
+
+    images: int
+    classes: int
+    new: int
+    changed: int
+    moved: int
+    relabelled: int
+    removed: int
+    unchanged: int
+    pending: int
+    ignored: int
+    quarantined: int
+    extracted: int
+    adopted: int
+    shards_written: int
+    version: int | None
+    fingerprint: str
+    extract_seconds: float | None
+    extract_images_per_second: float | None
+    train_seconds: float | None = None
+    train_samples_per_second: float | None = None
+    epochs: int | None = None
+    val_accuracy: float | None = None
+    val_loss: float | None = None
+    head: str | None = None
+    promoted: bool | None = None
+    peak_rss_mb: float | None = None
+    elapsed_seconds: float | None = None
+
+    def with_head(self, head: HeadResult) -> "Outcome":
+        return Outcome(
+            **asdict(self)
+            | {
+                "train_seconds": head.train_seconds,
+                "train_samples_per_second": head.train_samples_per_second,
+                "epochs": head.epochs,
+                "val_accuracy": head.val_accuracy,
+                "val_loss": head.val_loss,
+                "head": head.name,
+                "promoted": head.is_promoted,
+                "peak_rss_mb": max(self.peak_rss_mb or 0, head.peak_rss_mb),
+            }
+        )
+
+    def line(self, elapsed_seconds: float) -> dict:
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        record = asdict(self) | {"elapsed_seconds": elapsed_seconds, "peak_rss_mb": max(own, self.peak_rss_mb or 0)}
+        return {key: round(value, 4) if isinstance(value, float) else value for key, value in record.items()}
+
+
+def outcome_of(plan: PlanRecord, chunks: list[ChunkResult], version: VersionRecord) -> Outcome:
+    """What extraction and commit came to."""
+    own = {field.name for field in fields(Outcome)}
+    extracted = sum(chunk.rows for chunk in chunks)
+    seconds = max(c.ended for c in chunks) - min(c.started for c in chunks) if chunks else None
+    return Outcome(
+        **{name: count for name, count in plan.counts.items() if name in own},
+        images=version.counts["images"],
+        classes=len(version.class_names),
+        pending=version.counts["pending"],
+        quarantined=version.counts["quarantined"],
+        extracted=extracted,
+        shards_written=len({chunk.shard for chunk in chunks}),
+        version=version.number,
+        fingerprint=plan.space.fingerprint,
+        extract_seconds=seconds,
+        extract_images_per_second=extracted / seconds if seconds else None,
+        peak_rss_mb=max((chunk.peak_rss_mb for chunk in chunks), default=None),
+    )
+
+
+def check_budget(outcome: Outcome, max_bad_fraction: float) -> None:
+    """Raise OverBudget where too many of the live images are quarantined."""
+    if outcome.images >= SMALLEST_BUDGET and outcome.quarantined > max_bad_fraction * outcome.images:
+        raise OverBudget(
+            f"{outcome.quarantined} of {outcome.images} images could not be used, more than --max-bad-fraction "
+            f"{max_bad_fraction:g} allows; the others are committed as version {outcome.version}, nothing was trained. "
+            "Mend or remove those images, or raise the fraction"
+        )
+
+
+@contextmanager
+def telling(outcome: Outcome) -> Iterator[None]:
+    """Let an error of the block carry the outcome so far, so that the JSON line can still be written."""
+    try:
+        yield
+    except Exception as error:
+        error.outcome = outcome  # type: ignore[attr-defined]
+        raise
+
+
+def say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

@@ -1,0 +1,81 @@
+"""Flow `extract-and-train`: from a folder of images to features, a committed version and a trained head.
+
+    python flows/pipeline.py --images FOLDER --store STORE
+
+As a script it first finds out whether there is anything to do (flows/command.py), before Prefect is
+even imported.
+"""
+
+if __name__ == "__main__":
+    from flows.command import main
+
+    raise SystemExit(main())
+
+from pathlib import Path
+
+from prefect import flow, get_run_logger
+
+from flows.fan_out import extract_chunks
+from flows.options import PipelineOptions, takes_options
+from flows.outcome import Outcome, check_budget, outcome_of, telling
+from storage.handover import clear
+from storage.layout import create_space
+from storage.lock import hold
+from tasks.artifacts import show_head, show_version
+from tasks.build_manifest import build_manifest
+from tasks.caching import kept
+from tasks.devices import slots
+from tasks.heads import check_trainable, index_order
+from tasks.list_images import list_images
+from tasks.plan_chunks import plan_chunks
+from tasks.rates import remember_rate
+from tasks.records import HeadResult, Space, VersionRecord
+from tasks.scan_images import scan_images
+from tasks.survey import head_job
+from tasks.train_head import train_head
+
+
+@flow(name="extract-and-train", flow_run_name="{images}", validate_parameters=True)
+@takes_options
+def extract_and_train(options: PipelineOptions) -> Outcome:
+    """List images, extract what is new, commit the next version, train its head."""
+    space = options.space()
+    with hold(Path(space.root), options.wait):
+        outcome, version = extract(space, options)
+        if options.extract_only:
+            return outcome
+        with telling(outcome):
+            check_budget(outcome, options.max_bad_fraction)
+            return outcome.with_head(train(space, version, options))
+
+
+def extract(space: Space, options: PipelineOptions) -> tuple[Outcome, VersionRecord]:
+    """From the folder to the newest version."""
+    working = space.store.cache / "plans"
+    create_space(space.store, space.spec.record())
+    clear(working)
+    scan = scan_images(space, options.layout, str(working))
+    listing = kept(list_images, space)(space, scan, options.rehash)
+    plan = plan_chunks(space, listing, options.plan_options())
+    chunks = extract_chunks(plan, slots(options.workers), get_run_logger().info)
+    version = kept(build_manifest, space)(plan, chunks)
+    show_version(version)
+    outcome = outcome_of(plan, chunks, version)
+    remember_rate(space.store, outcome.extract_images_per_second)
+    return outcome, version
+
+
+def train(space: Space, version: VersionRecord, options: PipelineOptions) -> HeadResult:
+    """From the newest version to its head."""
+    check_trainable(version.classes, len(version.class_names))
+    spec = options.head_spec(index_order(options.classes, version.class_names))
+    job = head_job(space, version, spec, options.seed)
+    logger = get_run_logger()
+    head = kept(train_head, space)(job, lambda logs: logger.info(epoch_line(logs)))
+    show_head(job, head)
+    return head
+
+
+def epoch_line(logs: dict) -> str:
+    figures = ", ".join(f"{name} {logs[name]:.4f}" for name in ("loss", "accuracy", "val_loss", "val_accuracy"))
+    return f"epoch {logs['epoch']} of {logs['epochs']}: {figures}"
