@@ -1,0 +1,88 @@
+"""A toy pipeline on tiny real pictures: every room as in a run, without Prefect, children or TensorFlow."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from storage.digests import list_images
+from storage.handover import clear, save_plan
+from storage.layout import create_space, fingerprint
+from storage.plan import Plan, PlanOptions, finish, make_plan
+from storage.scan import scan_folder
+from storage.shards import Shard, ShardRef
+from storage.versions import Version, commit
+from tasks.chunk import process_chunk
+from tasks.records import ChunkJob, Space
+from vision.specs import FeatureSpec
+
+SPEC = FeatureSpec(weights="0" * 32, image_size=32)
+
+
+class ToyEngine:
+    """Mean colour of 4x4 blocks, in the first channels of a VGG-shaped feature: real, fast, and different for each image."""
+
+    name = "toy 1"
+    spec = SPEC
+    batch_size = 8
+
+    def features(self, pixels: np.ndarray) -> np.ndarray:
+        blocks = pixels.reshape(len(pixels), 8, 4, 8, 4, 3).mean(axis=(2, 4)).reshape(len(pixels), -1)
+        features = np.zeros((len(pixels), *self.spec.shape), np.float32)
+        features[..., : blocks.shape[1]] = blocks[:, None, None, :]
+        return features
+
+
+def picture(path: Path, seed: int) -> Path:
+    """Write a small picture that only this seed gives."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (12, 10, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, format="PNG")
+    return path
+
+
+def pictures(root: Path, per_class: int = 10, classes: tuple[str, ...] = ("cats", "dogs")) -> Path:
+    """Class folders of small pictures, each of another content."""
+    for number, name in enumerate(classes):
+        for index in range(per_class):
+            picture(root / name / f"{index:03d}.png", seed=number * 1000 + index)
+    return root
+
+
+def space(images: Path, store: Path) -> Space:
+    return Space(str(store), str(images), fingerprint(SPEC.record()), SPEC, "random")
+
+
+def plan(images: Path, store: Path, **options) -> Plan:
+    where = space(images, store)
+    listing = list_images(scan_folder(images), where.store.cache)
+    return make_plan(where.store, listing, PlanOptions(**{"chunk_size": 8} | options))
+
+
+def extract(images: Path, store: Path, planned: Plan, chunks: range | None = None) -> list[ShardRef]:
+    """Write the shards of a plan, or of some of its chunks as a run that died would have."""
+    where = space(images, store)
+    create_space(where.store, SPEC.record())
+    clear(where.store.cache / "plans")
+    path = save_plan(planned, where.store.cache / "plans")
+    refs = []
+    for index in chunks if chunks is not None else range(planned.num_chunks):
+        job = ChunkJob(where, str(path), index, planned.chunk_size, threads=1)
+        result = process_chunk(job, ToyEngine(), lambda _: None)
+        refs.append(ShardRef(result.shard, result.size_bytes, result.rows, result.footer_checksum))
+    return refs
+
+
+def run(images: Path, store: Path, **options) -> tuple[Plan, Version]:
+    """A whole run up to the commit: scan, list, plan, extract, commit."""
+    planned = plan(images, store, **options)
+    where = space(images, store).store
+    shards = [Shard(where, ref) for ref in extract(images, store, planned)]
+    return planned, commit(where, planned.parent, *finish(planned, shards))
+
+
+def features_of(images: Path, store: Path, version: Version) -> dict[bytes, np.ndarray]:
+    """Digest → features, read back from the shards of a version."""
+    where = space(images, store).store
+    arrays = {name: Shard(where, ref).read() for name, ref in version.shards.items()}
+    return {row["digest"]: arrays[row["shard"]][row["row"]] for row in version.read_rows(where).to_pylist()}
