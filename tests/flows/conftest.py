@@ -1,0 +1,126 @@
+"""A real Prefect server for the session, and the command line as a user calls it."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests import toy
+
+PROJECT = Path(__file__).parents[2]
+TINY = ("--weights", "random", "--image-size", "32", "--epochs", "2", "--chunk-size", "16")
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a finished command left: its exit status, its JSON record, and what it said."""
+
+    status: int
+    record: dict | None
+    stdout: str
+    stderr: str
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def prefect_home(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("prefect")
+
+
+@pytest.fixture(scope="session")
+def server(prefect_home: Path):
+    """The address of a full server (with its scheduler), stopped at the end of the session."""
+    port = free_port()
+    environment = {**os.environ, "PREFECT_HOME": str(prefect_home)}
+    with open(prefect_home / "server.log", "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+            env=environment,
+            cwd=prefect_home,
+            stdout=log,
+            stderr=log,
+        )
+    address = f"http://127.0.0.1:{port}/api"
+    try:
+        wait_for_health(process, address, prefect_home / "server.log")
+        yield address
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def wait_for_health(process: subprocess.Popen, address: str, log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{address}/health", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    pytest.fail(f"the Prefect server did not start:\n{log.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def environment(server: str, prefect_home: Path) -> dict[str, str]:
+    return {**os.environ, "PREFECT_HOME": str(prefect_home), "PREFECT_API_URL": server}
+
+
+@pytest.fixture(scope="session")
+def pipeline(environment: dict[str, str], tmp_path_factory):
+    """Call `python flows/pipeline.py` with arguments; from another folder, as a user might."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+
+    def call(*arguments: str | Path) -> Done:
+        done = subprocess.run(
+            [sys.executable, PROJECT / "flows" / "pipeline.py", *map(str, arguments)],
+            env=environment,
+            cwd=elsewhere,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        return finished(done.returncode, done.stdout, done.stderr)
+
+    return call
+
+
+def finished(status: int, stdout: str, stderr: str) -> Done:
+    lines = stdout.strip().splitlines()
+    return Done(status, json.loads(lines[-1]) if lines else None, stdout, stderr)
+
+
+@pytest.fixture(scope="session")
+def first_run(pipeline, tmp_path_factory):
+    """A folder of 60 pictures and the store of one whole run over it; for reading only."""
+    root = tmp_path_factory.mktemp("first-run")
+    images, store = toy.pictures(root / "images", per_class=30), root / "store"
+    done = pipeline("--images", images, "--store", store, *TINY)
+    assert done.status == 0, done.stderr
+    return images, store, done
+
+
+@pytest.fixture
+def again(first_run, tmp_path: Path):
+    """A copy of the first run's pictures and store, to be changed."""
+    images, store, _ = first_run
+    shutil.copytree(images, tmp_path / "images")
+    shutil.copytree(store, tmp_path / "store")
+    return tmp_path / "images", tmp_path / "store"

@@ -1,0 +1,161 @@
+"""Flags, files and mistakes: each bad input is one line with the way out, and the contracted status."""
+
+import json
+from pathlib import Path
+
+import h5py
+import pytest
+
+from flows.command import main, parse
+from flows.options import PipelineOptions
+from storage.errors import InputError
+from tests import toy
+
+TINY = ["--weights", "random", "--image-size", "32"]
+
+
+def complaint(capsys, *arguments) -> tuple[int, str]:
+    """Exit status and the one line of the error."""
+    status = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.strip().splitlines()
+    assert line.startswith("error: ")
+    return status, line
+
+
+def test_a_missing_folder(capsys, tmp_path):
+    status, line = complaint(capsys, "--images", tmp_path / "none", *TINY)
+    assert (status, "there is no folder" in line) == (2, True)
+
+
+def test_a_file_for_a_folder(capsys, tmp_path):
+    status, line = complaint(capsys, "--images", toy.picture(tmp_path / "one.png", 1), *TINY)
+    assert (status, "is a file" in line) == (2, True)
+
+
+def test_an_empty_folder(capsys, tmp_path):
+    status, line = complaint(capsys, "--images", tmp_path, "--store", tmp_path / "store", *TINY)
+    assert (status, "no images in" in line, "expected class folders" in line) == (2, True, True)
+
+
+def test_images_without_a_class_are_named_as_the_reason(capsys, tmp_path):
+    toy.picture(tmp_path / "images" / "loose.png", 1)
+    status, line = complaint(capsys, "--images", tmp_path / "images", "--store", tmp_path / "store", *TINY)
+    assert (status, "1 files are not images in class folders" in line) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--colour", "red"], "--colour"),
+        (["--pooling", "median"], "'none', 'avg' or 'max'"),
+        (["--image-size", "16"], "greater than or equal to 32"),
+        (["--epochs", "many"], "--epochs"),
+        (["--chunk-size", "65536"], "65535"),
+        (["--validation-fraction", "1.5"], "less than or equal to 1"),
+        (["--backbone", "vgg61"], "'vgg16'"),
+        (["--epoch", "3"], "--epoch"),
+        (["--config", "/nowhere.yaml"], "/nowhere.yaml"),
+    ],
+)
+def test_unknown_flags_and_values_are_refused(capsys, arguments, expected):
+    status, line = complaint(capsys, "--images", "x", *arguments)
+    assert (status, expected in line) == (2, True), line
+
+
+def test_weights_of_another_architecture(capsys, images, tmp_path):
+    path = tmp_path / "other.weights.h5"
+    with h5py.File(path, "w") as file:
+        file.create_group("layers/dense/vars").create_dataset("0", data=[[1.0]])
+    status, line = complaint(capsys, "--images", images, "--store", tmp_path / "store", "--weights", path)
+    assert (status, "is not of vgg16" in line, str(path) in line) == (2, True, True)
+
+
+def test_weights_that_are_no_hdf5(capsys, images, tmp_path):
+    path = tmp_path / "broken.weights.h5"
+    path.write_bytes(b"nothing of the kind")
+    status, line = complaint(capsys, "--images", images, "--store", tmp_path / "store", "--weights", path)
+    assert (status, "cannot be read as HDF5" in line) == (2, True)
+
+
+def test_weights_that_are_not_there(capsys, images, tmp_path):
+    status, line = complaint(capsys, "--images", images, "--store", tmp_path / "store", "--weights", tmp_path / "no.h5")
+    assert (status, "no.h5 cannot be read: No such file" in line) == (2, True)
+
+
+def test_a_store_of_an_unknown_format(capsys, images, store):
+    toy.run(images, store)
+    space = toy.space(images, store).store.space
+    options, _ = parse(["--images", str(images), "--store", str(store), *TINY])
+    space.rename(store / options.space().fingerprint)
+    record = store / options.space().fingerprint / "space.json"
+    record.write_text(json.dumps({"format_version": 99, "spec": {}}))
+    status, line = complaint(capsys, "--images", images, "--store", store, *TINY)
+    assert (status, "format_version 99" in line, "another --store" in line) == (2, True, True)
+
+
+def test_a_store_on_a_path_that_is_a_file(capsys, images, tmp_path):
+    (tmp_path / "store").write_text("")
+    status, line = complaint(capsys, "--images", images, "--store", tmp_path / "store", *TINY)
+    assert (status, str(tmp_path / "store") in line) == (1, True), line
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("images: photos\nbatch-size: 32\nepochs: 7\nstandardize: false\nclasses: dog,cat\n")
+    options, only_plan = parse(["--config", str(path), "--epochs", "9"])
+    assert not only_plan
+    assert (options.batch_size, options.epochs, options.standardize) == (32, 9, False)
+    assert options.classes == ("dog", "cat")
+    assert options.seed == PipelineOptions().seed
+
+
+@pytest.mark.parametrize("content", ["colour: red", "- a\n- b", "{", "epochs: many"])
+def test_a_file_that_says_nothing_we_know_is_refused(tmp_path, content):
+    path = tmp_path / "run.yaml"
+    path.write_text(content)
+    with pytest.raises(InputError):
+        parse(["--config", str(path)])
+
+
+def test_a_plan_says_what_a_run_would_do_and_does_nothing(capsys, images, store):
+    status = main(["--images", str(images), "--store", str(store), *TINY, "--plan"])
+    captured = capsys.readouterr()
+    record = json.loads(captured.out)
+    assert status == 0
+    assert (record["new"], record["to_extract"], record["chunks"], record["expected_seconds"]) == (20, 20, 1, None)
+    assert record["expected_bytes"] > 0
+    assert "nothing was done" in captured.err
+    assert {path.name for path in store.iterdir()} <= {"cache"}
+
+
+def test_help_names_every_parameter(capsys):
+    with pytest.raises(SystemExit) as leaving:
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert leaving.value.code == 0
+    for name in PipelineOptions.model_fields:
+        assert f"--{name.replace('_', '-')}" in text
+
+
+def test_a_prefect_parameter_is_flat_and_partial():
+    from flows.pipeline import extract_and_train
+
+    properties = extract_and_train.parameters.properties
+    assert set(properties) == set(PipelineOptions.model_fields)
+    assert extract_and_train.parameters.required == []
+    validated = extract_and_train.validate_parameters({"images": "photos", "epochs": "5"})
+    assert PipelineOptions(**validated) == PipelineOptions(images="photos", epochs=5)
+
+
+def test_the_demo_digits_are_written_once(tmp_path, monkeypatch):
+    from flows.demo import write_digits
+
+    write_digits(tmp_path / "digits")
+    paths = sorted((tmp_path / "digits").glob("*/*.png"))
+    assert len(paths) == 1797
+    assert {path.parent.name for path in paths} == set("0123456789")
+    before = [path.stat().st_mtime_ns for path in paths]
+    write_digits(Path(tmp_path / "digits"))
+    assert [path.stat().st_mtime_ns for path in paths] == before

@@ -1,0 +1,257 @@
+"""The command line end to end: real server, real children, VGG16 at 32 pixels with random weights."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from storage.layout import Store
+from storage.shards import Shard
+from storage.versions import latest_version
+from tests import toy
+from tests.flows.conftest import PROJECT, TINY, Done, finished
+
+KEYS = [
+    "images",
+    "classes",
+    "new",
+    "changed",
+    "moved",
+    "relabelled",
+    "removed",
+    "unchanged",
+    "pending",
+    "ignored",
+    "quarantined",
+    "extracted",
+    "adopted",
+    "shards_written",
+    "version",
+    "fingerprint",
+    "extract_seconds",
+    "extract_images_per_second",
+    "train_seconds",
+    "train_samples_per_second",
+    "epochs",
+    "val_accuracy",
+    "val_loss",
+    "head",
+    "peak_rss_mb",
+    "elapsed_seconds",
+]
+
+
+def features(store: Path, fingerprint: str) -> dict[bytes, np.ndarray]:
+    where = Store(store, fingerprint)
+    version = latest_version(where)
+    arrays = {name: Shard(where, ref).read() for name, ref in version.shards.items()}
+    return {row["digest"]: arrays[row["shard"]][row["row"]] for row in version.read_rows(where).to_pylist()}
+
+
+def assert_same_features(one: dict[bytes, np.ndarray], other: dict[bytes, np.ndarray]) -> None:
+    assert one.keys() == other.keys()
+    assert all(np.array_equal(one[digest], other[digest]) for digest in one)
+
+
+def test_images_become_a_version_and_a_head(first_run):
+    _, store, done = first_run
+    assert set(KEYS) <= set(done.record)
+    assert (done.record["images"], done.record["classes"], done.record["new"]) == (60, 2, 60)
+    assert (done.record["extracted"], done.record["version"], done.record["quarantined"]) == (60, 1, 0)
+    head = store / "heads" / done.record["head"]
+    assert {path.name for path in head.iterdir()} >= {"head.keras", "head.json"}
+    assert (store / "heads" / "current").read_text().strip() == done.record["head"]
+    described = json.loads((head / "head.json").read_text())
+    assert described["classes"] == ["cats", "dogs"]
+    assert described["fingerprint"] == done.record["fingerprint"]
+    assert sum(described["samples"].values()) == 60
+
+
+def test_a_second_run_does_nothing_and_starts_nothing(first_run, tmp_path):
+    images, store, done = first_run
+    # A server that cannot be reached, and modules that cannot be imported: touching either would show.
+    code = f"""
+import sys
+sys.modules["prefect"] = sys.modules["tensorflow"] = sys.modules["keras"] = None
+sys.argv = ["pipeline.py", *{["--images", str(images), "--store", str(store), *TINY]}]
+import runpy
+runpy.run_path({str(PROJECT / "flows" / "pipeline.py")!r}, run_name="__main__")
+"""
+    environment = {**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_HOME": str(tmp_path)}
+    call = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=PROJECT)
+    second = finished(call.returncode, call.stdout, call.stderr)
+    assert second.status == 0, second.stderr
+    assert (second.record["extracted"], second.record["unchanged"], second.record["version"]) == (0, 60, 1)
+    assert second.record["head"] == done.record["head"]
+    assert second.record["val_accuracy"] == done.record["val_accuracy"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_changes_extract_only_what_is_new_and_going_back_finds_the_old_head(pipeline, again, first_run):
+    images, store = again
+    arguments = ("--images", images, "--store", store, *TINY)
+    shutil.copytree(images, images.with_name("before"))
+    toy.picture(images / "cats" / "added.png", seed=99)
+    (images / "cats" / "000.png").unlink()
+    (images / "cats" / "001.png").rename(images / "dogs" / "crossed.png")
+    (images / "cats" / "002.png").rename(images / "cats" / "renamed.png")
+    changed = pipeline(*arguments)
+    assert changed.status == 0, changed.stderr
+    counts = {
+        name: changed.record[name] for name in ("new", "removed", "relabelled", "moved", "unchanged", "extracted")
+    }
+    assert counts == {"new": 1, "removed": 1, "relabelled": 1, "moved": 1, "unchanged": 57, "extracted": 1}
+    assert changed.record["version"] == 2
+    assert changed.record["head"] != first_run[2].record["head"]
+
+    shutil.rmtree(images)
+    images.with_name("before").rename(images)
+    back = pipeline(*arguments)
+    assert back.status == 0, back.stderr
+    assert (back.record["extracted"], back.record["version"]) == (0, 3)
+    assert back.record["head"] == first_run[2].record["head"]
+    assert back.record["val_loss"] == first_run[2].record["val_loss"]
+
+
+def test_without_any_state_of_prefect_nothing_is_extracted_again(pipeline, again):
+    images, store = again
+    shutil.rmtree(store / "cache")
+    toy.picture(images / "dogs" / "added.png", seed=77)
+    done = pipeline("--images", images, "--store", store, *TINY)
+    assert (done.status, done.record["extracted"]) == (0, 1), done.stderr
+
+
+def test_an_unreadable_image_costs_its_row_only(pipeline, tmp_path):
+    images = toy.pictures(tmp_path / "images", per_class=20)
+    (images / "cats" / "broken.png").write_bytes(b"not a picture")
+    arguments = ("--images", images, "--store", tmp_path / "store", *TINY)
+    done = pipeline(*arguments, "--extract-only")
+    assert done.status == 0, done.stderr
+    assert (done.record["extracted"], done.record["quarantined"], done.record["val_accuracy"]) == (40, 1, None)
+    over = pipeline(*arguments)
+    assert over.status == 3
+    assert "1 of 41 images could not be used" in over.stderr
+    assert over.record["version"] == 1
+    enough = pipeline(*arguments, "--max-bad-fraction", "0.05")
+    assert enough.status == 0, enough.stderr
+    assert enough.record["val_accuracy"] is not None
+
+
+@pytest.mark.parametrize("keep", [0, 20])
+def test_an_empty_or_half_empty_folder_commits_nothing(pipeline, first_run, tmp_path, keep):
+    _, store, _ = first_run
+    images = toy.pictures(tmp_path / "images", per_class=keep, classes=("cats",)) if keep else tmp_path / "images"
+    images.mkdir(exist_ok=True)
+    done = pipeline("--images", images, "--store", store, *TINY)
+    assert done.status == 4
+    assert f"{60 - keep} of 60 images are gone" in done.stderr
+    assert f"({keep} are there)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert latest_version(Store(store, first_run[2].record["fingerprint"])).number == 1
+
+
+def test_one_class_is_extracted_and_committed_but_not_trained(pipeline, tmp_path):
+    images = toy.pictures(tmp_path / "images", per_class=3, classes=("cats",))
+    arguments = ("--images", images, "--store", tmp_path / "store", *TINY)
+    for expected in (3, 0):  # the second time nothing is left to extract, and the answer is the same
+        done = pipeline(*arguments)
+        assert done.status == 2
+        assert "at least two classes" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert (done.record["extracted"], done.record["version"], done.record["head"]) == (expected, 1, None)
+
+
+def test_fewer_images_than_a_batch_and_a_given_split_train(pipeline, tmp_path):
+    for split in ("train", "validation"):
+        toy.pictures(tmp_path / "images" / split, per_class=2, classes=("a", "b", "c"))
+    done = pipeline("--images", tmp_path / "images", "--store", tmp_path / "store", *TINY)
+    assert done.status == 0, done.stderr
+    assert (done.record["images"], done.record["classes"], done.record["extracted"]) == (12, 3, 6)
+
+
+def start(environment: dict[str, str], *arguments: str | Path) -> subprocess.Popen:
+    """The command in a process group of its own, so that the whole of it can be killed."""
+    return subprocess.Popen(
+        [sys.executable, PROJECT / "flows" / "pipeline.py", *map(str, arguments)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_until(condition, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def shards_in(store: Path) -> int:
+    return len(list(store.glob("*/shards/*/*.parquet")))
+
+
+def test_a_run_killed_between_shards_goes_on_where_it_was(pipeline, environment, tmp_path):
+    images, store = toy.pictures(tmp_path / "images", per_class=150), tmp_path / "store"
+    arguments = ("--images", images, "--store", store, *TINY, "--chunk-size", "8", "--extract-only")
+    process = start(environment, *arguments)
+    wait_until(lambda: shards_in(store) >= 3, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    kept = shards_in(store)
+    assert not list(store.glob("*/versions/*.json"))
+    toy.picture(images / "cats" / "between.png", seed=5000)
+    done = pipeline(*arguments)
+    assert done.status == 0, done.stderr
+    assert done.record["adopted"] >= 8 * (kept - 1)
+    assert done.record["adopted"] + done.record["extracted"] == 301
+    fresh = pipeline("--images", images, "--store", tmp_path / "fresh", *TINY, "--extract-only")
+    assert_same_features(
+        features(store, done.record["fingerprint"]), features(tmp_path / "fresh", fresh.record["fingerprint"])
+    )
+
+
+def test_ctrl_c_keeps_the_shards_stops_the_children_and_leaves_with_130(environment, tmp_path):
+    images, store = toy.pictures(tmp_path / "images", per_class=150), tmp_path / "store"
+    process = start(environment, "--images", images, "--store", store, *TINY, "--chunk-size", "8")
+    wait_until(lambda: shards_in(store) >= 2, process)
+    children = children_of(process.pid)
+    os.killpg(process.pid, signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert children
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+    assert shards_in(store) >= 2
+    assert "interrupted" in stderr
+
+
+def children_of(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    others = [task for task in Path(f"/proc/{pid}/task").iterdir() if task.name != str(pid)]
+    for task in others:
+        found += (task / "children").read_text().split()
+    return [int(child) for child in found]
+
+
+def test_a_busy_store_is_left_alone(pipeline, first_run, again):
+    images, store = again
+    toy.picture(images / "cats" / "new.png", seed=1)
+    code = f"import time; from pathlib import Path; from storage.lock import hold\nwith hold(Path({str(store)!r})):\n print('held', flush=True); time.sleep(120)"
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=PROJECT)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        done: Done = pipeline("--images", images, "--store", store, *TINY)
+        assert done.status == 5
+        assert f"process {holder.pid} since " in done.stderr
+    finally:
+        holder.kill()
+        holder.communicate()

@@ -1,0 +1,80 @@
+"""Who may import whom: deployments → flows → tasks → {storage, vision}, and never back."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+BELOW = {
+    "storage": set(),
+    "vision": set(),
+    "tasks": {"storage", "vision"},
+    "flows": {"tasks", "storage", "vision"},
+    "deployments": {"flows", "tasks", "storage", "vision"},
+}
+OWNERS = {
+    "prefect": {"tasks", "flows", "deployments"},
+    "tensorflow": {"vision", "tasks"},
+    "keras": {"vision", "tasks"},
+}
+# Run in the command line before Prefect is loaded, or in children where it never is.
+WITHOUT_PREFECT = [
+    "tasks.records",
+    "tasks.survey",
+    "tasks.chunk",
+    "tasks.heads",
+    "tasks.worker",
+    "tasks.worker_pool",
+    "tasks.devices",
+    "tasks.rates",
+    "flows.command",
+]
+SOURCES = sorted(path for room in BELOW for path in (PROJECT / room).glob("**/*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return {name.partition(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_room_imports_only_rooms_below_it(path):
+    room = path.relative_to(PROJECT).parts[0]
+    assert imported(path) & set(BELOW) <= BELOW[room] | {room}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_prefect_and_tensorflow_stay_with_their_owners(path):
+    room = path.relative_to(PROJECT).parts[0]
+    assert [name for name in OWNERS if name in imported(path) and room not in OWNERS[name]] == []
+
+
+def test_no_flow_file_hides_a_module_that_is_imported():
+    # `python flows/pipeline.py` puts flows/ first on sys.path.
+    everything = set().union(*(imported(path) for path in SOURCES)) | set(sys.stdlib_module_names)
+    assert {path.stem for path in (PROJECT / "flows").glob("*.py")} & everything == set()
+
+
+def test_nothing_loads_prefect_or_tensorflow_before_it_is_needed():
+    code = f"""
+import importlib, sys
+for name in {WITHOUT_PREFECT}:
+    importlib.import_module(name)
+print(sorted(set(sys.modules) & {{"prefect", "tensorflow", "keras"}}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_flow_loads_no_tensorflow():
+    code = "import flows.pipeline, sys; print(sorted(set(sys.modules) & {'tensorflow', 'keras'}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)
+    assert done.stdout.strip() == "[]"

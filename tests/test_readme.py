@@ -1,0 +1,62 @@
+"""What the README tells people to type is what works."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.command import parse
+from tests.test_layers import PROJECT
+
+README = (PROJECT / "README.md").read_text()
+COMMANDS = [line.strip() for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()]
+
+
+def pipeline_calls() -> list[str]:
+    text = "\n".join(COMMANDS).replace("\\\n", " ")
+    return re.findall(r"python flows/pipeline\.py[^\n&|]*", text)
+
+
+def test_the_readme_has_the_two_commands():
+    assert any(call.strip() == "python flows/pipeline.py" for call in pipeline_calls())
+    assert any(command.endswith("python -m pytest") for command in COMMANDS)
+
+
+@pytest.mark.parametrize("call", sorted(set(pipeline_calls())))
+def test_every_call_of_the_pipeline_is_one_that_it_takes(call):
+    parse([word for word in shlex.split(call.split("#")[0])[2:]])
+
+
+def test_every_file_that_the_documents_name_is_there():
+    for document in [PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name} → {target}"
+
+
+@pytest.mark.slow
+def test_the_demo_does_what_the_readme_says(tmp_path: Path):
+    environment = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"} | {"PREFECT_HOME": str(tmp_path / "p")}
+    records = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, PROJECT / "flows" / "pipeline.py"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stderr
+        records.append(json.loads(done.stdout.splitlines()[-1]))
+    first, second = records
+    assert (first["images"], first["extracted"], first["version"]) == (1797, 1797, 1)
+    assert first["val_accuracy"] >= 0.95
+    assert (second["extracted"], second["unchanged"], second["version"]) == (0, 1797, 1)
+    assert (second["head"], second["val_accuracy"]) == (first["head"], first["val_accuracy"])
+    assert "nothing to do" in done.stderr
+    assert "untrained" in done.stderr
