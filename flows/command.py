@@ -17,7 +17,7 @@ import yaml
 
 from flows import demo
 from flows.options import PipelineOptions
-from flows.outcome import Outcome, check_budget, exit_status, outcome_of, say, telling
+from flows.outcome import FORESEEN, Outcome, check_budget, exit_status, outcome_of, say, telling
 from storage.digests import list_images
 from storage.errors import InputError
 from storage.files import counts
@@ -47,6 +47,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status."""
     began = time.monotonic()
+    _log_to_stderr()
     record: dict[str, Any] | None = None
     status = 0
     try:
@@ -60,6 +61,14 @@ def main(arguments: list[str] | None = None) -> int:
     if record is not None:
         print(json.dumps(record), flush=True)
     return status
+
+
+def _log_to_stderr() -> None:
+    """What the rooms log is told in plain lines, until Prefect takes their loggers over."""
+    handler = logging.StreamHandler()
+    for room in ("storage", "vision", "tasks"):
+        logging.getLogger(room).setLevel(logging.INFO)
+        logging.getLogger(room).handlers = [handler]
 
 
 def run(options: PipelineOptions, only_plan: bool, began: float) -> dict[str, Any]:
@@ -92,8 +101,8 @@ def _run_flow(options: PipelineOptions) -> Outcome:
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """Errors that name their way out need no traceback on the terminal; unforeseen ones keep theirs."""
-    if record.exc_info and record.exc_info[1] is not None and exit_status(record.exc_info[1]) != 1:
+    """Foreseen errors need no traceback on the terminal; the others keep theirs."""
+    if record.exc_info and isinstance(record.exc_info[1], FORESEEN):
         record.exc_info = None
     return True
 
@@ -250,4 +259,6 @@ def describe(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}{f': {error.filename}' if error.filename else ''}; what was finished is kept"
     text = " ".join(str(error).split()) or type(error).__name__
+    if text.startswith("Failed to reach API"):
+        return f"{text}: start that Prefect server, or unset PREFECT_API_URL to let the run start one for itself"
     return text

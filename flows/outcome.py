@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 
-from storage.errors import InputError, StoreBusy, TooManyRemovals
+from storage.errors import InputError, StorageError, StoreBusy, TooManyRemovals
 from tasks.records import ChunkResult, HeadResult, PlanRecord, VersionRecord
+from tasks.worker_pool import PoolClosed, WorkerDied
 from vision.specs import SpecError
 from vision.weights import WeightsError
 
@@ -27,6 +28,10 @@ EXIT_STATUS = {
     TooManyRemovals: 4,
     StoreBusy: 5,
 }
+
+
+# What is said in one line, without a traceback: each of these names what happened and the way out.
+FORESEEN = (*EXIT_STATUS, StorageError, WorkerDied, PoolClosed, OSError)
 
 
 def exit_status(error: BaseException) -> int:

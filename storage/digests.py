@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 DIGEST = pa.binary(32)
 THREADS = 8
-SAVE_EVERY_SECONDS = 30.0
+SAVE_EVERY_SECONDS = 20.0
 
 CACHE_SCHEMA = pa.schema(
     [
@@ -61,9 +61,10 @@ def list_images(scan: Scan, cache_folder: Path, rehash: bool = False) -> Listing
     reasons: list[str | None] = [None] * len(digests)
     hashed_ns = np.zeros(len(digests), np.int64)
     saved = time.monotonic()
-    for index, at, digest, reason in _hash_files(scan, unknown):
+    for done, (index, at, digest, reason) in enumerate(_hash_files(scan, unknown), 1):
         digests[index], reasons[index], hashed_ns[index] = digest, reason, at
         if time.monotonic() - saved > SAVE_EVERY_SECONDS:
+            logger.info("read %d of %d new or changed files to know them by their bytes", done, len(unknown))
             _write_cache(path, scan.files, digests, hashed_ns)
             saved = time.monotonic()
     if len(unknown) or (cached is not None and cached.num_rows != len(digests)):

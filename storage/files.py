@@ -51,7 +51,7 @@ def with_status(files: pa.Table, has_row: pa.Array, failures: Mapping[bytes, str
     """
     digests = files["digest"].combine_chunks()
     failed = pc.index_in(digests, pa.array(list(failures), DIGEST)) if failures else pa.nulls(len(digests), pa.int32())
-    failure = pc.take(pa.array(list(failures.values()) or [None], pa.string()), failed)
+    failure = pc.take(pa.array([*failures.values(), None], pa.string()), failed)
     reason = pc.if_else(pc.is_null(digests), files["reason"].combine_chunks(), failure)
     is_bad = pc.is_valid(reason)
     has_digest_row = pc.and_(pc.is_valid(digests), pc.is_in(digests, has_row))

@@ -190,7 +190,8 @@ def _add_rows(
 ) -> tuple[pa.Table, dict[str, ShardRef], dict[bytes, str]]:
     """Add the rows of shards for digests that have none yet, and gather the failures they name."""
     have = set(rows["digest"].to_pylist())
-    shards, failures, parts = dict(shards), {}, [rows]
+    shards, parts = dict(shards), [rows]
+    failures: dict[bytes, str] = {}
     for shard in sorted(new, key=lambda shard: shard.ref.name):
         shards[shard.ref.name] = shard.ref
         failures |= shard.errors()

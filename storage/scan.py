@@ -91,7 +91,7 @@ def scan_folder(root: Path, layout: Layout = "auto") -> Scan:
     walk = _Walk(os.fsencode(root), depth_of_class=1 if layout == "splits" else 0)
     walk.folder(b"", [])
     walk.rows.sort()
-    columns = list(zip(*walk.rows, strict=True)) or [[]] * len(SCAN_SCHEMA)
+    columns = list(zip(*walk.rows, strict=True)) or [()] * len(SCAN_SCHEMA)
     arrays = [pa.array(column, field.type) for column, field in zip(columns, SCAN_SCHEMA, strict=True)]
     files = pa.Table.from_arrays(arrays, schema=SCAN_SCHEMA)
     return Scan(root, files, walk.ignored, tuple(sorted(walk.unreadable)), scanned_ns)

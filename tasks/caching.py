@@ -55,12 +55,16 @@ class TrueRecords(Serializer):
     fingerprint: str
 
     def dumps(self, obj: Any) -> bytes:
+        if isinstance(obj, BaseException):  # Prefect keeps what failed as well; nobody believes it later
+            return json.dumps({"failed": str(obj)}).encode()
         records = obj if isinstance(obj, list) else [obj]
         kinds = [{"kind": type(record).__name__, "record": asdict(record)} for record in records]
         return json.dumps({"is_list": isinstance(obj, list), "records": kinds}).encode()
 
     def loads(self, blob: bytes) -> Any:
         content = json.loads(blob)
+        if "failed" in content:
+            raise StaleRecord("the record of a failure is not a result")
         records = [RECORDS[item["kind"]](**item["record"]) for item in content["records"]]
         store = Store(Path(self.root), self.fingerprint)
         for record in records:

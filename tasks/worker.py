@@ -49,7 +49,8 @@ def _run(job: dict, report) -> dict[str, Any]:
         return {"result": asdict(_perform(job, report))}
     except Exception as error:  # whatever it is, the parent is told, and this child goes on
         print(traceback.format_exc(), file=sys.stderr, flush=True)
-        return {"error": {"kind": type(error).__name__, "message": str(error), "errno": getattr(error, "errno", None)}}
+        place = {"errno": getattr(error, "errno", None), "filename": getattr(error, "filename", None)}
+        return {"error": {"kind": type(error).__name__, "message": str(error), **place}}
 
 
 def _perform(job: dict, report):

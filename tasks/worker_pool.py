@@ -95,11 +95,11 @@ class Worker:
                 stderr=log,
             )
 
-    def _error(self, kind: str, message: str, errno: int | None) -> Exception:
+    def _error(self, kind: str, message: str, errno: int | None, filename: str | None) -> Exception:
         if kind in EXPECTED:
             return EXPECTED[kind](message)
         if errno is not None:
-            return OSError(errno, os.strerror(errno), message)
+            return OSError(errno, os.strerror(errno), filename)
         return WorkerFailed(f"{kind}: {message}; see {self.log}")
 
     def stop(self) -> None:
