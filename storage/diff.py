@@ -53,9 +53,9 @@ def _with_history(files: pa.Table, before: pa.Table) -> pa.Table:
     """FILES_SCHEMA for a listing: times and attempts go on where the same path stood before."""
     now = time.time_ns()
     then = before.take(pc.index_in(files["path"].combine_chunks(), before["path"].combine_chunks()))
-    is_same = _same(files, then, ("digest", "class", "split"))
+    is_same = _same(files, then, "digest", "class", "split")
     zeros = pa.array(np.zeros(files.num_rows, np.int64))
-    same_bytes = _same(files, then, ("digest",))
+    same_bytes = _same(files, then, "digest")
     columns = {
         "status": pa.array([PENDING] * files.num_rows, pa.string()),
         "attempts": pc.if_else(same_bytes, then["attempts"].cast(pa.int64()), zeros).cast(pa.int32()),
@@ -67,11 +67,13 @@ def _with_history(files: pa.Table, before: pa.Table) -> pa.Table:
     return pa.table([columns[name] for name in FILES_SCHEMA.names], schema=FILES_SCHEMA)
 
 
-def _same(files: pa.Table, then: pa.Table, names: tuple[str, ...]) -> pa.Array:
-    result = pa.array(np.ones(files.num_rows, bool))
+def _same(files: pa.Table, then: pa.Table, *names: str) -> pa.Array:
+    """Which files were there before with the same values; two digests that could not be read are the same."""
+    result = pc.is_valid(then["path"])
     for name in names:
-        result = pc.and_(result, pc.fill_null(pc.equal(files[name], then[name]), False))
-    return result.combine_chunks() if isinstance(result, pa.ChunkedArray) else result
+        both_null = pc.and_(pc.is_null(files[name]), pc.is_null(then[name]))
+        result = pc.and_(result, pc.or_(both_null, pc.fill_null(pc.equal(files[name], then[name]), False)))
+    return result.combine_chunks()
 
 
 def _with_unseen(files: pa.Table, before: pa.Table, unreadable: tuple[bytes, ...]) -> pa.Table:
@@ -92,14 +94,12 @@ def _count_changes(files: pa.Table, before: pa.Table) -> Changes:
     position = pc.index_in(files["path"].combine_chunks(), before["path"].combine_chunks())
     then = before.take(position)
     was_there = position.is_valid()
-    same_bytes = _same(files, then, ("digest",))
-    same_class = _same(files, then, ("class",))
-    same_split = _same(files, then, ("split",))
-    both = pc.and_(was_there, same_bytes)
-    unchanged = pc.and_(both, pc.and_(same_class, same_split))
-    relabelled = pc.and_(both, pc.invert(same_class))
-    moved = pc.and_(both, pc.and_(same_class, pc.invert(same_split)))
-    changed = pc.and_(was_there, pc.invert(same_bytes))
+    same_bytes = _same(files, then, "digest")
+    same_label = _same(files, then, "digest", "class")
+    unchanged = _same(files, then, "digest", "class", "split")
+    changed = pc.and_not(was_there, same_bytes)
+    relabelled = pc.and_not(same_bytes, same_label)
+    moved = pc.and_not(same_label, unchanged)
 
     arrived = files.filter(pc.invert(was_there)).select(["digest", "class"]).to_pylist()
     gone = before.filter(pc.invert(pc.is_in(before["path"], files["path"].combine_chunks())))

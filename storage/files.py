@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -82,7 +83,7 @@ def data_digest(files: pa.Table) -> str:
     digests = np.frombuffer(b"".join(table["digest"].to_pylist()), "V32")
     hasher = hashlib.sha256()
     starts = [i for i, label in enumerate(labels) if i == 0 or label != labels[i - 1]]
-    for start, stop in zip(starts, [*starts[1:], len(labels)], strict=True):
+    for start, stop in pairwise([*starts, len(labels)]):
         hasher.update(json.dumps([*labels[start], stop - start]).encode() + b"\n")
         hasher.update(digests[start:stop].tobytes())
     return hasher.hexdigest()

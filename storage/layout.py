@@ -93,6 +93,11 @@ def check_space(store: Store) -> None:
         return
     except (ValueError, AttributeError) as error:
         raise StoreDamaged(f"{path} is not readable as JSON; restore it or use another --store") from error
+    check_format(path, found)
+
+
+def check_format(path: Path, found: object) -> None:
+    """Refuse a file of a format this program does not know."""
     if found != FORMAT_VERSION:
         raise InputError(
             f"{path} has format_version {found}, this program reads {FORMAT_VERSION}; "

@@ -11,7 +11,7 @@ from storage.digests import DIGEST, Listing
 from storage.errors import InputError, TooManyRemovals
 from storage.files import FILES_SCHEMA, QUARANTINED, means_the_same, with_status
 from storage.layout import Store, other_spaces
-from storage.shards import Shard, ShardRef, is_present, uncommitted_shards
+from storage.shards import MAX_ROWS, Shard, ShardRef, is_present, uncommitted_shards
 from storage.versions import ROWS_SCHEMA, Version, latest_version
 
 TODO_SCHEMA = pa.schema([("digest", DIGEST), ("path", pa.binary()), ("split", pa.string())])
@@ -30,6 +30,15 @@ class PlanOptions:
     limit: int | None = None
     max_removed_fraction: float = 0.2
     allow_removals: bool = False
+
+    def __post_init__(self):
+        if not 1 <= self.chunk_size <= MAX_ROWS:
+            raise InputError(f"--chunk-size: 1 to {MAX_ROWS} images, got {self.chunk_size}")
+        if self.limit is not None and self.limit < 0:
+            raise InputError(f"--limit: 0 or more images, got {self.limit}")
+        for name in ("validation_fraction", "max_removed_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"--{name.replace('_', '-')}: 0 to 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Which images lie in a folder: names, sizes and times, without opening a file."""
 
 import hashlib
+import logging
 import os
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from storage.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 Layout = Literal["auto", "classes", "splits"]
 
@@ -90,6 +94,12 @@ def scan_folder(root: Path, layout: Layout = "auto") -> Scan:
         )
     walk = _Walk(os.fsencode(root), depth_of_class=1 if layout == "splits" else 0)
     walk.folder(b"", [])
+    if walk.unreadable:
+        logger.warning(
+            "%d folders cannot be read, as %s: what the store knows of them stays as it was",
+            len(walk.unreadable),
+            os.fsdecode(os.path.join(walk.root, walk.unreadable[0])),
+        )
     walk.rows.sort()
     columns = list(zip(*walk.rows, strict=True)) or [()] * len(SCAN_SCHEMA)
     arrays = [pa.array(column, field.type) for column, field in zip(columns, SCAN_SCHEMA, strict=True)]
@@ -106,13 +116,21 @@ def is_sure(files: pa.Table, seen_ns: np.ndarray | int) -> np.ndarray:
 def _top_folders(root: Path) -> list[bytes]:
     try:
         with os.scandir(os.fsencode(root)) as entries:
-            return sorted(entry.name for entry in entries if not entry.name.startswith(b".") and entry.is_dir())
+            return sorted(entry.name for entry in entries if not entry.name.startswith(b".") and _is_folder(entry))
     except FileNotFoundError:
         raise InputError(f"--images: there is no folder {root}") from None
     except NotADirectoryError:
         raise InputError(f"--images: {root} is a file; give the folder that holds the class folders") from None
     except OSError as error:
         raise InputError(f"--images: {root} cannot be listed: {error.strerror}") from error
+
+
+def _is_folder(entry: os.DirEntry[bytes]) -> bool:
+    """Whether an entry is, or leads to, a folder; a link to itself, or to where we may not look, is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def text(name: bytes) -> str:
@@ -146,7 +164,7 @@ class _Walk:
         if identity in above:
             return
         for entry in found:
-            if entry.is_dir():
+            if _is_folder(entry):
                 if not entry.name.startswith(b"."):
                     self.folder(prefix + entry.name + b"/", [*above, identity])
             else:
@@ -155,13 +173,21 @@ class _Walk:
     def file(self, prefix: bytes, entry: os.DirEntry[bytes]) -> None:
         folders = prefix.split(b"/")[:-1]
         is_candidate = entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(b".")
-        if not is_candidate or not entry.is_file() or len(folders) <= self.depth_of_class:
+        if not is_candidate or len(folders) <= self.depth_of_class:
             self.ignored += 1
             return
         try:
             status = entry.stat()
-        except OSError:
-            return  # gone between the listing and the look at it
+        except PermissionError:
+            if prefix not in self.unreadable:
+                self.unreadable.append(prefix)
+            return
+        except OSError:  # gone since the folder was listed, or a link to nowhere
+            self.ignored += 1
+            return
+        if not stat.S_ISREG(status.st_mode):
+            self.ignored += 1
+            return
         split = SPLITS[folders[0]] if self.depth_of_class else None
         label = text(folders[self.depth_of_class])
         self.rows.append((prefix + entry.name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, label, split))

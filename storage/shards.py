@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.digests import DIGEST
-from storage.durable import create
+from storage.durable import create, replace
 from storage.errors import StoreDamaged
-from storage.layout import Store, sha256
+from storage.layout import SHARD_NAME, Store, sha256
 
 ROWS_PER_GROUP = 128
 MAX_ROWS = 65_535  # a row number is a u16 in the sample table
@@ -102,7 +102,9 @@ def write_shard(
     )
     data = sink.getvalue().to_pybytes()
     ref = ShardRef(f"{sha256(data)}.parquet", len(data), len(digests), sha256(footer_of(data)))
-    create(store.shard(ref.name), data, store.aside)
+    path = store.shard(ref.name)
+    if not create(path, data, store.aside) and path.read_bytes() != data:
+        replace(path, data)  # what lies there under this name is damaged
     return ref
 
 
@@ -138,23 +140,28 @@ class Shard:
             raise StoreDamaged(f"shard {ref.name} does not hold the rows that its version lists")
 
     def digests(self) -> list[bytes]:
-        return self._parquet.read(columns=["digest"], use_threads=False)["digest"].to_pylist()
+        """The digest of each row, in order."""
+        groups = range(self._parquet.num_row_groups)
+        return [digest for group in groups for digest in self._read(group, "digest").to_pylist()]
 
     def errors(self) -> dict[bytes, str]:
         return {bytes.fromhex(digest): code for digest, code in json.loads(self.metadata["errors"])}
 
     def read_group(self, group: int) -> np.ndarray:
         """The features of one row group: (rows, *shape), read-only, checked page by page."""
-        try:
-            column = self._parquet.read_row_group(group, columns=["features"], use_threads=False)["features"]
-        except (pa.ArrowException, OSError) as error:
-            raise StoreDamaged(
-                f"shard {self.ref.name} is damaged ({error}); delete it and run again: only its images are extracted"
-            ) from error
+        column = self._read(group, "features")
         array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
         start = array.offset * self.kind.row_bytes
         flat = np.frombuffer(array.buffers()[1], np.uint8, len(array) * self.kind.row_bytes, start)
         return flat.view(self.kind.dtype).reshape(len(array), *self.kind.shape)
+
+    def _read(self, group: int, name: str) -> pa.ChunkedArray:
+        try:
+            return self._parquet.read_row_group(group, columns=[name], use_threads=False)[name]
+        except (pa.ArrowException, OSError) as error:
+            raise StoreDamaged(
+                f"shard {self.ref.name} is damaged ({error}); delete it and run again: only its images are extracted"
+            ) from error
 
     def read(self) -> np.ndarray:
         """All features of the shard: (rows, *shape)."""
@@ -191,7 +198,7 @@ def uncommitted_shards(store: Store, committed: Mapping[str, ShardRef]) -> list[
     """
     found = []
     for path in sorted(store.shards.glob("*/*.parquet")):
-        if path.name in committed or path.name != store.shard(path.name).name:
+        if path.name in committed or not SHARD_NAME.fullmatch(path.name) or path != store.shard(path.name):
             continue
         data = path.read_bytes()
         if f"{sha256(data)}.parquet" == path.name:

@@ -15,7 +15,7 @@ from storage.digests import DIGEST
 from storage.durable import create
 from storage.errors import StoreDamaged, VersionConflict
 from storage.files import FILES_SCHEMA, class_counts, counts, data_digest
-from storage.layout import FORMAT_VERSION, Store, canonical, sha256
+from storage.layout import FORMAT_VERSION, Store, canonical, check_format, sha256
 from storage.shards import ShardRef
 
 ROWS_SCHEMA = pa.schema(
@@ -72,13 +72,13 @@ def read_version(store: Store, number: int) -> Version:
     path = _path(store, number)
     try:
         record = json.loads(path.read_text())
+        check_format(path, record.pop("format_version"))
         record["shards"] = {name: ShardRef(name, *values) for name, values in record["shards"].items()}
         record["files"], record["rows"] = tuple(record["files"]), tuple(record["rows"])
-        record.pop("format_version")
         return Version(**record)
     except FileNotFoundError:
         raise StoreDamaged(f"there is no version {number} in {store.space}") from None
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise StoreDamaged(
             f"{path} is damaged ({error}); delete it to go back to the version before it, and run again"
         ) from error

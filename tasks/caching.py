@@ -15,12 +15,14 @@ from typing import Any, Literal, TypeVar
 from prefect import Task
 from prefect.serializers import Serializer
 from prefect.tasks import exponential_backoff
+from pydantic import TypeAdapter
 
 from storage.layout import Store
 from storage.shards import ShardRef, is_present
 from storage.versions import latest_version
 from tasks.heads import find_head
 from tasks.records import ChunkResult, HeadResult, ListingRecord, Space, VersionRecord
+from tasks.survey import version_record
 from tasks.worker_pool import EXPECTED, PoolClosed
 
 RECORDS = {kind.__name__: kind for kind in (ListingRecord, ChunkResult, VersionRecord, HeadResult)}
@@ -65,7 +67,7 @@ class TrueRecords(Serializer):
         content = json.loads(blob)
         if "failed" in content:
             raise StaleRecord("the record of a failure is not a result")
-        records = [RECORDS[item["kind"]](**item["record"]) for item in content["records"]]
+        records = [TypeAdapter(RECORDS[item["kind"]]).validate_python(item["record"]) for item in content["records"]]
         store = Store(Path(self.root), self.fingerprint)
         for record in records:
             if not is_true(store, record):
@@ -81,7 +83,7 @@ def is_true(store: Store, record: Any) -> bool:
         return is_present(store, ShardRef(record.shard, record.size_bytes, record.rows, record.footer_checksum))
     if isinstance(record, VersionRecord):
         newest = latest_version(store)
-        return newest is not None and newest.number == record.number
+        return newest is not None and version_record(newest) == record
     return find_head(store, record.name) is not None
 
 

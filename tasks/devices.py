@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 
@@ -17,7 +18,8 @@ def visible_gpus() -> list[str]:
     """Identifiers of the NVIDIA GPUs this process may use, in the form CUDA_VISIBLE_DEVICES takes."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
+        names = (name.strip() for name in visible.split(","))
+        return list(takewhile(lambda name: name not in ("", "-1"), names))  # CUDA stops at the first that is none
     drivers = Path("/proc/driver/nvidia/gpus")
     return [str(index) for index, _ in enumerate(sorted(drivers.iterdir()))] if drivers.is_dir() else []
 

@@ -1,6 +1,7 @@
 """Train, find and promote heads: features out of storage, gradients in vision. Runs in a child; no Prefect here."""
 
 import json
+import logging
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from storage.durable import make_folder, replace
-from storage.errors import InputError
+from storage.errors import InputError, StorageError
 from storage.layout import Store, canonical, current_head, promote_head, sha256
 from storage.samples import SampleTable, pin
 from storage.stream import FeatureStream
@@ -19,6 +20,8 @@ from tasks.chunk import peak_rss_mb
 from tasks.records import HeadJob, HeadResult
 from vision.head import HeadSpec
 from vision.training import evaluate, train
+
+logger = logging.getLogger(__name__)
 
 VALIDATION_BATCH = 256
 
@@ -31,6 +34,8 @@ def head_name(fingerprint: str, data_digest: str, spec: HeadSpec, seed: int) -> 
 
 def find_head(store: Store, name: str) -> HeadResult | None:
     """The head of this name if it was trained to its end: head.json is written last."""
+    if not (store.head(name) / "head.keras").exists():
+        return None
     try:
         record = json.loads((store.head(name) / "head.json").read_text())
         metrics = record["metrics"]
@@ -160,14 +165,17 @@ def _current_accuracy(job: HeadJob, current: str | None, data: _Data) -> float:
     if current is None:
         return -1.0
     folder = job.space.store.head(current)
+    rows = data.stream(job, data.validation, None)
     try:
         record = json.loads((folder / "head.json").read_text())
-    except (OSError, ValueError):
+        if (record["fingerprint"], record["classes"]) != (job.space.fingerprint, list(job.spec.classes)):
+            return -1.0
+        _, accuracy = evaluate(str(folder / "head.keras"), rows.kind.shape, np.dtype(rows.kind.dtype).name, rows)
+    except StorageError:
+        raise
+    except Exception as error:  # a file that is gone, cut or of a strange Keras, in as many types
+        logger.warning("the current head %s cannot be used and gives way: %s", current, error)
         return -1.0
-    if (record["fingerprint"], record["classes"]) != (job.space.fingerprint, list(job.spec.classes)):
-        return -1.0
-    rows = data.stream(job, data.validation, None)
-    _, accuracy = evaluate(str(folder / "head.keras"), rows.kind.shape, np.dtype(rows.kind.dtype).name, rows)
     return accuracy
 
 

@@ -32,7 +32,7 @@ def main() -> None:
         try:
             job = jobs.get(timeout=IDLE_SECONDS)
         except queue.Empty:
-            return
+            os._exit(0)  # a plain return would wait for the lock of standard input, which the listener holds
         _answer(answers, {"accepted": True})
         _answer(answers, _run(job, lambda record: _answer(answers, {"progress": record})))
 

@@ -16,6 +16,8 @@ from tasks.devices import Slot
 from vision.specs import SpecError
 from vision.weights import WeightsError
 
+# How long a child may take to start Python and accept a job; TensorFlow is loaded after that.
+START_SECONDS = 120.0
 PROJECT = Path(__file__).parents[1]
 EXPECTED = {kind.__name__: kind for kind in (InputError, StorageError, StoreDamaged, SpecError, WeightsError)}
 
@@ -49,16 +51,12 @@ class Worker:
         """
         line = json.dumps({"kind": kind, "job": job}).encode() + b"\n"
         process = self._accepting(line)
-        try:
-            while answer := _read_line(process, silence_seconds):
-                message = json.loads(answer)
-                if "result" in message:
-                    return message["result"]
-                if "error" in message:
-                    raise self._error(**message["error"])
-                on_progress(message["progress"])
-        except json.JSONDecodeError:
-            process.kill()  # it died in the middle of a line
+        while message := _read_message(process, silence_seconds):
+            if "result" in message:
+                return message["result"]
+            if "error" in message:
+                raise self._error(**message["error"])
+            on_progress(message["progress"])
         status = process.wait()
         if self.is_closed:
             raise PoolClosed(f"the run ended while a {kind} was going on")
@@ -67,20 +65,24 @@ class Worker:
     def _accepting(self, line: bytes) -> subprocess.Popen[bytes]:
         """A child that has accepted the job. One that was idle may have left a moment ago: once more with a new one."""
         for _ in range(2):
+            if self.is_closed:
+                raise PoolClosed("the run has ended")
             process = self._process = self._running()
             try:
-                process.stdin.write(line)  # type: ignore[union-attr]
-                process.stdin.flush()  # type: ignore[union-attr]
-                if process.stdout.readline():  # type: ignore[union-attr]
+                os.write(process.stdin.fileno(), line)  # type: ignore[union-attr]
+                if _read_line(process, START_SECONDS):
                     return process
             except BrokenPipeError:
                 pass
             self.stop()
+        if self.is_closed:
+            raise PoolClosed("the run has ended")
         raise WorkerDied(f"a child could not be started; see {self.log}")
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._process.poll() is None:
             return self._process
+        self.stop()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
         if self.slot.gpu is not None:
@@ -119,8 +121,16 @@ def _read_line(process: subprocess.Popen[bytes], silence_seconds: float | None) 
     timer.start()
     try:
         return process.stdout.readline()  # type: ignore[union-attr]
+    except ValueError:  # closed meanwhile, by stop() in another thread
+        return b""
     finally:
         timer.cancel()
+
+
+def _read_message(process: subprocess.Popen[bytes], silence_seconds: float | None) -> dict | None:
+    """The child's next record; None where it ended, in the middle of a line or between two."""
+    line = _read_line(process, silence_seconds)
+    return json.loads(line) if line.endswith(b"\n") else None
 
 
 class WorkerPool:

@@ -1,6 +1,7 @@
 """From the bytes of a file to pixels."""
 
 import io
+import warnings
 
 import numpy as np
 from PIL import Image
@@ -19,11 +20,15 @@ class ImageError(ValueError):
 def decode(data: bytes, size: int) -> np.ndarray:
     """The image as (size, size, 3) uint8 RGB: first frame, EXIF ignored, antialiased bilinear resize.
 
-    The format is found by content, not by name. Raises ImageError (`decode_error`).
+    The format is found by content, not by name. Raises ImageError (`decode_error`), also for an image of
+    more than Pillow's 89 million pixels, before any of them is decoded.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            rgb = image if image.mode == "RGB" else image.convert("RGB")
-            return np.asarray(rgb.resize((size, size), Image.Resampling.BILINEAR))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                rgb = image if image.mode == "RGB" else image.convert("RGB")
+                return np.asarray(rgb.resize((size, size), Image.Resampling.BILINEAR))
     except Exception as error:  # Pillow's decoders raise almost anything on broken input
         raise ImageError("decode_error", f"{type(error).__name__}: {error}") from error

@@ -34,8 +34,16 @@ def read_weights(backbone: Backbone, path: Path) -> Tensors:
             found = {name: values for name, values in _layers(file) if values}
     except FileNotFoundError:
         raise WeightsError(f"--weights: there is no file {path}") from None
-    except OSError as error:
-        raise WeightsError(f"--weights: {path} cannot be read as HDF5 weights of Keras ({error})") from error
+    except (
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        KeyError,
+    ) as error:  # h5py raises any of these
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"--weights: {path} cannot be read as HDF5 weights of Keras ({reason})") from error
     tensors = {}
     for name, shape in backbone.tensors:
         shapes = [value.shape for value in found.get(name, [])]

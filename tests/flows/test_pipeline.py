@@ -226,7 +226,7 @@ def test_ctrl_c_keeps_the_shards_stops_the_children_and_leaves_with_130(environm
     wait_until(lambda: shards_in(store) >= 2, process)
     children = children_of(process.pid)
     os.killpg(process.pid, signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert children
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
@@ -240,6 +240,46 @@ def children_of(pid: int) -> list[int]:
     for task in others:
         found += (task / "children").read_text().split()
     return [int(child) for child in found]
+
+
+def test_a_child_that_dies_is_replaced_and_its_chunk_done_again(environment, tmp_path):
+    images, store = toy.pictures(tmp_path / "images", per_class=150), tmp_path / "store"
+    process = start(environment, "--images", images, "--store", store, *TINY, "--chunk-size", "8", "--extract-only")
+    wait_until(lambda: shards_in(store) >= 2, process)
+    victim = children_of(process.pid)[0]
+    os.kill(victim, signal.SIGKILL)
+    done = finished(process.wait(120), *process.communicate())
+    assert done.status == 0, done.stderr
+    assert (done.record["extracted"], done.record["pending"], done.record["version"]) == (300, 0, 1)
+    assert f"child {victim} ended with status -9" in done.stderr
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    """A file system of 1 MB; only root can mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"mounting a small disk needs root: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(pipeline, small_disk, tmp_path):
+    images = toy.pictures(tmp_path / "images", per_class=200)
+    arguments = ("--images", images, "--store", small_disk / "store", *TINY, "--dtype", "float32", "--extract-only")
+    full = pipeline(*arguments)
+    assert full.status == 1
+    assert "error: No space left on device" in full.stderr
+    assert "Traceback" not in full.stderr
+    kept = shards_in(small_disk / "store")
+    assert kept
+    subprocess.run(["mount", "-o", "remount,size=50m", small_disk], check=True)
+    done = pipeline(*arguments)
+    assert done.status == 0, done.stderr
+    assert done.record["adopted"] == 16 * kept
+    assert done.record["adopted"] + done.record["extracted"] == 400
 
 
 def test_a_busy_store_is_left_alone(pipeline, first_run, again):

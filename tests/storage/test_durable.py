@@ -1,0 +1,70 @@
+import resource
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from storage.durable import create, make_folder, replace
+
+
+@contextmanager
+def full_disk(size_bytes: int) -> Iterator[None]:
+    """No file may grow beyond this size: the nearest real thing to a full disk that a test can have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_created_file_holds_its_bytes_and_leaves_nothing_aside(tmp_path):
+    assert create(tmp_path / "a" / "b" / "file", b"data", tmp_path / "aside")
+    assert (tmp_path / "a" / "b" / "file").read_bytes() == b"data"
+    assert not list((tmp_path / "aside").iterdir())
+
+
+def test_a_file_that_exists_is_never_overwritten(tmp_path):
+    (tmp_path / "file").write_bytes(b"first")
+    assert not create(tmp_path / "file", b"second", tmp_path / "aside")
+    assert (tmp_path / "file").read_bytes() == b"first"
+    assert not list((tmp_path / "aside").iterdir())
+
+
+def test_of_many_writers_exactly_one_creates(tmp_path):
+    data = [bytes([number]) * 10_000 for number in range(16)]
+    with ThreadPoolExecutor(16) as threads:
+        won = list(threads.map(lambda d: create(tmp_path / "file", d, tmp_path / "aside"), data))
+    assert won.count(True) == 1
+    assert (tmp_path / "file").read_bytes() == data[won.index(True)]
+    assert not list((tmp_path / "aside").iterdir())
+
+
+def test_a_replaced_file_holds_the_new_bytes(tmp_path):
+    for data in (b"one", b"two", b""):
+        replace(tmp_path / "new" / "file", data)
+        assert (tmp_path / "new" / "file").read_bytes() == data
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["file"]
+
+
+def test_a_write_that_fails_halfway_leaves_no_file(tmp_path):
+    (tmp_path / "aside").mkdir()
+    with full_disk(1000), pytest.raises(OSError, match="too large"):
+        create(tmp_path / "file", b"x" * 5000, tmp_path / "aside")
+    assert not (tmp_path / "file").exists()
+    assert not list((tmp_path / "aside").iterdir())
+
+
+def test_a_replacement_that_fails_halfway_leaves_the_old_bytes(tmp_path):
+    replace(tmp_path / "file", b"old")
+    with full_disk(1000), pytest.raises(OSError, match="too large"):
+        replace(tmp_path / "file", b"x" * 5000)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_folders_are_made_with_their_parents_and_may_be_there(tmp_path):
+    for _ in range(2):
+        make_folder(tmp_path / "a" / "b" / "c")
+        assert (tmp_path / "a" / "b" / "c").is_dir()

@@ -1,0 +1,255 @@
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from storage.errors import StoreDamaged
+from storage.layout import Store
+from storage.samples import SAMPLE, SampleTable, pin
+from storage.shards import ROWS_PER_GROUP, write_shard
+from storage.stream import FeatureStream
+from tests import toy
+
+ROWS = (300, 128, 5, 129)
+SHAPE = (4,)
+GROUP_MB = ROWS_PER_GROUP * 8 / 2**20  # a group of rows of four float16
+
+samples = st.lists(
+    st.integers(0, len(ROWS) - 1).flatmap(
+        lambda s: st.tuples(st.just(s), st.integers(0, ROWS[s] - 1), st.integers(0, 2))
+    ),
+    min_size=1,
+    max_size=60,
+)
+memories = st.sampled_from([0, 2 * GROUP_MB, 4 * GROUP_MB, 6 * GROUP_MB, 100])
+seeds = st.one_of(st.none(), st.integers(0, 100))
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory) -> tuple[Store, tuple]:
+    """A store whose rows say which they are: (shard, row, 0, 0)."""
+    store = Store(tmp_path_factory.mktemp("shelf"), "0" * 32)
+    refs = []
+    for shard, rows in enumerate(ROWS):
+        features = np.zeros((rows, *SHAPE), np.float16)
+        features[:, 0], features[:, 1] = shard, np.arange(rows)
+        digests = [bytes([shard, index // 256, index % 256]) + bytes(29) for index in range(rows)]
+        refs.append(write_shard(store, digests, features, {}, {}))
+    return store, tuple(refs)
+
+
+def table_of(refs: tuple, rows: list[tuple[int, int, int]]) -> SampleTable:
+    return SampleTable(np.array(sorted(rows), SAMPLE), refs, ("a", "b", "c"))
+
+
+def everything(refs: tuple) -> SampleTable:
+    return table_of(refs, [(s, row, row % 3) for s, rows in enumerate(ROWS) for row in range(rows)])
+
+
+def given_by(stream: FeatureStream, epoch: int = 0, first_step: int = 0) -> list[list[tuple[int, int, int]]]:
+    """The batches as lists of (shard, row, class)."""
+    return [
+        [(int(f[0]), int(f[1]), int(label)) for f, label in zip(features, labels, strict=True)]
+        for features, labels in stream.batches(epoch, first_step)
+    ]
+
+
+def flat(batches: list[list]) -> list:
+    return [sample for batch in batches for sample in batch]
+
+
+@settings(max_examples=60)
+@given(samples, st.integers(1, 70), seeds, memories, st.integers(0, 5))
+def test_every_sample_is_given_once_an_epoch_with_its_own_label(shelf, rows, batch_size, seed, memory_mb, epoch):
+    store, refs = shelf
+    stream = FeatureStream(store, table_of(refs, rows), batch_size, seed, memory_mb)
+    assert sorted(flat(given_by(stream, epoch))) == sorted(rows)
+
+
+@settings(max_examples=40)
+@given(samples, st.integers(1, 70), seeds, memories)
+def test_batches_are_full_but_for_the_last(shelf, rows, batch_size, seed, memory_mb):
+    store, refs = shelf
+    stream = FeatureStream(store, table_of(refs, rows), batch_size, seed, memory_mb)
+    sizes = [len(batch) for batch in given_by(stream)]
+    size = min(batch_size, len(rows))
+    assert sizes == [size] * (len(rows) // size) + ([len(rows) % size] if len(rows) % size else [])
+    assert len(sizes) == stream.steps
+
+
+@settings(max_examples=40)
+@given(samples, st.integers(1, 20), seeds, memories, st.integers(0, 5), st.data())
+def test_going_on_at_a_step_gives_the_tail_of_the_epoch(shelf, rows, batch_size, seed, memory_mb, epoch, data):
+    store, refs = shelf
+    stream = FeatureStream(store, table_of(refs, rows), batch_size, seed, memory_mb)
+    step = data.draw(st.integers(0, stream.steps))
+    assert given_by(stream, epoch, step) == given_by(stream, epoch)[step:]
+
+
+@settings(max_examples=30)
+@given(samples, st.integers(1, 20), memories)
+def test_without_a_seed_the_stream_is_the_table(shelf, rows, batch_size, memory_mb):
+    store, refs = shelf
+    stream = FeatureStream(store, table_of(refs, rows), batch_size, None, memory_mb)
+    assert flat(given_by(stream)) == sorted(rows)
+
+
+@pytest.mark.parametrize("memory_mb", [0, 3 * GROUP_MB, 4 * GROUP_MB, 256])
+def test_every_tail_of_a_large_table_is_the_tail_of_its_epoch(shelf, memory_mb):
+    store, refs = shelf
+    stream = FeatureStream(store, everything(refs), 50, 3, memory_mb)
+    whole = given_by(stream, epoch=2)
+    assert all(given_by(stream, 2, step) == whole[step:] for step in range(len(whole) + 1))
+
+
+def test_the_same_seed_and_epoch_give_the_same_order_in_another_stream(shelf):
+    store, refs = shelf
+    one, other = (FeatureStream(store, everything(refs), 32, 9, 4 * GROUP_MB) for _ in range(2))
+    given_by(other, epoch=7)
+    assert given_by(one, epoch=1) == given_by(other, epoch=1)
+    assert given_by(one, epoch=1) != given_by(one, epoch=2)
+
+
+def test_two_epochs_can_be_given_at_the_same_time(shelf):
+    store, refs = shelf
+    stream = FeatureStream(store, everything(refs), 64, 1, 2 * GROUP_MB)
+    expected = given_by(stream, 0), given_by(stream, 1)
+    both = [(a[1].tolist(), b[1].tolist()) for a, b in zip(stream.batches(0), stream.batches(1), strict=True)]
+    assert both == [([s[2] for s in a], [s[2] for s in b]) for a, b in zip(*expected, strict=True)]
+
+
+def test_batches_keep_their_values_when_later_ones_are_given(shelf):
+    store, refs = shelf
+    stream = FeatureStream(store, everything(refs), 64, 1, 0)
+    kept = list(stream.batches(0))
+    assert [f[:, 1].astype(int).tolist() for f, _ in kept] == [[s[1] for s in batch] for batch in given_by(stream)]
+
+
+def test_a_stream_that_is_left_early_can_be_begun_again(shelf):
+    store, refs = shelf
+    stream = FeatureStream(store, everything(refs), 64, 1, 0)
+    batches = stream.batches(0)
+    next(batches)
+    batches.close()
+    assert sorted(flat(given_by(stream))) == [tuple(sample) for sample in everything(refs).samples.tolist()]
+
+
+def test_a_batch_is_never_larger_than_the_data(shelf):
+    store, refs = shelf
+    stream = FeatureStream(store, table_of(refs, [(0, 0, 0), (3, 1, 1)]), 1000, 0, 1)
+    assert (stream.batch_size, stream.steps) == (2, 1)
+
+
+def test_batches_are_in_the_stored_dtype(shelf):
+    store, refs = shelf
+    features, labels = next(FeatureStream(store, everything(refs), 64, 1, 0).batches())
+    assert (features.dtype, features.shape, labels.dtype) == (np.float16, (64, *SHAPE), np.uint16)
+
+
+def test_memory_bounds_the_window_being_given_and_the_one_read_ahead(shelf):
+    store, refs = shelf
+    for groups in (1, 2, 3):
+        stream = FeatureStream(store, everything(refs), 64, 1, 2 * groups * GROUP_MB)
+        assert stream.order.window_groups == groups
+
+
+def test_a_stream_without_samples_is_refused(shelf):
+    store, refs = shelf
+    with pytest.raises(ValueError, match="at least one sample"):
+        FeatureStream(store, SampleTable(np.empty(0, SAMPLE), refs, ()), 8, 0, 1)
+
+
+def test_a_damaged_shard_stops_the_stream_by_name(tmp_path):
+    store = Store(tmp_path, "0" * 32)
+    noise = np.random.default_rng(0).normal(0, 1, (300, 64)).astype(np.float16)
+    ref = write_shard(store, [index.to_bytes(32, "big") for index in range(300)], noise, {}, {})
+    path = store.shard(ref.name)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    stream = FeatureStream(store, table_of((ref,), [(0, row, 0) for row in range(300)]), 64, 0, 0)
+    with pytest.raises(StoreDamaged, match=ref.name):
+        list(stream.batches())
+
+
+@given(samples)
+def test_groups_are_the_runs_of_samples_of_one_row_group(rows):
+    table = table_of((), rows)
+    starts = table.group_starts().tolist()
+    groups = [
+        {(int(s["shard"]), int(s["row"]) // ROWS_PER_GROUP) for s in table.samples[start:stop]}
+        for start, stop in pairwise(starts)
+    ]
+    assert all(len(group) == 1 for group in groups)
+    assert len(set().union(*groups)) == len(groups)
+    assert (starts[0], starts[-1]) == (0, len(rows))
+
+
+def expected_samples(images: Path, store: Path, version, split: str) -> Counter:
+    """(features, class) of each usable file of a split, straight from the tables of the version."""
+    features = toy.features_of(images, store, version)
+    files = version.read_files(toy.space(images, store).store).to_pylist()
+    return Counter(
+        (features[f["digest"]].tobytes(), f["class"]) for f in files if f["status"] == "ok" and f["split"] == split
+    )
+
+
+@pytest.mark.parametrize("memory_mb", [0, 1])
+def test_a_pinned_version_streams_every_usable_image_with_its_class(images, store, tmp_path, memory_mb):
+    (images / "cats/twin.png").write_bytes((images / "cats/001.png").read_bytes())
+    (images / "dogs/stray.png").write_bytes((images / "cats/001.png").read_bytes())
+    (images / "dogs/broken.png").write_bytes(b"no image")
+    _, version = toy.run(images, store, validation_fraction=0.4)
+    where = toy.space(images, store).store
+    seen = 0
+    for split in ("train", "validation"):
+        table = pin(where, version, split, ("cats", "dogs"), tmp_path / "pinned")
+        stream = FeatureStream(where, table, 3, 0, memory_mb)
+        found = Counter(
+            (f.tobytes(), table.classes[c]) for fs, cs in stream.batches() for f, c in zip(fs, cs, strict=True)
+        )
+        assert found == expected_samples(images, store, version, split)
+        seen += found.total()
+    assert seen == 22
+
+
+def test_labels_follow_the_order_of_the_classes_given(images, store, tmp_path):
+    _, version = toy.run(images, store)
+    where = toy.space(images, store).store
+    one = pin(where, version, "train", ("cats", "dogs"), tmp_path / "one")
+    other = pin(where, version, "train", ("dogs", "cats"), tmp_path / "other")
+    counts = np.bincount(one.samples["class"])
+    assert counts.tolist() == [version.classes["train"]["cats"], version.classes["train"]["dogs"]]
+    assert np.bincount(other.samples["class"]).tolist() == counts[::-1].tolist()
+
+
+def test_a_class_without_a_name_is_an_error(images, store, tmp_path):
+    _, version = toy.run(images, store)
+    with pytest.raises(KeyError, match="dogs"):
+        pin(toy.space(images, store).store, version, "train", ("cats",), tmp_path)
+
+
+def test_pinning_again_gives_the_same_table_sorted_and_mapped(images, store, tmp_path):
+    _, version = toy.run(images, store)
+    where = toy.space(images, store).store
+    one, other = (pin(where, version, "train", ("cats", "dogs"), tmp_path / "pinned") for _ in range(2))
+    assert isinstance(one.samples, np.memmap)
+    assert one.samples.tolist() == sorted(other.samples.tolist())
+
+
+def test_a_split_without_images_is_an_empty_table(images, store, tmp_path):
+    _, version = toy.run(images, store)
+    table = pin(toy.space(images, store).store, version, "test", ("cats", "dogs"), tmp_path)
+    assert len(table) == 0
+    assert table.group_starts().tolist() == [0]
+
+
+def test_pending_images_are_no_samples(images, store, tmp_path):
+    _, version = toy.run(images, store, limit=7)
+    where = toy.space(images, store).store
+    tables = [pin(where, version, split, ("cats", "dogs"), tmp_path) for split in ("train", "validation")]
+    assert sum(len(table) for table in tables) == 7

@@ -1,0 +1,204 @@
+import errno
+import json
+import os
+import pickle
+
+import pytest
+
+from storage.digests import list_images
+from storage.errors import InputError, StorageError, StoreDamaged, VersionConflict
+from storage.handover import save_listing, save_scan
+from storage.scan import scan_folder
+from tasks.caching import StaleRecord, TrueRecords, can_help, is_true
+from tasks.heads import head_name
+from tasks.records import ChunkResult, HeadResult, ListingRecord, ScanRecord
+from tasks.survey import version_record
+from tasks.worker_pool import PoolClosed, WorkerDied, WorkerFailed
+from tests import toy
+from vision.head import HeadSpec
+from vision.specs import SpecError
+from vision.weights import WeightsError
+
+
+def failed(error: BaseException):
+    """The state that Prefect's task engine gives to retry_condition_fn: prefect/task_engine.py, can_retry."""
+    from prefect.states import Failed
+
+    return Failed(data=error, message=f"Task run encountered unexpected exception: {error!r}")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InputError("one class only"),
+        StoreDamaged("a shard is damaged"),
+        StorageError("no hard links"),
+        VersionConflict("version 2 was taken"),
+        SpecError("image size"),
+        WeightsError("no such file"),
+        PoolClosed("the run has ended"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EROFS, "Read-only file system"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        PermissionError(errno.EACCES, "Permission denied"),
+    ],
+    ids=repr,
+)
+def test_bad_input_and_a_full_disk_are_not_tried_again(error):
+    assert not can_help(failed(error))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        WorkerDied("child 7 ended with status -9"),
+        WorkerFailed("ValueError: who knows"),
+        OSError(errno.EIO, "Input/output error"),
+        OSError(errno.ESTALE, "Stale file handle"),
+        FileNotFoundError(errno.ENOENT, "the share hiccups"),
+    ],
+    ids=repr,
+)
+def test_a_dead_child_and_a_hiccup_of_the_disk_are_tried_again(error):
+    assert can_help(failed(error))
+
+
+# What is believed of a cached record
+
+
+@pytest.fixture
+def records(images, store) -> TrueRecords:
+    return TrueRecords(root=str(store), fingerprint=toy.space(images, store).fingerprint)
+
+
+@pytest.fixture
+def chunks(images, store) -> list[ChunkResult]:
+    refs = toy.extract(images, store, toy.plan(images, store))
+    return [
+        ChunkResult(
+            ref.name, ref.size_bytes, ref.num_rows, ref.footer_checksum, 8, 0, {}, 1.0, 2.0, {"read": 0.5}, 100.0
+        )
+        for ref in refs
+    ]
+
+
+def head(store, images) -> HeadResult:
+    """A head.json as training leaves it, for a head of this name."""
+    space = toy.space(images, store)
+    name = head_name(space.fingerprint, "data", HeadSpec(("cats", "dogs")), seed=0)
+    metrics = {
+        "epochs": 1,
+        "val_accuracy": 0.75,
+        "val_loss": 0.5,
+        "train_seconds": 2.0,
+        "train_samples_per_second": 10.0,
+    }
+    history = ({"loss": 1.0, "accuracy": 0.5, "val_loss": 0.5, "val_accuracy": 0.75},)
+    folder = space.store.head(name)
+    folder.mkdir(parents=True)
+    (folder / "head.keras").write_bytes(b"a head")
+    (folder / "head.json").write_text(json.dumps({"metrics": metrics, "history": history}))
+    return HeadResult(name, True, True, **metrics, history=history)
+
+
+def listing(images, store) -> ListingRecord:
+    folder = store / "cache" / "plans"
+    folder.mkdir(parents=True)
+    scan = scan_folder(images)
+    found = list_images(scan, store / "cache")
+    return ListingRecord(str(save_listing(found, save_scan(scan, folder))), 20, 20)
+
+
+def test_chunk_results_come_back_as_they_went_in(records, chunks):
+    assert records.loads(records.dumps(chunks)) == chunks
+    assert records.loads(records.dumps(chunks[0])) == chunks[0]
+    assert records.loads(records.dumps([])) == []
+
+
+def test_a_listing_record_comes_back_as_it_went_in(records, images, store):
+    record = listing(images, store)
+    assert records.loads(records.dumps(record)) == record
+
+
+def test_a_version_record_comes_back_as_it_went_in(records, images, store):
+    record = version_record(toy.run(images, store)[1])
+    assert records.loads(records.dumps(record)) == record
+
+
+def test_a_head_result_comes_back_as_it_went_in(records, images, store):
+    record = head(store, images)
+    assert records.loads(records.dumps(record)) == record
+
+
+def test_records_are_kept_as_json_and_never_as_a_pickle(records, chunks):
+    assert json.loads(records.dumps(chunks))["records"][0]["kind"] == "ChunkResult"
+    with pytest.raises(ValueError, match=r"can't decode|Expecting value"):
+        records.loads(pickle.dumps(chunks))
+
+
+def test_a_record_of_a_kind_that_is_not_cached_is_not_built(records):
+    blob = records.dumps(ScanRecord("/scan", "d", 1, 0, True))
+    with pytest.raises(KeyError):
+        records.loads(blob)
+
+
+def test_a_record_of_a_deleted_shard_is_stale(records, chunks, images, store):
+    blob = records.dumps(chunks)
+    toy.space(images, store).store.shard(chunks[1].shard).unlink()
+    with pytest.raises(StaleRecord, match=chunks[1].shard):
+        records.loads(blob)
+
+
+def test_a_record_of_a_truncated_shard_is_stale(records, chunks, images, store):
+    blob = records.dumps(chunks[0])
+    path = toy.space(images, store).store.shard(chunks[0].shard)
+    os.truncate(path, path.stat().st_size - 1)
+    with pytest.raises(StaleRecord):
+        records.loads(blob)
+
+
+def test_a_record_of_a_listing_that_was_swept_away_is_stale(records, images, store):
+    record = listing(images, store)
+    blob = records.dumps(record)
+    os.unlink(record.path)
+    with pytest.raises(StaleRecord):
+        records.loads(blob)
+
+
+def test_a_version_is_believed_only_while_it_is_the_newest(records, images, store):
+    first = records.dumps(version_record(toy.run(images, store)[1]))
+    records.loads(first)
+    toy.picture(images / "cats" / "new.png", seed=4000)
+    second = records.dumps(version_record(toy.run(images, store)[1]))
+    with pytest.raises(StaleRecord):
+        records.loads(first)
+    assert records.loads(second).number == 2
+
+
+def test_a_version_of_a_store_that_was_deleted_is_stale(records, images, store):
+    blob = records.dumps(version_record(toy.run(images, store)[1]))
+    for path in toy.space(images, store).store.versions.iterdir():
+        path.unlink()
+    with pytest.raises(StaleRecord):
+        records.loads(blob)
+
+
+def test_a_version_of_the_same_number_that_says_something_else_is_stale(records, images, store):
+    """The newest version is damaged and deleted, as its error says, and another takes its number."""
+    blob = records.dumps(version_record(toy.run(images, store)[1]))
+    for path in toy.space(images, store).store.versions.iterdir():
+        path.unlink()
+    toy.picture(images / "cats" / "new.png", seed=4000)
+    assert toy.run(images, store)[1].number == 1
+    with pytest.raises(StaleRecord):
+        records.loads(blob)
+
+
+@pytest.mark.parametrize("gone", ["head.json", "head.keras"])
+def test_a_head_without_its_files_is_stale(gone, records, images, store):
+    record = head(store, images)
+    blob = records.dumps(record)
+    assert is_true(toy.space(images, store).store, record)
+    (toy.space(images, store).store.head(record.name) / gone).unlink()
+    with pytest.raises(StaleRecord):
+        records.loads(blob)

@@ -1,0 +1,135 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from storage.handover import open_todo, save_plan
+from storage.layout import create_space
+from storage.plan import chunk, finish
+from storage.shards import Shard, ShardRef
+from tasks.chunk import process_chunk
+from tasks.records import ChunkJob, ChunkResult
+from tests import toy
+
+
+@pytest.fixture
+def job(images, store) -> ChunkJob:
+    """The first chunk, eight images, of a plan over twenty."""
+    where = toy.space(images, store)
+    planned = toy.plan(images, store)
+    create_space(where.store, toy.SPEC.record())
+    return ChunkJob(where, str(save_plan(planned, where.store.cache / "plans")), 0, planned.chunk_size, threads=1)
+
+
+def todo(job: ChunkJob) -> list[dict]:
+    return chunk(open_todo(Path(job.plan)), job.index, job.chunk_size).to_pylist()
+
+
+def path_of(job: ChunkJob, index: int) -> Path:
+    return Path(job.space.images) / os.fsdecode(todo(job)[index]["path"])
+
+
+def process(job: ChunkJob, report=lambda record: None) -> tuple[ChunkResult, Shard]:
+    result = process_chunk(job, toy.ToyEngine(), report)
+    return result, Shard(
+        job.space.store, ShardRef(result.shard, result.size_bytes, result.rows, result.footer_checksum)
+    )
+
+
+def test_a_chunk_becomes_one_shard_with_a_row_an_image(job):
+    result, shard = process(job)
+    assert (result.images, result.rows, result.quarantined, result.skipped) == (8, 8, 0, {})
+    assert shard.digests() == [row["digest"] for row in todo(job)]
+    assert shard.read().shape == (8, 1, 1, 512)
+
+
+def test_a_shard_says_how_its_rows_were_made(job):
+    metadata = process(job)[1].metadata
+    assert metadata["fingerprint"] == job.space.fingerprint
+    assert metadata["engine"] == "toy 1"
+    assert (metadata["batch_size"], metadata["threads"]) == ("8", "1")
+
+
+def test_the_same_chunk_twice_gives_the_same_shard(job):
+    first, again = process(job)[0], process(job)[0]
+    assert (first.shard, first.size_bytes, first.footer_checksum) == (
+        again.shard,
+        again.size_bytes,
+        again.footer_checksum,
+    )
+    assert len(list(job.space.store.shards.glob("*/*"))) == 1
+
+
+def test_a_file_that_changed_after_it_was_listed_has_no_row(job):
+    toy.picture(path_of(job, 2), seed=999)
+    result, shard = process(job)
+    assert (result.images, result.rows, result.skipped, result.quarantined) == (8, 7, {"changed": 1}, 0)
+    assert shard.digests() == [row["digest"] for index, row in enumerate(todo(job)) if index != 2]
+    assert shard.errors() == {}
+
+
+def test_a_file_that_vanished_after_it_was_listed_has_no_row(job):
+    path_of(job, 0).unlink()
+    path_of(job, 5).unlink()
+    result, shard = process(job)
+    assert (result.rows, result.skipped, result.quarantined) == (6, {"vanished": 2}, 0)
+    assert shard.errors() == {}
+
+
+def test_a_name_that_became_a_folder_is_skipped(job):
+    path_of(job, 1).unlink()
+    path_of(job, 1).mkdir()
+    assert process(job)[0].skipped == {"read_error": 1}
+
+
+def test_bytes_that_changed_into_no_image_are_not_blamed_on_the_listed_digest(job):
+    path_of(job, 4).write_bytes(b"no image")
+    result, shard = process(job)
+    assert (result.skipped, result.quarantined) == ({"changed": 1}, 0)
+    assert shard.errors() == {}
+
+
+@pytest.mark.parametrize("content", [b"no image", b"", b"\x89PNG\r\n\x1a\n"])
+def test_a_file_that_never_was_an_image_is_named_in_the_shard_and_costs_its_row_only(content, images, store):
+    (images / "cats" / "bad.png").write_bytes(content)
+    planned = toy.plan(images, store, chunk_size=100)
+    where = toy.space(images, store)
+    create_space(where.store, toy.SPEC.record())
+    plan = save_plan(planned, where.store.cache / "plans")
+    result, shard = process(ChunkJob(where, str(plan), 0, 100, threads=1))
+    assert (result.images, result.rows, result.quarantined, result.skipped) == (21, 20, 1, {})
+    assert list(shard.errors().values()) == ["decode_error"]
+    assert set(shard.errors()).isdisjoint(shard.digests())
+
+
+def test_a_chunk_of_which_nothing_is_left_still_becomes_a_shard(job):
+    for index in range(8):
+        path_of(job, index).unlink()
+    result, shard = process(job)
+    assert (result.rows, result.skipped) == (0, {"vanished": 8})
+    assert shard.read().shape == (0, 1, 1, 512)
+
+
+def test_progress_names_the_chunk_and_how_many_are_done(job):
+    heard = []
+    process(job, heard.append)
+    assert heard == [{"chunk": 0, "done": 8}]
+
+
+def test_a_chunk_knows_when_it_began_and_ended_and_where_the_time_went(job):
+    result, _ = process(job)
+    assert result.started <= result.ended
+    assert set(result.seconds) == {"read", "decode", "infer", "write"}
+    assert result.peak_rss_mb > 1
+
+
+def test_images_that_were_skipped_stay_pending_in_the_version(images, store):
+    planned = toy.plan(images, store)
+    gone = images / "cats" / "000.png"
+    gone.unlink()
+    where = toy.space(images, store).store
+    shards = [Shard(where, ref) for ref in toy.extract(images, store, planned)]
+    files, _, _ = finish(planned, shards)
+    status = {os.fsdecode(row["path"]): row["status"] for row in files.to_pylist()}
+    assert status.pop("cats/000.png") == "pending"
+    assert set(status.values()) == {"ok"}

@@ -1,0 +1,251 @@
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from storage.errors import InputError
+from storage.layout import Store, current_head
+from storage.versions import Version
+from tasks.devices import Slot
+from tasks.heads import check_trainable, find_head, head_name, index_order
+from tasks.records import HeadJob, HeadResult
+from tasks.worker_pool import WorkerPool
+from tests import toy
+from vision.head import HeadSpec
+
+SPEC = HeadSpec(("cats", "dogs"), epochs=2, batch_size=8)
+FINGERPRINT, DATA = "f" * 32, "d" * 64
+
+# Names
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"classes": ("dogs", "cats")},
+        {"epochs": 3},
+        {"batch_size": 16},
+        {"optimizer": "adam"},
+        {"learning_rate": 0.1},
+        {"standardize": False},
+        {"shuffle_memory_mb": 8},
+        {"kind": "linear"},
+    ],
+    ids=str,
+)
+def test_every_part_of_the_spec_is_in_the_name_of_a_head(changed):
+    other = dataclasses.replace(SPEC, **changed)
+    assert head_name(FINGERPRINT, DATA, other, 0) != head_name(FINGERPRINT, DATA, SPEC, 0)
+
+
+@pytest.mark.parametrize("other", [("0" * 32, DATA, 0), (FINGERPRINT, "0" * 64, 0), (FINGERPRINT, DATA, 1)])
+def test_space_data_and_seed_are_in_the_name_of_a_head(other):
+    fingerprint, data, seed = other
+    assert head_name(fingerprint, data, SPEC, seed) != head_name(FINGERPRINT, DATA, SPEC, 0)
+
+
+def test_the_name_of_a_head_is_the_same_for_ever():
+    assert head_name(FINGERPRINT, DATA, SPEC, 0) == "c71b0afee29c9e19feee3f44910a7cb6"
+
+
+def test_the_name_of_a_head_does_not_depend_on_how_the_rows_were_cut_into_shards(images, tmp_path):
+    _, coarse = toy.run(images, tmp_path / "coarse", chunk_size=100)
+    _, fine = toy.run(images, tmp_path / "fine", chunk_size=3)
+    assert len(coarse.shards) < len(fine.shards)
+    assert coarse.data_digest == fine.data_digest
+
+
+# Classes and splits
+
+
+def test_without_a_wish_the_classes_are_in_order_of_their_names():
+    assert index_order(None, ("dogs", "ants", "cats")) == ("ants", "cats", "dogs")
+
+
+def test_the_classes_stand_in_the_order_that_was_asked_for():
+    assert index_order(("dogs", "ants"), ("ants", "dogs")) == ("dogs", "ants")
+
+
+@pytest.mark.parametrize("wanted", [("cats",), ("cats", "dogs", "ants"), ("cats", "dog"), ("cats", "cats", "dogs"), ()])
+def test_classes_that_are_not_those_of_the_images_are_refused_with_both_named(wanted):
+    with pytest.raises(InputError) as caught:
+        index_order(wanted, ("dogs", "cats"))
+    assert str(caught.value) == f"--classes names {', '.join(wanted)}; the images have cats, dogs"
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_one_class_cannot_be_trained_on(count):
+    with pytest.raises(InputError, match=rf"at least two classes, these images have {count};.*--extract-only"):
+        check_trainable({"train": {"cats": 3}, "validation": {"cats": 1}}, count)
+
+
+@pytest.mark.parametrize("missing", ["train", "validation"])
+@pytest.mark.parametrize("how", ["absent", "empty"])
+def test_a_split_without_images_is_refused_by_name(missing, how):
+    classes = {"train": {"cats": 3, "dogs": 3}, "validation": {"cats": 1}, "test": {"cats": 1}}
+    classes[missing] = {}
+    if how == "absent":
+        del classes[missing]
+    with pytest.raises(InputError, match=rf"in the {missing} split, there is none;.*--validation-fraction"):
+        check_trainable(classes, 2)
+
+
+def test_two_classes_in_two_splits_are_enough():
+    check_trainable({"train": {"cats": 1, "dogs": 1}, "validation": {"dogs": 1}}, 2)
+
+
+# Heads that were trained to their end, and folders that were not
+
+
+def test_a_folder_without_head_json_is_no_head(images, store):
+    where = toy.space(images, store).store
+    where.head("a" * 32).mkdir(parents=True)
+    (where.head("a" * 32) / "head.keras").write_bytes(b"half a head")
+    assert find_head(where, "a" * 32) is None
+    assert find_head(where, "b" * 32) is None
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", "{}", '{"metrics": {}}', '{"metrics": {"epochs": 1}, "history": []}']
+)
+def test_a_head_json_that_says_too_little_is_no_head(content, images, store):
+    where = toy.space(images, store).store
+    where.head("a" * 32).mkdir(parents=True)
+    (where.head("a" * 32) / "head.json").write_text(content)
+    assert find_head(where, "a" * 32) is None
+
+
+# Training, in a child as in a run: this process never loads TensorFlow
+
+
+@dataclass
+class Trainer:
+    """A store with a version, and the child that trains on it."""
+
+    images: Path
+    root: Path
+    version: Version
+    workers: WorkerPool
+
+    @property
+    def store(self) -> Store:
+        return toy.space(self.images, self.root).store
+
+    def job(self, seed: int = 0, **options) -> HeadJob:
+        space, spec = toy.space(self.images, self.root), dataclasses.replace(SPEC, **options)
+        return HeadJob(space, 1, head_name(space.fingerprint, self.version.data_digest, spec, seed), spec, seed)
+
+    def train(self, job: HeadJob, on_epoch=lambda record: None) -> HeadResult:
+        with self.workers.lease() as worker:
+            return HeadResult(**worker.call("head", job.record(), on_epoch, 300))
+
+    def record(self, job: HeadJob) -> dict:
+        return json.loads((self.store.head(job.name) / "head.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerPool]:
+    made = WorkerPool((Slot(None, 1),), tmp_path_factory.mktemp("logs"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def trainer(images: Path, store: Path, workers: WorkerPool) -> Trainer:
+    _, version = toy.run(images, store, validation_fraction=0.4)
+    return Trainer(images, store, version, workers)
+
+
+def test_a_head_is_trained_kept_and_promoted(trainer):
+    heard, job = [], trainer.job()
+    result = trainer.train(job, heard.append)
+    assert (result.name, result.is_new, result.is_promoted, result.epochs) == (job.name, True, True, 2)
+    assert 0 <= result.val_accuracy <= 1
+    assert result.val_loss == pytest.approx(min(logs["val_loss"] for logs in result.history), rel=1e-5)
+    assert [(record["epoch"], record["epochs"]) for record in heard] == [(1, 2), (2, 2)]
+    assert current_head(trainer.store) == job.name
+    assert sorted(path.name for path in trainer.store.head(job.name).iterdir()) == [
+        "head.json",
+        "head.keras",
+        "samples-train.npy",
+        "samples-validation.npy",
+    ]
+
+
+def test_head_json_says_what_the_head_was_made_of(trainer):
+    job = trainer.job()
+    trainer.train(job)
+    record = trainer.record(job)
+    assert record["fingerprint"] == job.space.fingerprint
+    assert record["features"] == job.space.spec.record() | {"shape": [1, 1, 512]}
+    assert (record["version"], record["data_digest"]) == (1, trainer.version.data_digest)
+    assert (record["classes"], record["seed"]) == (["cats", "dogs"], 0)
+    counts = {split: sum(by_class.values()) for split, by_class in trainer.version.classes.items()}
+    assert record["samples"] == counts
+    assert set(record["environment"]) == {"python", "tensorflow", "keras", "numpy"}
+
+
+def test_a_head_that_is_there_is_found_and_not_trained_again(trainer):
+    job, heard = trainer.job(), []
+    first = trainer.train(job)
+    written = (trainer.store.head(job.name) / "head.keras").stat().st_mtime_ns
+    again = trainer.train(job, heard.append)
+    assert (again.is_new, again.is_promoted, heard) == (False, True, [])
+    assert (again.val_accuracy, again.val_loss) == (first.val_accuracy, first.val_loss)
+    assert (trainer.store.head(job.name) / "head.keras").stat().st_mtime_ns == written
+
+
+def test_a_training_that_died_before_its_end_is_done_again_to_the_same_end(trainer):
+    job = trainer.job()
+    first = trainer.train(job)
+    (trainer.store.head(job.name) / "head.json").unlink()
+    again = trainer.train(job)
+    assert again.is_new
+    assert (again.val_loss, again.val_accuracy) == (first.val_loss, first.val_accuracy)
+    assert list(again.history) == list(first.history)
+
+
+def test_a_head_is_promoted_exactly_if_it_is_not_worse_on_the_same_validation_rows(trainer):
+    best = trainer.train(trainer.job(seed=0))
+    for seed in range(1, 4):
+        result = trainer.train(trainer.job(seed=seed, epochs=1))
+        assert result.is_promoted == (result.val_accuracy >= best.val_accuracy)
+        best = result if result.is_promoted else best
+        assert current_head(trainer.store) == best.name
+
+
+def test_a_head_of_other_classes_gives_way(trainer):
+    trainer.train(trainer.job())
+    other = trainer.train(trainer.job(classes=("dogs", "cats")))
+    assert other.is_promoted
+    assert current_head(trainer.store) == other.name
+
+
+@pytest.mark.parametrize(
+    "damage", ["gone", "head.json gone", "head.keras gone", "head.keras cut", "head.json says little"]
+)
+def test_a_current_head_that_is_damaged_gives_way(damage, trainer):
+    damaged = trainer.store.head(trainer.train(trainer.job()).name)
+    if damage == "gone":
+        shutil.rmtree(damaged)
+    elif damage.endswith("gone"):
+        (damaged / damage.split()[0]).unlink()
+    elif damage.endswith("cut"):
+        (damaged / "head.keras").write_bytes((damaged / "head.keras").read_bytes()[:1000])
+    else:
+        (damaged / "head.json").write_text("{}")
+    other = trainer.train(trainer.job(seed=1))
+    assert other.is_promoted
+    assert current_head(trainer.store) == other.name
+
+
+def test_the_labels_trained_on_are_those_of_the_folders_in_index_order(trainer):
+    job = trainer.job(classes=("dogs", "cats"))
+    trainer.train(job)
+    table = np.load(trainer.store.head(job.name) / "samples-train.npy")
+    assert np.bincount(table["class"]).tolist() == [trainer.version.classes["train"][name] for name in ("dogs", "cats")]

@@ -1,0 +1,24 @@
+"""One engine for the room: TensorFlow's threads are set once a process, before anything else runs in it."""
+
+import pytest
+
+from vision.engines import TensorFlowEngine
+from vision.specs import BACKBONES, FeatureSpec
+from vision.weights import Tensors, random_weights, weights_digest
+
+
+@pytest.fixture(scope="session")
+def tensors() -> Tensors:
+    return random_weights(BACKBONES["vgg16"])
+
+
+@pytest.fixture(scope="session")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> FeatureSpec:
+    memo = tmp_path_factory.mktemp("memo") / "weights.json"
+    return FeatureSpec(weights_digest(BACKBONES["vgg16"], "random", memo), image_size=32)
+
+
+@pytest.fixture(scope="session")
+def engine(spec: FeatureSpec) -> TensorFlowEngine:
+    """Random weights, 32 pixels. Whoever uses Keras in this room asks for it, so that it comes first."""
+    return TensorFlowEngine(spec, "random", threads=1)

@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+
+from tests.toy import ToyEngine, picture
+from vision.extraction import extract
+from vision.images import ImageError, decode
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Twenty keys and their readers: two batches of the toy engine and a half."""
+    paths = [picture(tmp_path / f"{number}.png", number) for number in range(20)]
+    return [(bytes([99 - number]), path.read_bytes) for number, path in enumerate(paths)]
+
+
+def raising(error: Exception):
+    def read() -> bytes:
+        raise error
+
+    return read
+
+
+def test_features_come_in_the_order_and_dtype_asked_for(images):
+    found = extract(ToyEngine(), iter(images))
+    assert found.keys == [key for key, _ in images]
+    assert found.features.dtype == np.float16
+    for (_, read), row in zip(images, found.features, strict=True):
+        alone = ToyEngine().features(decode(read(), 32)[None])[0]
+        assert np.array_equal(row, alone.astype(np.float16))
+
+
+@pytest.mark.parametrize("bad", [0, 7, 8, 19])
+def test_a_bad_image_costs_its_own_row_only(images, bad):
+    whole = extract(ToyEngine(), images)
+    key = images[bad][0]
+    images[bad] = (key, lambda: b"no image")
+    found = extract(ToyEngine(), images)
+    assert list(found.errors) == [key]
+    assert found.errors[key][0] == "decode_error"
+    assert found.keys == whole.keys[:bad] + whole.keys[bad + 1 :]
+    assert np.array_equal(found.features, np.delete(whole.features, bad, axis=0))
+
+
+def test_what_a_reader_says_of_a_file_is_kept_with_its_code(images):
+    key = images[3][0]
+    images[3] = (key, raising(ImageError("vanished", "gone a moment ago")))
+    found = extract(ToyEngine(), images)
+    assert found.errors == {key: ("vanished", "gone a moment ago")}
+    assert len(found.keys) == len(found.features) == 19
+
+
+@pytest.mark.parametrize("at", [0, 9, 19])
+def test_an_error_that_is_not_the_images_passes_through(images, at):
+    images[at] = (images[at][0], raising(OSError(5, "Input/output error")))
+    with pytest.raises(OSError, match="Input/output error"):
+        extract(ToyEngine(), images)
+
+
+def test_on_batch_is_told_of_every_image_good_or_bad_as_it_goes(images):
+    images[2] = (images[2][0], lambda: b"no image")
+    heard = []
+    extract(ToyEngine(), images, heard.append)
+    assert heard == [8, 16, 20]
+
+
+def test_nothing_in_gives_nothing_out():
+    heard = []
+    found = extract(ToyEngine(), [], heard.append)
+    assert (found.keys, found.errors, heard) == ([], {}, [])
+    assert found.features.shape == (0, 1, 1, 512)
+    assert found.features.dtype == np.float16
+
+
+def test_nothing_but_bad_images_gives_no_rows(images):
+    found = extract(ToyEngine(), [(key, lambda: b"") for key, _ in images])
+    assert found.features.shape == (0, 1, 1, 512)
+    assert set(found.errors) == {key for key, _ in images}
+
+
+def test_no_file_is_read_before_the_batch_before_its_own_is_being_inferred(images):
+    """Decoding runs one batch ahead, so memory holds two batches however many images there are."""
+    read, seen = [], []
+
+    class Watching(ToyEngine):
+        def features(self, pixels):
+            seen.append(len(read))
+            return super().features(pixels)
+
+    def reading(key, reader):
+        return key, lambda: read.append(key) or reader()
+
+    extract(Watching(), [reading(*image) for image in images])
+    assert len(seen) == 3
+    assert all(count <= 8 * (batch + 2) for batch, count in enumerate(seen))
+
+
+def test_a_value_too_large_for_float16_is_left_for_the_store_to_refuse(images):
+    class Large(ToyEngine):
+        def features(self, pixels):
+            return super().features(pixels) + np.float32(1e6)
+
+    assert np.isinf(extract(Large(), images[:1]).features).all()
+
+
+def test_seconds_are_kept_for_each_stage(images):
+    seconds = extract(ToyEngine(), images).seconds
+    assert min(seconds.read, seconds.decode, seconds.infer) > 0

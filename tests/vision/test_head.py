@@ -1,0 +1,124 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vision.head import VARIANCE_FLOOR, HeadSpec, Statistics, build_head, feature_statistics
+
+CLASSES = ("cat", "dog", "fox", "hen")
+
+
+def rows(count: int, seed: int = 0, dtype=np.float16) -> np.ndarray:
+    values = np.random.default_rng(seed).normal(5, [0.5, 1, 2, 4], (count, 2, 2, 4))
+    return np.maximum(values, 0).astype(dtype)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.sampled_from([np.float16, np.float32]))
+def test_statistics_are_those_of_numpy_on_all_rows_at_once_however_they_are_cut(sizes, dtype):
+    batches = [rows(size, seed, dtype) for seed, size in enumerate(sizes)]
+    found = feature_statistics(iter(batches))
+    together = np.concatenate(batches).reshape(-1, 4).astype(np.float64)
+    assert found.mean.dtype == found.variance.dtype == np.float64
+    np.testing.assert_allclose(found.mean, together.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(found.variance, together.var(axis=0), rtol=1e-10)
+
+
+def test_statistics_do_not_cancel_far_from_zero():
+    values = 1e6 + np.random.default_rng(0).normal(0, 1, (1000, 3))
+    found = feature_statistics(np.split(values, 10))
+    np.testing.assert_allclose(found.variance, values.var(axis=0), rtol=1e-9)
+
+
+def test_pooled_features_have_statistics_too():
+    values = rows(6).reshape(-1, 4)
+    np.testing.assert_allclose(feature_statistics([values]).mean, values.astype(np.float64).mean(axis=0))
+
+
+def test_a_dead_channel_has_the_floor_for_its_variance():
+    values = rows(50, dtype=np.float32)
+    values[..., 1] = 0
+    found = feature_statistics([values])
+    raw = values.reshape(-1, 4).astype(np.float64).var(axis=0)
+    assert found.variance[1] == pytest.approx(VARIANCE_FLOOR * raw.mean())
+    np.testing.assert_allclose(np.delete(found.variance, 1), np.delete(raw, 1))
+
+
+def test_where_all_channels_are_constant_nothing_is_divided_by_nothing():
+    found = feature_statistics([np.full((3, 4), 7, np.float32), np.full((2, 4), 7, np.float32)])
+    assert found.variance.tolist() == [1, 1, 1, 1]
+
+
+def head(classes=2, seed=0, statistics=None, **options):
+    return build_head(HeadSpec(CLASSES[:classes], **options), (2, 2, 4), statistics, seed)
+
+
+@pytest.mark.parametrize(("classes", "units", "activation"), [(2, 1, "sigmoid"), (3, 3, "softmax"), (4, 4, "softmax")])
+def test_two_classes_have_one_sigmoid_and_more_a_softmax(engine, classes, units, activation):
+    model = head(classes)
+    assert model.output_shape == (None, units)
+    assert model.layers[-1].activation.__name__ == activation
+    found = model.predict(rows(5), verbose=0)
+    assert ((found >= 0) & (found <= 1)).all()
+    if units > 1:
+        np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_the_head_is_the_tutorials(engine):
+    assert [type(layer).__name__ for layer in head().layers] == ["InputLayer", "Flatten", "Dense", "Dropout", "Dense"]
+    assert head().layers[2].units == 256
+    assert head().layers[3].rate == 0.5
+
+
+def test_pooled_features_need_no_flatten(engine):
+    model = build_head(HeadSpec(CLASSES[:2]), (4,), None, 0)
+    assert "Flatten" not in [type(layer).__name__ for layer in model.layers]
+    assert model.predict(np.ones((3, 4), np.float16), verbose=0).shape == (3, 1)
+
+
+def test_the_standardisation_is_a_layer_of_the_head(engine):
+    statistics = feature_statistics([rows(100)])
+    with_layer, without = head(statistics=statistics), head()
+    standard = (rows(5, dtype=np.float32) - statistics.mean) / np.sqrt(statistics.variance)
+    np.testing.assert_allclose(
+        with_layer.predict(rows(5, dtype=np.float32), verbose=0),
+        without.predict(standard.astype(np.float32), verbose=0),
+        atol=1e-5,
+    )
+
+
+def test_float16_and_float32_features_of_equal_value_give_the_same_answer(engine):
+    model = head(statistics=Statistics(np.full(4, 5.0), np.ones(4)))
+    assert np.array_equal(model.predict(rows(5), verbose=0), model.predict(rows(5).astype(np.float32), verbose=0))
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(engine):
+    first, again, other = (head(seed=seed).get_weights() for seed in (1, 1, 2))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(first[0], other[0])
+
+
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam", "sgd"])
+def test_the_optimizer_and_its_learning_rate_are_those_asked_for(engine, optimizer):
+    model = head(optimizer=optimizer, learning_rate=0.125)
+    assert type(model.optimizer).__name__.lower() == optimizer
+    assert float(model.optimizer.learning_rate) == 0.125
+
+
+def test_a_head_kept_in_a_mixed_precision_process_is_float32(engine):
+    import keras
+
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        assert head().compute_dtype == "float32"
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+
+
+def test_a_head_spec_is_json_and_keeps_every_field():
+    spec = HeadSpec(("b", "a"), epochs=3)
+    record = json.loads(json.dumps(spec.record()))
+    assert set(record) == {field.name for field in dataclasses.fields(HeadSpec)}
+    assert HeadSpec(**record | {"classes": tuple(record["classes"])}) == spec

@@ -1,0 +1,163 @@
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from vision.images import ImageError, decode
+
+
+def picture(mode: str = "RGB", size: tuple[int, int] = (37, 23)) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    if mode in ("RGBA", "LA", "PA"):
+        image.putalpha(Image.fromarray(pixels[..., 0]))
+    return image if image.mode == mode else image.convert(mode)
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    sink = io.BytesIO()
+    image.save(sink, kind, **options)
+    return sink.getvalue()
+
+
+def by_pillow(data: bytes, size: int) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
+
+
+GOOD = {
+    "png": encoded(picture(), "PNG"),
+    "png of greys": encoded(picture("L"), "PNG"),
+    "png of black and white": encoded(picture("1"), "PNG"),
+    "png of 16 bit greys": encoded(Image.fromarray(np.full((9, 9), 300, np.uint16)), "PNG"),
+    "png with palette": encoded(picture("P"), "PNG"),
+    "png with alpha": encoded(picture("RGBA"), "PNG"),
+    "png of greys with alpha": encoded(picture("LA"), "PNG"),
+    "png with a transparent colour": encoded(picture(), "PNG", transparency=(1, 2, 3)),
+    "png with one transparent palette entry": encoded(picture("P"), "PNG", transparency=3),
+    "png with palette and alpha": encoded(picture("P"), "PNG", transparency=bytes(range(256))),
+    "jpeg": encoded(picture(), "JPEG"),
+    "jpeg of greys": encoded(picture("L"), "JPEG"),
+    "jpeg of cmyk": encoded(picture("CMYK"), "JPEG"),
+    "progressive jpeg": encoded(picture(), "JPEG", progressive=True),
+    "gif": encoded(picture("P"), "GIF"),
+    "gif with a transparent colour": encoded(picture("P"), "GIF", transparency=1),
+    "bmp": encoded(picture(), "BMP"),
+    "webp": encoded(picture(), "WEBP", lossless=True),
+    "webp with alpha": encoded(picture("RGBA"), "WEBP", lossless=True),
+    "one pixel": encoded(picture(size=(1, 1)), "PNG"),
+    "one row": encoded(picture(size=(500, 1)), "PNG"),
+    "larger than asked for": encoded(picture(size=(300, 200)), "PNG"),
+}
+
+
+@pytest.mark.parametrize("kind", GOOD)
+@pytest.mark.parametrize("size", [32, 48])
+def test_pixels_are_those_of_pillows_own_conversion_and_bilinear_resize(kind, size):
+    with warnings.catch_warnings(record=True) as leaked:
+        warnings.simplefilter("always")
+        found = decode(GOOD[kind], size)
+    with warnings.catch_warnings(action="ignore"):
+        expected = by_pillow(GOOD[kind], size)
+    assert found.shape == (size, size, 3)
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, expected)
+    assert [str(warning.message) for warning in leaked] == []
+
+
+def test_a_size_that_fits_leaves_the_pixels_alone():
+    image = picture(size=(32, 32))
+    assert np.array_equal(decode(encoded(image, "PNG"), 32), np.asarray(image))
+
+
+def test_of_an_animation_the_first_frame_counts():
+    frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert (decode(data, 32) == (255, 0, 0)).all()
+
+
+def test_the_orientation_in_exif_is_ignored():
+    turned = Image.Exif()
+    turned[274] = 6
+    assert np.array_equal(decode(encoded(picture(), "JPEG", exif=turned), 32), decode(encoded(picture(), "JPEG"), 32))
+
+
+def test_grey_and_colour_give_three_channels_alike():
+    pixels = decode(GOOD["png of greys"], 32)
+    assert (pixels == pixels[..., :1]).all()
+
+
+def bomb(width: int, height: int) -> bytes:
+    """The first bytes of a PNG whose header claims width x height pixels."""
+
+    def part(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header) + part(b"IDAT", zlib.compress(b"\0" * 100)) + part(b"IEND", b"")
+
+
+BAD = {
+    "nothing": b"",
+    "text": b"this is a text\n" * 100,
+    "html": b"<!DOCTYPE html><html><body>404</body></html>",
+    "svg": b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>',
+    "tiff, which is not among the formats": encoded(picture(), "TIFF"),
+    "icon, which is not among the formats": encoded(picture(), "ICO"),
+    "signature of a png only": b"\x89PNG\r\n\x1a\n",
+    "signature of a jpeg only": b"\xff\xd8\xff",
+    "half a png": GOOD["png"][: len(GOOD["png"]) // 2],
+    "half a jpeg": GOOD["jpeg"][: len(GOOD["jpeg"]) // 2],
+    "half a webp": GOOD["webp"][: len(GOOD["webp"]) // 2],
+    "half a gif": GOOD["gif"][: len(GOOD["gif"]) // 2],
+    "half a bmp": GOOD["bmp"][: len(GOOD["bmp"]) // 2],
+    "a png of 100 million pixels": bomb(20_000, 5_000),
+    "a png of 10 thousand million pixels": bomb(100_000, 100_000),
+    "a png of no pixels": bomb(0, 0),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_what_is_no_image_is_a_decode_error_and_nothing_else(kind):
+    with warnings.catch_warnings(record=True) as leaked:
+        warnings.simplefilter("always")
+        with pytest.raises(ImageError) as caught:
+            decode(BAD[kind], 32)
+    assert caught.value.code == "decode_error"
+    assert str(caught.value)
+    assert [str(warning.message) for warning in leaked] == []
+
+
+def decodes_or_refuses(data: bytes) -> None:
+    try:
+        pixels = decode(data, 32)
+    except ImageError as error:
+        assert error.code == "decode_error"
+    else:
+        assert pixels.shape == (32, 32, 3)
+        assert pixels.dtype == np.uint8
+
+
+@given(
+    st.binary(max_size=300), st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"BM", b"RIFF"])
+)
+def test_random_bytes_only_ever_raise_image_error(data, start):
+    decodes_or_refuses(start + data)
+
+
+@given(st.sampled_from(["png", "jpeg", "gif", "bmp", "webp"]), st.data())
+def test_a_file_cut_anywhere_only_ever_raises_image_error(kind, data):
+    decodes_or_refuses(GOOD[kind][: data.draw(st.integers(0, len(GOOD[kind]) - 1))])
+
+
+@given(st.sampled_from(["png", "jpeg", "gif", "bmp", "webp"]), st.data())
+def test_a_file_with_bytes_overwritten_only_ever_raises_image_error(kind, data):
+    broken = bytearray(GOOD[kind])
+    for at, value in data.draw(st.lists(st.tuples(st.integers(0, len(broken) - 1), st.integers(0, 255)), min_size=1)):
+        broken[at] = value
+    decodes_or_refuses(bytes(broken))

@@ -1,0 +1,261 @@
+import os
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from vision.specs import BACKBONES
+from vision.weights import (
+    Tensors,
+    WeightsError,
+    imagenet_file,
+    load_weights,
+    random_weights,
+    read_weights,
+    tensors_digest,
+    weights_digest,
+)
+
+VGG16 = BACKBONES["vgg16"]
+
+
+def write_keras2(path: Path, tensors: Tensors, suffix: str = "_1:0") -> Path:
+    """As the official `notop` file lies: a group a layer, pooling layers empty, names in attributes."""
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [name.encode() for name in tensors]
+        file.create_group("block1_pool").attrs["weight_names"] = np.array([], "S1")
+        for name, (kernel, bias) in tensors.items():
+            group = file.create_group(name)
+            group[f"{name}_W{suffix}"] = kernel
+            group[f"{name}_b{suffix}"] = bias
+            group.attrs["weight_names"] = [f"{name}_W{suffix}".encode(), f"{name}_b{suffix}".encode()]
+    return path
+
+
+@pytest.fixture(scope="module")
+def keras2_file(tmp_path_factory, tensors) -> Path:
+    return write_keras2(tmp_path_factory.mktemp("weights") / "notop.h5", tensors)
+
+
+def assert_equal(found: Tensors, expected: Tensors) -> None:
+    assert list(found) == list(expected)
+    for name, arrays in expected.items():
+        for one, other in zip(found[name], arrays, strict=True):
+            assert one.dtype == np.float32
+            assert np.array_equal(one, other)
+
+
+def test_random_weights_are_the_same_every_time(tensors):
+    assert_equal(random_weights(VGG16), tensors)
+
+
+def test_random_weights_are_those_that_the_first_store_was_made_with(tensors, tmp_path):
+    assert tensors_digest(tensors) == "9d83e7c92600a50a8819a8486df4db38"
+    assert weights_digest(VGG16, "random", tmp_path / "memo") == "57750aa3c6a16911eaf4b5c2b7bd879b"
+
+
+def test_random_kernels_are_he_normal_and_biases_zero(tensors):
+    for kernel, bias in tensors.values():
+        assert kernel.std() == pytest.approx(np.sqrt(2 / np.prod(kernel.shape[:3])), rel=0.05)
+        assert not bias.any()
+
+
+# Keras 3.15 on NumPy 2, wherever it saves: keras/src/backend/tensorflow/core.py, convert_to_numpy.
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+def test_a_keras_3_file_written_by_keras_gives_the_tensors_that_went_in(engine, tensors, tmp_path):
+    import keras
+
+    network = keras.applications.VGG16(weights=None, include_top=False, input_shape=(32, 32, 3))
+    for name, arrays in tensors.items():
+        network.get_layer(name).set_weights(arrays)
+    network.save_weights(tmp_path / "vgg16.weights.h5")
+    found = read_weights(VGG16, tmp_path / "vgg16.weights.h5")
+    assert_equal(found, tensors)
+    assert tensors_digest(found) == tensors_digest(tensors)
+
+
+def test_a_keras_2_file_gives_the_same_digest_as_a_keras_3_file_of_the_same_tensors(keras2_file, tensors):
+    found = read_weights(VGG16, keras2_file)
+    assert_equal(found, tensors)
+    assert tensors_digest(found) == tensors_digest(tensors)
+
+
+def test_a_keras_2_model_file_is_read_where_keras_2_put_its_weights(tmp_path, tensors):
+    with h5py.File(tmp_path / "model.h5", "w") as file:
+        for name, (kernel, bias) in tensors.items():
+            file[f"model_weights/{name}/{name}/kernel:0"] = kernel
+            file[f"model_weights/{name}/{name}/bias:0"] = bias
+    assert_equal(read_weights(VGG16, tmp_path / "model.h5"), tensors)
+
+
+def test_one_changed_value_changes_the_digest(tensors):
+    kernel, bias = tensors["block5_conv3"]
+    bias = bias.copy()
+    bias[-1] = np.nextafter(np.float32(0), np.float32(1))
+    assert tensors_digest(tensors | {"block5_conv3": (kernel, bias)}) != tensors_digest(tensors)
+
+
+# Files that are not weights of VGG16
+
+
+def missing(path: Path, good: bytes) -> None:
+    pass
+
+
+def empty(path: Path, good: bytes) -> None:
+    path.touch()
+
+
+def text(path: Path, good: bytes) -> None:
+    path.write_text("not HDF5")
+
+
+def folder(path: Path, good: bytes) -> None:
+    path.mkdir()
+
+
+def truncated(path: Path, good: bytes) -> None:
+    path.write_bytes(good[: len(good) // 2])
+
+
+def other_architecture(path: Path, good: bytes) -> None:
+    with h5py.File(path, "w") as file:
+        file["conv1/conv1_W:0"] = np.zeros((7, 7, 3, 64), np.float32)
+        file["conv1/conv1_b:0"] = np.zeros(64, np.float32)
+
+
+def no_layers(path: Path, good: bytes) -> None:
+    h5py.File(path, "w").close()
+
+
+def layers_is_no_group(path: Path, good: bytes) -> None:
+    with h5py.File(path, "w") as file:
+        file["layers"] = np.zeros(3)
+
+
+def strings_for_kernels(path: Path, good: bytes) -> None:
+    with h5py.File(path, "w") as file:
+        file["block1_conv1/a"] = "a kernel"
+
+
+def overwritten_in_the_middle(path: Path, good: bytes) -> None:
+    """As a bad disk or a download that was cut and filled up leaves it: the head is fine, what it points to is not."""
+    path.write_bytes(good[:4096] + b"\xa5" * (len(good) - 4096))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        missing,
+        empty,
+        text,
+        folder,
+        truncated,
+        other_architecture,
+        no_layers,
+        layers_is_no_group,
+        strings_for_kernels,
+        overwritten_in_the_middle,
+    ],
+    ids=lambda make: make.__name__,
+)
+@pytest.mark.parametrize("ask", ["read", "digest"])
+def test_a_file_that_is_no_weights_of_the_backbone_is_refused_in_one_line_that_names_it(
+    make, ask, keras2_file, tmp_path
+):
+    path = tmp_path / "mine.h5"
+    make(path, keras2_file.read_bytes())
+    with pytest.raises(WeightsError) as caught:
+        load_weights(VGG16, str(path)) if ask == "read" else weights_digest(VGG16, str(path), tmp_path / "memo.json")
+    message = str(caught.value)
+    assert str(path) in message
+    assert message.startswith("--weights")
+    assert "\n" not in message
+    assert len(message) < 400
+
+
+def test_a_kernel_of_another_shape_names_its_layer(tmp_path, tensors):
+    wrong = tensors | {"block3_conv1": (np.zeros((1, 1, 128, 256), np.float32), np.zeros(256, np.float32))}
+    with pytest.raises(WeightsError, match=r"layer block3_conv1 should hold .*\(3, 3, 128, 256\).*\(1, 1, 128, 256\)"):
+        read_weights(VGG16, write_keras2(tmp_path / "wrong.h5", wrong))
+
+
+# The memo
+
+
+def overwrite_first_kernel(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        file["block1_conv1/block1_conv1_W_1:0"][0, 0, 0, 0] = 5.0
+
+
+@pytest.fixture
+def own_file(tmp_path, keras2_file) -> Path:
+    path = tmp_path / "own.h5"
+    path.write_bytes(keras2_file.read_bytes())
+    return path
+
+
+def test_the_digest_of_a_file_is_that_of_its_tensors(own_file, tmp_path, tensors):
+    assert weights_digest(VGG16, str(own_file), tmp_path / "cache" / "memo.json") == tensors_digest(tensors)
+
+
+def test_a_file_with_unchanged_stat_is_not_read_again(own_file, tmp_path):
+    memo = tmp_path / "memo.json"
+    before = weights_digest(VGG16, str(own_file), memo)
+    status = own_file.stat()
+    own_file.write_bytes(b"\0" * status.st_size)
+    os.utime(own_file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert weights_digest(VGG16, str(own_file), memo) == before
+
+
+def test_a_changed_file_has_another_digest(own_file, tmp_path):
+    memo = tmp_path / "memo.json"
+    before = weights_digest(VGG16, str(own_file), memo)
+    overwrite_first_kernel(own_file)
+    os.utime(own_file, ns=(time.time_ns(), time.time_ns() + 1))
+    after = weights_digest(VGG16, str(own_file), memo)
+    assert after != before
+    assert after == tensors_digest(read_weights(VGG16, own_file))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "null", '"text"'])
+def test_a_broken_memo_costs_only_time(content, own_file, tmp_path, tensors):
+    memo = tmp_path / "memo.json"
+    memo.write_text(content)
+    assert weights_digest(VGG16, str(own_file), memo) == tensors_digest(tensors)
+    own_file.unlink()
+    with pytest.raises(WeightsError):
+        weights_digest(VGG16, str(own_file), memo)
+
+
+def test_a_memo_that_cannot_be_written_costs_only_time(own_file, tmp_path, tensors):
+    (tmp_path / "file").touch()
+    assert weights_digest(VGG16, str(own_file), tmp_path / "file" / "memo.json") == tensors_digest(tensors)
+
+
+# ImageNet
+
+
+def test_imagenet_that_is_there_is_taken_from_keras_own_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    kept = tmp_path / "models" / "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    kept.parent.mkdir()
+    kept.touch()
+    assert imagenet_file(VGG16) == kept
+
+
+def test_imagenet_that_cannot_be_had_names_the_three_ways_out_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there: fails at once, network or not
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(WeightsError) as caught:
+        weights_digest(VGG16, "imagenet", tmp_path / "memo.json")
+    message = str(caught.value)
+    assert "\n" not in message
+    for way_out in (VGG16.imagenet[1], "--weights PATH", "--weights random"):
+        assert way_out in message
+    left = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
+    assert [path for path in left if path.name != "keras.json"] == []
