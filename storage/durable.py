@@ -66,10 +66,13 @@ def create(path: Path, data: bytes, aside: Path) -> bool:
     return True
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Put `data` at `path`, whatever was there: readers see the old bytes or the new."""
+def replace(path: Path, data: bytes, aside: Path | None = None) -> None:
+    """Put `data` at `path`, whatever was there: readers see the old bytes or the new.
+
+    Written first in the folder `aside`, or beside `path`.
+    """
     make_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = (aside or path.parent) / f".{path.name}.{uuid.uuid4().hex}"
     try:
         _write_synced(temporary, data)
         os.replace(temporary, path)

@@ -1,5 +1,6 @@
 """From what lies in the folder and what the store holds to what has to be done: decided once, before any work."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -8,11 +9,13 @@ import pyarrow.compute as pc
 
 from storage.diff import Changes, compare
 from storage.digests import DIGEST, Listing
-from storage.errors import InputError, TooManyRemovals
+from storage.errors import InputError, StoreDamaged, TooManyRemovals
 from storage.files import FILES_SCHEMA, QUARANTINED, means_the_same, with_status
 from storage.layout import Store, other_spaces
 from storage.shards import MAX_ROWS, Shard, ShardRef, is_present, uncommitted_shards
 from storage.versions import ROWS_SCHEMA, Version, latest_version
+
+logger = logging.getLogger(__name__)
 
 TODO_SCHEMA = pa.schema([("digest", DIGEST), ("path", pa.binary()), ("split", pa.string())])
 
@@ -99,7 +102,7 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
     if options.limit is not None and todo.num_rows > options.limit:
         picked = todo.take(pc.sort_indices(todo["digest"]).slice(0, options.limit))
         todo = picked.sort_by([("split", "ascending"), ("digest", "ascending")])
-    same = parent is not None and means_the_same(files, before)
+    is_news = parent is None or not means_the_same(files, before) or shards.keys() != parent.shards.keys()
     return Plan(
         parent=parent,
         files=files,
@@ -113,7 +116,7 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
         stale=_count_stale(store, missing) if parent is None else 0,
         ignored=listing.scan.ignored,
         chunk_size=options.chunk_size,
-        needs_commit=bool(todo.num_rows or adopted or lost or not same),
+        needs_commit=is_news or todo.num_rows > 0,
     )
 
 
@@ -190,8 +193,15 @@ def _todo(files: pa.Table, missing: list[bytes]) -> pa.Table:
 
 def _useful_shards(store: Store, committed: Mapping[str, ShardRef], missing: set[bytes]) -> list[Shard]:
     """Intact shards that a dead run left and that hold, or condemn, an image that is missing."""
-    shards = [Shard(store, ref) for ref in uncommitted_shards(store, committed)]
-    return [shard for shard in shards if not missing.isdisjoint([*shard.digests(), *shard.errors()])]
+    useful = []
+    for ref in uncommitted_shards(store, committed):
+        try:
+            shard = Shard(store, ref)
+            if not missing.isdisjoint([*shard.digests(), *shard.errors()]):
+                useful.append(shard)
+        except StoreDamaged as error:
+            logger.warning("%s; it is left alone", error)
+    return useful
 
 
 def _add_rows(

@@ -1,5 +1,6 @@
 """Which images lie in a folder: names, sizes and times, without opening a file."""
 
+import errno
 import hashlib
 import logging
 import os
@@ -125,12 +126,16 @@ def _top_folders(root: Path) -> list[bytes]:
         raise InputError(f"--images: {root} cannot be listed: {error.strerror}") from error
 
 
+# A link to itself or to nowhere: there is nothing behind it. Any other fault says nothing of what is there.
+NOTHING_THERE = {errno.ELOOP, errno.ENOENT, errno.ENOTDIR}
+
+
 def _is_folder(entry: os.DirEntry[bytes]) -> bool:
-    """Whether an entry is, or leads to, a folder; a link to itself, or to where we may not look, is none."""
+    """Whether an entry is, or leads to, a folder; one that we may not look at could be."""
     try:
         return entry.is_dir()
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno not in NOTHING_THERE
 
 
 def text(name: bytes) -> str:
@@ -178,12 +183,11 @@ class _Walk:
             return
         try:
             status = entry.stat()
-        except PermissionError:
-            if prefix not in self.unreadable:
+        except OSError as error:
+            if error.errno in NOTHING_THERE:
+                self.ignored += 1
+            elif prefix not in self.unreadable:
                 self.unreadable.append(prefix)
-            return
-        except OSError:  # gone since the folder was listed, or a link to nowhere
-            self.ignored += 1
             return
         if not stat.S_ISREG(status.st_mode):
             self.ignored += 1

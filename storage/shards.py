@@ -4,6 +4,7 @@ docs/format.md gives the layout and the measurements behind it.
 """
 
 import json
+import logging
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from storage.digests import DIGEST
 from storage.durable import create, replace
 from storage.errors import StoreDamaged
 from storage.layout import SHARD_NAME, Store, sha256
+
+logger = logging.getLogger(__name__)
 
 ROWS_PER_GROUP = 128
 MAX_ROWS = 65_535  # a row number is a u16 in the sample table
@@ -104,7 +107,7 @@ def write_shard(
     ref = ShardRef(f"{sha256(data)}.parquet", len(data), len(digests), sha256(footer_of(data)))
     path = store.shard(ref.name)
     if not create(path, data, store.aside) and path.read_bytes() != data:
-        replace(path, data)  # what lies there under this name is damaged
+        replace(path, data, store.aside)  # what lies there under this name is damaged
     return ref
 
 
@@ -133,10 +136,13 @@ class Shard:
         except (pa.ArrowException, struct.error) as error:
             raise StoreDamaged(f"shard {ref.name} is damaged ({error}); delete it and run again") from error
         self.ref = ref
-        self.metadata = {k.decode(): v.decode() for k, v in self._parquet.schema_arrow.metadata.items()}
-        self.kind = FeatureType(self.metadata["dtype"], tuple(json.loads(self.metadata["shape"])))
-        blob = self._parquet.schema_arrow.field("features").type
-        if self._parquet.metadata.num_rows != ref.num_rows or blob.byte_width != self.kind.row_bytes:
+        try:
+            self.metadata = {k.decode(): v.decode() for k, v in self._parquet.schema_arrow.metadata.items()}
+            self.kind = FeatureType(self.metadata["dtype"], tuple(json.loads(self.metadata["shape"])))
+            row_bytes = self._parquet.schema_arrow.field("features").type.byte_width
+        except (KeyError, AttributeError, TypeError, ValueError) as error:
+            raise StoreDamaged(f"shard {ref.name} is a Parquet file, but none of ours") from error
+        if self._parquet.metadata.num_rows != ref.num_rows or row_bytes != self.kind.row_bytes:
             raise StoreDamaged(f"shard {ref.name} does not hold the rows that its version lists")
 
     def digests(self) -> list[bytes]:
@@ -200,8 +206,11 @@ def uncommitted_shards(store: Store, committed: Mapping[str, ShardRef]) -> list[
     for path in sorted(store.shards.glob("*/*.parquet")):
         if path.name in committed or not SHARD_NAME.fullmatch(path.name) or path != store.shard(path.name):
             continue
-        data = path.read_bytes()
-        if f"{sha256(data)}.parquet" == path.name:
-            num_rows = pq.ParquetFile(pa.BufferReader(data)).metadata.num_rows
-            found.append(ShardRef(path.name, len(data), num_rows, sha256(footer_of(data))))
+        try:
+            data = path.read_bytes()
+            if f"{sha256(data)}.parquet" == path.name:
+                num_rows = pq.ParquetFile(pa.BufferReader(data)).metadata.num_rows
+                found.append(ShardRef(path.name, len(data), num_rows, sha256(footer_of(data))))
+        except (pa.ArrowException, OSError) as error:
+            logger.warning("%s is left alone: %s", path, error)
     return found

@@ -44,7 +44,9 @@ def test_every_file_that_the_documents_name_is_there():
 
 @pytest.mark.slow
 def test_the_demo_does_what_the_readme_says(tmp_path: Path):
-    environment = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"} | {"PREFECT_HOME": str(tmp_path / "p")}
+    environment = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"} | {
+        "PREFECT_HOME": str(tmp_path / "p")
+    }
     records = []
     for _ in range(2):
         done = subprocess.run(

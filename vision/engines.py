@@ -9,7 +9,7 @@ from vision.specs import BACKBONES, FeatureSpec
 from vision.weights import Tensors, WeightsError, load_weights, tensors_digest
 
 PIXELS_A_BATCH = 16 * 224 * 224  # measured: on CPUs nothing is won above 8 to 16 images of 224 pixels
-LARGEST_BATCH = 256
+LARGEST_BATCH = 32
 
 
 def batch_size_for(image_size: int) -> int:

@@ -133,26 +133,26 @@ def test_what_is_no_image_is_a_decode_error_and_nothing_else(kind):
     assert [str(warning.message) for warning in leaked] == []
 
 
-def decodes_or_refuses(data: bytes) -> None:
+def refusal(data: bytes) -> str | None:
+    """The code of the ImageError, None where there are pixels; anything else passes through."""
     try:
         pixels = decode(data, 32)
     except ImageError as error:
-        assert error.code == "decode_error"
-    else:
-        assert pixels.shape == (32, 32, 3)
-        assert pixels.dtype == np.uint8
+        return error.code
+    assert (pixels.shape, pixels.dtype) == ((32, 32, 3), np.uint8)
+    return None
 
 
 @given(
     st.binary(max_size=300), st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"BM", b"RIFF"])
 )
 def test_random_bytes_only_ever_raise_image_error(data, start):
-    decodes_or_refuses(start + data)
+    assert refusal(start + data) in (None, "decode_error")
 
 
 @given(st.sampled_from(["png", "jpeg", "gif", "bmp", "webp"]), st.data())
 def test_a_file_cut_anywhere_only_ever_raises_image_error(kind, data):
-    decodes_or_refuses(GOOD[kind][: data.draw(st.integers(0, len(GOOD[kind]) - 1))])
+    assert refusal(GOOD[kind][: data.draw(st.integers(0, len(GOOD[kind]) - 1))]) in (None, "decode_error")
 
 
 @given(st.sampled_from(["png", "jpeg", "gif", "bmp", "webp"]), st.data())
@@ -160,4 +160,4 @@ def test_a_file_with_bytes_overwritten_only_ever_raises_image_error(kind, data):
     broken = bytearray(GOOD[kind])
     for at, value in data.draw(st.lists(st.tuples(st.integers(0, len(broken) - 1), st.integers(0, 255)), min_size=1)):
         broken[at] = value
-    decodes_or_refuses(bytes(broken))
+    assert refusal(bytes(broken)) in (None, "decode_error")
