@@ -9,9 +9,9 @@ from queue import Empty, Queue
 from tasks.artifacts import ProgressArtifact
 from tasks.caching import kept
 from tasks.devices import Slot
-from tasks.extract_chunk import extract_chunk
+from tasks.extract_chunk import extract_chunk, logs_of
 from tasks.records import ChunkResult, PlanRecord
-from tasks.worker_pool import close_pools
+from tasks.worker_pool import running
 
 # A task run costs Prefect some tenths of a second; in ten seconds of work that is lost in the noise.
 SECONDS_A_TASK_RUN = 10.0
@@ -77,13 +77,10 @@ def extract_chunks(plan: PlanRecord, slots: tuple[Slot, ...], say: Callable[[str
     say(f"extracting {plan.images} images in {plan.num_chunks} chunks with {len(slots)} workers")
     progress = Progress(plan.images, say)
     artifact = ProgressArtifact("extraction", f"Extraction of {plan.images} images")
-    try:
+    with running(logs_of(plan)):  # at its end, by Ctrl-C too, task runs that wait for a child do not wait on
         for result in _finished(plan, slots, progress):
             progress.results += result
             artifact.update(sum(chunk.images for chunk in progress.results) / plan.images)
-    except BaseException:  # Ctrl-C too: task runs that wait for a child must not wait on
-        close_pools()
-        raise
     progress.tell(at_once=True)
     return progress.results
 

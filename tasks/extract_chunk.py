@@ -24,13 +24,18 @@ def _key(plan: PlanRecord, start: int, count: int, slots: tuple[Slot, ...], on_b
     return f"chunk-{plan.space.fingerprint}-{plan.chunk_size}-{digests}"
 
 
+def logs_of(plan: PlanRecord) -> Path:
+    """Where the children of an extraction write what they have to say."""
+    return plan.space.store.cache / "logs" / "extraction"
+
+
 @task(name="extract_chunk", task_run_name="extract_chunk {start}+{count}", **RETRY, cache_key_fn=keyed(_key))
 def extract_chunk(
     plan: PlanRecord, start: int, count: int, slots: tuple[Slot, ...], on_batch: Callable[[dict], None] | None = None
 ) -> list[ChunkResult]:
     """Extract `count` chunks of the plan from chunk `start` on, in one child of this process's pool."""
     results = []
-    with pool(slots, plan.space.store.cache / "logs").lease() as worker:
+    with pool(slots, logs_of(plan)).lease() as worker:
         for index in range(start, start + count):
             job = ChunkJob(plan.space, plan.path, index, plan.chunk_size, worker.slot.threads)
             result = worker.call("chunk", job.record(), on_batch or (lambda _: None), SILENCE_SECONDS)

@@ -40,6 +40,7 @@ class Worker:
     def __init__(self, slot: Slot, log: Path):
         self.slot = slot
         self.log = log
+        self.is_busy = False
         self.is_closed = False
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -50,8 +51,10 @@ class Worker:
         is ending, the error's own type where it is one of ours or the machine's, else WorkerFailed.
         """
         line = json.dumps({"kind": kind, "job": job}).encode() + b"\n"
+        self.is_busy = True
         process = self._accepting(line)
         while message := _read_message(process, silence_seconds):
+            self.is_busy = "progress" in message
             if "result" in message:
                 return message["result"]
             if "error" in message:
@@ -70,10 +73,10 @@ class Worker:
             process = self._process = self._running()
             try:
                 os.write(process.stdin.fileno(), line)  # type: ignore[union-attr]
-                if _read_line(process, START_SECONDS):
+                if not self.is_closed and _read_line(process, START_SECONDS):
                     return process
-            except BrokenPipeError:
-                pass
+            except (BrokenPipeError, ValueError):
+                pass  # it left, or stop() closed its pipes
             self.stop()
         if self.is_closed:
             raise PoolClosed("the run has ended")
@@ -152,7 +155,8 @@ class WorkerPool:
                 raise PoolClosed("the run has ended")
             yield worker
         except BaseException:
-            worker.stop()  # in the middle of who knows what
+            if worker.is_busy:
+                worker.stop()  # in the middle of who knows what
             raise
         finally:
             self._free.put(worker)
@@ -164,20 +168,43 @@ class WorkerPool:
 
 
 _pools: dict[tuple[tuple[Slot, ...], Path], WorkerPool] = {}
+_ended: set[Path] = set()
 _pools_lock = threading.Lock()
 
 
 def pool(slots: tuple[Slot, ...], logs: Path) -> WorkerPool:
-    """This process's pool for these slots, made once."""
+    """This process's pool for these slots, made once. Raises PoolClosed after `end_pools(logs)`."""
     with _pools_lock:
+        if logs in _ended:
+            raise PoolClosed("the run has ended")
         if (slots, logs) not in _pools:
             _pools[slots, logs] = WorkerPool(slots, logs)
         return _pools[slots, logs]
 
 
-@atexit.register
-def close_pools() -> None:
-    """End every child of this process."""
+@contextmanager
+def running(logs: Path) -> Iterator[None]:
+    """Let pools with these logs work for the length of the block; after it their children are gone.
+
+    A task run that is still waiting then, or is tried again, gets PoolClosed instead of a new child.
+    """
     with _pools_lock:
-        while _pools:
-            _pools.popitem()[1].close()
+        _ended.discard(logs)
+    try:
+        yield
+    finally:
+        end_pools(logs)
+
+
+def end_pools(logs: Path) -> None:
+    """End every child of the pools with these logs, for good."""
+    with _pools_lock:
+        _ended.add(logs)
+        for key in [key for key in _pools if key[1] == logs]:
+            _pools.pop(key).close()
+
+
+@atexit.register
+def _end_all_pools() -> None:
+    for logs in {logs for _, logs in _pools}:
+        end_pools(logs)

@@ -62,6 +62,7 @@ def train(
         epochs=spec.epochs,
         validation_data=held_out,
         callbacks=[clock.callback(), best],
+        shuffle=False,  # the stream has shuffled
         verbose=0,
     )
     val_loss, val_accuracy = model.evaluate(held_out, verbose=0)

@@ -18,7 +18,7 @@ from storage.layout import create_space, fingerprint
 from storage.shards import Shard, ShardRef
 from tasks.devices import Slot
 from tasks.records import ChunkJob, ChunkResult, HeadJob, Space
-from tasks.worker_pool import PoolClosed, Worker, WorkerDied, WorkerFailed, WorkerPool, pool
+from tasks.worker_pool import PoolClosed, Worker, WorkerDied, WorkerFailed, WorkerPool, pool, running
 from tests import toy
 from vision.head import HeadSpec
 from vision.specs import BACKBONES, FeatureSpec
@@ -310,6 +310,17 @@ def test_close_ends_the_children_and_later_leases_are_refused(workers, quick):
     for _ in range(2):
         with pytest.raises(PoolClosed), workers.lease():
             pass
+
+
+def test_after_a_run_no_child_is_started_for_it_and_the_next_run_has_its_own(tmp_path):
+    with running(tmp_path):
+        first = pool((SLOT,), tmp_path)
+    with pytest.raises(PoolClosed):
+        pool((SLOT,), tmp_path)
+    with pytest.raises(PoolClosed), first.lease():
+        pass
+    with running(tmp_path), pool((SLOT,), tmp_path).lease() as worker:
+        assert not worker.is_closed
 
 
 def test_close_ends_a_job_that_is_going_on_and_whoever_waits_for_the_worker(workers, endless, pipe):

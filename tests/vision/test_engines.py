@@ -84,7 +84,7 @@ def png(array: np.ndarray) -> bytes:
     return sink.getvalue()
 
 
-@pytest.mark.parametrize(("size", "batch"), [(32, 256), (64, 196), (224, 16), (448, 4), (1000, 1), (5000, 1)])
+@pytest.mark.parametrize(("size", "batch"), [(32, 32), (64, 32), (224, 16), (448, 4), (1000, 1), (5000, 1)])
 def test_the_batch_shape_depends_on_the_image_size_alone(size, batch):
     assert batch_size_for(size) == batch
 

@@ -7,9 +7,7 @@ import pytest
 from vision.head import HeadSpec
 from vision.training import Trained, evaluate, train
 
-# `fit` is given no `shuffle=False` for its tf.data pipeline, and Keras says so.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning"),
     # Keras 3.15 on NumPy 2, wherever it saves: keras/src/backend/tensorflow/core.py, convert_to_numpy.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
 ]
