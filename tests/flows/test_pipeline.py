@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
@@ -297,3 +298,26 @@ def test_a_busy_store_is_left_alone(pipeline, first_run, again):
     finally:
         holder.kill()
         holder.communicate()
+
+
+def ask(server: str, what: str) -> list[dict]:
+    request = urllib.request.Request(
+        f"{server}/{what}/filter", b'{"limit": 200}', {"Content-Type": "application/json"}, method="POST"
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.loads(answer.read())
+
+
+def test_people_see_the_steps_and_what_came_of_them(server, first_run):
+    images, _, done = first_run
+    (run,) = [run for run in ask(server, "flow_runs") if run["name"] == str(images)]
+    assert run["state_type"] == "COMPLETED"
+    mine = [task["name"] for task in ask(server, "task_runs") if task["flow_run_id"] == run["id"]]
+    steps = {name.partition(" ")[0].rpartition("-")[0] or name.partition(" ")[0] for name in mine}
+    assert steps == {"scan_images", "list_images", "plan_chunks", "extract_chunk", "build_manifest", "train_head"}
+    artifacts = {item["key"]: item for item in ask(server, "artifacts") if item["flow_run_id"] == run["id"]}
+    assert artifacts.keys() == {"extraction", "version", "training"}
+    assert artifacts["extraction"]["data"] == 100
+    table = json.loads(artifacts["version"]["data"])
+    assert sum(row["images"] for row in table if row["split"]) == 60
+    assert f"{done.record['val_accuracy']:.4f}" in artifacts["training"]["data"]
