@@ -18,7 +18,6 @@ from prefect import flow, get_run_logger
 from flows.fan_out import extract_chunks
 from flows.options import PipelineOptions, takes_options
 from flows.outcome import Outcome, check_budget, outcome_of, telling
-from storage.handover import clear
 from storage.layout import create_space
 from storage.lock import hold
 from tasks.artifacts import show_head, show_version
@@ -53,7 +52,6 @@ def extract(space: Space, options: PipelineOptions) -> tuple[Outcome, VersionRec
     """From the folder to the newest version."""
     working = space.store.cache / "plans"
     create_space(space.store, space.spec.record())
-    clear(working)
     scan = scan_images(space, options.layout, str(working))
     listing = kept(list_images, space)(space, scan, options.rehash)
     plan = plan_chunks(space, listing, options.plan_options())

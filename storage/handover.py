@@ -22,10 +22,15 @@ from storage.shards import ShardRef
 from storage.versions import read_version
 
 
-def clear(folder: Path) -> None:
-    """Drop what earlier runs handed over. Only for the holder of the store's lock."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+def prepare(folder: Path, keep: str = "") -> None:
+    """Make the folder, and drop what earlier runs handed over but for a scan of digest `keep` and its listing.
+
+    Only for the holder of the store's lock.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.stem != keep:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _write(path: Path, table: pa.Table, facts: dict[str, Any] | None = None) -> None:

@@ -78,7 +78,7 @@ class TrueRecords(Serializer):
 def is_true(store: Store, record: Any) -> bool:
     """Whether the store still holds what a record says."""
     if isinstance(record, ListingRecord):
-        return Path(record.path).exists()
+        return Path(record.path).exists() and not record.unreadable
     if isinstance(record, ChunkResult):
         return is_present(store, ShardRef(record.shard, record.size_bytes, record.rows, record.footer_checksum))
     if isinstance(record, VersionRecord):

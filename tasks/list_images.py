@@ -19,4 +19,7 @@ def list_images(space: Space, scan: ScanRecord, rehash: bool) -> ListingRecord:
     """Cached by what the scan saw, unless a file is so young that it may have changed since."""
     listing = storage.digests.list_images(load_scan(Path(scan.path)), space.store.cache, rehash)
     path = save_listing(listing, Path(scan.path))
-    return ListingRecord(str(path), listing.files.num_rows, listing.hashed)
+    num_readable = len(listing.files["digest"].drop_null())
+    return ListingRecord(
+        str(path), listing.files.num_rows, listing.hashed, unreadable=listing.files.num_rows - num_readable
+    )

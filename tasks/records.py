@@ -42,11 +42,12 @@ class ScanRecord:
 
 @dataclass(frozen=True)
 class ListingRecord:
-    """A listing at `path`; hashed: how many files had to be read for it."""
+    """A listing at `path`; hashed: how many files had to be read for it; unreadable: how many could not be."""
 
     path: str
     images: int
     hashed: int
+    unreadable: int
 
 
 @dataclass(frozen=True)

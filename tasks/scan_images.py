@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prefect import task
 
-from storage.handover import save_scan
+from storage.handover import prepare, save_scan
 from storage.scan import Layout, scan_folder
 from tasks.caching import RETRY
 from tasks.records import ScanRecord, Space
@@ -14,5 +14,6 @@ from tasks.records import ScanRecord, Space
 def scan_images(space: Space, layout: Layout, folder: str) -> ScanRecord:
     """Always runs: only a look at the folder can tell that nothing has changed."""
     scan = scan_folder(Path(space.images), layout)
+    prepare(Path(folder), keep=scan.digest)
     path = save_scan(scan, Path(folder))
     return ScanRecord(str(path), scan.digest, scan.files.num_rows, scan.ignored, scan.is_settled)

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from storage.digests import list_images
-from storage.handover import clear, save_plan
+from storage.handover import prepare, save_plan
 from storage.layout import create_space, fingerprint
 from storage.plan import Plan, PlanOptions, finish, make_plan
 from storage.scan import scan_folder
@@ -63,7 +63,7 @@ def extract(images: Path, store: Path, planned: Plan, chunks: range | None = Non
     """Write the shards of a plan, or of some of its chunks as a run that died would have."""
     where = space(images, store)
     create_space(where.store, SPEC.record())
-    clear(where.store.cache / "plans")
+    prepare(where.store.cache / "plans")
     path = save_plan(planned, where.store.cache / "plans")
     refs = []
     for index in chunks if chunks is not None else range(planned.num_chunks):

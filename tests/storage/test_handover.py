@@ -4,11 +4,11 @@ import pytest
 
 from storage.digests import list_images
 from storage.handover import (
-    clear,
     load_listing,
     load_plan,
     load_scan,
     open_todo,
+    prepare,
     save_listing,
     save_plan,
     save_scan,
@@ -20,7 +20,7 @@ from tests import toy
 
 @pytest.fixture
 def folder(tmp_path):
-    clear(tmp_path / "handed")
+    prepare(tmp_path / "handed")
     return tmp_path / "handed"
 
 
@@ -100,10 +100,15 @@ def test_the_same_plan_has_the_same_name_and_another_one_another(images, store, 
     assert save_plan(toy.plan(images, store), folder) != names[0]
 
 
-def test_clearing_drops_what_was_handed_over_and_leaves_a_folder(images, store, folder):
+def test_only_the_scan_that_is_asked_for_and_its_listing_are_kept(images, store, folder):
+    scan = scan_folder(images)
+    kept = {save_scan(scan, folder), save_listing(list_images(scan, store), save_scan(scan, folder))}
+    toy.picture(images / "cats/new.png", seed=99)
+    save_scan(scan_folder(images), folder)
     save_plan(toy.plan(images, store), folder)
-    clear(folder)
-    assert folder.is_dir()
+    prepare(folder, keep=scan.digest)
+    assert set(folder.iterdir()) == kept
+    prepare(folder)
     assert not list(folder.iterdir())
 
 

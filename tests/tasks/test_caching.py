@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import json
 import os
@@ -106,7 +107,7 @@ def listing(images, store) -> ListingRecord:
     folder.mkdir(parents=True)
     scan = scan_folder(images)
     found = list_images(scan, store / "cache")
-    return ListingRecord(str(save_listing(found, save_scan(scan, folder))), 20, 20)
+    return ListingRecord(str(save_listing(found, save_scan(scan, folder))), 20, 20, 0)
 
 
 def test_chunk_results_come_back_as_they_went_in(records, chunks):
@@ -118,6 +119,12 @@ def test_chunk_results_come_back_as_they_went_in(records, chunks):
 def test_a_listing_record_comes_back_as_it_went_in(records, images, store):
     record = listing(images, store)
     assert records.loads(records.dumps(record)) == record
+
+
+def test_a_listing_with_an_image_that_could_not_be_read_is_made_again(records, images, store):
+    record = dataclasses.replace(listing(images, store), unreadable=1)
+    with pytest.raises(StaleRecord):
+        records.loads(records.dumps(record))
 
 
 def test_a_version_record_comes_back_as_it_went_in(records, images, store):
