@@ -31,6 +31,11 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
     layout: Layout = Field(
         "auto", title="input", description="how labels are read from the folders; auto looks at them"
     )
+    labels: str | None = Field(
+        None,
+        title="input",
+        description="table of path, class and maybe split, as .csv or .parquet, instead of the folders' names",
+    )
     classes: tuple[str, ...] | None = Field(
         None, title="input", description="index order of the classes, as cat,dog; sorted names if not given"
     )
@@ -89,6 +94,10 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
         if self.images is None:
             raise InputError("--images: the folder of images is missing")
         return Path(os.path.abspath(self.images))
+
+    @property
+    def label_file(self) -> Path | None:
+        return Path(os.path.abspath(self.labels)) if self.labels else None
 
     def space(self) -> Space:
         """The feature space that these options name; reads weights that are new to the store."""

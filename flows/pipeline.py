@@ -52,7 +52,7 @@ def extract(space: Space, options: PipelineOptions) -> tuple[Outcome, VersionRec
     """From the folder to the newest version."""
     working = space.store.cache / "plans"
     create_space(space.store, space.spec.record())
-    scan = scan_images(space, options.layout, str(working))
+    scan = scan_images(space, options.layout, options.label_file, str(working))
     listing = kept(list_images, space)(space, scan, options.rehash)
     plan = plan_chunks(space, listing, options.plan_options())
     chunks = extract_chunks(plan, slots(options.workers), get_run_logger().info)

@@ -140,10 +140,10 @@ def chunk(todo: pa.Table, index: int, chunk_size: int) -> pa.Table:
 
 def _check_not_empty(listing: Listing, parent: Version | None) -> None:
     if listing.files.num_rows == 0 and parent is None and not listing.scan.unreadable:
-        ignored = f" ({listing.scan.ignored} files are not images in class folders)" if listing.scan.ignored else ""
+        ignored = f" ({listing.scan.ignored} files are not images with a class)" if listing.scan.ignored else ""
         raise InputError(
-            f"--images: no images in {listing.scan.root}{ignored}; expected class folders "
-            "(cats/1.jpg, dogs/2.jpg) or split folders of class folders (train/cats/1.jpg)"
+            f"--images: no images in {listing.scan.root}{ignored}; expected class folders (cats/1.jpg, dogs/2.jpg), "
+            "split folders of class folders (train/cats/1.jpg), or --labels with a table of paths and classes"
         )
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import stat
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,18 +15,14 @@ import numpy as np
 import pyarrow as pa
 
 from storage.errors import InputError
+from storage.labels import SPLITS, Label, read_labels
 
 logger = logging.getLogger(__name__)
 
 Layout = Literal["auto", "classes", "splits"]
+# From the folder's path and the file's name to a label; None for a file that is not wanted.
+Labeller = Callable[[bytes, bytes], Label | None]
 
-SPLITS = {
-    b"train": "train",
-    b"validation": "validation",
-    b"val": "validation",
-    b"valid": "validation",
-    b"test": "test",
-}
 SUFFIXES = (b".jpg", b".jpeg", b".jpe", b".jfif", b".png", b".gif", b".bmp", b".webp")
 
 # A file changed within this time of being seen may change again with the same times: the granularity
@@ -48,8 +45,8 @@ SCAN_SCHEMA = pa.schema(
 class Scan:
     """What one pass over the image folder saw.
 
-    files: SCAN_SCHEMA, sorted by the bytes of the path relative to `root`; split is null where the
-        folders do not say.
+    files: SCAN_SCHEMA, sorted by the bytes of the path relative to `root`; split is null where neither
+        folders nor a table say.
     ignored: files that are not candidates (by suffix, or without a class).
     unreadable: folders that could not be listed; nothing below them counts as removed.
     """
@@ -75,25 +72,21 @@ class Scan:
         return hasher.hexdigest()[:32]
 
 
-def scan_folder(root: Path, layout: Layout = "auto") -> Scan:
+def scan_folder(root: Path, layout: Layout = "auto", labels: Path | None = None) -> Scan:
     """List the images below `root` by stat alone.
 
     `classes`: the first folder level is the class. `splits`: the first level is train, validation,
     val, valid or test, the second the class. `auto` takes `splits` only when every visible folder
-    has such a name. Below the class, files lie at any depth. Raises InputError where `root` is not a
-    folder that can be listed.
+    has such a name. Below the class, files lie at any depth. Where a table of `labels` is given, the
+    images are the files that it names, whatever their folders and suffixes. Raises InputError where
+    `root` is not a folder that can be listed, or the table cannot be used.
     """
     scanned_ns = time.time_ns()
-    top = _top_folders(root)
-    if layout == "auto":
-        layout = "splits" if top and all(name in SPLITS for name in top) else "classes"
-    strangers = [name for name in top if name not in SPLITS] if layout == "splits" else []
-    if strangers:
-        raise InputError(
-            f"--layout splits: {root} holds the folder {os.fsdecode(strangers[0])!r}, which is none of "
-            "train, validation, val, valid, test"
-        )
-    walk = _Walk(os.fsencode(root), depth_of_class=1 if layout == "splits" else 0)
+    top = [text(name) for name in _top_folders(root)]
+    if labels is not None and layout != "auto":
+        raise InputError(f"--layout {layout} takes the labels from folders, --labels from a table: give one of them")
+    table = read_labels(labels, root) if labels is not None else {}
+    walk = _Walk(os.fsencode(root), _by_table(table) if labels is not None else _by_folder(root, top, layout))
     walk.folder(b"", [])
     if walk.unreadable:
         logger.warning(
@@ -101,11 +94,44 @@ def scan_folder(root: Path, layout: Layout = "auto") -> Scan:
             len(walk.unreadable),
             os.fsdecode(os.path.join(walk.root, walk.unreadable[0])),
         )
+    if missing := table.keys() - {row[0] for row in walk.rows}:
+        logger.warning(
+            "%d of the %d paths in %s are of no image below %s, as %s",
+            len(missing),
+            len(table),
+            labels,
+            root,
+            ascii(os.fsdecode(min(missing))),
+        )
     walk.rows.sort()
     columns = list(zip(*walk.rows, strict=True)) or [()] * len(SCAN_SCHEMA)
     arrays = [pa.array(column, field.type) for column, field in zip(columns, SCAN_SCHEMA, strict=True)]
     files = pa.Table.from_arrays(arrays, schema=SCAN_SCHEMA)
     return Scan(root, files, walk.ignored, tuple(sorted(walk.unreadable)), scanned_ns)
+
+
+def _by_table(table: Mapping[bytes, Label]) -> Labeller:
+    return lambda prefix, name: table.get(prefix + name)
+
+
+def _by_folder(root: Path, top: list[str], layout: Layout) -> Labeller:
+    """Labels of images by the folders that they lie in; a file of no class folder has none."""
+    if layout == "auto":
+        layout = "splits" if top and all(name in SPLITS for name in top) else "classes"
+    strangers = [name for name in top if name not in SPLITS] if layout == "splits" else []
+    if strangers:
+        raise InputError(
+            f"--layout splits: {root} holds the folder {strangers[0]!r}, which is none of {', '.join(SPLITS)}"
+        )
+    depth = 1 if layout == "splits" else 0
+
+    def label(prefix: bytes, name: bytes) -> Label | None:
+        folders = prefix.split(b"/")[:-1]
+        if name.startswith(b".") or not name.lower().endswith(SUFFIXES) or len(folders) <= depth:
+            return None
+        return Label(text(folders[depth]), SPLITS[text(folders[0])] if depth else None)
+
+    return label
 
 
 def is_sure(files: pa.Table, seen_ns: np.ndarray | int) -> np.ndarray:
@@ -146,9 +172,9 @@ def text(name: bytes) -> str:
 class _Walk:
     """The recursion over folders, gathering rows in the order of SCAN_SCHEMA."""
 
-    def __init__(self, root: bytes, depth_of_class: int):
+    def __init__(self, root: bytes, label: Labeller):
         self.root = root
-        self.depth_of_class = depth_of_class
+        self.label = label
         self.rows: list[tuple] = []
         self.ignored = 0
         self.unreadable: list[bytes] = []
@@ -176,9 +202,8 @@ class _Walk:
                 self.file(prefix, entry)
 
     def file(self, prefix: bytes, entry: os.DirEntry[bytes]) -> None:
-        folders = prefix.split(b"/")[:-1]
-        is_candidate = entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(b".")
-        if not is_candidate or len(folders) <= self.depth_of_class:
+        label = self.label(prefix, entry.name)
+        if label is None:
             self.ignored += 1
             return
         try:
@@ -192,6 +217,4 @@ class _Walk:
         if not stat.S_ISREG(status.st_mode):
             self.ignored += 1
             return
-        split = SPLITS[folders[0]] if self.depth_of_class else None
-        label = text(folders[self.depth_of_class])
-        self.rows.append((prefix + entry.name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, label, split))
+        self.rows.append((prefix + entry.name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, *label))

@@ -11,9 +11,9 @@ from tasks.records import ScanRecord, Space
 
 
 @task(name="scan_images", **RETRY, cache_policy=None)
-def scan_images(space: Space, layout: Layout, folder: str) -> ScanRecord:
+def scan_images(space: Space, layout: Layout, labels: Path | None, folder: str) -> ScanRecord:
     """Always runs: only a look at the folder can tell that nothing has changed."""
-    scan = scan_folder(Path(space.images), layout)
+    scan = scan_folder(Path(space.images), layout, labels)
     prepare(Path(folder), keep=scan.digest)
     path = save_scan(scan, Path(folder))
     return ScanRecord(str(path), scan.digest, scan.files.num_rows, scan.ignored, scan.is_settled)

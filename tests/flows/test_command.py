@@ -42,7 +42,7 @@ def test_an_empty_folder(capsys, tmp_path):
 def test_images_without_a_class_are_named_as_the_reason(capsys, tmp_path):
     toy.picture(tmp_path / "images" / "loose.png", 1)
     status, line = complaint(capsys, "--images", tmp_path / "images", "--store", tmp_path / "store", *TINY)
-    assert (status, "1 files are not images in class folders" in line) == (2, True)
+    assert (status, "1 files are not images with a class" in line) == (2, True)
 
 
 @pytest.mark.parametrize(

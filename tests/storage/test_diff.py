@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from storage.diff import Changes, compare
 from storage.digests import DIGEST
 from storage.files import FILES_SCHEMA
-from storage.scan import SCAN_SCHEMA, SPLITS
+from storage.labels import SPLITS
+from storage.scan import SCAN_SCHEMA
 from tests import toy
 
 EMPTY = FILES_SCHEMA.empty_table()

@@ -1,0 +1,86 @@
+"""Labels from a table: the class, and maybe the split, of each image, where the folders do not say."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow import csv
+
+from storage.errors import InputError
+
+SPLITS = {
+    "train": "train",
+    "validation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "test": "test",
+}
+# Paths are bytes: a file's name need not be text. A class may look like a number and stays as written.
+COLUMNS = {"path": pa.binary(), "class": pa.string(), "split": pa.string()}
+
+
+class Label(NamedTuple):
+    """What an image shows, and its split; None leaves the split to the hash of its bytes."""
+
+    name: str
+    split: str | None
+
+
+def read_labels(file: Path, root: Path) -> dict[bytes, Label]:
+    """Path below `root` → label, from a CSV with a header or a Parquet file.
+
+    Columns: `path` (relative to `root`, or absolute below it), `class`, and where there is one `split`
+    (train, validation, val, valid, test, or nothing); others are passed over. Raises InputError where
+    the file cannot be read as such, a row has no path or class, or a path has two labels.
+    """
+    table = _read(file)
+    labels: dict[bytes, Label] = {}
+    for number, (path, name, split) in enumerate(zip(*table.to_pydict().values(), strict=True), 1):
+        if not path or not name:
+            raise InputError(f"--labels: row {number} of {file} has no {'class' if path else 'path'}")
+        if split and split not in SPLITS:
+            raise InputError(
+                f"--labels: row {number} of {file} has the split {split!r}; expected {', '.join(SPLITS)}, or nothing"
+            )
+        place, label = _below(path, os.fsencode(root)), Label(name, SPLITS[split] if split else None)
+        if labels.setdefault(place, label) != label:
+            raise InputError(f"--labels: {file} has two labels for {os.fsdecode(path)!r}: {labels[place]} and {label}")
+    return labels
+
+
+def _read(file: Path) -> pa.Table:
+    """The columns of COLUMNS, `split` null where the file has none."""
+    readers = {".csv": _read_csv, ".parquet": pq.read_table}
+    if file.suffix.lower() not in readers:
+        raise InputError(f"--labels: {file} should be a .csv or a .parquet file")
+    try:
+        table = readers[file.suffix.lower()](file)
+        missing = [name for name in ("path", "class") if name not in table.column_names]
+        if missing:
+            raise InputError(
+                f"--labels: {file} has no column {missing[0]!r}; expected path, class and maybe split, "
+                f"found {', '.join(table.column_names) or 'none'}"
+            )
+        if "split" not in table.column_names:
+            table = table.append_column("split", pa.nulls(table.num_rows, pa.string()))
+        return pa.table({name: pc.cast(table[name], kind) for name, kind in COLUMNS.items()})
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"--labels: {file} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _read_csv(file: Path) -> pa.Table:
+    return csv.read_csv(
+        file,
+        parse_options=csv.ParseOptions(newlines_in_values=True),
+        convert_options=csv.ConvertOptions(column_types=COLUMNS),
+    )
+
+
+def _below(path: bytes, root: bytes) -> bytes:
+    """A path as the scan spells it: relative to the root, without `.` and doubled slashes."""
+    whole = os.path.normpath(os.path.join(root, path))
+    return whole[len(root) + 1 :] if whole.startswith(root.rstrip(b"/") + b"/") else path
+
