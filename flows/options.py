@@ -12,7 +12,7 @@ from pydantic import Field
 from storage.errors import InputError
 from storage.plan import PlanOptions
 from storage.scan import Layout
-from storage.shards import MAX_ROWS
+from storage.shards import MAX_ROWS, Format
 from tasks.records import Space
 from tasks.survey import find_space
 from vision.head import HeadSpec, Optimizer
@@ -55,7 +55,7 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
 
     engine: Literal["auto", "tensorflow"] = Field("auto", title="running", description="what computes the features")
     workers: int | None = Field(None, ge=1, title="running", description="child processes; one a GPU, or one a core")
-    format: Literal["parquet"] = Field("parquet", title="running", description="file format of new shards")
+    format: Format = Field("parquet", title="running", description="file format of new shards")
     chunk_size: int = Field(256, ge=1, le=MAX_ROWS, title="running", description="images a shard")
     limit: int | None = Field(
         None, ge=0, title="running", description="extract at most so many new images; the rest waits"
@@ -114,7 +114,12 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
 
     def plan_options(self) -> PlanOptions:
         return PlanOptions(
-            self.validation_fraction, self.chunk_size, self.limit, self.max_removed_fraction, self.allow_removals
+            self.validation_fraction,
+            self.chunk_size,
+            self.limit,
+            self.max_removed_fraction,
+            self.allow_removals,
+            self.format,
         )
 
     def head_spec(self, classes: tuple[str, ...]) -> HeadSpec:

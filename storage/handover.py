@@ -88,6 +88,7 @@ def save_plan(plan: Plan, folder: Path) -> Path:
         "stale": plan.stale,
         "ignored": plan.ignored,
         "chunk_size": plan.chunk_size,
+        "format": plan.format,
         "needs_commit": plan.needs_commit,
     }
     hasher = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())

@@ -83,4 +83,3 @@ def _below(path: bytes, root: bytes) -> bytes:
     """A path as the scan spells it: relative to the root, without `.` and doubled slashes."""
     whole = os.path.normpath(os.path.join(root, path))
     return whole[len(root) + 1 :] if whole.startswith(root.rstrip(b"/") + b"/") else path
-

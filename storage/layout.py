@@ -17,7 +17,8 @@ from storage.durable import create, replace
 from storage.errors import InputError, StoreDamaged
 
 FORMAT_VERSION = 1
-SHARD_NAME = re.compile(r"[0-9a-f]{64}\.parquet")
+ROWS_PER_GROUP = 128  # rows of a shard that are read together
+SHARD_NAME = re.compile(r"[0-9a-f]{64}\.(parquet|npz)")
 FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 HEAD_NAME = re.compile(r"[0-9a-f]{32}")
 

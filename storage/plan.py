@@ -12,7 +12,7 @@ from storage.digests import DIGEST, Listing
 from storage.errors import InputError, StoreDamaged, TooManyRemovals
 from storage.files import FILES_SCHEMA, QUARANTINED, means_the_same, with_status
 from storage.layout import Store, other_spaces
-from storage.shards import MAX_ROWS, Shard, ShardRef, is_present, uncommitted_shards
+from storage.shards import MAX_ROWS, Format, Shard, ShardRef, is_present, uncommitted_shards
 from storage.versions import ROWS_SCHEMA, Version, latest_version
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class PlanOptions:
     """What bounds a plan. Raises InputError for values that make no sense.
 
     limit: at most so many new images; the others stay pending. max_removed_fraction: more of the live
-    images gone is not believed unless `allow_removals`.
+    images gone is not believed unless `allow_removals`. format: of the shards to be written.
     """
 
     validation_fraction: float = 0.2
@@ -33,6 +33,7 @@ class PlanOptions:
     limit: int | None = None
     max_removed_fraction: float = 0.2
     allow_removals: bool = False
+    format: Format = "parquet"
 
     def __post_init__(self):
         if not 1 <= self.chunk_size <= MAX_ROWS:
@@ -51,7 +52,7 @@ class Plan:
     files: FILES_SCHEMA, as they stand before extraction. rows: ROWS_SCHEMA, what can be used already,
     adopted rows included. shards: those that `rows` point to. failures: digest → reason of images known
     to be unusable. todo: TODO_SCHEMA, sorted by (split, digest), one row an image to extract, cut into
-    chunks of `chunk_size`. adopted: images whose rows a dead run had left; lost: images of todo whose
+    chunks of `chunk_size`, each to become a shard of this `format`. adopted: images whose rows a dead run had left; lost: images of todo whose
     shard is gone; stale: those that only another feature space holds. needs_commit: whether the next
     version would say anything that the parent does not.
     """
@@ -68,6 +69,7 @@ class Plan:
     stale: int
     ignored: int
     chunk_size: int
+    format: Format
     needs_commit: bool
 
     @property
@@ -116,6 +118,7 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
         stale=_count_stale(store, missing) if parent is None else 0,
         ignored=listing.scan.ignored,
         chunk_size=options.chunk_size,
+        format=options.format,
         needs_commit=is_news or todo.num_rows > 0,
     )
 

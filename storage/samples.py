@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 
 from storage.durable import replace
 from storage.files import usable
-from storage.layout import Store
-from storage.shards import ROWS_PER_GROUP, ShardRef
+from storage.layout import ROWS_PER_GROUP, Store
+from storage.shards import ShardRef
 from storage.versions import Version
 
 SAMPLE = np.dtype([("shard", "<u4"), ("row", "<u2"), ("class", "<u2")])

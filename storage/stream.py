@@ -6,10 +6,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from storage.layout import Store
+from storage.layout import ROWS_PER_GROUP, Store
 from storage.order import Order
 from storage.samples import SampleTable
-from storage.shards import ROWS_PER_GROUP, FeatureType, Shard
+from storage.shards import FeatureType, Shard
 
 OPEN_SHARDS = 64
 

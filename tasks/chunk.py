@@ -46,6 +46,7 @@ def process_chunk(job: ChunkJob, engine: Engine, report: Callable[[dict], None])
             "threads": str(job.threads),
             "versions": f"numpy {numpy.__version__} pyarrow {pa.__version__}",
         },
+        job.format,
     )
     return ChunkResult(
         shard=ref.name,

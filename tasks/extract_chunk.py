@@ -21,7 +21,7 @@ def _key(plan: PlanRecord, start: int, count: int, slots: tuple[Slot, ...], on_b
     """Hash of the images' digests and the feature space: the same work has the same key in any plan."""
     todo = open_todo(Path(plan.path)).slice(start * plan.chunk_size, count * plan.chunk_size)
     digests = hashlib.sha256(b"".join(todo["digest"].to_pylist())).hexdigest()
-    return f"chunk-{plan.space.fingerprint}-{plan.chunk_size}-{digests}"
+    return f"chunk-{plan.space.fingerprint}-{plan.chunk_size}-{plan.format}-{digests}"
 
 
 def logs_of(plan: PlanRecord) -> Path:
@@ -37,7 +37,7 @@ def extract_chunk(
     results = []
     with pool(slots, logs_of(plan)).lease() as worker:
         for index in range(start, start + count):
-            job = ChunkJob(plan.space, plan.path, index, plan.chunk_size, worker.slot.threads)
+            job = ChunkJob(plan.space, plan.path, index, plan.chunk_size, plan.format, worker.slot.threads)
             result = worker.call("chunk", job.record(), on_batch or (lambda _: None), SILENCE_SECONDS)
             results.append(ChunkResult(**result))
     return results

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from storage.layout import Store
+from storage.shards import Format
 from vision.head import HeadSpec
 from vision.specs import FeatureSpec
 
@@ -63,6 +64,7 @@ class PlanRecord:
     parent: int | None
     images: int
     chunk_size: int
+    format: Format
     num_chunks: int
     needs_commit: bool
     counts: dict[str, int]
@@ -87,6 +89,7 @@ class ChunkJob:
     plan: str
     index: int
     chunk_size: int
+    format: Format
     threads: int
 
     def record(self) -> dict:

@@ -45,6 +45,7 @@ def plan_record(space: Space, plan: Plan, path: str) -> PlanRecord:
         parent=plan.parent.number if plan.parent else None,
         images=plan.todo.num_rows,
         chunk_size=plan.chunk_size,
+        format=plan.format,
         num_chunks=plan.num_chunks,
         needs_commit=plan.needs_commit,
         counts={

@@ -67,7 +67,7 @@ def extract(images: Path, store: Path, planned: Plan, chunks: range | None = Non
     path = save_plan(planned, where.store.cache / "plans")
     refs = []
     for index in chunks if chunks is not None else range(planned.num_chunks):
-        job = ChunkJob(where, str(path), index, planned.chunk_size, threads=1)
+        job = ChunkJob(where, str(path), index, planned.chunk_size, planned.format, threads=1)
         result = process_chunk(job, ToyEngine(), lambda _: None)
         refs.append(ShardRef(result.shard, result.size_bytes, result.rows, result.footer_checksum))
     return refs

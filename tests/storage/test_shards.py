@@ -1,5 +1,9 @@
 import hashlib
+import io
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -7,15 +11,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.errors import StoreDamaged
-from storage.layout import Store
-from storage.shards import ROWS_PER_GROUP, Shard, ShardRef, is_present, uncommitted_shards, write_shard
+from storage.layout import ROWS_PER_GROUP, Store
+from storage.shards import Format, Shard, ShardRef, is_present, uncommitted_shards, write_shard
 
 METADATA = {"fingerprint": "f" * 32, "engine": "toy"}
 
 
-@pytest.fixture
-def space(store) -> Store:
-    return Store(store, "0" * 32)
+@dataclass(frozen=True)
+class Space(Store):
+    """A feature space that writes its shards in one format: what holds for Parquet holds for npz."""
+
+    format: Format = "parquet"
+
+    def write(self, *arguments, **named) -> ShardRef:
+        return write_shard(self, *arguments, **named, format=self.format)
+
+
+@pytest.fixture(params=["parquet", "npz"])
+def space(store, request) -> Space:
+    return Space(store, "0" * 32, request.param)
 
 
 def digests(count: int) -> list[bytes]:
@@ -26,8 +40,8 @@ def features(count: int, shape: tuple[int, ...] = (4,), dtype: str = "float16") 
     return np.random.default_rng(count).normal(0, 100, (count, *shape)).astype(dtype)
 
 
-def written(space: Store, count: int = 5, **kind) -> ShardRef:
-    return write_shard(space, digests(count), features(count, **kind), {}, METADATA)
+def written(space: Space, count: int = 5, **kind) -> ShardRef:
+    return space.write(digests(count), features(count, **kind), {}, METADATA)
 
 
 def damage(path: Path, position: int) -> None:
@@ -53,26 +67,27 @@ def test_what_is_written_is_read_back_exactly(space, dtype, shape, count):
 @settings(max_examples=20)
 @given(st.integers(1, 300))
 def test_row_groups_are_the_shard_in_pieces(tmp_path_factory, count):
-    space = Store(tmp_path_factory.mktemp("store"), "0" * 32)
-    shard = Shard(space, written(space, count, shape=(2,)))
-    groups = [shard.read_group(index) for index in range(-(-count // ROWS_PER_GROUP))]
-    assert [len(group) for group in groups[:-1]] == [ROWS_PER_GROUP] * (len(groups) - 1)
-    assert np.array_equal(np.concatenate(groups), features(count, (2,)))
+    for format in get_args(Format):
+        space = Space(tmp_path_factory.mktemp("store"), "0" * 32, format)
+        shard = Shard(space, written(space, count, shape=(2,)))
+        groups = [shard.read_group(index) for index in range(-(-count // ROWS_PER_GROUP))]
+        assert [len(group) for group in groups[:-1]] == [ROWS_PER_GROUP] * (len(groups) - 1)
+        assert np.array_equal(np.concatenate(groups), features(count, (2,)))
 
 
 def test_features_in_another_memory_order_are_stored_as_they_read(space):
     values = features(6, (3, 4), "float32")
     strided = np.asfortranarray(values)
     swapped = values.astype(">f4")
-    refs = {write_shard(space, digests(6), array, {}, METADATA).name for array in (values, strided, swapped)}
+    refs = {space.write(digests(6), array, {}, METADATA).name for array in (values, strided, swapped)}
     assert len(refs) == 1
 
 
-def test_the_same_arguments_give_the_same_bytes_in_any_store(tmp_path):
-    one, other = Store(tmp_path / "one", "0" * 32), Store(tmp_path / "other", "1" * 32)
+def test_the_same_arguments_give_the_same_bytes_in_any_store(space):
+    one, other = replace(space, root=space.root / "one"), replace(space, root=space.root / "other")
     errors = dict.fromkeys(digests(9)[5:], "decode_error")
-    ref = write_shard(one, digests(5), features(5), errors, METADATA)
-    again = write_shard(other, digests(5), features(5), dict(reversed(errors.items())), METADATA)
+    ref = one.write(digests(5), features(5), errors, METADATA)
+    again = other.write(digests(5), features(5), dict(reversed(errors.items())), METADATA)
     assert ref == again
     assert one.shard(ref.name).read_bytes() == other.shard(ref.name).read_bytes()
 
@@ -80,7 +95,7 @@ def test_the_same_arguments_give_the_same_bytes_in_any_store(tmp_path):
 @pytest.mark.parametrize("other", ["features", "digests", "errors", "metadata", "dtype"])
 def test_other_arguments_give_another_name(space, other):
     arguments = {"digests": digests(5), "features": features(5), "errors": {}, "metadata": METADATA}
-    ref = write_shard(space, **arguments)
+    ref = space.write(**arguments)
     changes = {
         "features": {"features": features(5) + np.float16(1)},
         "digests": {"digests": digests(6)[1:]},
@@ -88,13 +103,13 @@ def test_other_arguments_give_another_name(space, other):
         "metadata": {"metadata": METADATA | {"engine": "other"}},
         "dtype": {"features": features(5).astype("float32")},
     }
-    assert write_shard(space, **arguments | changes[other]).name != ref.name
+    assert space.write(**arguments | changes[other]).name != ref.name
 
 
 def test_a_shard_is_named_by_the_sha256_of_its_bytes_and_knows_its_size(space):
     ref = written(space)
     data = space.shard(ref.name).read_bytes()
-    assert ref.name == f"{hashlib.sha256(data).hexdigest()}.parquet"
+    assert ref.name == f"{hashlib.sha256(data).hexdigest()}.{space.format}"
     assert (ref.size_bytes, ref.num_rows) == (len(data), 5)
     assert space.shard(ref.name).parent.name == ref.name[:2]
 
@@ -109,14 +124,14 @@ def test_writing_again_leaves_the_file_alone(space):
 
 def test_errors_and_metadata_travel_with_the_rows(space):
     errors = {digests(9)[7]: "decode_error", digests(9)[8]: "truncated"}
-    shard = Shard(space, write_shard(space, digests(5), features(5), errors, METADATA))
+    shard = Shard(space, space.write(digests(5), features(5), errors, METADATA))
     assert shard.errors() == errors
     assert METADATA.items() <= shard.metadata.items()
 
 
 def test_a_shard_of_errors_alone_has_no_rows(space):
     errors = {digests(1)[0]: "decode_error"}
-    shard = Shard(space, write_shard(space, [], features(0), errors, METADATA))
+    shard = Shard(space, space.write([], features(0), errors, METADATA))
     assert (shard.digests(), shard.errors(), len(shard.read())) == ([], errors, 0)
 
 
@@ -126,7 +141,7 @@ def test_values_that_are_not_finite_are_refused(space, value, dtype):
     array = features(5, dtype=dtype)
     array[3, 2] = value
     with pytest.raises(StoreDamaged, match="not finite"):
-        write_shard(space, digests(5), array, {}, METADATA)
+        space.write(digests(5), array, {}, METADATA)
     assert not space.shards.exists()
 
 
@@ -135,21 +150,20 @@ def test_values_near_the_end_of_float16_are_refused_there_and_kept_in_float32(sp
     array = features(5, dtype="float32")
     array[3, 2] = value
     with pytest.raises(StoreDamaged, match="float32"):
-        write_shard(space, digests(5), array.astype(np.float16), {}, METADATA)
-    assert Shard(space, write_shard(space, digests(5), array, {}, METADATA)).read()[3, 2] == value
+        space.write(digests(5), array.astype(np.float16), {}, METADATA)
+    assert Shard(space, space.write(digests(5), array, {}, METADATA)).read()[3, 2] == value
 
 
 def test_the_largest_value_allowed_is_kept(space):
     array = np.full((1, 4), 6.0e4, np.float16)
-    assert Shard(space, write_shard(space, digests(1), array, {}, METADATA)).read()[0, 0] == 60_000
+    assert Shard(space, space.write(digests(1), array, {}, METADATA)).read()[0, 0] == 60_000
 
 
 def test_a_flipped_byte_in_a_page_is_noticed_when_it_is_read(space):
     ref = written(space, 200, shape=(64,))
     damage(space.shard(ref.name), ref.size_bytes // 2)
-    shard = Shard(space, ref)
     with pytest.raises(StoreDamaged, match="only its images are extracted"):
-        shard.read()
+        Shard(space, ref).read()
 
 
 def test_no_flipped_byte_gives_a_wrong_feature(space):
@@ -186,8 +200,11 @@ def test_a_flipped_byte_in_the_footer_is_noticed_on_opening(space):
     ref = written(space)
     path = space.shard(ref.name)
     data = path.read_bytes()
-    length = int.from_bytes(data[-8:-4], "little")
-    for position in [-length - 8, -length, -length // 2, -9, -8, -6, -5, -4, -1]:
+    if space.format == "parquet":
+        length = int.from_bytes(data[-8:-4], "little") + 8
+    else:
+        length = len(data) - data.index(b"PK\1\2")
+    for position in [-length, -length + 8, -length // 2, -9, -8, -6, -5, -4, -1]:
         damage(path, len(data) + position)
         with pytest.raises(StoreDamaged):
             Shard(space, ref)
@@ -233,6 +250,7 @@ def test_rewriting_a_damaged_shard_repairs_it(space):
         f"{'A' * 64}.parquet",
         f"../{'a' * 61}.parquet",
         f"{'a' * 64}.parquet\n",
+        f"{'a' * 64}.npy",
     ],
 )
 def test_a_name_is_checked_before_a_path_is_built_from_it(space, name):
@@ -240,6 +258,37 @@ def test_a_name_is_checked_before_a_path_is_built_from_it(space, name):
         space.shard(name)
     with pytest.raises(StoreDamaged, match="not the name of a shard"):
         Shard(space, ShardRef(name, 1, 1, ""))
+
+
+def test_numpy_alone_reads_an_npz_shard(store):
+    space = Space(store, "0" * 32, "npz")
+    ref = written(space, 5, shape=(2, 3))
+    with np.load(space.shard(ref.name), allow_pickle=False) as arrays:
+        assert np.array_equal(arrays["features"], features(5, (2, 3)))
+        assert [row.tobytes() for row in arrays["digest"]] == digests(5)
+        assert METADATA.items() <= json.loads(str(arrays["metadata"])).items()
+
+
+def test_an_npz_shard_with_an_object_in_it_is_refused_and_nothing_is_unpickled(store):
+    space = Space(store, "0" * 32, "npz")
+    archive = io.BytesIO()
+    np.savez(archive, digest=np.array([print], object), features=features(1), metadata=np.array("{}"))
+    data = archive.getvalue()
+    directory = data[data.index(b"PK\1\2") :]
+    ref = ShardRef(f"{'a' * 64}.npz", len(data), 1, hashlib.sha256(directory).hexdigest())
+    space.shard(ref.name).parent.mkdir(parents=True)
+    space.shard(ref.name).write_bytes(data)
+    with pytest.raises(StoreDamaged, match="allow_pickle"):
+        Shard(space, ref)
+
+
+def test_shards_of_both_formats_stand_side_by_side(store):
+    space = Space(store, "0" * 32)
+    refs = [written(replace(space, format=format), 3) for format in get_args(Format)]
+    assert {ref.name for ref in uncommitted_shards(space, {})} == {ref.name for ref in refs}
+    one, other = (Shard(space, ref) for ref in refs)
+    assert np.array_equal(one.read(), other.read())
+    assert one.digests() == other.digests()
 
 
 def test_intact_shards_that_no_version_lists_are_found(space):

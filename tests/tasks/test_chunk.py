@@ -18,7 +18,9 @@ def job(images, store) -> ChunkJob:
     where = toy.space(images, store)
     planned = toy.plan(images, store)
     create_space(where.store, toy.SPEC.record())
-    return ChunkJob(where, str(save_plan(planned, where.store.cache / "plans")), 0, planned.chunk_size, threads=1)
+    return ChunkJob(
+        where, str(save_plan(planned, where.store.cache / "plans")), 0, planned.chunk_size, planned.format, threads=1
+    )
 
 
 def todo(job: ChunkJob) -> list[dict]:
@@ -96,7 +98,7 @@ def test_a_file_that_never_was_an_image_is_named_in_the_shard_and_costs_its_row_
     where = toy.space(images, store)
     create_space(where.store, toy.SPEC.record())
     plan = save_plan(planned, where.store.cache / "plans")
-    result, shard = process(ChunkJob(where, str(plan), 0, 100, threads=1))
+    result, shard = process(ChunkJob(where, str(plan), 0, 100, "parquet", threads=1))
     assert (result.images, result.rows, result.quarantined, result.skipped) == (21, 20, 1, {})
     assert list(shard.errors().values()) == ["decode_error"]
     assert set(shard.errors()).isdisjoint(shard.digests())

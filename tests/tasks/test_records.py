@@ -20,7 +20,7 @@ from vision.specs import FeatureSpec
 
 SPACE = Space("/store", "/images", "f" * 32, FeatureSpec("0" * 32, image_size=64, pooling="avg"), "random")
 JOBS = [
-    ChunkJob(SPACE, "/store/cache/plans/1.plan", 3, 256, threads=1),
+    ChunkJob(SPACE, "/store/cache/plans/1.plan", 3, 256, "npz", threads=1),
     HeadJob(SPACE, 7, "a" * 32, HeadSpec(("dog", "cat"), epochs=2, learning_rate=0.1), seed=5),
 ]
 

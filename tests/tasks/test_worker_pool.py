@@ -372,7 +372,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerPool]:
 def test_a_chunk_becomes_a_shard_in_a_child_that_knows_no_prefect(warm, space, plan):
     heard = []
     with warm.lease() as worker:
-        answer = worker.call("chunk", ChunkJob(space, plan, 0, 8, 1).record(), heard.append, 300)
+        answer = worker.call("chunk", ChunkJob(space, plan, 0, 8, "parquet", 1).record(), heard.append, 300)
         child = pid_of(worker)
     result = ChunkResult(**answer)
     assert (result.images, result.rows, result.quarantined, result.skipped) == (8, 8, 0, {})
@@ -388,7 +388,9 @@ def test_a_chunk_becomes_a_shard_in_a_child_that_knows_no_prefect(warm, space, p
 
 def test_a_chunk_has_the_same_bytes_whatever_came_before_it_and_the_last_holds_what_is_left(warm, space, plan):
     with warm.lease() as worker:
-        results = [worker.call("chunk", ChunkJob(space, plan, i, 8, 1).record(), ignore, 300) for i in (1, 2, 1)]
+        results = [
+            worker.call("chunk", ChunkJob(space, plan, i, 8, "parquet", 1).record(), ignore, 300) for i in (1, 2, 1)
+        ]
     assert [result["rows"] for result in results] == [8, 4, 8]
     assert results[0]["shard"] == results[2]["shard"] != results[1]["shard"]
 
@@ -396,11 +398,11 @@ def test_a_chunk_has_the_same_bytes_whatever_came_before_it_and_the_last_holds_w
 def test_close_in_the_middle_of_an_answer_is_the_end_of_the_run_and_no_fault(warm, space, plan):
     """The last one here to ask for the warm child, since it ends it."""
     with pytest.raises(PoolClosed), warm.lease() as worker:
-        worker.call("chunk", ChunkJob(space, plan, 0, 8, 1).record(), lambda _: warm.close(), 300)
+        worker.call("chunk", ChunkJob(space, plan, 0, 8, "parquet", 1).record(), lambda _: warm.close(), 300)
 
 
 def test_weights_that_cannot_be_read_are_a_weights_error(workers, space, plan):
-    job = ChunkJob(space, plan, 0, 8, 1).record()
+    job = ChunkJob(space, plan, 0, 8, "parquet", 1).record()
     job["space"]["weights"] = "/no/such/weights.h5"
     with pytest.raises(WeightsError, match=r"there is no file /no/such/weights\.h5"), workers.lease() as worker:
         worker.call("chunk", job, ignore, 300)

@@ -1,0 +1,82 @@
+"""Shards as npz: plain arrays that numpy alone can read. Uncompressed, so that rows can be read without the rest."""
+
+import io
+import json
+import math
+import struct
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from storage.layout import ROWS_PER_GROUP
+
+TAIL = 22  # bytes of the record that ends a zip archive without a comment
+END = struct.Struct("<4s4H2IH")
+LOCAL_HEADER = 30  # bytes before the name of a member, APPNOTE 4.3.7
+ZIP64_END = 56 + 20  # the larger record and its locator, where an offset needs more than 32 bits
+
+
+def encode(digests: Sequence[bytes], features: np.ndarray, metadata: Mapping[str, str]) -> bytes:
+    """The bytes of a shard: `digest` (n, 32) uint8, `view` (n,) uint16, `features` (n, ...), `metadata` JSON text.
+
+    The same for the same arguments: numpy writes no times into the archive.
+    """
+    sink = io.BytesIO()
+    np.savez(
+        sink,
+        digest=np.frombuffer(b"".join(digests), np.uint8).reshape(len(digests), 32),
+        view=np.zeros(len(digests), np.uint16),
+        features=np.ascontiguousarray(features),
+        metadata=np.array(json.dumps(dict(metadata), sort_keys=True)),
+    )
+    return sink.getvalue()
+
+
+def footer_size(tail: bytes) -> int:
+    """Bytes of the archive's directory, which has a checksum of each array, from the last TAIL bytes of a file."""
+    magic, *_, size, offset, comment = END.unpack(tail)
+    if magic != b"PK\5\6" or comment:
+        raise ValueError("not an npz file")
+    return size + TAIL + (ZIP64_END if offset == 0xFFFFFFFF else 0)
+
+
+class NpzRows:
+    """The rows of a shard in npz; every array is checked against its CRC-32 when the file is opened.
+
+    Raises what zipfile and numpy raise of a file that is none, or none of ours.
+    """
+
+    def __init__(self, path: Path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+            if damaged:
+                raise zipfile.BadZipFile(f"{damaged} has another checksum")
+            self._digests = _array(archive, "digest")
+            self.metadata: dict[str, str] = json.loads(_array(archive, "metadata").item())
+            with archive.open("features.npy") as member:
+                np.lib.format.read_magic(member)
+                (self.num_rows, *shape), _, dtype = np.lib.format.read_array_header_1_0(member)
+                header_bytes = member.tell()
+            start = archive.getinfo("features.npy").header_offset
+        self.row_bytes = math.prod(shape) * dtype.itemsize
+        with open(path, "rb") as file:
+            file.seek(start + LOCAL_HEADER - 4)
+            self._start = start + LOCAL_HEADER + sum(struct.unpack("<HH", file.read(4))) + header_bytes
+        self._path = path
+
+    def digests(self) -> list[bytes]:
+        return [row.tobytes() for row in self._digests]
+
+    def group(self, index: int) -> np.ndarray:
+        """(rows, row_bytes) uint8."""
+        start = index * ROWS_PER_GROUP
+        count = max(0, min(ROWS_PER_GROUP, self.num_rows - start))
+        flat = np.fromfile(self._path, np.uint8, count * self.row_bytes, offset=self._start + start * self.row_bytes)
+        return flat.reshape(count, self.row_bytes)
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    with archive.open(f"{name}.npy") as member:
+        return np.lib.format.read_array(member, allow_pickle=False)

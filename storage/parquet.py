@@ -1,0 +1,77 @@
+"""Shards as Parquet: features as blobs, in row groups that are read one at a time and checked page by page."""
+
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.layout import ROWS_PER_GROUP
+
+TAIL = 8  # bytes at the end of a file that say how long its footer is
+MAGIC = b"PAR1"
+
+
+def encode(digests: Sequence[bytes], features: np.ndarray, metadata: Mapping[str, str]) -> bytes:
+    """The bytes of a shard: n digests of 32 bytes, (n, ...) features; the same for the same arguments."""
+    row_bytes = math.prod(features.shape[1:]) * features.itemsize
+    schema = pa.schema(
+        [
+            pa.field("digest", pa.binary(32), nullable=False),
+            pa.field("view", pa.uint16(), nullable=False),
+            pa.field("features", pa.binary(row_bytes), nullable=False),
+        ],
+        metadata=dict(metadata),
+    )
+    flat = pa.py_buffer(np.ascontiguousarray(features).reshape(-1).view(np.uint8))
+    rows = pa.FixedSizeBinaryArray.from_buffers(pa.binary(row_bytes), len(digests), [None, flat])
+    views = pa.array(np.zeros(len(digests), np.uint16))
+    table = pa.Table.from_arrays([pa.array(digests, pa.binary(32)), views, rows], schema=schema)
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table,
+        sink,
+        row_group_size=ROWS_PER_GROUP,
+        use_dictionary=False,
+        compression="zstd",
+        compression_level=1,
+        write_statistics=["digest"],
+        write_page_checksum=True,
+        write_batch_size=16,
+    )
+    return sink.getvalue().to_pybytes()
+
+
+def footer_size(tail: bytes) -> int:
+    """Bytes of the footer with its length and the magic number, from the last TAIL bytes of a file."""
+    if tail[4:] != MAGIC:
+        raise ValueError("not a Parquet file")
+    return struct.unpack("<I", tail[:4])[0] + TAIL
+
+
+class ParquetRows:
+    """The rows of a shard in Parquet. Raises what pyarrow raises of a file that is none, or none of ours."""
+
+    def __init__(self, path: Path):
+        self._file = pq.ParquetFile(path, page_checksum_verification=True)
+        schema = self._file.schema_arrow
+        self.metadata = {key.decode(): value.decode() for key, value in schema.metadata.items()}
+        self.num_rows: int = self._file.metadata.num_rows
+        self.row_bytes: int = schema.field("features").type.byte_width
+
+    def digests(self) -> list[bytes]:
+        groups = range(self._file.num_row_groups)
+        return [digest for group in groups for digest in self._read(group, "digest").to_pylist()]
+
+    def group(self, index: int) -> np.ndarray:
+        """(rows, row_bytes) uint8, read-only."""
+        column = self._read(index, "features")
+        array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+        size, start = len(array) * self.row_bytes, array.offset * self.row_bytes
+        return np.frombuffer(array.buffers()[1], np.uint8, size, start).reshape(len(array), self.row_bytes)
+
+    def _read(self, group: int, name: str) -> pa.ChunkedArray:
+        return self._file.read_row_group(group, columns=[name], use_threads=False)[name]
