@@ -19,12 +19,12 @@ from flows import demo
 from flows.options import PipelineOptions
 from flows.outcome import FORESEEN, Outcome, check_budget, exit_status, outcome_of, say, telling
 from storage.digests import list_images
+from storage.disk import check_room, expected_bytes, free_bytes
 from storage.errors import InputError
 from storage.files import counts
 from storage.lock import hold
 from storage.plan import Plan, make_plan
 from storage.scan import scan_folder
-from storage.shards import FeatureType
 from tasks.heads import check_trainable, find_head, index_order
 from tasks.rates import known_rate
 from tasks.records import Space
@@ -84,6 +84,7 @@ def run(options: PipelineOptions, only_plan: bool, began: float) -> dict[str, An
     if outcome is not None:
         say(f"nothing to do: version {outcome.version} holds all {outcome.images} images, and its head is there")
     else:
+        check_room(space.store, plan, space.kind)
         with hold(Path(space.root), options.wait):
             pass  # busy is better known now than after a server has started
         outcome = _run_flow(options)
@@ -137,7 +138,7 @@ def _demo(options: PipelineOptions) -> PipelineOptions:
 def _describe_plan(space: Space, plan: Plan) -> dict[str, Any]:
     """Say what a run would do and why; the record has the same figures."""
     record = plan_record(space, plan, "")
-    row_bytes = _row_bytes(space, plan)
+    expected_size, free = expected_bytes(plan, space.kind), free_bytes(space.store.root)
     rate = known_rate(space.store)
     seconds = plan.todo.num_rows / rate if rate else None
     expected = f"about {_duration(seconds)}" if seconds is not None else "a time that only a first run can tell"
@@ -150,7 +151,7 @@ def _describe_plan(space: Space, plan: Plan) -> dict[str, Any]:
         f"to extract: {plan.todo.num_rows} in {plan.num_chunks} chunks ({c['stale']} of them only because the "
         f"feature space is another, {c['lost']} because their shard is lost); adopted from a run that died: {c['adopted']}"
     )
-    say(f"expected: {plan.todo.num_rows * row_bytes / 1e6:.1f} MB of shards, {expected}; nothing was done")
+    say(f"expected: {expected_size / 1e6:,.1f} MB of shards ({free / 1e6:,.1f} MB free), {expected}; nothing was done")
     return {
         **record.counts,
         **counts(plan.files),
@@ -159,21 +160,10 @@ def _describe_plan(space: Space, plan: Plan) -> dict[str, Any]:
         "needs_commit": plan.needs_commit,
         "parent": record.parent,
         "fingerprint": space.fingerprint,
-        "expected_bytes": round(plan.todo.num_rows * row_bytes),
+        "expected_bytes": expected_size,
+        "free_bytes": free,
         "expected_seconds": None if seconds is None else round(seconds, 1),
     }
-
-
-# Of real VGG16 features, 86 % of them zeros, zstd at level 1 keeps this part (docs/format.md).
-COMPRESSED_PART = 0.22
-
-
-def _row_bytes(space: Space, plan: Plan) -> float:
-    """Bytes a row on disk: this store's own average, or what real features took elsewhere."""
-    rows = sum(ref.num_rows for ref in plan.shards.values())
-    if rows:
-        return sum(ref.size_bytes for ref in plan.shards.values()) / rows
-    return FeatureType(space.spec.dtype, space.spec.shape).row_bytes * COMPRESSED_PART
 
 
 def _duration(seconds: float) -> str:

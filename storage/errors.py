@@ -13,6 +13,10 @@ class TooManyRemovals(StorageError):
     """More of the live images are gone than the run was told to believe; nothing was committed."""
 
 
+class NoRoom(StorageError):
+    """What a run has to write does not fit on the disk."""
+
+
 class StoreBusy(StorageError):
     """Another run holds the store."""
 

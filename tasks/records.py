@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from storage.layout import Store
-from storage.shards import Format
+from storage.shards import FeatureType, Format
 from vision.head import HeadSpec
 from vision.specs import FeatureSpec
 
@@ -25,6 +25,10 @@ class Space:
     @property
     def store(self) -> Store:
         return Store(Path(self.root), self.fingerprint)
+
+    @property
+    def kind(self) -> FeatureType:
+        return FeatureType(self.spec.dtype, self.spec.shape)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -283,6 +284,20 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(pipeline
     assert done.status == 0, done.stderr
     assert done.record["adopted"] == 16 * kept
     assert done.record["adopted"] + done.record["extracted"] == 400
+
+
+def test_features_that_will_not_fit_are_refused_before_anything_is_begun(pipeline, small_disk, tmp_path):
+    images = toy.pictures(tmp_path / "images", per_class=200)
+    arguments = ("--images", images, "--store", small_disk / "store", "--weights", "random", "--image-size", "128")
+    done = pipeline(*arguments)  # 400 images of 16 KB in float16
+    assert done.status == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert re.search(r"400 images will take about 1.4 MB.* has 1.0 MB left: nothing was begun.*--limit", line), line
+    assert not (small_disk / "store" / "versions").exists()
+    planned = pipeline(*arguments, "--plan")
+    assert planned.record["expected_bytes"] > planned.record["free_bytes"]
+    part = pipeline(*arguments, "--limit", "20", "--plan")
+    assert part.record["expected_bytes"] * 20 == pytest.approx(planned.record["expected_bytes"], rel=1e-3)
 
 
 def test_a_busy_store_is_left_alone(pipeline, first_run, again):
