@@ -25,10 +25,10 @@ from storage.files import counts
 from storage.lock import hold
 from storage.plan import Plan, make_plan
 from storage.scan import scan_folder
-from tasks.heads import check_trainable, find_head, index_order
+from tasks.heads import find_head
 from tasks.rates import known_rate
 from tasks.records import Space
-from tasks.survey import head_job, plan_record, version_record
+from tasks.survey import plan_record, version_record
 
 # The first start of a local server migrates its database, which takes longer than Prefect waits by default.
 ENVIRONMENT = {
@@ -118,10 +118,11 @@ def _nothing_to_do(space: Space, plan: Plan, options: PipelineOptions) -> Outcom
         return outcome
     with telling(outcome):
         check_budget(outcome, options.max_bad_fraction)
-        check_trainable(version.classes, len(version.class_names))
-        spec = options.head_spec(index_order(options.classes, version.class_names))
-    head = find_head(space.store, head_job(space, version, spec, options.seed).name)
-    return outcome.with_head(head) if head else None
+        job = options.head_job(space, version)
+    head = find_head(space.store, job.name)
+    if head is None or job.is_forced or (job.is_promoted and not head.is_promoted):
+        return None
+    return outcome.with_head(head)
 
 
 def _demo(options: PipelineOptions) -> PipelineOptions:

@@ -3,6 +3,7 @@
 import inspect
 import os
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,9 +14,10 @@ from storage.errors import InputError
 from storage.plan import PlanOptions
 from storage.scan import Layout
 from storage.shards import MAX_ROWS, Format
-from tasks.records import Space
-from tasks.survey import find_space
-from vision.head import HeadSpec, Optimizer
+from tasks.heads import check_trainable, index_order
+from tasks.records import HeadJob, Space, VersionRecord
+from tasks.survey import find_space, head_job
+from vision.head import ClassWeight, HeadSpec, Kind, Optimizer, Sampling
 from vision.specs import SMALLEST_IMAGE, Dtype, Pooling, Precision
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -70,18 +72,40 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
     allow_removals: bool = Field(False, title="running", description="believe that images are gone, however many")
     wait: float = Field(0, ge=0, title="running", description="seconds to wait for another run on the same store")
 
-    head: Literal["mlp"] = Field("mlp", title="training", description="mlp: the tutorial's Dense 256 and dropout")
+    head: Kind = Field(
+        "mlp", title="training", description="mlp: the tutorial's Dense 256 and dropout; linear: neither"
+    )
     epochs: int = Field(20, ge=1, title="training", description="passes over the training images")
+    steps_per_epoch: int | None = Field(
+        None,
+        ge=1,
+        title="training",
+        description="end an epoch after so many steps instead; the next goes on from there",
+    )
     batch_size: int = Field(128, ge=1, title="training", description="samples a step; never more than there are")
     optimizer: Optimizer = Field("rmsprop", title="training", description="Keras optimizer")
     learning_rate: float | None = Field(
         None, gt=0, title="training", description="the optimizer's own default if not given"
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        title="training",
+        description="end after so many epochs without a lower validation loss; the best epoch is kept in any case",
+    )
+    class_weight: ClassWeight = Field(
+        "none", title="training", description="balanced: every class counts the same, however many images it has"
+    )
+    sampling: Sampling = Field(
+        "shuffle", title="training", description="bootstrap: draw with replacement, as the tutorial did"
     )
     standardize: bool = Field(
         True, title="training", description="scale each feature channel by its training statistics"
     )
     shuffle_memory_mb: int = Field(256, ge=1, title="training", description="memory for the shuffle")
     seed: int = Field(0, ge=0, title="training", description="of the order, the initial weights and the dropout")
+    force_retrain: bool = Field(False, title="training", description="train the head again though it is there")
+    promote: bool = Field(False, title="training", description="make the head the current one, better or not")
 
     @pydantic.field_validator("classes", mode="before")
     @classmethod
@@ -122,17 +146,13 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
             self.format,
         )
 
-    def head_spec(self, classes: tuple[str, ...]) -> HeadSpec:
-        return HeadSpec(
-            classes,
-            self.epochs,
-            self.batch_size,
-            self.optimizer,
-            self.learning_rate,
-            self.standardize,
-            self.shuffle_memory_mb,
-            self.head,
-        )
+    def head_job(self, space: Space, version: VersionRecord) -> HeadJob:
+        """The training that these options ask for. Raises InputError where the version cannot be trained on."""
+        check_trainable(version.classes, len(version.class_names))
+        same_names = {field.name for field in fields(HeadSpec)} - {"classes"}
+        classes = index_order(self.classes, version.class_names)
+        spec = HeadSpec(classes=classes, kind=self.head, **self.model_dump(include=same_names))
+        return head_job(space, version, spec, self.seed, self.force_retrain, self.promote)
 
 
 def takes_options(function: Callable[[PipelineOptions], Any]) -> Callable[..., Any]:

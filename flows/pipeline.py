@@ -24,13 +24,11 @@ from tasks.artifacts import show_head, show_version
 from tasks.build_manifest import build_manifest
 from tasks.caching import kept
 from tasks.devices import slots
-from tasks.heads import check_trainable, index_order
 from tasks.list_images import list_images
 from tasks.plan_chunks import plan_chunks
 from tasks.rates import remember_rate
 from tasks.records import HeadResult, Space, VersionRecord
 from tasks.scan_images import scan_images
-from tasks.survey import head_job
 from tasks.train_head import train_head
 
 
@@ -65,9 +63,7 @@ def extract(space: Space, options: PipelineOptions) -> tuple[Outcome, VersionRec
 
 def train(space: Space, version: VersionRecord, options: PipelineOptions) -> HeadResult:
     """From the newest version to its head."""
-    check_trainable(version.classes, len(version.class_names))
-    spec = options.head_spec(index_order(options.classes, version.class_names))
-    job = head_job(space, version, spec, options.seed)
+    job = options.head_job(space, version)
     logger = get_run_logger()
     head = kept(train_head, space)(job, lambda logs: logger.info(epoch_line(logs)))
     show_head(job, head)

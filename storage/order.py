@@ -31,12 +31,15 @@ class Order:
     """Which samples come when.
 
     group_starts: (groups + 1,) where the samples of each row group begin. window_groups: K, how many
-    row groups are shuffled together. seed: None keeps the order of the table.
+    row groups are shuffled together. seed: None keeps the order of the table. with_replacement: each
+    place of a window takes a sample drawn from that window, whatever the others took; over an epoch
+    every sample is expected once, as the windows are cut anew.
     """
 
     group_starts: tuple[int, ...]
     window_groups: int
     seed: int | None
+    with_replacement: bool = False
 
     def __post_init__(self):
         if self.window_groups < 1:
@@ -62,6 +65,8 @@ class Order:
         indices = np.concatenate([np.arange(starts[g], starts[g + 1]) for g in groups])
         if self.seed is None:
             return indices
+        if self.with_replacement:
+            return indices[mix(self.seed, epoch, 2, indices) % np.uint64(len(indices))]
         return indices[np.argsort(mix(self.seed, epoch, 1, indices), kind="stable")]
 
     def window_ends(self, epoch: int) -> np.ndarray:

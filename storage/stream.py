@@ -1,8 +1,10 @@
 """The stream: batches of features and labels in an order, from shards, in flat memory."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 
@@ -15,43 +17,64 @@ OPEN_SHARDS = 64
 
 
 class FeatureStream:
-    """Batches over a sample table, every sample once an epoch.
+    """Batches over a sample table, one pass after another, each of them every sample once.
 
     seed: None gives the order of the table (validation), a number the shuffle of that seed.
     memory_mb: bounds what is held: the window being given and the one read ahead.
+    steps: batches an epoch; None makes an epoch one pass, else epochs go on where the one before ended.
+    with_replacement: see storage/order.py.
     A batch is (features (n, *shape) in the stored dtype, labels (n,) u16), n = `batch_size` but for the
-    last of an epoch.
+    last of a pass.
     """
 
-    def __init__(self, store: Store, table: SampleTable, batch_size: int, seed: int | None, memory_mb: float):
+    def __init__(
+        self,
+        store: Store,
+        table: SampleTable,
+        batch_size: int,
+        seed: int | None,
+        memory_mb: float,
+        steps: int | None = None,
+        with_replacement: bool = False,
+    ):
         if not len(table):
             raise ValueError("a stream needs at least one sample")
         self.table = table
         self.batch_size = min(batch_size, len(table))
+        self.steps = steps or self._steps_a_pass
         self._open = lru_cache(maxsize=OPEN_SHARDS)(lambda index: Shard(store, table.shards[index]))
         self.kind: FeatureType = self._open(int(table.samples["shard"][0])).kind
         window_groups = int(memory_mb * 2**20 / 2 / (ROWS_PER_GROUP * self.kind.row_bytes))
         starts = tuple(table.group_starts().tolist())
-        self.order = Order(starts, max(1, window_groups), seed)
+        self.order = Order(starts, max(1, window_groups), seed, with_replacement)
 
     @property
-    def steps(self) -> int:
-        """Batches an epoch."""
+    def _steps_a_pass(self) -> int:
         return -(-len(self.table) // self.batch_size)
 
     def batches(self, epoch: int = 0, first_step: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The batches of an epoch from `first_step` on; the next window is read while one is given."""
+        """The batches of an epoch from `first_step` on."""
+        step, end = epoch * self.steps + first_step, (epoch + 1) * self.steps
+        while step < end:
+            number, within = divmod(step, self._steps_a_pass)
+            with closing(self._pass(number, within)) as batches:
+                for batch in islice(batches, end - step):
+                    yield batch
+                    step += 1
+
+    def _pass(self, number: int, first_step: int) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
+        """The batches of one pass over the table; the next window is read while one is given."""
         skip = first_step * self.batch_size
-        ends = self.order.window_ends(epoch)
+        ends = self.order.window_ends(number)
         first = int(np.searchsorted(ends, skip, side="right"))
         skip -= int(ends[first - 1]) if first else 0
         rest: tuple[np.ndarray, np.ndarray] | None = None
         with ThreadPoolExecutor(1, "read-ahead") as ahead:
-            reading = ahead.submit(self._read, epoch, first)
+            reading = ahead.submit(self._read, number, first)
             for window in range(first, self.order.num_windows):
                 features, labels, pick = reading.result()
                 if window + 1 < self.order.num_windows:
-                    reading = ahead.submit(self._read, epoch, window + 1)
+                    reading = ahead.submit(self._read, number, window + 1)
                 rest = yield from self._cut(features, labels, pick[skip:], rest)
                 skip = 0
         if rest is not None:
@@ -73,18 +96,18 @@ class FeatureStream:
         left = pick[at + (len(pick) - at) // self.batch_size * self.batch_size :]
         return (features[left], labels[left]) if len(left) else None
 
-    def _read(self, epoch: int, window: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _read(self, number: int, window: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The features and labels of a window as they lie on disk, and the order in which to give them."""
         indices = np.concatenate(
-            [np.arange(*self.order.group_starts[g : g + 2]) for g in self.order.groups(epoch, window)]
+            [np.arange(*self.order.group_starts[g : g + 2]) for g in self.order.groups(number, window)]
         )
         features = np.empty((len(indices), *self.kind.shape), self.kind.dtype)
         filled = 0
-        for group in self.order.groups(epoch, window):
+        for group in self.order.groups(number, window):
             samples = self.table.samples[slice(*self.order.group_starts[group : group + 2])]
             stored = self._open(int(samples["shard"][0])).read_group(int(samples["row"][0]) // ROWS_PER_GROUP)
             features[filled : filled + len(samples)] = stored[samples["row"] % ROWS_PER_GROUP]
             filled += len(samples)
         position = np.argsort(indices, kind="stable")
-        pick = position[np.searchsorted(indices[position], self.order.samples(epoch, window))]
+        pick = position[np.searchsorted(indices[position], self.order.samples(number, window))]
         return features, self.table.samples["class"][indices], pick

@@ -10,9 +10,13 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from tasks.heads import read_head
 from tasks.records import HeadJob, HeadResult, VersionRecord
 
 logger = logging.getLogger(__name__)
+
+# A wider confusion matrix is nothing to look at.
+LARGEST_MATRIX = 20
 
 
 class ProgressArtifact:
@@ -39,13 +43,21 @@ def show_version(version: VersionRecord) -> None:
 
 
 def show_head(job: HeadJob, head: HeadResult) -> None:
-    """A summary of the training: what the head is, how it does, and how it came to that."""
-    epochs = "\n".join(
-        f"| {number} | {logs['loss']:.4f} | {logs['accuracy']:.4f} | {logs['val_loss']:.4f} | {logs['val_accuracy']:.4f} |"
+    """A summary of the training: what the head is, how it does on each class, and how it came to that."""
+    _try(_create_head_artifact, job, head)
+
+
+def _create_head_artifact(job: HeadJob, head: HeadResult) -> None:
+    record = read_head(job.space.store, head.name)
+    epochs = [
+        (number, *(f"{logs[name]:.4f}" for name in ("loss", "accuracy", "val_loss", "val_accuracy")))
         for number, logs in enumerate(head.history, 1)
-    )
-    _try(
-        create_markdown_artifact,
+    ]
+    scores = [
+        (name, *(_figure(scores[key]) for key in ("precision", "recall")), scores["images"])
+        for name, scores in record["per_class"].items()
+    ]
+    create_markdown_artifact(
         key="training",
         description=f"Head {head.name}",
         markdown=f"""# Head `{head.name}`
@@ -56,16 +68,39 @@ It is {"" if head.is_promoted else "not "}the current head.
 **Validation accuracy {head.val_accuracy:.4f}**, loss {head.val_loss:.4f}; {head.epochs} epochs,
 {head.train_samples_per_second:.0f} samples/s.
 
-| epoch | loss | accuracy | val_loss | val_accuracy |
-| --- | --- | --- | --- | --- |
-{epochs}
+{_table(("class", "precision", "recall", "images"), scores)}
+
+{_confusion(job.spec.classes, record["confusion"])}
+
+{_table(("epoch", "loss", "accuracy", "val_loss", "val_accuracy"), epochs)}
 """,
     )
+
+
+def _confusion(classes: tuple[str, ...], confusion: list[list[int]]) -> str:
+    if len(classes) > LARGEST_MATRIX:
+        return f"Which of the {len(classes)} classes was taken for which is in head.json, `confusion`."
+    rows = [(f"**{name}**", *counts) for name, counts in zip(classes, confusion, strict=True)]
+    return "Images of each class, by what they were taken for:\n\n" + _table(("", *classes), rows)
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _table(header: tuple[str, ...], rows: list[tuple]) -> str:
+    """A markdown table; what a class may have in its name does not break it."""
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join("| " + " | ".join(_escaped(str(cell)) for cell in line) + " |" for line in lines)
+
+
+def _escaped(cell: str) -> str:
+    return " ".join(cell.replace("|", r"\|").split())
 
 
 def _try(create, *args, **kwargs):
     try:
         return create(*args, **kwargs)
     except Exception as error:  # the server may be busy or gone; the work is not
-        logger.warning("artifact %s was not written: %s", kwargs.get("key", ""), error)
+        logger.warning("artifact %s was not written: %s", kwargs.get("key", create.__name__), error)
         return None

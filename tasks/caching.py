@@ -84,7 +84,8 @@ def is_true(store: Store, record: Any) -> bool:
     if isinstance(record, VersionRecord):
         newest = latest_version(store)
         return newest is not None and version_record(newest) == record
-    return find_head(store, record.name) is not None
+    head = find_head(store, record.name)
+    return head is not None and head.is_promoted == record.is_promoted
 
 
 def kept(task: T, space: Space) -> T:

@@ -18,12 +18,13 @@ from storage.stream import FeatureStream
 from storage.versions import Version, read_version
 from tasks.chunk import peak_rss_mb
 from tasks.records import HeadJob, HeadResult
+from vision.evaluation import Evaluation, evaluate, load_head, precision_and_recall
 from vision.head import HeadSpec
-from vision.training import evaluate, train
+from vision.training import TrainingData, train
 
 logger = logging.getLogger(__name__)
 
-VALIDATION_BATCH = 256
+READING_BATCH = 256
 
 
 def head_name(fingerprint: str, data_digest: str, spec: HeadSpec, seed: int) -> str:
@@ -32,12 +33,17 @@ def head_name(fingerprint: str, data_digest: str, spec: HeadSpec, seed: int) -> 
     return sha256(canonical(record))[:32]
 
 
+def read_head(store: Store, name: str) -> dict:
+    """What head.json says. Raises OSError or ValueError where it cannot be read."""
+    return json.loads((store.head(name) / "head.json").read_text())
+
+
 def find_head(store: Store, name: str) -> HeadResult | None:
     """The head of this name if it was trained to its end: head.json is written last."""
     if not (store.head(name) / "head.keras").exists():
         return None
     try:
-        record = json.loads((store.head(name) / "head.json").read_text())
+        record = read_head(store, name)
         metrics = record["metrics"]
         return HeadResult(name, False, current_head(store) == name, **metrics, history=tuple(record["history"]))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
@@ -71,12 +77,12 @@ def index_order(wanted: tuple[str, ...] | None, found: tuple[str, ...]) -> tuple
 def train_head(job: HeadJob, report: Callable[[dict], None]) -> HeadResult:
     """The head of `job`, found or trained, and promoted if it is not worse than the current one.
 
-    `report` hears of each epoch. Raises StoreDamaged for shards that are not what the version says.
+    `report` hears of each epoch, and of steps (vision/training.py). Raises StoreDamaged for shards that are not what the version says.
     """
     store = job.space.store
     version = read_version(store, job.version)
     data = _Data.pinned(job, version)
-    result = find_head(store, job.name)
+    result = None if job.is_forced else find_head(store, job.name)
     if result is None:
         result = _train(job, version, data, report)
     return _promoted(job, result, data)
@@ -97,30 +103,47 @@ class _Data:
         tables = [pin(job.space.store, version, split, job.spec.classes, folder) for split in ("train", "validation")]
         return cls(*tables, folder)
 
-    def stream(self, job: HeadJob, table: SampleTable, seed: int | None) -> FeatureStream:
-        batch_size = job.spec.batch_size if seed is not None else VALIDATION_BATCH
-        return FeatureStream(job.space.store, table, batch_size, seed, job.spec.shuffle_memory_mb)
+    def shuffled(self, job: HeadJob) -> FeatureStream:
+        """The training rows in the order that the spec and the seed give."""
+        spec, with_replacement = job.spec, job.spec.sampling == "bootstrap"
+        return FeatureStream(
+            job.space.store,
+            self.training,
+            spec.batch_size,
+            job.seed,
+            spec.shuffle_memory_mb,
+            spec.steps_per_epoch,
+            with_replacement,
+        )
+
+    def in_order(self, job: HeadJob, table: SampleTable) -> FeatureStream:
+        return FeatureStream(job.space.store, table, READING_BATCH, None, job.spec.shuffle_memory_mb)
 
 
 def _train(job: HeadJob, version: Version, data: _Data, report: Callable[[dict], None]) -> HeadResult:
-    training = data.stream(job, data.training, job.seed)
+    training = data.shuffled(job)
+    for log in (data.folder / "logs").glob("**/*.*"):
+        log.unlink()  # of a training that died, or is done again
     trained = train(
         job.spec,
-        training.kind.shape,
-        np.dtype(training.kind.dtype).name,
-        training,
-        data.stream(job, data.training, None),
-        data.stream(job, data.validation, None),
+        TrainingData(
+            training.kind.shape,
+            np.dtype(training.kind.dtype).name,
+            training,
+            data.in_order(job, data.training),
+            data.in_order(job, data.validation),
+            np.bincount(data.training.samples["class"], minlength=len(job.spec.classes)),
+        ),
         job.seed,
-        lambda epoch, logs: report({"epoch": epoch + 1, "epochs": job.spec.epochs, **logs}),
+        data.folder / "logs",
+        report,
     )
-    epochs = len(trained.history)
     metrics = {
-        "epochs": epochs,
-        "val_accuracy": trained.val_accuracy,
-        "val_loss": trained.val_loss,
+        "epochs": len(trained.history),
+        "val_accuracy": trained.validation.accuracy,
+        "val_loss": trained.validation.loss,
         "train_seconds": trained.seconds,
-        "train_samples_per_second": epochs * len(data.training) / trained.seconds,
+        "train_samples_per_second": trained.samples / trained.seconds,
     }
     temporary = data.folder / "writing.keras"
     trained.model.save(temporary)  # type: ignore[attr-defined]
@@ -137,6 +160,8 @@ def _train(job: HeadJob, version: Version, data: _Data, report: Callable[[dict],
         "head": job.spec.record(),
         "seed": job.seed,
         "metrics": metrics,
+        "per_class": _per_class(job.spec.classes, trained.validation),
+        "confusion": trained.validation.confusion.tolist(),
         "history": trained.history,
         "environment": environment(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -145,14 +170,23 @@ def _train(job: HeadJob, version: Version, data: _Data, report: Callable[[dict],
     return HeadResult(job.name, True, False, **metrics, peak_rss_mb=peak_rss_mb(), history=trained.history)
 
 
+def _per_class(classes: tuple[str, ...], validation: Evaluation) -> dict[str, dict[str, float | int | None]]:
+    scores = precision_and_recall(validation.confusion)
+    images = validation.confusion.sum(axis=1).tolist()
+    return {
+        name: {"precision": precision, "recall": recall, "images": count}
+        for name, (precision, recall), count in zip(classes, scores, images, strict=True)
+    }
+
+
 def _promoted(job: HeadJob, result: HeadResult, data: _Data) -> HeadResult:
     """Move heads/current to this head unless the current one does better on the same validation rows.
 
-    A current head of another feature space or of other classes is not comparable and gives way.
+    It moves in any case where the job says so. A current head of another feature space or of other classes is not comparable and gives way.
     """
     store = job.space.store
     current = current_head(store)
-    is_better = current == job.name
+    is_better = job.is_promoted or current == job.name
     if not is_better:
         is_better = _current_accuracy(job, current, data) <= result.val_accuracy
     if is_better and current != job.name:
@@ -165,18 +199,18 @@ def _current_accuracy(job: HeadJob, current: str | None, data: _Data) -> float:
     if current is None:
         return -1.0
     folder = job.space.store.head(current)
-    rows = data.stream(job, data.validation, None)
+    rows = data.in_order(job, data.validation)
     try:
-        record = json.loads((folder / "head.json").read_text())
+        record = read_head(job.space.store, current)
         if (record["fingerprint"], record["classes"]) != (job.space.fingerprint, list(job.spec.classes)):
             return -1.0
-        _, accuracy = evaluate(str(folder / "head.keras"), rows.kind.shape, np.dtype(rows.kind.dtype).name, rows)
+        head, dtype = load_head(str(folder / "head.keras")), np.dtype(rows.kind.dtype).name
+        return evaluate(head, rows, rows.kind.shape, dtype, len(job.spec.classes)).accuracy
     except StorageError:
         raise
     except Exception as error:  # a file that is gone, cut or of a strange Keras, in as many types
         logger.warning("the current head %s cannot be used and gives way: %s", current, error)
         return -1.0
-    return accuracy
 
 
 def environment() -> dict[str, str]:

@@ -128,13 +128,18 @@ class ChunkResult:
 
 @dataclass(frozen=True)
 class HeadJob:
-    """Train, or find, the head of a version. `name` is the head digest: cache key and folder."""
+    """Train, or find, the head of a version. `name` is the head digest: cache key and folder.
+
+    is_forced: train it though it may be there. is_promoted: make it the current one, better or not.
+    """
 
     space: Space
     version: int
     name: str
     spec: HeadSpec
     seed: int
+    is_forced: bool = False
+    is_promoted: bool = False
 
     def record(self) -> dict:
         return asdict(self)

@@ -63,6 +63,9 @@ def version_record(version: Version) -> VersionRecord:
     return VersionRecord(version.number, version.data_digest, version.counts, version.classes, tuple(names))
 
 
-def head_job(space: Space, version: VersionRecord, spec: HeadSpec, seed: int) -> HeadJob:
+def head_job(
+    space: Space, version: VersionRecord, spec: HeadSpec, seed: int, is_forced: bool = False, is_promoted: bool = False
+) -> HeadJob:
     """The training that this version asks for; its name tells whether it was done before."""
-    return HeadJob(space, version.number, head_name(space.fingerprint, version.data_digest, spec, seed), spec, seed)
+    name = head_name(space.fingerprint, version.data_digest, spec, seed)
+    return HeadJob(space, version.number, name, spec, seed, is_forced, is_promoted)

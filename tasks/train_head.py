@@ -10,14 +10,14 @@ from tasks.records import HeadJob, HeadResult
 from tasks.worker_pool import pool
 
 
-def _key(job: HeadJob, on_epoch) -> str:
-    return f"head-{job.name}"
+def _key(job: HeadJob, on_progress) -> str | None:
+    return None if job.is_forced or job.is_promoted else f"head-{job.name}"
 
 
 @task(name="train_head", task_run_name="train_head {job.name}", **RETRY, cache_key_fn=keyed(_key))
-def train_head(job: HeadJob, on_epoch: Callable[[dict], None] | None = None) -> HeadResult:
+def train_head(job: HeadJob, on_progress: Callable[[dict], None] | None = None) -> HeadResult:
     """Train the head, or find it where it was trained before, and promote it if it is not worse."""
     slots = (Slot(next(iter(visible_gpus()), None), available_cores()),)
     with pool(slots, job.space.store.cache / "logs" / "training").lease() as worker:
-        result = worker.call("head", job.record(), on_epoch or (lambda _: None), None)
+        result = worker.call("head", job.record(), on_progress or (lambda _: None), None)
     return HeadResult(**result)

@@ -6,7 +6,10 @@ from typing import Literal
 
 import numpy as np
 
+Kind = Literal["mlp", "linear"]
 Optimizer = Literal["rmsprop", "adam", "sgd"]
+ClassWeight = Literal["none", "balanced"]
+Sampling = Literal["shuffle", "bootstrap"]
 
 # A channel that varies less than this part of the mean variance is dead in the training rows; without
 # a floor a single later value in it would be blown up a thousandfold.
@@ -17,18 +20,25 @@ VARIANCE_FLOOR = 1e-4
 class HeadSpec:
     """Everything that shapes a trained head, beside the data and the seed.
 
-    classes: names in index order. shuffle_memory_mb: bounds the window of the shuffle, so it changes
-    the order of the samples. learning_rate: None takes the optimizer's own default.
+    classes: names in index order. kind: `mlp` has a hidden layer, `linear` none. steps_per_epoch: None is
+    one pass over the data. learning_rate: None takes the optimizer's own default. patience: epochs
+    without a lower validation loss after which training ends; None goes on to the last. sampling:
+    `bootstrap` draws with replacement. shuffle_memory_mb: bounds the window of the shuffle, so it
+    changes the order of the samples.
     """
 
     classes: tuple[str, ...]
+    kind: Kind = "mlp"
     epochs: int = 20
+    steps_per_epoch: int | None = None
     batch_size: int = 128
     optimizer: Optimizer = "rmsprop"
     learning_rate: float | None = None
+    patience: int | None = None
+    class_weight: ClassWeight = "none"
+    sampling: Sampling = "shuffle"
     standardize: bool = True
     shuffle_memory_mb: int = 256
-    kind: Literal["mlp"] = "mlp"
 
     def record(self) -> dict:
         return asdict(self) | {"classes": list(self.classes)}
@@ -66,8 +76,17 @@ def feature_statistics(batches: Iterable[np.ndarray]) -> Statistics:
     return Statistics(mean, np.maximum(variance, floor) if floor > 0 else np.ones_like(variance))
 
 
+def balanced_weights(counts: np.ndarray) -> np.ndarray:
+    """Weights of the classes, from the number of samples of each, that make every class count the same.
+
+    samples / (classes * count), over the classes that have samples, as scikit-learn's `balanced` (G. King
+    and L. Zeng, "Logistic regression in rare events data", 2001); the mean over all samples is 1.
+    """
+    return np.where(counts > 0, counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1)), 0)
+
+
 def build_head(spec: HeadSpec, shape: tuple[int, ...], statistics: Statistics | None, seed: int):
-    """The tutorial's head, compiled: Flatten, Dense 256 relu, Dropout 0.5, one sigmoid or a softmax.
+    """The head, compiled. `mlp` is the tutorial's: Flatten, Dense 256 relu, Dropout 0.5, one sigmoid or a softmax.
 
     Takes (n, *shape) float16 or float32; gives (n, 1) for two classes, the probability of the second,
     else (n, classes). F. Chollet, "Building powerful image classification models using very little
@@ -87,8 +106,9 @@ def build_head(spec: HeadSpec, shape: tuple[int, ...], statistics: Statistics | 
     if len(shape) > 1:
         values = layers.Flatten()(values)
     start = initializers.GlorotUniform(seed=seed)
-    values = layers.Dense(256, activation="relu", kernel_initializer=start)(values)
-    values = layers.Dropout(0.5, seed=seed)(values)
+    if spec.kind == "mlp":
+        values = layers.Dense(256, activation="relu", kernel_initializer=start)(values)
+        values = layers.Dropout(0.5, seed=seed)(values)
     last = initializers.GlorotUniform(seed=seed + 1)
     if is_binary:
         outputs = layers.Dense(1, activation="sigmoid", kernel_initializer=last)(values)

@@ -3,20 +3,31 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
 
 import numpy as np
 
-from vision.head import HeadSpec, build_head, feature_statistics
+from vision.batches import Batches, dataset
+from vision.evaluation import Evaluation, evaluate
+from vision.head import HeadSpec, balanced_weights, build_head, feature_statistics
+
+REPORT_EVERY_SECONDS = 1.0
 
 
-class Batches(Protocol):
-    """Where features come from: batches of an epoch, each (features, labels)."""
+@dataclass(frozen=True)
+class TrainingData:
+    """What a head is trained on: features of this shape and stored dtype.
 
-    @property
-    def steps(self) -> int: ...
+    training: shuffled by the seed. in_table_order: the same rows in a fixed order, for the statistics.
+    validation: read once an epoch, whole. class_counts: (classes,) training samples of each class.
+    """
 
-    def batches(self, epoch: int = 0, first_step: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]: ...
+    shape: tuple[int, ...]
+    dtype: str
+    training: Batches
+    in_table_order: Batches
+    validation: Batches
+    class_counts: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -24,67 +35,76 @@ class Trained:
     """A trained Keras head, the history of its epochs, and how it does on every validation image once.
 
     history: one record an epoch with `loss`, `accuracy`, `val_loss`, `val_accuracy`. The weights kept are
-    those of the epoch with the lowest validation loss.
+    those of the epoch with the lowest validation loss. samples: how many were trained on, over all epochs.
     """
 
     model: object
     history: tuple[dict[str, float], ...]
-    val_loss: float
-    val_accuracy: float
+    validation: Evaluation
+    samples: int
     seconds: float
 
 
 def train(
     spec: HeadSpec,
-    shape: tuple[int, ...],
-    dtype: str,
-    training: Batches,
-    in_table_order: Batches,
-    validation: Batches,
+    data: TrainingData,
     seed: int,
-    on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, logs: None,
+    log_folder: Path,
+    report: Callable[[dict], None] = lambda record: None,
 ) -> Trained:
     """Fit a head of `spec` and keep the weights of its best epoch.
 
-    training: shuffled by the seed. in_table_order: the same rows in a fixed order, for the statistics.
-    validation: read once an epoch, whole.
+    `log_folder` gets `epochs.csv` and TensorBoard's `train/` and `validation/`. `report` hears, at most
+    once a second, of the step (`epoch`, `epochs`, `step`, `steps`; epoch 0 is the pass for the
+    statistics), and of each epoch's end (`epoch`, `epochs` and the figures of the history).
     """
     import keras
 
     began = time.perf_counter()
-    statistics = feature_statistics(f for f, _ in in_table_order.batches()) if spec.standardize else None
-    model = build_head(spec, shape, statistics, seed)
-    clock = _Clock(on_epoch)
-    best = keras.callbacks.EarlyStopping(monitor="val_loss", patience=spec.epochs, restore_best_weights=True)
-    held_out = _dataset(validation, shape, dtype, lambda: 0)
+    clock = _Clock(spec.epochs, report)
+    statistics = None
+    if spec.standardize:
+        statistics = feature_statistics(features for features, _ in clock.counted(data.in_table_order))
+    model = build_head(spec, data.shape, statistics, seed)
+    weights = balanced_weights(data.class_counts) if spec.class_weight == "balanced" else None
+    log_folder.mkdir(parents=True, exist_ok=True)
     model.fit(
-        _dataset(training, shape, dtype, lambda: clock.epoch),
+        dataset(lambda: clock.counted(data.training), data.training.steps, data.shape, data.dtype, weights),
         epochs=spec.epochs,
-        validation_data=held_out,
-        callbacks=[clock.callback(), best],
+        validation_data=dataset(data.validation.batches, data.validation.steps, data.shape, data.dtype),
+        callbacks=[
+            clock.callback(),
+            keras.callbacks.EarlyStopping("val_loss", patience=spec.patience or spec.epochs, restore_best_weights=True),
+            keras.callbacks.CSVLogger(log_folder / "epochs.csv"),
+            keras.callbacks.TensorBoard(log_folder, write_graph=False),
+        ],
         shuffle=False,  # the stream has shuffled
         verbose=0,
     )
-    val_loss, val_accuracy = model.evaluate(held_out, verbose=0)
-    return Trained(model, tuple(clock.history), val_loss, val_accuracy, time.perf_counter() - began)
-
-
-def evaluate(path: str, shape: tuple[int, ...], dtype: str, validation: Batches) -> tuple[float, float]:
-    """Loss and accuracy of a saved head on the validation batches. Loaded in Keras' safe mode."""
-    import keras
-
-    model = keras.saving.load_model(path, safe_mode=True)
-    loss, accuracy = model.evaluate(_dataset(validation, shape, dtype, lambda: 0), verbose=0)
-    return loss, accuracy
+    validation = evaluate(model, data.validation, data.shape, data.dtype, len(spec.classes))
+    return Trained(model, tuple(clock.history), validation, clock.samples, time.perf_counter() - began)
 
 
 class _Clock:
-    """Knows which epoch Keras is in, and keeps the history as it grows."""
+    """Knows which epoch Keras is in, keeps the history as it grows, and tells how far it is."""
 
-    def __init__(self, on_epoch: Callable[[int, dict[str, float]], None]):
-        self.epoch = 0
+    def __init__(self, epochs: int, report: Callable[[dict], None]):
+        self.epoch = 0  # counts from 1; 0 before the first
+        self.samples = 0
         self.history: list[dict[str, float]] = []
-        self._on_epoch = on_epoch
+        self._epochs = epochs
+        self._report = report
+        self._reported = time.monotonic()
+
+    def counted(self, source: Batches) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The batches of the epoch; they are counted here, where it costs Keras nothing."""
+        for step, batch in enumerate(source.batches(max(0, self.epoch - 1)), 1):
+            yield batch
+            if self.epoch:
+                self.samples += len(batch[1])
+            if time.monotonic() - self._reported > REPORT_EVERY_SECONDS:
+                self._reported = time.monotonic()
+                self._report({"epoch": self.epoch, "epochs": self._epochs, "step": step, "steps": source.steps})
 
     def callback(self):
         import keras
@@ -92,21 +112,8 @@ class _Clock:
         return keras.callbacks.LambdaCallback(on_epoch_begin=self._begin, on_epoch_end=self._end)
 
     def _begin(self, epoch, logs):
-        self.epoch = epoch
+        self.epoch = epoch + 1
 
     def _end(self, epoch, logs):
         self.history.append({name: float(value) for name, value in logs.items()})
-        self._on_epoch(epoch, self.history[-1])
-
-
-def _dataset(source: Batches, shape: tuple[int, ...], dtype: str, epoch: Callable[[], int]):
-    """A tf.data pipeline of whole batches; each pass asks `epoch` which epoch it is in.
-
-    Features stay in their stored dtype until they are in the graph: half the bytes cross over.
-    """
-    import tensorflow as tf
-
-    signature = (tf.TensorSpec((None, *shape), dtype), tf.TensorSpec((None,), tf.uint16))
-    dataset = tf.data.Dataset.from_generator(lambda: source.batches(epoch()), output_signature=signature)
-    dataset = dataset.map(lambda features, labels: (tf.cast(features, tf.float32), tf.cast(labels, tf.int32)))
-    return dataset.apply(tf.data.experimental.assert_cardinality(source.steps)).prefetch(2)
+        self._report({"epoch": self.epoch, "epochs": self._epochs, **self.history[-1]})

@@ -324,7 +324,7 @@ def ask(server: str, what: str) -> list[dict]:
 
 
 def test_people_see_the_steps_and_what_came_of_them(server, first_run):
-    images, _, done = first_run
+    images, store, done = first_run
     (run,) = [run for run in ask(server, "flow_runs") if run["name"] == str(images)]
     assert run["state_type"] == "COMPLETED"
     mine = [task["name"] for task in ask(server, "task_runs") if task["flow_run_id"] == run["id"]]
@@ -335,4 +335,9 @@ def test_people_see_the_steps_and_what_came_of_them(server, first_run):
     assert artifacts["extraction"]["data"] == 100
     table = json.loads(artifacts["version"]["data"])
     assert sum(row["images"] for row in table if row["split"]) == 60
-    assert f"{done.record['val_accuracy']:.4f}" in artifacts["training"]["data"]
+    report = artifacts["training"]["data"]
+    assert f"{done.record['val_accuracy']:.4f}" in report
+    head = json.loads((store / "heads" / done.record["head"] / "head.json").read_text())
+    for name, counts in zip(head["classes"], head["confusion"], strict=True):
+        assert f"| **{name}** | {counts[0]} | {counts[1]} |" in report
+        assert f"| {name} | {head['per_class'][name]['precision'] or 0:.4f}" in report.replace("|  |", "| 0.0000 |")

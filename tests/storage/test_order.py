@@ -9,8 +9,8 @@ sizes = st.lists(st.integers(1, 9), min_size=1, max_size=12)
 seeds = st.one_of(st.none(), st.integers(0, 2**64 - 1))
 
 
-def order_of(group_sizes: list[int], window_groups: int, seed: int | None) -> Order:
-    return Order((0, *np.cumsum(group_sizes).tolist()), window_groups, seed)
+def order_of(group_sizes: list[int], window_groups: int, seed: int | None, with_replacement: bool = False) -> Order:
+    return Order((0, *np.cumsum(group_sizes).tolist()), window_groups, seed, with_replacement)
 
 
 def epoch_of(order: Order, epoch: int) -> list[int]:
@@ -89,6 +89,24 @@ def test_every_sample_is_about_as_often_first():
     order = order_of([1] * 4, 4, seed=0)
     counts = np.bincount([order.samples(epoch, 0)[0] for epoch in range(2000)], minlength=4)
     assert counts.min() > 400
+
+
+@given(sizes, st.integers(1, 15), st.integers(0, 2**64 - 1), st.integers(0, 1000))
+def test_with_replacement_a_window_draws_as_many_from_its_own_samples(group_sizes, window_groups, seed, epoch):
+    order, drawing = order_of(group_sizes, window_groups, seed), order_of(group_sizes, window_groups, seed, True)
+    for window in range(order.num_windows):
+        own, drawn = order.samples(epoch, window), drawing.samples(epoch, window)
+        assert len(drawn) == len(own)
+        assert set(drawn.tolist()) <= set(own.tolist())
+
+
+def test_with_replacement_every_sample_is_drawn_about_once_an_epoch_and_a_third_not_at_all():
+    order = order_of([10] * 20, 5, 3, True)
+    epochs = [epoch_of(order, epoch) for epoch in range(400)]
+    counts = np.bincount(np.concatenate(epochs), minlength=200)
+    assert counts.sum() == 400 * 200
+    assert 300 < counts.min() < counts.max() < 500
+    assert np.mean([1 - len(set(epoch)) / 200 for epoch in epochs]) == pytest.approx(np.exp(-1), abs=0.02)
 
 
 @pytest.mark.parametrize("window_groups", [0, -1])

@@ -106,6 +106,29 @@ def test_every_tail_of_a_large_table_is_the_tail_of_its_epoch(shelf, memory_mb):
     assert all(given_by(stream, 2, step) == whole[step:] for step in range(len(whole) + 1))
 
 
+@settings(max_examples=40)
+@given(samples, st.integers(1, 20), st.integers(1, 30), memories, st.integers(0, 4))
+def test_epochs_of_so_many_steps_cut_the_passes_without_a_gap(shelf, rows, batch_size, steps, memory_mb, epochs):
+    store, refs = shelf
+    whole = FeatureStream(store, table_of(refs, rows), batch_size, 5, memory_mb)
+    cut = FeatureStream(store, table_of(refs, rows), batch_size, 5, memory_mb, steps=steps)
+    found = [batch for epoch in range(epochs) for batch in given_by(cut, epoch)]
+    passes = [batch for number in range(len(found) // whole.steps + 1) for batch in given_by(whole, number)]
+    assert found == passes[: epochs * steps]
+    if epochs:
+        assert given_by(cut, epochs - 1, steps // 2) == found[(epochs - 1) * steps :][steps // 2 :]
+
+
+@settings(max_examples=20)
+@given(samples, st.integers(1, 20), memories, st.integers(0, 5))
+def test_with_replacement_samples_keep_their_own_labels(shelf, rows, batch_size, memory_mb, epoch):
+    store, refs = shelf
+    stream = FeatureStream(store, table_of(refs, rows), batch_size, 1, memory_mb, with_replacement=True)
+    found = flat(given_by(stream, epoch))
+    assert len(found) == len(rows)
+    assert set(found) <= set(rows)
+
+
 def test_the_same_seed_and_epoch_give_the_same_order_in_another_stream(shelf):
     store, refs = shelf
     one, other = (FeatureStream(store, everything(refs), 32, 9, 4 * GROUP_MB) for _ in range(2))

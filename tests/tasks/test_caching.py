@@ -9,6 +9,7 @@ import pytest
 from storage.digests import list_images
 from storage.errors import InputError, StorageError, StoreDamaged, VersionConflict
 from storage.handover import save_listing, save_scan
+from storage.layout import promote_head
 from storage.scan import scan_folder
 from tasks.caching import StaleRecord, TrueRecords, can_help, is_true
 from tasks.heads import head_name
@@ -99,6 +100,7 @@ def head(store, images) -> HeadResult:
     folder.mkdir(parents=True)
     (folder / "head.keras").write_bytes(b"a head")
     (folder / "head.json").write_text(json.dumps({"metrics": metrics, "history": history}))
+    promote_head(space.store, name)
     return HeadResult(name, True, True, **metrics, history=history)
 
 
@@ -135,6 +137,13 @@ def test_a_version_record_comes_back_as_it_went_in(records, images, store):
 def test_a_head_result_comes_back_as_it_went_in(records, images, store):
     record = head(store, images)
     assert records.loads(records.dumps(record)) == record
+
+
+def test_a_head_that_another_has_replaced_is_asked_about_again(records, images, store):
+    blob = records.dumps(head(store, images))
+    promote_head(toy.space(images, store).store, "0" * 32)
+    with pytest.raises(StaleRecord):
+        records.loads(blob)
 
 
 def test_records_are_kept_as_json_and_never_as_a_pickle(records, chunks):

@@ -35,6 +35,10 @@ FINGERPRINT, DATA = "f" * 32, "d" * 64
         {"standardize": False},
         {"shuffle_memory_mb": 8},
         {"kind": "linear"},
+        {"class_weight": "balanced"},
+        {"sampling": "bootstrap"},
+        {"steps_per_epoch": 3},
+        {"patience": 3},
     ],
     ids=str,
 )
@@ -50,7 +54,7 @@ def test_space_data_and_seed_are_in_the_name_of_a_head(other):
 
 
 def test_the_name_of_a_head_is_the_same_for_ever():
-    assert head_name(FINGERPRINT, DATA, SPEC, 0) == "c71b0afee29c9e19feee3f44910a7cb6"
+    assert head_name(FINGERPRINT, DATA, SPEC, 0) == "a3f2bb2a2c8711a934260745ce4d2f46"
 
 
 def test_the_name_of_a_head_does_not_depend_on_how_the_rows_were_cut_into_shards(images, tmp_path):
@@ -176,11 +180,13 @@ def test_a_head_is_trained_kept_and_promoted(first):
     assert (result.name, result.is_new, result.is_promoted, result.epochs) == (name, True, True, 2)
     assert 0 <= result.val_accuracy <= 1
     assert result.val_loss == pytest.approx(min(logs["val_loss"] for logs in result.history), rel=1e-5)
-    assert [(record["epoch"], record["epochs"]) for record in first.heard] == [(1, 2), (2, 2)]
+    ends = [record for record in first.heard if "loss" in record]
+    assert [(record["epoch"], record["epochs"]) for record in ends] == [(1, 2), (2, 2)]
     assert current_head(first.store) == name
     assert sorted(path.name for path in first.store.head(name).iterdir()) == [
         "head.json",
         "head.keras",
+        "logs",
         "samples-train.npy",
         "samples-validation.npy",
     ]
@@ -196,6 +202,45 @@ def test_head_json_says_what_the_head_was_made_of(first):
     counts = {split: sum(by_class.values()) for split, by_class in first.version.classes.items()}
     assert record["samples"] == counts
     assert set(record["environment"]) == {"python", "tensorflow", "keras", "numpy"}
+
+
+def test_head_json_says_how_each_class_does(first):
+    record = json.loads((first.store.head(first.job().name) / "head.json").read_text())
+    confusion = np.array(record["confusion"])
+    assert confusion.sum(axis=1).tolist() == [first.version.classes["validation"][name] for name in ("cats", "dogs")]
+    assert np.trace(confusion) / confusion.sum() == pytest.approx(record["metrics"]["val_accuracy"])
+    assert list(record["per_class"]) == ["cats", "dogs"]
+    for index, name in enumerate(record["per_class"]):
+        scores, taken = record["per_class"][name], confusion[:, index].sum()
+        assert scores["images"] == confusion[index].sum()
+        assert scores["recall"] == pytest.approx(confusion[index, index] / confusion[index].sum())
+        assert scores["precision"] == (pytest.approx(confusion[index, index] / taken) if taken else None)
+
+
+def test_a_forced_training_is_done_again_and_comes_to_the_same_head(trainer):
+    before = (trainer.store.head(trainer.job().name) / "head.json").stat().st_mtime_ns
+    again = trainer.train(dataclasses.replace(trainer.job(), is_forced=True))
+    assert again.is_new
+    assert list(again.history) == list(trainer.result.history)
+    assert (trainer.store.head(trainer.job().name) / "head.json").stat().st_mtime_ns > before
+    logs = trainer.store.head(trainer.job().name) / "logs"
+    assert len(list(logs.glob("train/events*"))) == 1
+
+
+def test_a_worse_head_is_promoted_where_the_job_says_so(trainer):
+    jobs = (trainer.job(epochs=1, seed=seed, learning_rate=1e-9) for seed in range(9))
+    worse = next(job for job in jobs if not trainer.train(job).is_promoted)
+    assert current_head(trainer.store) != worse.name
+    assert trainer.train(dataclasses.replace(worse, is_promoted=True)).is_promoted
+    assert current_head(trainer.store) == worse.name
+
+
+def test_steps_an_epoch_and_sampling_change_what_is_trained_on(trainer):
+    few = trainer.train(trainer.job(steps_per_epoch=1))
+    drawn = trainer.train(trainer.job(sampling="bootstrap"))
+    losses = {tuple(logs["loss"] for logs in head.history) for head in (trainer.result, few, drawn)}
+    assert len(losses) == 3
+    assert len(few.history) == 2
 
 
 def test_a_head_that_is_there_is_found_and_not_trained_again(trainer):

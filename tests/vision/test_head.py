@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision.head import VARIANCE_FLOOR, HeadSpec, Statistics, build_head, feature_statistics
+from vision.head import VARIANCE_FLOOR, HeadSpec, Statistics, balanced_weights, build_head, feature_statistics
 
 CLASSES = ("cat", "dog", "fox", "hen")
 
@@ -70,6 +70,22 @@ def test_the_head_is_the_tutorials(engine):
     assert [type(layer).__name__ for layer in head().layers] == ["InputLayer", "Flatten", "Dense", "Dropout", "Dense"]
     assert head().layers[2].units == 256
     assert head().layers[3].rate == 0.5
+
+
+def test_a_linear_head_has_one_layer_of_weights(engine):
+    model = head(classes=3, kind="linear")
+    assert [type(layer).__name__ for layer in model.layers] == ["InputLayer", "Flatten", "Dense"]
+    assert [weights.shape for weights in model.get_weights()] == [(16, 3), (3,)]
+
+
+@given(st.lists(st.integers(0, 1000), min_size=2, max_size=6).filter(any))
+def test_balanced_weights_give_every_class_with_samples_the_same_say_and_one_on_average(counts):
+    weights = balanced_weights(np.array(counts))
+    shares = weights * counts
+    assert shares.sum() == pytest.approx(sum(counts))
+    there = [share for share, count in zip(shares, counts, strict=True) if count]
+    assert there == pytest.approx([sum(counts) / len(there)] * len(there))
+    assert np.isfinite(weights).all()
 
 
 def test_pooled_features_need_no_flatten(engine):

@@ -1,11 +1,15 @@
+import csv
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from vision.evaluation import evaluate, load_head, precision_and_recall
 from vision.head import HeadSpec
-from vision.training import Trained, evaluate, train
+from vision.training import Trained, TrainingData, train
 
 pytestmark = [
     # Keras 3.15 on NumPy 2, wherever it saves: keras/src/backend/tensorflow/core.py, convert_to_numpy.
@@ -49,13 +53,28 @@ class Points:
 
 
 def trained(
-    classes=2, epochs=3, seed=0, dtype="float16", validation=None, on_epoch=lambda *_: None, **options
+    classes=2,
+    seed=0,
+    dtype="float16",
+    training=None,
+    validation=None,
+    report=lambda record: None,
+    logs=None,
+    in_order=None,
+    **options,
 ) -> Trained:
-    spec = HeadSpec(("cat", "dog", "fox")[:classes], epochs=epochs, **options)
-    points = Points(200, classes, seed, dtype=dtype)
-    in_order = Points(200, classes, dtype=dtype)
-    held_out = validation or Points(60, classes, draw=1, dtype=dtype)
-    return train(spec, SHAPE, dtype, points, in_order, held_out, seed, on_epoch)
+    spec = HeadSpec(("cat", "dog", "fox")[:classes], **{"epochs": 3} | options)
+    points = training or Points(200, classes, seed, dtype=dtype)
+    data = TrainingData(
+        SHAPE,
+        dtype,
+        points,
+        in_order or Points(200, classes, dtype=dtype),
+        validation or Points(60, classes, draw=1, dtype=dtype),
+        np.bincount(points.labels, minlength=classes),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        return train(spec, data, seed, logs or Path(folder), report)
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +85,14 @@ def usual(engine) -> Trained:
 @pytest.mark.parametrize(("classes", "standardize", "dtype"), [(2, False, "float16"), (3, True, "float32")])
 def test_the_head_learns_what_can_be_told_apart(engine, classes, standardize, dtype):
     found = trained(classes, epochs=5, standardize=standardize, dtype=dtype)
-    assert found.val_accuracy > 0.9
+    assert found.validation.accuracy > 0.9
     assert found.history[-1]["loss"] < found.history[0]["loss"]
 
 
 def test_the_same_seed_gives_the_same_weights_and_history(usual):
     again = trained()
     assert usual.history == again.history
-    assert (usual.val_loss, usual.val_accuracy) == (again.val_loss, again.val_accuracy)
+    assert (usual.validation.loss, usual.validation.accuracy) == (again.validation.loss, again.validation.accuracy)
     for one, other in zip(usual.model.get_weights(), again.model.get_weights(), strict=True):
         assert np.array_equal(one, other)
 
@@ -88,21 +107,22 @@ def test_the_best_epoch_is_kept_and_its_figures_are_those_given(engine):
     best = min(found.history, key=lambda logs: logs["val_loss"])
     assert len(found.history) == 6
     assert best["val_loss"] < found.history[-1]["val_loss"]
-    assert found.val_loss == pytest.approx(best["val_loss"], rel=1e-6)
-    assert found.val_accuracy == pytest.approx(best["val_accuracy"])
+    assert found.validation.loss == pytest.approx(best["val_loss"], rel=1e-6)
+    assert found.validation.accuracy == pytest.approx(best["val_accuracy"])
 
 
 def test_every_epoch_is_told_of_with_its_four_figures(engine):
     heard = []
-    found = trained(epochs=3, on_epoch=lambda epoch, logs: heard.append((epoch, dict(logs))))
-    assert [epoch for epoch, _ in heard] == [0, 1, 2]
-    assert tuple(logs for _, logs in heard) == found.history
+    found = trained(epochs=3, report=heard.append)
+    ends = [record for record in heard if "loss" in record]
+    assert [(record.pop("epoch"), record.pop("epochs")) for record in ends] == [(1, 3), (2, 3), (3, 3)]
+    assert tuple(ends) == found.history
     assert all({"loss", "accuracy", "val_loss", "val_accuracy"} <= set(logs) for logs in found.history)
 
 
 def test_each_epoch_is_trained_on_its_own_order_and_validation_on_one(engine):
     points, in_order, held_out = Points(40, seed=0), Points(40), Points(20, draw=1)
-    train(HeadSpec(("a", "b"), epochs=3), SHAPE, "float16", points, in_order, held_out, seed=0)
+    trained(training=points, in_order=in_order, validation=held_out)
     assert sorted(set(points.asked)) == [0, 1, 2]
     assert points.asked == sorted(points.asked)
     assert set(held_out.asked) == {0}
@@ -111,8 +131,7 @@ def test_each_epoch_is_trained_on_its_own_order_and_validation_on_one(engine):
 
 def test_without_standardisation_the_rows_are_not_read_for_statistics(engine):
     in_order = Points(40)
-    spec = HeadSpec(("a", "b"), epochs=1, standardize=False)
-    train(spec, SHAPE, "float16", Points(40, seed=0), in_order, Points(20, draw=1), seed=0)
+    trained(in_order=in_order, epochs=1, standardize=False)
     assert in_order.asked == []
 
 
@@ -127,11 +146,83 @@ def test_a_saved_head_is_loaded_in_safe_mode_and_predicts_the_same(usual, tmp_pa
 
 def test_a_saved_head_evaluates_as_it_did_when_it_was_trained(usual, tmp_path):
     usual.model.save(tmp_path / "head.keras")
-    found = evaluate(str(tmp_path / "head.keras"), SHAPE, "float16", Points(60, draw=1))
-    assert found == pytest.approx((usual.val_loss, usual.val_accuracy))
+    found = evaluate(load_head(str(tmp_path / "head.keras")), Points(60, draw=1), SHAPE, "float16", 2)
+    assert (found.loss, found.accuracy) == pytest.approx((usual.validation.loss, usual.validation.accuracy))
+    assert np.array_equal(found.confusion, usual.validation.confusion)
 
 
 def test_data_smaller_than_a_batch_is_enough(engine):
-    points = Points(5, seed=0)
-    found = train(HeadSpec(("a", "b"), epochs=2), SHAPE, "float16", points, Points(5), Points(2, draw=1), seed=0)
+    found = trained(training=Points(5, seed=0), in_order=Points(5), validation=Points(2, draw=1), epochs=2)
     assert len(found.history) == 2
+    assert found.samples == 10
+
+
+def test_training_ends_after_the_epochs_of_patience_and_gives_back_the_best(engine):
+    hard = Points(60, apart=0.3, draw=1)
+    found = trained(epochs=30, patience=2, validation=hard, learning_rate=0.01)
+    losses = [logs["val_loss"] for logs in found.history]
+    assert len(losses) < 30
+    assert losses.index(min(losses)) == len(losses) - 3
+    assert found.validation.loss == pytest.approx(min(losses), rel=1e-6)
+
+
+def test_balanced_classes_count_the_same_however_many_samples_they_have(engine):
+    """The classes are hardly told apart, and nine of ten samples are of one: unweighted, the head names only that."""
+    few = Points(300, seed=0, apart=0.4)
+    few.labels = (np.arange(300) % 10 == 0).astype(np.uint16)
+    few.features = (
+        np.random.default_rng(0).normal(0, 1, (300, *SHAPE)) + 0.4 * few.labels[:, None, None, None]
+    ).astype("float16")
+    recalls = {}
+    for class_weight in ("none", "balanced"):
+        options = {"class_weight": class_weight, "kind": "linear", "learning_rate": 0.03, "epochs": 10}
+        found = trained(training=few, in_order=few, validation=few, **options)
+        recalls[class_weight] = precision_and_recall(found.validation.confusion)[1][1]
+    assert recalls["none"] < 0.5 < recalls["balanced"]
+
+
+def test_the_logs_tell_what_the_history_tells(engine, tmp_path):
+    found = trained(logs=tmp_path / "logs")
+    with open(tmp_path / "logs" / "epochs.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == [0, 1, 2]
+    for row, logs in zip(rows, found.history, strict=True):
+        assert {name: float(row[name]) for name in logs} == pytest.approx(logs)
+    for split, name in (("train", "loss"), ("validation", "val_loss")):
+        told = {
+            step: value
+            for event in tensorboard_events(tmp_path / "logs" / split)
+            for step, tag, value in event
+            if tag == "epoch_loss"
+        }
+        assert told == pytest.approx({step: logs[name] for step, logs in enumerate(found.history)})
+
+
+def tensorboard_events(folder: Path) -> Iterator[list[tuple[int, str, float]]]:
+    """What TensorBoard will read: (step, tag, value) of each event."""
+    import tensorflow as tf
+
+    for path in folder.glob("events*"):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            yield [
+                (event.step, value.tag, float(tf.make_ndarray(value.tensor)))
+                for value in event.summary.value
+                if value.HasField("tensor") and value.tensor.dtype == tf.float32.as_datatype_enum
+            ]
+
+
+def test_the_confusion_counts_every_validation_sample_once_and_agrees_with_the_accuracy(engine):
+    held_out = Points(61, 3, draw=1, apart=1.0)
+    found = trained(3, validation=held_out).validation
+    assert found.confusion.sum(axis=1).tolist() == np.bincount(held_out.labels).tolist()
+    assert np.trace(found.confusion) / 61 == pytest.approx(found.accuracy)
+    assert np.trace(found.confusion) < 61
+
+
+def test_steps_are_told_while_an_epoch_goes_on(engine, monkeypatch):
+    monkeypatch.setattr("vision.training.REPORT_EVERY_SECONDS", 0.0)
+    heard = []
+    trained(epochs=2, report=heard.append)
+    steps = [(record["epoch"], record["step"]) for record in heard if "step" in record]
+    assert steps == [(epoch, step) for epoch in range(3) for step in range(1, 14)]
+    assert {record["steps"] for record in heard if "step" in record} == {13}
