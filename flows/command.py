@@ -17,7 +17,8 @@ import yaml
 
 from flows import demo
 from flows.options import PipelineOptions
-from flows.outcome import FORESEEN, Outcome, check_budget, exit_status, outcome_of, say, telling
+from flows.outcome import FORESEEN, Outcome, check_budget, exit_status, outcome_of, telling
+from flows.words import changes, duration, say
 from storage.digests import list_images
 from storage.disk import check_room, expected_bytes, free_bytes
 from storage.errors import InputError
@@ -37,6 +38,8 @@ ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "storage,vision,tasks",
 }
+# Before a person the bars and our own lines are enough; Prefect's log goes to its server in any case.
+WATCHED = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -63,12 +66,18 @@ def main(arguments: list[str] | None = None) -> int:
     return status
 
 
+class _ToStderr(logging.Handler):
+    """Lines to whatever standard error is when they come: with bars on it, they pass above them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))
+
+
 def _log_to_stderr() -> None:
-    """What the rooms log is told in plain lines, until Prefect takes their loggers over."""
-    handler = logging.StreamHandler()
+    """What the rooms log is told in plain lines."""
     for room in ("storage", "vision", "tasks"):
         logging.getLogger(room).setLevel(logging.INFO)
-        logging.getLogger(room).handlers = [handler]
+        logging.getLogger(room).handlers = [_ToStderr()]
 
 
 def run(options: PipelineOptions, only_plan: bool, began: float) -> dict[str, Any]:
@@ -92,8 +101,9 @@ def run(options: PipelineOptions, only_plan: bool, began: float) -> dict[str, An
 
 
 def _run_flow(options: PipelineOptions) -> Outcome:
-    for name, value in ENVIRONMENT.items():
+    for name, value in (ENVIRONMENT | (WATCHED if sys.stderr.isatty() else {})).items():
         os.environ.setdefault(name, value)
+    say("starting Prefect, which takes half a minute the first time")
     from flows.pipeline import extract_and_train
 
     for name in ("prefect.flow_runs", "prefect.task_runs"):
@@ -142,12 +152,9 @@ def _describe_plan(space: Space, plan: Plan) -> dict[str, Any]:
     expected_size, free = expected_bytes(plan, space.kind), free_bytes(space.store.root)
     rate = known_rate(space.store)
     seconds = plan.todo.num_rows / rate if rate else None
-    expected = f"about {_duration(seconds)}" if seconds is not None else "a time that only a first run can tell"
+    expected = f"about {duration(seconds)}" if seconds is not None else "a time that only a first run can tell"
     c = record.counts
-    say(
-        f"{plan.files.num_rows} images: {c['new']} new, {c['changed']} changed, {c['moved']} moved, "
-        f"{c['relabelled']} relabelled, {c['removed']} removed, {c['unchanged']} unchanged, {c['ignored']} files ignored"
-    )
+    say(changes(plan.files.num_rows, c))
     say(
         f"to extract: {plan.todo.num_rows} in {plan.num_chunks} chunks ({c['stale']} of them only because the "
         f"feature space is another, {c['lost']} because their shard is lost); adopted from a run that died: {c['adopted']}"
@@ -165,16 +172,6 @@ def _describe_plan(space: Space, plan: Plan) -> dict[str, Any]:
         "free_bytes": free,
         "expected_seconds": None if seconds is None else round(seconds, 1),
     }
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
 
 
 def parse(arguments: list[str]) -> tuple[PipelineOptions, bool]:

@@ -1,10 +1,9 @@
 """What a run tells whoever called it: one record, one line of JSON, and an exit status."""
 
 import resource
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 from storage.errors import InputError, StorageError, StoreBusy, TooManyRemovals
 from tasks.records import ChunkResult, HeadResult, PlanRecord, VersionRecord
@@ -46,7 +45,8 @@ class Outcome:
     """The JSON line, key by key; None where there is nothing to tell.
 
     extract_seconds: from the first chunk's first read, engine warm, to the last shard durable.
-    peak_rss_mb: of the largest process of the run, children included.
+    peak_rss_mb: of the largest process of the run, children included. stage_seconds: of each step of the
+    run; null where there was nothing to do.
     """
 
     images: int
@@ -76,20 +76,22 @@ class Outcome:
     promoted: bool | None = None
     peak_rss_mb: float | None = None
     elapsed_seconds: float | None = None
+    stage_seconds: dict[str, float] | None = None
+
+    def with_times(self, seconds: dict[str, float]) -> "Outcome":
+        return replace(self, stage_seconds={name: round(value, 3) for name, value in seconds.items()})
 
     def with_head(self, head: HeadResult) -> "Outcome":
-        return Outcome(
-            **asdict(self)
-            | {
-                "train_seconds": head.train_seconds,
-                "train_samples_per_second": head.train_samples_per_second,
-                "epochs": head.epochs,
-                "val_accuracy": head.val_accuracy,
-                "val_loss": head.val_loss,
-                "head": head.name,
-                "promoted": head.is_promoted,
-                "peak_rss_mb": max(self.peak_rss_mb or 0, head.peak_rss_mb),
-            }
+        return replace(
+            self,
+            train_seconds=head.train_seconds,
+            train_samples_per_second=head.train_samples_per_second,
+            epochs=head.epochs,
+            val_accuracy=head.val_accuracy,
+            val_loss=head.val_loss,
+            head=head.name,
+            promoted=head.is_promoted,
+            peak_rss_mb=max(self.peak_rss_mb or 0, head.peak_rss_mb),
         )
 
     def line(self, elapsed_seconds: float) -> dict:
@@ -137,7 +139,3 @@ def telling(outcome: Outcome) -> Iterator[None]:
     except Exception as error:
         error.outcome = outcome  # type: ignore[attr-defined]
         raise
-
-
-def say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)

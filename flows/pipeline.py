@@ -13,11 +13,13 @@ if __name__ == "__main__":
 
 from pathlib import Path
 
-from prefect import flow, get_run_logger
+from prefect import flow
 
 from flows.fan_out import extract_chunks
 from flows.options import PipelineOptions, takes_options
 from flows.outcome import Outcome, check_budget, outcome_of, telling
+from flows.progress import Progress, Training, shown
+from flows.words import changes, committed, spent, trained, training_on
 from storage.layout import create_space
 from storage.lock import hold
 from tasks.artifacts import show_head, show_version
@@ -37,39 +39,44 @@ from tasks.train_head import train_head
 def extract_and_train(options: PipelineOptions) -> Outcome:
     """List images, extract what is new, commit the next version, train its head."""
     space = options.space()
-    with hold(Path(space.root), options.wait):
-        outcome, version = extract(space, options)
-        if options.extract_only:
-            return outcome
-        with telling(outcome):
-            check_budget(outcome, options.max_bad_fraction)
-            return outcome.with_head(train(space, version, options))
+    with hold(Path(space.root), options.wait), shown() as progress:
+        outcome, version = extract(space, options, progress)
+        if not options.extract_only:
+            with telling(outcome):
+                check_budget(outcome, options.max_bad_fraction)
+                outcome = outcome.with_head(train(space, version, options, progress))
+        progress.say(f"time: {spent(progress.seconds)}")
+        return outcome.with_times(progress.seconds)
 
 
-def extract(space: Space, options: PipelineOptions) -> tuple[Outcome, VersionRecord]:
+def extract(space: Space, options: PipelineOptions, progress: Progress) -> tuple[Outcome, VersionRecord]:
     """From the folder to the newest version."""
     working = space.store.cache / "plans"
     create_space(space.store, space.spec.record())
-    scan = scan_images(space, options.layout, options.label_file, str(working))
-    listing = kept(list_images, space)(space, scan, options.rehash)
-    plan = plan_chunks(space, listing, options.plan_options())
-    chunks = extract_chunks(plan, slots(options.workers), get_run_logger().info)
-    version = kept(build_manifest, space)(plan, chunks)
+    with progress.step("scan"):
+        scan = scan_images(space, options.layout, options.label_file, str(working))
+    with progress.step("list"):
+        listing = kept(list_images, space)(space, scan, options.rehash)
+    with progress.step("plan"):
+        plan = plan_chunks(space, listing, options.plan_options())
+    progress.say(changes(listing.images, plan.counts))
+    with progress.step("extract"):
+        chunks = extract_chunks(plan, slots(options.workers), progress)
+    with progress.step("commit"):
+        version = kept(build_manifest, space)(plan, chunks)
     show_version(version)
     outcome = outcome_of(plan, chunks, version)
+    progress.say(committed(outcome, chunks))
     remember_rate(space.store, outcome.extract_images_per_second)
     return outcome, version
 
 
-def train(space: Space, version: VersionRecord, options: PipelineOptions) -> HeadResult:
+def train(space: Space, version: VersionRecord, options: PipelineOptions, progress: Progress) -> HeadResult:
     """From the newest version to its head."""
     job = options.head_job(space, version)
-    logger = get_run_logger()
-    head = kept(train_head, space)(job, lambda logs: logger.info(epoch_line(logs)))
+    progress.say(training_on(version))
+    with progress.step("train"):
+        head = kept(train_head, space)(job, Training(progress).on_progress)
     show_head(job, head)
+    progress.say(trained(head))
     return head
-
-
-def epoch_line(logs: dict) -> str:
-    figures = ", ".join(f"{name} {logs[name]:.4f}" for name in ("loss", "accuracy", "val_loss", "val_accuracy"))
-    return f"epoch {logs['epoch']} of {logs['epochs']}: {figures}"

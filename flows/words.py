@@ -1,0 +1,78 @@
+"""What a run says in lines: the same words on the command line, in the log and in front of the bars."""
+
+import math
+import sys
+from collections import Counter
+
+from flows.outcome import Outcome
+from tasks.records import ChunkResult, HeadResult, VersionRecord
+
+
+def say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def changes(images: int, counts: dict[str, int]) -> str:
+    """What happened to the images since the newest version."""
+    kinds = ("new", "changed", "moved", "relabelled", "removed", "unchanged")
+    told = ", ".join(f"{counts[kind]:,} {kind}" for kind in kinds if counts[kind])
+    others = f"; {counts['ignored']:,} other files ignored" if counts["ignored"] else ""
+    return f"{images:,} images: {told}{others}"
+
+
+def committed(outcome: Outcome, chunks: list[ChunkResult]) -> str:
+    """What extraction and commit came to."""
+    pace = f", {outcome.extract_images_per_second:,.1f} images/s" if outcome.extract_images_per_second else ""
+    where = f" ({shares(chunks)})" if chunks else ""
+    left = "".join(
+        f", {count:,} {kind}"
+        for kind, count in (("quarantined", outcome.quarantined), ("pending", outcome.pending))
+        if count
+    )
+    return f"version {outcome.version}: {outcome.extracted:,} extracted{pace}{where}{left}"
+
+
+def training_on(version: VersionRecord) -> str:
+    """What a head is to be trained on."""
+    sizes = {split: sum(by_class.values()) for split, by_class in version.classes.items()}
+    return (
+        f"training on {sizes['train']:,} images of {len(version.class_names)} classes, "
+        f"validating on {sizes['validation']:,}"
+    )
+
+
+def epoch(record: dict) -> str:
+    """How an epoch ended."""
+    figures = (f"{name} {record[name]:.4f}" for name in ("loss", "accuracy", "val_loss", "val_accuracy"))
+    return f"epoch {record['epoch']} of {record['epochs']}: {', '.join(figures)}"
+
+
+def trained(head: HeadResult) -> str:
+    """What the training came to."""
+    place = "is the current head" if head.is_promoted else "is not promoted: the current head does better"
+    return f"head {head.name}: val_accuracy {head.val_accuracy:.4f}, val_loss {head.val_loss:.4f}; it {place}"
+
+
+def shares(chunks: list[ChunkResult]) -> str:
+    """Where the time of the children went, stage by stage."""
+    totals: Counter[str] = Counter()
+    for chunk in chunks:
+        totals.update(chunk.seconds)
+    whole = totals.total()
+    return ", ".join(f"{stage} {seconds / whole:.0%}" for stage, seconds in totals.items()) if whole else ""
+
+
+def spent(seconds: dict[str, float]) -> str:
+    """Where the time of a run went, step by step."""
+    return ", ".join(
+        f"{name} {value:.1f} s" if value < 10 else f"{name} {duration(value)}" for name, value in seconds.items()
+    )
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that suits it."""
+    if not math.isfinite(seconds):
+        return "an unknown time"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
