@@ -1,7 +1,7 @@
 """The difference between what lies in the folder now and what the newest version says."""
 
 import time
-from collections import Counter
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.files import FILES_SCHEMA, PENDING, derived_split
+
+WORDS = ("new", "changed", "moved", "re-split", "relabelled", "unchanged")
+NEW, CHANGED, MOVED, RESPLIT, RELABELLED, UNCHANGED = range(len(WORDS))
+SAME_BYTES = ("digest",)
+SAME_LABEL = ("digest", "class")
+SAME_SPLIT = ("digest", "class", "split")
 
 
 @dataclass(frozen=True)
@@ -85,49 +91,62 @@ def _with_unseen(files: pa.Table, before: pa.Table, unreadable: tuple[bytes, ...
     return pa.concat_tables([files, gone.filter(pa.array(unseen))]).sort_by("path").combine_chunks()
 
 
-def _count_changes(files: pa.Table, before: pa.Table) -> Changes:
-    """Sort every live image into new, changed, moved, relabelled or unchanged, and count the removed.
+def pairs(files: pa.Table, before: pa.Table) -> dict[str, np.ndarray]:
+    """How the files of two tables pair, by what happened to them: (n, 2) row numbers in `before` and in `files`.
 
-    A path that is new here pairs with a path that is gone with the same digest: the image moved, or
-    was relabelled where its class is another.
+    A file pairs with the one at its path; a path that is new with one that is gone and has the same
+    digest and class (`moved`), or else the same digest (`relabelled`). What finds no other is `new`
+    (-1, row) or `removed` (row, -1). Both tables: FILES_SCHEMA sorted by path; rows of a word keep that
+    order. Exchanging the tables exchanges the columns, and `new` and `removed`.
     """
     position = pc.index_in(files["path"].combine_chunks(), before["path"].combine_chunks())
     then = before.take(position)
-    was_there = position.is_valid()
-    same_bytes = _same(files, then, "digest")
-    same_label = _same(files, then, "digest", "class")
-    unchanged = _same(files, then, "digest", "class", "split")
-    changed = pc.and_not(was_there, same_bytes)
-    relabelled = pc.and_not(same_bytes, same_label)
-    moved = pc.and_not(same_label, unchanged)
-
-    arrived = files.filter(pc.invert(was_there)).select(["digest", "class"]).to_pylist()
-    gone = before.filter(pc.invert(pc.is_in(before["path"], files["path"].combine_chunks())))
-    left: dict[bytes, Counter[str]] = {}
-    for row in gone.select(["digest", "class"]).to_pylist():
-        left.setdefault(row["digest"], Counter())[row["class"]] += 1
-    num_moved, others = 0, []
-    for row in arrived:
-        if row["digest"] and left.get(row["digest"], Counter())[row["class"]] > 0:
-            left[row["digest"]][row["class"]] -= 1
-            num_moved += 1
-        else:
-            others.append(row["digest"])
-    remaining = {digest: classes.total() for digest, classes in left.items()}
-    num_relabelled = 0
-    for digest in others:
-        if digest and remaining.get(digest, 0) > 0:
-            remaining[digest] -= 1
-            num_relabelled += 1
-    return Changes(
-        new=len(others) - num_relabelled,
-        changed=_true(changed),
-        moved=num_moved + _true(moved),
-        relabelled=num_relabelled + _true(relabelled),
-        unchanged=_true(unchanged),
-        removed=sum(remaining.values()),
+    origin = pc.fill_null(position, -1).to_numpy().astype(np.int64)
+    words = np.select(
+        [origin < 0, *(~_numpy(_same(files, then, *names)) for names in (SAME_BYTES, SAME_LABEL, SAME_SPLIT))],
+        [NEW, CHANGED, RELABELLED, RESPLIT],
+        UNCHANGED,
     )
+    gone = np.setdiff1d(np.arange(before.num_rows), origin)
+    for names, word in ((SAME_LABEL, MOVED), (SAME_BYTES, RELABELLED)):
+        arrived = np.flatnonzero(words == NEW)
+        found = _match(_keys(files, arrived, names), _keys(before, gone, names))
+        words[arrived[found[:, 1]]], origin[arrived[found[:, 1]]] = word, gone[found[:, 0]]
+        gone = np.delete(gone, found[:, 0])
+    by_word = {word: np.flatnonzero(words == word) for word in range(len(WORDS))}
+    result = {WORDS[word]: np.stack([origin[rows], rows], axis=1) for word, rows in by_word.items()}
+    return result | {"removed": np.stack([gone, np.full_like(gone, -1)], axis=1)}
 
 
-def _true(mask: pa.Array) -> int:
-    return pc.sum(mask).as_py() or 0
+def difference(files: pa.Table, before: pa.Table) -> dict[str, np.ndarray]:
+    """The pairs of two versions' files, with those whose status or reason alone is another as `status`."""
+    result = pairs(files, before)
+    stayed = result["unchanged"]
+    now, then = files.take(pa.array(stayed[:, 1])), before.take(pa.array(stayed[:, 0]))
+    same_status = _numpy(_same(now, then, "status", "reason"))
+    return result | {"unchanged": stayed[same_status], "status": stayed[~same_status]}
+
+
+def _keys(files: pa.Table, rows: np.ndarray, names: tuple[str, ...]) -> list[tuple]:
+    columns = files.select(names).take(pa.array(rows)).to_pydict().values()
+    return list(zip(*columns, strict=True))
+
+
+def _match(arrived: list[tuple], gone: list[tuple]) -> np.ndarray:
+    """Pair equal keys in order: (n, 2) positions in `gone` and `arrived`. A file without a digest pairs with none."""
+    left: dict[tuple, deque[int]] = {}
+    for index, key in enumerate(gone):
+        left.setdefault(key, deque()).append(index)
+    found = [(left[key].popleft(), index) for index, key in enumerate(arrived) if key[0] and left.get(key)]
+    return np.array(found, np.int64).reshape(-1, 2)
+
+
+def _numpy(mask: pa.Array) -> np.ndarray:
+    return mask.to_numpy(zero_copy_only=False)
+
+
+def _count_changes(files: pa.Table, before: pa.Table) -> Changes:
+    """How many files each word has; one that has only another split counts as moved."""
+    counts = {word: len(found) for word, found in pairs(files, before).items()}
+    counts["moved"] += counts.pop("re-split")
+    return Changes(**counts)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.diff import Changes, compare
+from storage.diff import Changes, compare, difference, pairs
 from storage.digests import DIGEST
 from storage.files import FILES_SCHEMA
 from storage.labels import SPLITS
@@ -90,6 +90,38 @@ def test_nothing_below_a_folder_that_could_not_be_listed_counts_as_removed(then,
     assert files["path"].to_pylist() == sorted({*then, *now} - {b"b"})
     assert changes.removed <= 1
     assert changes.unchanged == len(then) - 1
+
+
+MIRRORED = {"new": "removed", "removed": "new"}
+
+
+@given(folders, folders)
+def test_each_file_of_either_table_is_in_exactly_one_pair(then, now):
+    files, before = files_of(now), files_of(then)
+    found = difference(files, before)
+    assert sorted(row for rows in found.values() for row in rows[:, 0].tolist() if row >= 0) == [*range(len(then))]
+    assert sorted(row for rows in found.values() for row in rows[:, 1].tolist() if row >= 0) == [*range(len(now))]
+    assert (found["new"][:, 0] == -1).all()
+    assert (found["removed"][:, 1] == -1).all()
+
+
+@given(folders, folders)
+def test_the_way_back_has_the_same_pairs_turned_round(then, now):
+    there, back = pairs(files_of(now), files_of(then)), pairs(files_of(then), files_of(now))
+    for word, rows in there.items():
+        assert sorted(rows.tolist()) == sorted(back[MIRRORED.get(word, word)][:, ::-1].tolist())
+
+
+def test_another_status_or_reason_alone_is_told_apart_from_unchanged():
+    before = files_of({b"a": (0, "cat", None), b"b": (1, "cat", None), b"c": (2, "cat", None)})
+    status = pa.array(["ok", "pending", "quarantined"])
+    reason = pa.array([None, None, "truncated"], pa.string())
+    index = before.schema.get_field_index
+    files = before.set_column(index("status"), FILES_SCHEMA.field("status"), status)
+    files = files.set_column(index("reason"), FILES_SCHEMA.field("reason"), reason)
+    found = difference(files, before)
+    assert found["status"].tolist() == [[0, 0], [2, 2]]
+    assert found["unchanged"].tolist() == [[1, 1]]
 
 
 def test_an_image_that_stays_unreadable_is_not_changed():
