@@ -115,18 +115,36 @@ def create_space(store: Store, spec: Mapping) -> None:
         left.unlink(missing_ok=True)
 
 
-def other_spaces(store: Store) -> list["Store"]:
-    """The other feature spaces in the same root."""
-    if not store.root.is_dir():
+def spaces(root: Path) -> list[Store]:
+    """The feature spaces in the store at `root`, by fingerprint."""
+    if not root.is_dir():
         return []
-    names = sorted(path.name for path in store.root.iterdir() if FINGERPRINT.fullmatch(path.name))
-    return [Store(store.root, name) for name in names if name != store.fingerprint]
+    return [
+        Store(root, path.name) for path in sorted(root.iterdir()) if FINGERPRINT.fullmatch(path.name) and path.is_dir()
+    ]
+
+
+def other_spaces(store: Store) -> list[Store]:
+    """The other feature spaces in the same root."""
+    return [other for other in spaces(store.root) if other != store]
+
+
+def read_spec(store: Store) -> dict:
+    """The spec of a feature space that is there."""
+    check_space(store)
+    path = store.space / "space.json"
+    try:
+        return dict(json.loads(path.read_text())["spec"])
+    except FileNotFoundError:
+        raise StoreDamaged(f"{path} is missing; run again with the options of this space, which writes it") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreDamaged(f"{path} holds no spec; restore it or use another --store") from error
 
 
 def current_head(store: Store) -> str | None:
     """The name of the promoted head, None before the first."""
     try:
-        name = (store.heads / "current").read_text().strip()
+        name = (store.heads / "current").read_text(errors="replace").strip()
     except FileNotFoundError:
         return None
     return name if HEAD_NAME.fullmatch(name) else None

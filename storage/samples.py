@@ -43,6 +43,23 @@ def pin(store: Store, version: Version, split: str, classes: tuple[str, ...], fo
 
     Raises KeyError for a class of the version that `classes` does not name.
     """
+    shards, samples = sample_rows(store, version, split, classes)
+    samples = samples[np.lexsort((samples["class"], samples["row"], samples["shard"]))]
+    path = folder / f"samples-{split}.npy"
+    sink = pa.BufferOutputStream()
+    np.lib.format.write_array(sink, samples, allow_pickle=False)
+    replace(path, sink.getvalue().to_pybytes())
+    mapped = np.load(path, mmap_mode="r" if len(samples) else None, allow_pickle=False)
+    return SampleTable(mapped, shards, classes)
+
+
+def sample_rows(
+    store: Store, version: Version, split: str, classes: tuple[str, ...]
+) -> tuple[tuple[ShardRef, ...], np.ndarray]:
+    """The shards of a version in order of name, and SAMPLE records of a split's usable files in order of path.
+
+    Raises KeyError for a class of the version that `classes` does not name.
+    """
     files = usable(version.read_files(store))
     files = files.filter(pc.equal(files["split"], split))
     rows = version.read_rows(store)
@@ -54,10 +71,4 @@ def pin(store: Store, version: Version, split: str, classes: tuple[str, ...], fo
     samples["row"] = at["row"].to_numpy()
     index = {name: number for number, name in enumerate(classes)}
     samples["class"] = [index[name] for name in files["class"].to_pylist()]
-    samples = samples[np.lexsort((samples["class"], samples["row"], samples["shard"]))]
-    path = folder / f"samples-{split}.npy"
-    sink = pa.BufferOutputStream()
-    np.lib.format.write_array(sink, samples, allow_pickle=False)
-    replace(path, sink.getvalue().to_pybytes())
-    mapped = np.load(path, mmap_mode="r" if len(samples) else None, allow_pickle=False)
-    return SampleTable(mapped, tuple(version.shards[name] for name in names), classes)
+    return tuple(version.shards[name] for name in names), samples

@@ -60,12 +60,17 @@ def _path(store: Store, number: int) -> Path:
     return store.versions / f"{number:020d}.json"
 
 
+def version_numbers(store: Store) -> list[int]:
+    """The versions that are there, oldest first."""
+    if not store.versions.is_dir():
+        return []
+    return sorted(int(path.stem) for path in store.versions.glob("[0-9]" * 20 + ".json"))
+
+
 def latest_version(store: Store) -> Version | None:
     """The newest version, None before the first."""
-    if not store.versions.is_dir():
-        return None
-    numbers = [int(path.stem) for path in store.versions.glob("[0-9]" * 20 + ".json")]
-    return read_version(store, max(numbers)) if numbers else None
+    numbers = version_numbers(store)
+    return read_version(store, numbers[-1]) if numbers else None
 
 
 def read_version(store: Store, number: int) -> Version:
@@ -82,6 +87,15 @@ def read_version(store: Store, number: int) -> Version:
         raise StoreDamaged(
             f"{path} is damaged ({error}); delete it to go back to the version before it, and run again"
         ) from error
+
+
+def differing_files(store: Store, version: Version, other: Version | None) -> tuple[pa.Table, pa.Table]:
+    """The files of two versions without the segments that both have, whose rows are the same in each."""
+    names, others = version.files, other.files if other else ()
+    return (
+        _read_segments(store, tuple(name for name in names if name not in others), FILES_SCHEMA),
+        _read_segments(store, tuple(name for name in others if name not in names), FILES_SCHEMA),
+    )
 
 
 def commit(
