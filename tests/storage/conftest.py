@@ -1,4 +1,5 @@
-"""What the tests of this room share: repeatable properties, files that count as old, a user who may not read all."""
+"""What the tests of this room share: repeatable properties, files that count as old, a user who may not read all,
+a store with a history."""
 
 import os
 import shutil
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests import toy
 
 # The same examples every time; how long one takes says nothing on a shared machine.
 settings.register_profile(
@@ -60,3 +63,31 @@ def as_a_user(public: Path) -> Callable[[], AbstractContextManager[None]]:
             os.seteuid(before)
 
     return become
+
+
+@pytest.fixture(scope="session")
+def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of four versions and strange names, only to be read; its images lie beside it in `images`.
+
+    1: 16 images, 6 of them pending. 2: those are extracted. 3: cats/000 renamed, cats/001 relabelled,
+    cats/002 removed; two broken images and two of a class whose name is not UTF-8 are new. 4: dogs/001 has
+    other bytes, dogs/002 a copy, and some images change sides.
+    """
+    root = tmp_path_factory.mktemp("lived-in")
+    store, images = root / "store", toy.pictures(root / "images", per_class=8)
+    toy.run(images, store, limit=10)
+    toy.run(images, store)
+    (images / "cats/000.png").rename(images / "cats/zzz.png")
+    (images / "cats/001.png").rename(images / "dogs/was a cat.png")
+    (images / "cats/002.png").unlink()
+    (images / "cats/broken.png").write_bytes(b"not a picture")
+    (images / "cats/two\nlines.png").write_bytes(b"")
+    strange = os.fsencode(images) + b"/caf\xe9s"
+    os.mkdir(strange)
+    for index in range(2):
+        os.rename(toy.picture(images / "new.png", 5000 + index), strange + b"/\xff%d\x1b[31m.png" % index)
+    toy.run(images, store)
+    toy.picture(images / "dogs/001.png", 6000)
+    shutil.copy(images / "dogs/002.png", images / "dogs/a\\copy.png")
+    toy.run(images, store, validation_fraction=0.5)
+    return store
