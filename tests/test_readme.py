@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from flows.command import parse
+from storage.__main__ import parse as parse_storage
 from tests.test_layers import PROJECT
 
 README = (PROJECT / "README.md").read_text()
@@ -34,6 +35,19 @@ def test_every_call_of_the_pipeline_is_one_that_it_takes(call, tmp_path, monkeyp
     Path("photos.yaml").write_text("images: photos\n")
     with suppress(SystemExit):  # --help
         parse(shlex.split(call)[2:])
+
+
+def storage_calls() -> list[str]:
+    return [command for command in COMMANDS if command.startswith("python -m storage")]
+
+
+@pytest.mark.parametrize("call", storage_calls())
+def test_every_call_of_the_storage_command_is_one_that_it_takes(call):
+    parse_storage(shlex.split(call)[3:])
+
+
+def test_the_readme_calls_each_storage_command():
+    assert {call.split()[3] for call in storage_calls()} == {"show", "history", "diff", "export"}
 
 
 def test_every_file_that_the_documents_name_is_there():
