@@ -105,7 +105,7 @@ def _show(options: argparse.Namespace) -> Iterator[str]:
         numbers = version_numbers(store)
         if numbers or options.version is not None:
             version = chosen_version(store, options.version)
-            yield from ("", *indented(_version_lines(store, version, numbers[-1])))
+            yield from ("", *indented(_version_lines(store, version, max(version.number, *numbers))))
         else:
             yield from ("", "  no version yet: no run has come to its commit")
         own = [head for head in heads if head.fingerprint == store.fingerprint]
