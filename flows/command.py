@@ -7,8 +7,10 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -50,6 +52,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status."""
     began = time.monotonic()
+    signal.signal(signal.SIGTERM, _interrupt)
     _log_to_stderr()
     record: dict[str, Any] | None = None
     status = 0
@@ -60,10 +63,17 @@ def main(arguments: list[str] | None = None) -> int:
         outcome: Outcome | None = getattr(error, "outcome", None)
         record = outcome.line(time.monotonic() - began) if outcome else None
         status = exit_status(error)
+        if not isinstance(error, (*FORESEEN, KeyboardInterrupt)) and "prefect" not in sys.modules:
+            traceback.print_exc()  # inside a flow Prefect does it
         say(f"error: {describe(error)}")
     if record is not None:
         print(json.dumps(record), flush=True)
     return status
+
+
+def _interrupt(signal_number, frame):
+    """Whoever ends this process politely gets the end that Ctrl-C gives: no child and no server stays behind."""
+    raise KeyboardInterrupt
 
 
 class _ToStderr(logging.Handler):
@@ -127,7 +137,7 @@ def _nothing_to_do(space: Space, plan: Plan, options: PipelineOptions) -> Outcom
     if options.extract_only:
         return outcome
     with telling(outcome):
-        check_budget(outcome, options.max_bad_fraction)
+        check_budget(outcome, options.max_bad_fraction, space.root)
         job = options.head_job(space, version)
     head = find_head(space.store, job.name)
     if head is None or job.is_forced or (job.is_promoted and not head.is_promoted):
@@ -136,6 +146,11 @@ def _nothing_to_do(space: Space, plan: Plan, options: PipelineOptions) -> Outcom
 
 
 def _demo(options: PipelineOptions) -> PipelineOptions:
+    meant = sorted(options.model_fields_set & {"store", "labels", "layout", "classes", "weights"})
+    if meant:
+        raise InputError(
+            f"--images: the folder of images is missing; --{meant[0]} was given, so this is not for the demo"
+        )
     chosen = options.model_dump(include=options.model_fields_set - {"images"})
     options = PipelineOptions(**demo.DEFAULTS | chosen)
     say(

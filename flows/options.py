@@ -20,6 +20,8 @@ from tasks.survey import find_space, head_job
 from vision.head import ClassWeight, HeadSpec, Kind, Optimizer, Sampling
 from vision.specs import SMALLEST_IMAGE, Dtype, Pooling, Precision
 
+LARGEST_SEED = 2**32 - 2  # Keras takes 32 bits, and the last layer has the next seed
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -103,7 +105,9 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
         True, title="training", description="scale each feature channel by its training statistics"
     )
     shuffle_memory_mb: int = Field(256, ge=1, title="training", description="memory for the shuffle")
-    seed: int = Field(0, ge=0, title="training", description="of the order, the initial weights and the dropout")
+    seed: int = Field(
+        0, ge=0, le=LARGEST_SEED, title="training", description="of the order, the initial weights and the dropout"
+    )
     force_retrain: bool = Field(False, title="training", description="train the head again though it is there")
     promote: bool = Field(False, title="training", description="make the head the current one, better or not")
 
@@ -124,9 +128,18 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
         return Path(os.path.abspath(self.labels)) if self.labels else None
 
     def space(self) -> Space:
-        """The feature space that these options name; reads weights that are new to the store."""
+        """The feature space that these options name; reads weights that are new to the store.
+
+        Raises InputError for a store that the next scan would take for a class folder.
+        """
+        root = Path(os.path.abspath(self.store))
+        if root.is_relative_to(self.folder) and not any(p.startswith(".") for p in root.relative_to(self.folder).parts):
+            raise InputError(
+                f"--store: {root} lies in the image folder {self.folder}, where it would be taken for a class; "
+                "put it beside, or give it a name that begins with a dot"
+            )
         return find_space(
-            Path(os.path.abspath(self.store)),
+            root,
             self.folder,
             self.weights,
             self.backbone,

@@ -121,13 +121,13 @@ def outcome_of(plan: PlanRecord, chunks: list[ChunkResult], version: VersionReco
     )
 
 
-def check_budget(outcome: Outcome, max_bad_fraction: float) -> None:
+def check_budget(outcome: Outcome, max_bad_fraction: float, store: str) -> None:
     """Raise OverBudget where too many of the live images are quarantined."""
     if outcome.images >= SMALLEST_BUDGET and outcome.quarantined > max_bad_fraction * outcome.images:
         raise OverBudget(
             f"{outcome.quarantined} of {outcome.images} images could not be used, more than --max-bad-fraction "
             f"{max_bad_fraction:g} allows; the others are committed as version {outcome.version}, nothing was trained. "
-            "Mend or remove those images, or raise the fraction"
+            f"`python -m storage show --store {store}` names them: mend or remove them, or raise the fraction"
         )
 
 

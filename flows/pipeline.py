@@ -43,7 +43,7 @@ def extract_and_train(options: PipelineOptions) -> Outcome:
         outcome, version = extract(space, options, progress)
         if not options.extract_only:
             with telling(outcome):
-                check_budget(outcome, options.max_bad_fraction)
+                check_budget(outcome, options.max_bad_fraction, space.root)
                 outcome = outcome.with_head(train(space, version, options, progress))
         progress.say(f"time: {spent(progress.seconds)}")
         return outcome.with_times(progress.seconds)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from storage.errors import InputError
-from storage.layout import Store
+from storage.layout import ROWS_PER_GROUP, Store
 from storage.samples import SampleTable, sample_rows
-from storage.shards import ROWS_PER_GROUP, Shard
+from storage.shards import Shard
 from storage.versions import Version
 from storage.words import visible
 

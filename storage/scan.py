@@ -118,6 +118,12 @@ def _by_folder(root: Path, top: list[str], layout: Layout) -> Labeller:
     """Labels of images by the folders that they lie in; a file of no class folder has none."""
     if layout == "auto":
         layout = "splits" if top and all(name in SPLITS for name in top) else "classes"
+        if layout == "classes" and "train" in top and len(top) > 1:
+            logger.warning(
+                "%s: train is taken for a class, as %s stands beside it; only split folders, or --layout, say otherwise",
+                root,
+                next(name for name in top if name not in SPLITS),
+            )
     strangers = [name for name in top if name not in SPLITS] if layout == "splits" else []
     if strangers:
         raise InputError(

@@ -1,15 +1,19 @@
 """Flags, files and mistakes: each bad input is one line with the way out, and the contracted status."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
 import pytest
 
 from flows.command import main, parse
+from flows.demo import write_digits
 from flows.options import PipelineOptions
 from storage.errors import InputError
 from tests import toy
+from tests.flows.conftest import PROJECT
 
 TINY = ["--weights", "random", "--image-size", "32"]
 
@@ -35,7 +39,8 @@ def test_a_file_for_a_folder(capsys, tmp_path):
 
 
 def test_an_empty_folder(capsys, tmp_path):
-    status, line = complaint(capsys, "--images", tmp_path, "--store", tmp_path / "store", *TINY)
+    (tmp_path / "images").mkdir()
+    status, line = complaint(capsys, "--images", tmp_path / "images", "--store", tmp_path / "store", *TINY)
     assert (status, "no images in" in line, "expected class folders" in line) == (2, True, True)
 
 
@@ -159,3 +164,43 @@ def test_the_demo_digits_are_written_once(tmp_path, monkeypatch):
     before = [path.stat().st_mtime_ns for path in paths]
     write_digits(Path(tmp_path / "digits"))
     assert [path.stat().st_mtime_ns for path in paths] == before
+
+
+@pytest.mark.parametrize("flag", ["--store", "--labels", "--classes", "--weights"])
+def test_the_demo_never_runs_into_what_somebody_named(capsys, tmp_path, monkeypatch, flag):
+    monkeypatch.chdir(tmp_path)
+    status, line = complaint(capsys, flag, "here")
+    assert (status, "folder of images is missing" in line, flag in line) == (2, True, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_where_it_would_be_taken_for_a_class_is_refused(capsys, images):
+    status, line = complaint(capsys, "--images", images, "--store", images / "store", *TINY)
+    assert (status, "would be taken for a class" in line) == (2, True)
+    parse(["--images", str(images), "--store", str(images / ".store"), *TINY])[0].space()
+
+
+def test_a_seed_that_keras_cannot_take_is_refused_before_hours_of_work(capsys):
+    status, line = complaint(capsys, "--images", "x", "--seed", str(2**32 - 1))
+    assert (status, "--seed" in line) == (2, True)
+
+
+def test_an_error_that_nobody_foresaw_keeps_its_traceback(images, store):
+    code = """
+import sys, flows.command
+flows.command.make_plan = lambda *_: {}["unforeseen"]
+sys.exit(flows.command.main(sys.argv[1:]))
+"""
+    call = [sys.executable, "-c", code, "--images", images, "--store", store, *TINY]
+    done = subprocess.run(call, capture_output=True, text=True, cwd=PROJECT)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1] == "error: 'unforeseen'"
+
+
+def test_the_digits_of_the_demo_are_there_whole_or_not_at_all(tmp_path):
+    (tmp_path / "digits.writing" / "3").mkdir(parents=True)  # of a run that was killed
+    (tmp_path / "digits.writing" / "3" / "0000.png").write_bytes(b"half")
+    write_digits(tmp_path / "digits")
+    assert len(list((tmp_path / "digits").glob("*/*.png"))) == 1797
+    assert [path.name for path in tmp_path.iterdir()] == ["digits"]

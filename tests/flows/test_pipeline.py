@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -141,6 +142,9 @@ def test_an_unreadable_image_costs_its_row_only(pipeline, tmp_path):
     over = pipeline(*arguments)
     assert over.status == 3
     assert "1 of 41 images could not be used" in over.stderr
+    shown = re.search(r"python (-m storage show --store .*)` names them", over.stderr).group(1)
+    listed = subprocess.run([sys.executable, *shlex.split(shown)], capture_output=True, text=True, cwd=PROJECT)
+    assert "cats/broken.png" in listed.stdout
     assert over.record["version"] == 1
     enough = pipeline(*arguments, "--max-bad-fraction", "0.05")
     assert enough.status == 0, enough.stderr
@@ -223,12 +227,16 @@ def test_a_run_killed_between_shards_goes_on_where_it_was(pipeline, environment,
     )
 
 
-def test_ctrl_c_keeps_the_shards_stops_the_children_and_leaves_with_130(environment, tmp_path):
+@pytest.mark.parametrize("way", ["Ctrl-C in the terminal", "SIGTERM to the process"])
+def test_an_interrupt_keeps_the_shards_stops_the_children_and_leaves_with_130(environment, tmp_path, way):
     images, store = toy.pictures(tmp_path / "images", per_class=150), tmp_path / "store"
     process = start(environment, "--images", images, "--store", store, *TINY, "--chunk-size", "8")
     wait_until(lambda: shards_in(store) >= 2, process)
     children = children_of(process.pid)
-    os.killpg(process.pid, signal.SIGINT)
+    if way.startswith("Ctrl-C"):
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.terminate()
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert children

@@ -229,3 +229,14 @@ def test_a_scan_of_young_files_is_not_settled(tmp_path, monkeypatch):
     assert not scan_folder(tmp_path).is_settled
     monkeypatch.setattr("storage.scan.RACY_NS", 0)
     assert scan_folder(tmp_path).is_settled
+
+
+def test_a_split_folder_with_a_stranger_beside_it_is_told_to_be_taken_for_a_class(tmp_path, caplog):
+    for name in ("train/cats", "validation/cats", "notes/cats"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "1.png").write_bytes(b"")
+    assert set(scan_folder(tmp_path).files["class"].to_pylist()) == {"train", "validation", "notes"}
+    assert "train is taken for a class, as notes stands beside it" in caplog.text
+    caplog.clear()
+    scan_folder(tmp_path, "classes")
+    assert not caplog.text
