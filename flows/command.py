@@ -155,7 +155,7 @@ def _demo(options: PipelineOptions) -> PipelineOptions:
     options = PipelineOptions(**demo.DEFAULTS | chosen)
     say(
         f"demo: 1,797 scanned digits in {options.images}, features in {options.store}, with random weights: "
-        "untrained, so its accuracy says nothing about VGG16 on photos. Your own: --images FOLDER"
+        f"untrained, so its accuracy says nothing about {options.backbone} on photos. Your own: --images FOLDER"
     )
     demo.write_digits(options.folder)
     return options
@@ -200,6 +200,8 @@ def parse(arguments: list[str]) -> tuple[PipelineOptions, bool]:
 
 
 def _complaint(item: Any) -> str:
+    if item["type"] == "value_error":
+        return str(item["ctx"]["error"])  # one of ours, which names its flag
     name = str(item["loc"][0]).replace("_", "-") if item["loc"] else "options"
     if item["type"] == "extra_forbidden":
         return f"{name} is not a parameter; see --help"
@@ -223,7 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python flows/pipeline.py",
         usage="%(prog)s [--images FOLDER] [--store FOLDER] [--weights imagenet|random|FILE] [options]",
-        description="Extract VGG features of a folder of images, only what is new, and train a classifier on them. "
+        description="Extract features of a folder of images, only what is new, and train a classifier on them. "
         "Without --images a demo runs.",
         epilog="Exit status: 0 done, 1 failure, 2 bad arguments or input, 3 too many unusable images, "
         "4 too many images gone, 5 store busy, 130 interrupted. The last line on standard output is one JSON object.",

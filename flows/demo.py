@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
-# What stands in for the options that the user left alone. 32 pixels is the least that VGG16 takes; its
-# weights are random and seeded, for nothing can be downloaded everywhere.
+# What stands in for the options that the user left alone. 32 pixels is the least that the backbones
+# take; their weights are random and seeded, for nothing can be downloaded everywhere.
 DEFAULTS = {"images": "./demo/digits", "store": "./demo/store", "image_size": 32, "weights": "random"}
 
 

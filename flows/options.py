@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 from pydantic import Field
@@ -18,7 +18,7 @@ from tasks.heads import check_trainable, index_order
 from tasks.records import HeadJob, Space, VersionRecord
 from tasks.survey import find_space, head_job
 from vision.head import ClassWeight, HeadSpec, Kind, Optimizer, Sampling
-from vision.specs import SMALLEST_IMAGE, Dtype, Pooling, Precision
+from vision.specs import BACKBONES, Dtype, FeatureSpec, Pooling, Precision
 
 LARGEST_SEED = 2**32 - 2  # Keras takes 32 bits, and the last layer has the next seed
 
@@ -48,11 +48,9 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
     )
     rehash: bool = Field(False, title="input", description="read every image again instead of trusting sizes and times")
 
-    backbone: Literal["vgg16"] = Field("vgg16", title="features", description="the frozen network")
+    backbone: Literal[*BACKBONES] = Field("vgg16", title="features", description="the frozen network")
     weights: str = Field("imagenet", title="features", description="imagenet, random, or a Keras weights file")
-    image_size: int = Field(
-        224, ge=SMALLEST_IMAGE, title="features", description="side in pixels that images are resized to"
-    )
+    image_size: int = Field(224, title="features", description="side in pixels that images are resized to")
     pooling: Pooling = Field("none", title="features", description="pooling of the last feature map")
     dtype: Dtype = Field("float16", title="features", description="type in which features are stored")
     precision: Precision = Field("float32", title="features", description="arithmetic of the backbone")
@@ -115,6 +113,11 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
         return tuple(value.split(",")) if isinstance(value, str) else value
+
+    @pydantic.model_validator(mode="after")
+    def _is_a_feature_space(self) -> Self:
+        FeatureSpec("", self.backbone, self.image_size)  # a SpecError now, not after a long scan
+        return self
 
     @property
     def folder(self) -> Path:

@@ -1,7 +1,7 @@
 """From options to the records that the steps pass on, without Prefect or TensorFlow."""
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from storage.layout import check_space, fingerprint
@@ -10,7 +10,7 @@ from storage.versions import Version
 from tasks.heads import head_name
 from tasks.records import HeadJob, PlanRecord, Space, VersionRecord
 from vision.head import HeadSpec
-from vision.specs import BACKBONES, Dtype, FeatureSpec, Pooling, Precision, SpecError
+from vision.specs import BACKBONES, Dtype, FeatureSpec, Pooling, Precision
 from vision.weights import weights_digest
 
 
@@ -28,11 +28,10 @@ def find_space(
 
     Raises SpecError, WeightsError, InputError (a store of another format) with the way out.
     """
-    if backbone not in BACKBONES:
-        raise SpecError(f"--backbone: {backbone!r} is not known; expected one of {', '.join(BACKBONES)}")
+    spec = FeatureSpec("", backbone, image_size, pooling, dtype, precision)  # what cannot be needs no weights
     source = weights if weights in ("imagenet", "random") else os.path.abspath(weights)
     digest = weights_digest(BACKBONES[backbone], source, root / "cache" / "weights.json")
-    spec = FeatureSpec(digest, backbone, image_size, pooling, dtype, precision)
+    spec = replace(spec, weights=digest)
     space = Space(str(root), str(images), fingerprint(spec.record()), spec, source)
     check_space(space.store)
     return space

@@ -78,7 +78,9 @@ class FeatureSpec:
         if self.backbone not in BACKBONES:
             raise SpecError(f"--backbone: {self.backbone!r} is not known; expected one of {', '.join(BACKBONES)}")
         if self.image_size < SMALLEST_IMAGE:
-            raise SpecError(f"--image-size: at least {SMALLEST_IMAGE} pixels, got {self.image_size}")
+            raise SpecError(
+                f"--image-size: at least {SMALLEST_IMAGE} pixels for {self.backbone}, got {self.image_size}"
+            )
 
     @property
     def shape(self) -> tuple[int, ...]:

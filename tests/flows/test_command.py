@@ -14,6 +14,7 @@ from flows.options import PipelineOptions
 from storage.errors import InputError
 from tests import toy
 from tests.flows.conftest import PROJECT
+from vision.specs import BACKBONES
 
 TINY = ["--weights", "random", "--image-size", "32"]
 
@@ -55,11 +56,11 @@ def test_images_without_a_class_are_named_as_the_reason(capsys, tmp_path):
     [
         (["--colour", "red"], "--colour"),
         (["--pooling", "median"], "'none', 'avg' or 'max'"),
-        (["--image-size", "16"], "greater than or equal to 32"),
+        (["--image-size", "16"], "--image-size: at least 32 pixels for vgg16, got 16"),
         (["--epochs", "many"], "--epochs"),
         (["--chunk-size", "65536"], "65535"),
         (["--validation-fraction", "1.5"], "less than or equal to 1"),
-        (["--backbone", "vgg61"], "'vgg16'"),
+        (["--backbone", "vgg61"], "expected 'vgg16', got 'vgg61'"),
         (["--epoch", "3"], "--epoch"),
         (["--config", "/nowhere.yaml"], "/nowhere.yaml"),
     ],
@@ -142,6 +143,7 @@ def test_help_names_every_parameter(capsys):
     assert leaving.value.code == 0
     for name in PipelineOptions.model_fields:
         assert f"--{name.replace('_', '-')}" in text
+    assert f"--backbone {'|'.join(BACKBONES)}" in text
 
 
 def test_a_prefect_parameter_is_flat_and_partial():

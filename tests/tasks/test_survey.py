@@ -31,7 +31,13 @@ def test_the_fingerprint_is_the_hash_of_the_spec(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "other", [{"image_size": 64}, {"pooling": "max"}, {"dtype": "float32"}, {"precision": "mixed_float16"}]
+    "other",
+    [
+        {"image_size": 64},
+        {"pooling": "max"},
+        {"dtype": "float32"},
+        {"precision": "mixed_float16"},
+    ],
 )
 def test_every_option_of_a_feature_leads_to_another_space(other, tmp_path):
     assert found(tmp_path, **other).fingerprint != found(tmp_path).fingerprint
@@ -50,7 +56,7 @@ def test_asking_for_a_space_makes_nothing(tmp_path):
     ("options", "error", "says"),
     [
         ({"backbone": "resnet"}, SpecError, "--backbone: 'resnet'"),
-        ({"image_size": 16}, SpecError, "--image-size"),
+        ({"image_size": 16, "weights": "no/such/file.h5"}, SpecError, "--image-size: at least 32 pixels for vgg16"),
         ({"weights": "no/such/file.h5"}, WeightsError, r"no/such/file\.h5"),
     ],
 )

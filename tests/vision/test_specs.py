@@ -25,7 +25,7 @@ def test_pooled_features_have_one_value_a_channel(pooling, size):
 
 @pytest.mark.parametrize("size", [31, 0, -224])
 def test_an_image_too_small_for_the_network_is_refused(size):
-    with pytest.raises(SpecError, match=rf"--image-size: at least 32 pixels, got {size}"):
+    with pytest.raises(SpecError, match=rf"--image-size: at least 32 pixels for vgg16, got {size}"):
         FeatureSpec("0" * 32, image_size=size)
 
 
