@@ -1,16 +1,13 @@
 """What a feature is: the backbones, and everything that changes a feature's value. No Keras in here."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from math import sqrt
 from typing import Literal
 
 Pooling = Literal["none", "avg", "max"]
 Dtype = Literal["float16", "float32"]
 Precision = Literal["float32", "mixed_float16"]
-
-# Decode to RGB with Pillow, first frame, EXIF orientation ignored as Keras does; Pillow's antialiased
-# bilinear resize; Keras' "caffe" preprocessing (RGB to BGR, ImageNet means subtracted).
-PREPROCESSING = "pillow-rgb bilinear caffe 1"
-SMALLEST_IMAGE = 32  # five poolings of 2 leave one pixel
 
 
 class SpecError(ValueError):
@@ -18,43 +15,117 @@ class SpecError(ValueError):
 
 
 @dataclass(frozen=True)
-class Backbone:
-    """A frozen network without its top.
+class Tensor:
+    """One array of a layer. Random weights hold `value` throughout or, given a deviation, normal values about zero."""
 
-    tensors: name of each layer with weights → shape of its kernel (height, width, in, out), in the
-    order of the network; each has a bias of `out` values. stride: pixels of the image a feature cell.
+    shape: tuple[int, ...]
+    value: float = 0.0
+    deviation: float = 0.0
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen network without its top: all that the project knows of it, so that a new one is an entry below.
+
+    application: module and function of Keras that build it; `preprocess_input` of the module is its
+    preprocessing. preprocessing: the record of that in a fingerprint, with how pixels come to be.
+    tensors: name of each layer with weights → its arrays in Keras' own order (`Layer.get_weights`).
+    side: side of the image in pixels → side of the feature map in cells, from smallest_image on.
     imagenet: file name, address and md5 of the ImageNet weights that Keras ships.
     """
 
     name: str
-    tensors: tuple[tuple[str, tuple[int, int, int, int]], ...]
+    application: str
+    preprocessing: str
+    tensors: dict[str, tuple[Tensor, ...]]
     channels: int
-    stride: int
+    side: Callable[[int], int]
+    smallest_image: int
     imagenet: tuple[str, str, str]
 
 
-def _vgg(*convolutions: int) -> tuple[tuple[str, tuple[int, int, int, int]], ...]:
-    tensors, channels = [], 3
+# Decode to RGB with Pillow, first frame, EXIF orientation ignored as Keras does; Pillow's antialiased
+# bilinear resize; Keras' "caffe" preprocessing (RGB to BGR, ImageNet means subtracted).
+CAFFE = "pillow-rgb bilinear caffe 1"
+
+
+def _convolution(size: int, inputs: int, outputs: int) -> tuple[Tensor, ...]:
+    """Kernel and bias. Random kernels are He-normal (He et al. 2015: variance 2 / inputs), biases zero."""
+    return Tensor((size, size, inputs, outputs), deviation=sqrt(2.0 / (size * size * inputs))), Tensor((outputs,))
+
+
+def _batch_norm(channels: int, gamma: float = 1.0) -> tuple[Tensor, ...]:
+    """Gamma, beta, moving mean and variance."""
+    shape = (channels,)
+    return Tensor(shape, gamma), Tensor(shape), Tensor(shape), Tensor(shape, 1.0)
+
+
+def _vgg(*convolutions: int) -> dict[str, tuple[Tensor, ...]]:
+    """Five blocks of so many 3x3 convolutions (Simonyan and Zisserman 2014, table 1)."""
+    tensors, channels = {}, 3
     for block, (count, width) in enumerate(zip(convolutions, (64, 128, 256, 512, 512), strict=True), 1):
         for number in range(1, count + 1):
-            tensors.append((f"block{block}_conv{number}", (3, 3, channels, width)))
+            tensors[f"block{block}_conv{number}"] = _convolution(3, channels, width)
             channels = width
-    return tuple(tensors)
+    return tensors
+
+
+def _resnet(*blocks: int) -> dict[str, tuple[Tensor, ...]]:
+    """Four stages of so many bottleneck blocks, the first with a projection for its shortcut (He et al. 2015, table 1).
+
+    Random weights would grow from block to block, beyond float16 (4.5e5 at 224 pixels, measured); so the
+    gamma that a residual branch ends with is 1 / sqrt(blocks), as in Hayou et al. 2021, "Stable ResNet".
+    """
+    tensors = {"conv1_conv": _convolution(7, 3, 64), "conv1_bn": _batch_norm(64)}
+    channels, damped = 64, 1 / sqrt(sum(blocks))
+    for stage, (count, width) in enumerate(zip(blocks, (64, 128, 256, 512), strict=True), 2):
+        for block in range(1, count + 1):
+            name, last = f"conv{stage}_block{block}", 4 * width
+            if block == 1:
+                tensors |= {f"{name}_0_conv": _convolution(1, channels, last), f"{name}_0_bn": _batch_norm(last)}
+            tensors |= {f"{name}_1_conv": _convolution(1, channels, width), f"{name}_1_bn": _batch_norm(width)}
+            tensors |= {f"{name}_2_conv": _convolution(3, width, width), f"{name}_2_bn": _batch_norm(width)}
+            tensors |= {f"{name}_3_conv": _convolution(1, width, last), f"{name}_3_bn": _batch_norm(last, damped)}
+            channels = last
+    return tensors
+
+
+def _imagenet(folder: str, name: str, md5: str) -> tuple[str, str, str]:
+    file = f"{name}_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    return file, f"https://storage.googleapis.com/tensorflow/keras-applications/{folder}/{file}", md5
 
 
 BACKBONES = {
     "vgg16": Backbone(
         name="vgg16",
+        application="keras.applications.vgg16:VGG16",
+        preprocessing=CAFFE,
         tensors=_vgg(2, 2, 3, 3, 3),
         channels=512,
-        stride=32,
-        imagenet=(
-            "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
-            "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
-            "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
-            "6d6bbae143d832006294945121d1f1fc",
-        ),
-    )
+        side=lambda pixels: pixels // 32,  # five poolings of 2, without padding
+        smallest_image=32,
+        imagenet=_imagenet("vgg16", "vgg16", "6d6bbae143d832006294945121d1f1fc"),
+    ),
+    "vgg19": Backbone(
+        name="vgg19",
+        application="keras.applications.vgg19:VGG19",
+        preprocessing=CAFFE,
+        tensors=_vgg(2, 2, 4, 4, 4),
+        channels=512,
+        side=lambda pixels: pixels // 32,
+        smallest_image=32,
+        imagenet=_imagenet("vgg19", "vgg19", "253f8cb515780f3b799900260a226db6"),
+    ),
+    "resnet50": Backbone(
+        name="resnet50",
+        application="keras.applications.resnet50:ResNet50",
+        preprocessing=CAFFE,
+        tensors=_resnet(3, 4, 6, 3),
+        channels=2048,
+        side=lambda pixels: -(-pixels // 32),  # five strides of 2, each padded so that it rounds up
+        smallest_image=32,  # Keras takes no less, though one pixel would do
+        imagenet=_imagenet("resnet", "resnet50", "4d473c1dd8becc155b73f8504c6f6626"),
+    ),
 }
 
 
@@ -63,6 +134,7 @@ class FeatureSpec:
     """Everything that changes the value of a feature; its hash names the feature space.
 
     weights: digest of the weights' tensors (weights.py). image_size: side of the square in pixels.
+    preprocessing: the backbone's own, filled in; given, it must be that. Raises SpecError.
     """
 
     weights: str
@@ -71,22 +143,24 @@ class FeatureSpec:
     pooling: Pooling = "none"
     dtype: Dtype = "float16"
     precision: Precision = "float32"
-    preprocessing: str = PREPROCESSING
+    preprocessing: str = ""
     exif: str = "ignore"
 
     def __post_init__(self):
         if self.backbone not in BACKBONES:
             raise SpecError(f"--backbone: {self.backbone!r} is not known; expected one of {', '.join(BACKBONES)}")
-        if self.image_size < SMALLEST_IMAGE:
-            raise SpecError(
-                f"--image-size: at least {SMALLEST_IMAGE} pixels for {self.backbone}, got {self.image_size}"
-            )
+        own = BACKBONES[self.backbone]
+        if self.image_size < own.smallest_image:
+            raise SpecError(f"--image-size: at least {own.smallest_image} pixels for {own.name}, got {self.image_size}")
+        if self.preprocessing not in ("", own.preprocessing):
+            raise SpecError(f"{own.name} is preprocessed as {own.preprocessing!r}, not as {self.preprocessing!r}")
+        object.__setattr__(self, "preprocessing", own.preprocessing)  # frozen for everyone else
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one image's features: (height, width, channels), or (channels,) when pooled."""
         backbone = BACKBONES[self.backbone]
-        side = self.image_size // backbone.stride
+        side = backbone.side(self.image_size)
         return (side, side, backbone.channels) if self.pooling == "none" else (backbone.channels,)
 
     def record(self) -> dict:

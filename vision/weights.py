@@ -8,16 +8,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from vision.specs import BACKBONES, Backbone
+from vision.specs import BACKBONES, Backbone, Tensor
 
 RANDOM_ALGORITHM = "he-normal pcg64 seed 0 version 1"
-Tensors = dict[str, tuple[np.ndarray, np.ndarray]]
+Tensors = dict[str, tuple[np.ndarray, ...]]
 
 
 class WeightsError(ValueError):
@@ -25,13 +24,20 @@ class WeightsError(ValueError):
 
 
 def read_weights(backbone: Backbone, path: Path) -> Tensors:
-    """Layer name → (kernel, bias), float32, from an HDF5 file of Keras 2 or Keras 3.
+    """Layer name → its arrays in Keras' order, float32, from an HDF5 file of Keras 2 or Keras 3.
 
-    Raises WeightsError where the file is missing, is not such a file, or is of another architecture.
+    The backbone may lie in a larger model of the file, as under a head. Raises WeightsError where the file
+    is missing, is not such a file, or is of another architecture.
     """
     try:
         with h5py.File(path) as file:
-            found = {name: values for name, values in _layers(file) if values}
+            layers = _layers(file)
+            found = {
+                name: tuple(np.asarray(array, np.float32) for array in layers[name])
+                for name in backbone.tensors
+                if name in layers
+            }
+            kernels = [name for name, arrays in layers.items() if any(array.ndim == 4 for array in arrays)]
     except FileNotFoundError:
         raise WeightsError(f"--weights: there is no file {path}") from None
     except (
@@ -44,42 +50,56 @@ def read_weights(backbone: Backbone, path: Path) -> Tensors:
     ) as error:  # h5py raises any of these
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"--weights: {path} cannot be read as HDF5 weights of Keras ({reason})") from error
-    tensors = {}
-    for name, shape in backbone.tensors:
-        shapes = [value.shape for value in found.get(name, [])]
-        if shapes != [shape, shape[-1:]]:
+    for name, layer in backbone.tensors.items():
+        expected, shapes = ([array.shape for array in arrays] for arrays in (layer, found.get(name, ())))
+        if shapes != expected:
             raise WeightsError(
-                f"--weights: {path} is not of {backbone.name}: layer {name} should hold {[shape, shape[-1:]]}, "
+                f"--weights: {path} is not of {backbone.name}: layer {name} should hold {expected}, "
                 f"the file has {shapes or 'no such layer'}"
             )
-        kernel, bias = found[name]
-        tensors[name] = (kernel, bias)
-    return tensors
+    # VGG19 has every layer of VGG16, in name and shape, and ResNet101 those of ResNet50.
+    foreign = [name for name in kernels if name not in backbone.tensors]
+    if foreign:
+        raise WeightsError(f"--weights: {path} is not of {backbone.name}, which has no convolution {foreign[0]}")
+    return found
 
 
-def _layers(file: h5py.File) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """Each layer's name and arrays; Keras 3 keeps the name in an attribute, Keras 2 as the group's name."""
-    layers = file["layers"] if "layers" in file else file.get("model_weights", file)
-    for group_name, group in layers.items():
-        if not isinstance(group, h5py.Group):
-            continue
-        values = group.get("vars", group)
-        name = values.attrs.get("name", group_name)
-        arrays: list[h5py.Dataset] = []
-        values.visititems(lambda _, item: arrays.append(item) if isinstance(item, h5py.Dataset) else None)  # noqa: B023
-        arrays.sort(key=lambda array: -array.ndim)  # kernel before bias, in both layouts
-        yield name, [np.asarray(array, np.float32) for array in arrays]
+def _layers(file: h5py.File) -> dict[str, list[h5py.Dataset]]:
+    """Each layer's name and arrays in Keras' order, however deep its model lies in another.
+
+    Keras 3 numbers them in a group `vars` that has the name as an attribute. Keras 2 lists them in an
+    attribute of a group, cut in pieces (weight_names0, …) beyond 64 KB: as `block1_conv1_W_1:0` in the
+    layer's group, or as `conv1_conv/kernel:0`, in the group of the outermost model or layer.
+    """
+    layers: dict[str, list[h5py.Dataset]] = {}
+
+    def visit(_: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset) or item.name.startswith("/optimizer"):
+            return  # an optimizer has arrays by the layers' names, too
+        parent, own = item.name.split("/")[-2:]
+        if own == "vars":
+            numbers = [str(number) for number in range(len(item))]
+            layers[item.attrs.get("name", parent)] = [item[number] for number in numbers if number in item]
+        for attribute in sorted(key for key in item.attrs if key.startswith("weight_names")):
+            for name in item.attrs[attribute]:
+                text = name.decode() if isinstance(name, bytes) else name
+                layer = text.split("/")[-2] if "/" in text else own
+                layers.setdefault(layer, []).append(item[text])
+
+    file.visititems(visit)
+    return layers
 
 
 def random_weights(backbone: Backbone) -> Tensors:
-    """He-normal kernels (He et al. 2015: variance 2 / inputs) and zero biases, the same everywhere."""
-    draw = np.random.Generator(np.random.PCG64(0))
-    tensors = {}
-    for name, shape in backbone.tensors:
-        scale = np.sqrt(2.0 / np.prod(shape[:3]))
-        kernel = draw.standard_normal(shape, np.float32) * np.float32(scale)
-        tensors[name] = (kernel, np.zeros(shape[-1], np.float32))
-    return tensors
+    """Tensors as the backbone's entry says, in its order, from one generator: the same everywhere."""
+    generator = np.random.Generator(np.random.PCG64(0))
+    return {name: tuple(_draw(generator, tensor) for tensor in layer) for name, layer in backbone.tensors.items()}
+
+
+def _draw(generator: np.random.Generator, tensor: Tensor) -> np.ndarray:
+    if not tensor.deviation:
+        return np.full(tensor.shape, tensor.value, np.float32)
+    return generator.standard_normal(tensor.shape, np.float32) * np.float32(tensor.deviation)
 
 
 def load_weights(backbone: Backbone, source: str) -> Tensors:
@@ -89,7 +109,7 @@ def load_weights(backbone: Backbone, source: str) -> Tensors:
     return read_weights(backbone, imagenet_file(backbone) if source == "imagenet" else Path(source))
 
 
-def tensors_digest(tensors: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
+def tensors_digest(tensors: Tensors) -> str:
     """32 hex digits of the sha256 over names, shapes and little-endian float32 bytes, in network order."""
     hasher = hashlib.sha256()
     for name, arrays in tensors.items():

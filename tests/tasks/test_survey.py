@@ -33,6 +33,7 @@ def test_the_fingerprint_is_the_hash_of_the_spec(tmp_path):
 @pytest.mark.parametrize(
     "other",
     [
+        {"backbone": "resnet50"},
         {"image_size": 64},
         {"pooling": "max"},
         {"dtype": "float32"},

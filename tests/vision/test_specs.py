@@ -1,6 +1,8 @@
 import dataclasses
+import json
 import subprocess
 import sys
+from math import prod
 from pathlib import Path
 
 import pytest
@@ -13,30 +15,38 @@ SPEC = FeatureSpec(weights="0" * 32)
 
 
 @pytest.mark.parametrize(("size", "side"), [(32, 1), (63, 1), (64, 2), (150, 4), (224, 7), (299, 9)])
-def test_a_feature_cell_stands_for_32_pixels(size, side):
-    assert FeatureSpec("0" * 32, image_size=size).shape == (side, side, 512)
+@pytest.mark.parametrize("backbone", ["vgg16", "vgg19"])
+def test_a_cell_of_a_vgg_stands_for_32_whole_pixels(backbone, size, side):
+    assert FeatureSpec("0" * 32, backbone, size).shape == (side, side, 512)
+
+
+@pytest.mark.parametrize(("size", "side"), [(32, 1), (33, 2), (64, 2), (150, 5), (224, 7), (225, 8), (299, 10)])
+def test_a_cell_of_a_resnet_stands_for_up_to_32_pixels(size, side):
+    assert FeatureSpec("0" * 32, "resnet50", size).shape == (side, side, 2048)
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max"])
 @pytest.mark.parametrize("size", [32, 224])
-def test_pooled_features_have_one_value_a_channel(pooling, size):
-    assert FeatureSpec("0" * 32, image_size=size, pooling=pooling).shape == (512,)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_pooled_features_have_one_value_a_channel(backbone, pooling, size):
+    assert FeatureSpec("0" * 32, backbone, size, pooling).shape == (BACKBONES[backbone].channels,)
 
 
 @pytest.mark.parametrize("size", [31, 0, -224])
-def test_an_image_too_small_for_the_network_is_refused(size):
-    with pytest.raises(SpecError, match=rf"--image-size: at least 32 pixels for vgg16, got {size}"):
-        FeatureSpec("0" * 32, image_size=size)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_an_image_too_small_for_the_network_is_refused(backbone, size):
+    with pytest.raises(SpecError, match=rf"--image-size: at least 32 pixels for {backbone}, got {size}"):
+        FeatureSpec("0" * 32, backbone, size)
 
 
 def test_an_unknown_backbone_is_refused_with_those_that_are_known():
-    with pytest.raises(SpecError, match=r"--backbone: 'vgg17' is not known; expected one of vgg16"):
+    with pytest.raises(SpecError, match=r"--backbone: 'vgg17' is not known; expected one of vgg16, vgg19, resnet50"):
         FeatureSpec("0" * 32, backbone="vgg17")
 
 
 CHANGES = {
     "weights": "1" * 32,
-    "backbone": "other",
+    "backbone": "resnet50",
     "image_size": 225,
     "pooling": "avg",
     "dtype": "float32",
@@ -46,25 +56,42 @@ CHANGES = {
 }
 
 
-def test_every_field_of_a_spec_has_a_changed_value_below():
+def test_every_field_of_a_spec_has_a_changed_value_above():
     assert set(CHANGES) == {field.name for field in dataclasses.fields(FeatureSpec)}
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_any_field_changes_the_fingerprint(name, monkeypatch):
-    monkeypatch.setitem(BACKBONES, "other", BACKBONES["vgg16"])  # there is only one that is known
-    other = dataclasses.replace(SPEC, **{name: CHANGES[name]})
-    assert fingerprint(other.record()) != fingerprint(SPEC.record())
+def test_any_field_changes_the_fingerprint(name):
+    assert fingerprint(SPEC.record() | {name: CHANGES[name]}) != fingerprint(SPEC.record())
 
 
-def test_the_fingerprint_of_a_spec_is_the_same_for_ever():
+def test_the_record_has_the_preprocessing_of_the_backbone(monkeypatch):
+    monkeypatch.setitem(BACKBONES, "other", dataclasses.replace(BACKBONES["vgg16"], preprocessing="another"))
+    assert FeatureSpec("0" * 32, "other").record()["preprocessing"] == "another"
+    assert FeatureSpec(**FeatureSpec("0" * 32, "other").record()) == FeatureSpec("0" * 32, "other")
+
+
+def test_a_preprocessing_that_is_not_the_backbones_is_refused():
+    with pytest.raises(SpecError, match="vgg16 is preprocessed as 'pillow-rgb bilinear caffe 1', not as 'another'"):
+        FeatureSpec("0" * 32, preprocessing="another")
+
+
+def test_the_record_and_the_fingerprint_of_a_spec_are_the_same_for_ever():
+    assert json.dumps(SPEC.record()) == (
+        '{"weights": "00000000000000000000000000000000", "backbone": "vgg16", "image_size": 224, "pooling": "none", '
+        '"dtype": "float16", "precision": "float32", "preprocessing": "pillow-rgb bilinear caffe 1", "exif": "ignore"}'
+    )
     assert fingerprint(SPEC.record()) == "bfc57b26786ffc880c2dadaaf570edb7"
 
 
-def test_vgg16_has_thirteen_convolutions_and_14_714_688_parameters():
-    tensors = BACKBONES["vgg16"].tensors
-    assert len(tensors) == 13
-    assert sum(h * w * i * o + o for _, (h, w, i, o) in tensors) == 14_714_688
+@pytest.mark.parametrize(
+    ("backbone", "layers", "parameters"),
+    [("vgg16", 13, 14_714_688), ("vgg19", 16, 20_024_384), ("resnet50", 106, 23_587_712)],
+)
+def test_a_backbone_has_the_layers_and_parameters_that_keras_says(backbone, layers, parameters):
+    tensors = BACKBONES[backbone].tensors
+    assert len(tensors) == layers
+    assert sum(prod(tensor.shape) for layer in tensors.values() for tensor in layer) == parameters
 
 
 def test_who_only_asks_what_there_is_to_do_loads_no_tensorflow():

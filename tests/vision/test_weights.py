@@ -1,13 +1,16 @@
+import dataclasses
 import os
 import time
+import zipfile
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from vision.specs import BACKBONES
+from vision.specs import BACKBONES, Tensor
 from vision.weights import (
+    RANDOM_ALGORITHM,
     Tensors,
     WeightsError,
     imagenet_file,
@@ -21,16 +24,16 @@ from vision.weights import (
 VGG16 = BACKBONES["vgg16"]
 
 
-def write_keras2(path: Path, tensors: Tensors, suffix: str = "_1:0") -> Path:
+def write_keras2(path: Path, tensors: Tensors) -> Path:
     """As the official `notop` file lies: a group a layer, pooling layers empty, names in attributes."""
     with h5py.File(path, "w") as file:
         file.attrs["layer_names"] = [name.encode() for name in tensors]
         file.create_group("block1_pool").attrs["weight_names"] = np.array([], "S1")
         for name, (kernel, bias) in tensors.items():
             group = file.create_group(name)
-            group[f"{name}_W{suffix}"] = kernel
-            group[f"{name}_b{suffix}"] = bias
-            group.attrs["weight_names"] = [f"{name}_W{suffix}".encode(), f"{name}_b{suffix}".encode()]
+            group[f"{name}_W_1:0"] = kernel
+            group[f"{name}_b_1:0"] = bias
+            group.attrs["weight_names"] = [f"{name}_W_1:0".encode(), f"{name}_b_1:0".encode()]
     return path
 
 
@@ -56,38 +59,99 @@ def test_random_weights_are_those_that_the_first_store_was_made_with(tensors, tm
     assert weights_digest(VGG16, "random", tmp_path / "memo") == "57750aa3c6a16911eaf4b5c2b7bd879b"
 
 
-def test_random_kernels_are_he_normal_and_biases_zero(tensors):
-    for kernel, bias in tensors.values():
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [("vgg19", "c7e077d8732aeae68177dbc63d684c29"), ("resnet50", "41fe71b970193974c24f9f0133dad8f4")],
+)
+def test_other_random_weights_change_only_with_the_algorithms_version(name, digest):
+    assert tensors_digest(random_weights(BACKBONES[name])) == digest
+    assert RANDOM_ALGORITHM.endswith("version 1")
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_random_kernels_are_he_normal_and_biases_zero(name):
+    for kernel, bias in (arrays for arrays in random_weights(BACKBONES[name]).values() if len(arrays) == 2):
         assert kernel.std() == pytest.approx(np.sqrt(2 / np.prod(kernel.shape[:3])), rel=0.05)
+        assert kernel.dtype == bias.dtype == np.float32
         assert not bias.any()
 
 
-# Keras 3.15 on NumPy 2, wherever it saves: keras/src/backend/tensorflow/core.py, convert_to_numpy.
-@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
-def test_a_keras_3_file_written_by_keras_gives_the_tensors_that_went_in(engine, tensors, tmp_path):
-    import keras
-
-    network = keras.applications.VGG16(weights=None, include_top=False, input_shape=(32, 32, 3))
-    for name, arrays in tensors.items():
-        network.get_layer(name).set_weights(arrays)
-    network.save_weights(tmp_path / "vgg16.weights.h5")
-    found = read_weights(VGG16, tmp_path / "vgg16.weights.h5")
-    assert_equal(found, tensors)
-    assert tensors_digest(found) == tensors_digest(tensors)
+def test_a_random_batch_norm_changes_nothing_but_at_the_end_of_a_residual_branch():
+    for name, arrays in random_weights(BACKBONES["resnet50"]).items():
+        if name.endswith("_bn"):
+            scale = 0.25 if name.endswith("_3_bn") else 1  # 16 blocks: 1 / sqrt(16)
+            assert [set(array.tolist()) for array in arrays] == [{scale}, {0}, {0}, {1}]
 
 
-def test_a_keras_2_file_gives_the_same_digest_as_a_keras_3_file_of_the_same_tensors(keras2_file, tensors):
+def test_a_keras_2_file_gives_the_tensors_that_went_in_and_their_digest(keras2_file, tensors):
     found = read_weights(VGG16, keras2_file)
     assert_equal(found, tensors)
     assert tensors_digest(found) == tensors_digest(tensors)
 
 
-def test_a_keras_2_model_file_is_read_where_keras_2_put_its_weights(tmp_path, tensors):
-    with h5py.File(tmp_path / "model.h5", "w") as file:
-        for name, (kernel, bias) in tensors.items():
-            file[f"model_weights/{name}/{name}/kernel:0"] = kernel
-            file[f"model_weights/{name}/{name}/bias:0"] = bias
-    assert_equal(read_weights(VGG16, tmp_path / "model.h5"), tensors)
+# Files in which a backbone lies somewhere: a small one, saved by Keras in every way that it has
+
+SMALL = dataclasses.replace(
+    VGG16,
+    tensors={
+        "first": (Tensor((3, 3, 3, 4), 0, 0.2), Tensor((4,))),
+        "norm": (Tensor((4,), 1), Tensor((4,)), Tensor((4,)), Tensor((4,), 1)),
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def small(engine) -> Tensors:
+    draw = np.random.default_rng(0)
+    return {
+        name: tuple(draw.random(tensor.shape, np.float32) for tensor in layer) for name, layer in SMALL.tensors.items()
+    }
+
+
+def small_network(tensors: Tensors, nested: bool, trainable: bool):
+    """The small backbone, alone or in a model with a head; trained with Adam, which keeps its own arrays beside it."""
+    import keras
+    from keras import layers
+
+    parts = [layers.Conv2D(4, 3, name="first"), layers.BatchNormalization(name="norm")]
+    network = keras.Sequential([keras.Input((8, 8, 3)), *parts], name="small")
+    for name, arrays in tensors.items():
+        network.get_layer(name).set_weights(arrays)
+    network.trainable = trainable
+    head = [layers.Flatten(), layers.Dense(1)]
+    whole = keras.Sequential([keras.Input((8, 8, 3)), network, *head]) if nested else network
+    whole.compile("adam", "mse")
+    whole.optimizer.build(whole.trainable_variables)
+    return whole
+
+
+# Keras 3.15 on NumPy 2, wherever it saves: keras/src/backend/tensorflow/core.py, convert_to_numpy.
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("trainable", [False, True])
+@pytest.mark.parametrize("name", ["keras3.weights.h5", "model.weights.h5", "keras2.h5"])
+def test_the_backbone_is_found_wherever_keras_puts_it(small, name, nested, trainable, tmp_path):
+    network = small_network(small, nested, trainable)
+    if name == "keras3.weights.h5":
+        network.save_weights(tmp_path / name)
+    elif name == "keras2.h5":
+        network.save(tmp_path / name)
+    else:
+        network.save(tmp_path / "whole.keras")
+        zipfile.ZipFile(tmp_path / "whole.keras").extract(name, tmp_path)
+    assert_equal(read_weights(SMALL, tmp_path / name), small)
+
+
+def test_names_that_keras_2_cut_in_pieces_are_put_together(small, tmp_path):
+    kernel, bias = small["first"]
+    names = ["first/kernel:0", "first/bias:0", *(f"norm/{part}:0" for part in "bgmv")]
+    with h5py.File(tmp_path / "pieces.h5", "w") as file:
+        group = file.create_group("model_weights/small")
+        for name, array in zip(names, (kernel, bias, *small["norm"]), strict=True):
+            group[name] = array
+        group.attrs["weight_names0"] = [name.encode() for name in names[:3]]
+        group.attrs["weight_names1"] = [name.encode() for name in names[3:]]
+    assert_equal(read_weights(SMALL, tmp_path / "pieces.h5"), small)
 
 
 def test_one_changed_value_changes_the_digest(tensors):
@@ -124,6 +188,7 @@ def other_architecture(path: Path, good: bytes) -> None:
     with h5py.File(path, "w") as file:
         file["conv1/conv1_W:0"] = np.zeros((7, 7, 3, 64), np.float32)
         file["conv1/conv1_b:0"] = np.zeros(64, np.float32)
+        file["conv1"].attrs["weight_names"] = [b"conv1_W:0", b"conv1_b:0"]
 
 
 def no_layers(path: Path, good: bytes) -> None:
@@ -138,6 +203,27 @@ def layers_is_no_group(path: Path, good: bytes) -> None:
 def strings_for_kernels(path: Path, good: bytes) -> None:
     with h5py.File(path, "w") as file:
         file["block1_conv1/a"] = "a kernel"
+        file["block1_conv1"].attrs["weight_names"] = [b"a"]
+
+
+def names_without_arrays(path: Path, good: bytes) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_group("block1_conv1").attrs["weight_names"] = [b"block1_conv1_W:0", b"block1_conv1_b:0"]
+
+
+def names_that_are_none(path: Path, good: bytes) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_group("block1_conv1").attrs["weight_names"] = 3
+
+
+def arrays_without_names(path: Path, good: bytes) -> None:
+    with h5py.File(path, "w") as file:
+        file["block1_conv1/block1_conv1/kernel:0"] = np.zeros((3, 3, 3, 64), np.float32)
+
+
+def vars_without_arrays(path: Path, good: bytes) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_group("layers/conv2d/vars/0").parent.attrs["name"] = "block1_conv1"
 
 
 def overwritten_in_the_middle(path: Path, good: bytes) -> None:
@@ -157,6 +243,10 @@ def overwritten_in_the_middle(path: Path, good: bytes) -> None:
         no_layers,
         layers_is_no_group,
         strings_for_kernels,
+        names_without_arrays,
+        names_that_are_none,
+        arrays_without_names,
+        vars_without_arrays,
         overwritten_in_the_middle,
     ],
     ids=lambda make: make.__name__,
@@ -180,6 +270,17 @@ def test_a_kernel_of_another_shape_names_its_layer(tmp_path, tensors):
     wrong = tensors | {"block3_conv1": (np.zeros((1, 1, 128, 256), np.float32), np.zeros(256, np.float32))}
     with pytest.raises(WeightsError, match=r"layer block3_conv1 should hold .*\(3, 3, 128, 256\).*\(1, 1, 128, 256\)"):
         read_weights(VGG16, write_keras2(tmp_path / "wrong.h5", wrong))
+
+
+def test_vgg19_is_not_taken_for_vgg16_though_it_has_all_of_its_layers(tmp_path):
+    path = write_keras2(tmp_path / "vgg19.h5", random_weights(BACKBONES["vgg19"]))
+    with pytest.raises(WeightsError, match="is not of vgg16, which has no convolution block3_conv4"):
+        read_weights(VGG16, path)
+
+
+def test_vgg16_is_not_taken_for_vgg19(keras2_file):
+    with pytest.raises(WeightsError, match=r"is not of vgg19: layer block3_conv4 .* no such layer"):
+        read_weights(BACKBONES["vgg19"], keras2_file)
 
 
 # The memo
