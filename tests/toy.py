@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 from PIL import Image
 
@@ -14,7 +15,7 @@ from storage.shards import Shard, ShardRef
 from storage.versions import Version, commit
 from tasks.chunk import process_chunk
 from tasks.records import ChunkJob, Space
-from vision.specs import FeatureSpec
+from vision.specs import BACKBONES, FeatureSpec
 
 SPEC = FeatureSpec(weights="0" * 32, image_size=32)
 
@@ -86,3 +87,20 @@ def features_of(images: Path, store: Path, version: Version) -> dict[bytes, np.n
     where = space(images, store).store
     arrays = {name: Shard(where, ref).read() for name, ref in version.shards.items()}
     return {row["digest"]: arrays[row["shard"]][row["row"]] for row in version.read_rows(where).to_pylist()}
+
+
+def adopt_space(images: Path, store: Path, other: Space) -> None:
+    """Let a toy store be of the feature space that the command line's options name."""
+    space(images, store).store.space.rename(other.store.space)
+
+
+def weights_file(path: Path, seed: int) -> Path:
+    """Random weights of VGG16 as Keras 3 keeps them, another set for each seed."""
+    draw = np.random.default_rng(seed)
+    with h5py.File(path, "w") as file:
+        for name, tensors in BACKBONES["vgg16"].tensors.items():
+            group = file.create_group(f"layers/{name}/vars")
+            group.attrs["name"] = name
+            for index, tensor in enumerate(tensors):
+                group[str(index)] = draw.normal(0, 0.05, tensor.shape).astype(np.float32)
+    return path

@@ -1,0 +1,277 @@
+"""Every flag does something: each is set to another value than its default, and what should follow is looked for.
+
+`exercises` names the flags of a test; the last test counts that none was forgotten.
+"""
+
+import json
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from flows.command import main, parse
+from flows.options import PipelineOptions
+from storage.files import derived_split
+from storage.layout import Store
+from storage.shards import Shard
+from storage.versions import latest_version
+from tests import toy
+from tests.flows.conftest import PROJECT, TINY
+
+EXERCISED: set[str] = set()
+SMALL = ("--weights", "random", "--image-size", "32")
+
+
+def exercises(*flags: str):
+    EXERCISED.update(flags)
+    return lambda test: test
+
+
+def planned(capsys, *arguments) -> dict:
+    """What --plan says, in this process: no server, no children."""
+    assert main([*map(str, arguments), "--plan"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+# How it is read: seen in a plan
+
+
+@exercises("--images", "--plan")
+def test_a_plan_counts_the_images_of_the_folder_and_does_nothing(capsys, images, store):
+    found = planned(capsys, "--images", images, "--store", store, *SMALL)
+    assert (found["images"], found["new"], found["to_extract"], found["needs_commit"]) == (20, 20, 20, True)
+    assert {path.name for path in store.iterdir()} == {"cache"}
+
+
+@exercises("--layout")
+def test_the_layout_decides_what_the_first_folder_means(capsys, tmp_path, store):
+    for split in ("train", "test"):
+        toy.pictures(tmp_path / "images" / split, per_class=2)
+    toy.picture(tmp_path / "images" / "train" / "loose.png", 77)
+    counts = {
+        layout: planned(capsys, "--images", tmp_path / "images", "--store", store, *SMALL, "--layout", layout)["images"]
+        for layout in ("splits", "classes")
+    }
+    assert counts == {"splits": 8, "classes": 9}
+
+
+@exercises("--labels")
+def test_labels_say_which_files_are_images(capsys, images, store, tmp_path):
+    (tmp_path / "labels.csv").write_text("path,class\ncats/001.png,dogs\ndogs/002.png,cats\n")
+    found = planned(capsys, "--images", images, "--store", store, *SMALL, "--labels", tmp_path / "labels.csv")
+    assert (found["images"], found["ignored"]) == (2, 18)
+
+
+@exercises("--rehash")
+def test_rehash_reads_what_the_digest_cache_would_have_told(capsys, images, store, monkeypatch):
+    monkeypatch.setattr("storage.scan.RACY_NS", 0)  # the files are young, and are believed all the same
+    arguments = ("--images", images, "--store", store, *SMALL)
+    toy.run(images, store)
+    toy.adopt_space(images, store, parse([str(a) for a in arguments])[0].space())
+    (cache,) = (store / "cache").glob("digests-*.parquet")
+    table = pq.read_table(cache)
+    swapped = table.set_column(4, table.schema.field(4), table["digest"].take([*range(1, 20), 0]))
+    pq.write_table(swapped, cache, use_dictionary=False, compression="zstd", write_page_checksum=True)
+    assert planned(capsys, *arguments)["unchanged"] < 20
+    assert planned(capsys, *arguments, "--rehash")["unchanged"] == 20
+
+
+@exercises("--chunk-size", "--limit")
+def test_chunks_are_as_large_and_work_as_limited_as_asked(capsys, images, store):
+    found = planned(capsys, "--images", images, "--store", store, *SMALL, "--chunk-size", "3", "--limit", "10")
+    assert (found["to_extract"], found["chunks"], found["pending"]) == (10, 4, 20)
+
+
+@exercises("--max-removed-fraction", "--allow-removals")
+def test_removals_are_believed_as_far_as_allowed(capsys, images, store):
+    arguments = ("--images", images, "--store", store, *SMALL)
+    toy.run(images, store)
+    toy.adopt_space(images, store, parse([str(a) for a in arguments])[0].space())
+    for path in sorted(images.glob("cats/*.png"))[:6]:
+        path.unlink()
+    assert main([*map(str, arguments), "--plan"]) == 4
+    capsys.readouterr()
+    assert planned(capsys, *arguments, "--max-removed-fraction", "0.3")["removed"] == 6
+    assert planned(capsys, *arguments, "--allow-removals")["removed"] == 6
+
+
+@exercises("--backbone", "--weights", "--image-size", "--pooling", "--dtype", "--precision")
+def test_each_part_of_the_feature_space_gives_another_space_and_says_so_in_its_record(images, store, tmp_path):
+    weights = toy.weights_file(tmp_path / "seeded.weights.h5", seed=1)
+    usual, others = parse(["--images", str(images), "--store", str(store), *SMALL])[0].space(), []
+    for flag, value, recorded in [
+        ("--backbone", "resnet50", "resnet50"),
+        ("--weights", str(weights), None),
+        ("--image-size", "64", 64),
+        ("--pooling", "max", "max"),
+        ("--dtype", "float32", "float32"),
+        ("--precision", "mixed_float16", "mixed_float16"),
+    ]:
+        other = parse(["--images", str(images), "--store", str(store), *SMALL, flag, value])[0].space()
+        name = flag[2:].replace("-", "_")
+        assert getattr(other.spec, name) != getattr(usual.spec, name)
+        assert recorded is None or getattr(other.spec, name) == recorded
+        others.append(other.fingerprint)
+    assert len({usual.fingerprint, *others}) == 7
+
+
+@exercises("--config")
+def test_a_yaml_key_does_what_the_flag_of_its_name_does(tmp_path):
+    flags = {
+        "images": "photos",
+        "store": "elsewhere",
+        "classes": "b,a",
+        "chunk_size": 7,
+        "learning_rate": 0.5,
+        "standardize": False,
+        "promote": True,
+        "pooling": "avg",
+        "steps_per_epoch": 3,
+    }
+    arguments = []
+    for name, value in flags.items():
+        flag = f"--{name.replace('_', '-')}"
+        arguments += [flag, str(value)] if not isinstance(value, bool) else [flag if value else f"--no-{flag[2:]}"]
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(flags))
+    assert parse(["--config", str(tmp_path / "run.yaml")]) == parse(arguments) != parse([])
+
+
+def test_every_parameter_has_one_name_as_flag_as_key_and_in_prefect(tmp_path):
+    from flows.pipeline import extract_and_train
+
+    names = set(PipelineOptions.model_fields)
+    assert set(extract_and_train.parameters.properties) == names
+    for name, field in PipelineOptions.model_fields.items():
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        (tmp_path / "one.yaml").write_text(yaml.safe_dump({name: default}))
+        assert parse(["--config", str(tmp_path / "one.yaml")])[0] == PipelineOptions()
+
+
+# How it is run and trained: seen in what a run leaves
+
+
+@pytest.fixture(scope="module")
+def run(pipeline, tmp_path_factory):
+    """One run with every such flag set to something else than its default: its images, store and record."""
+    root = tmp_path_factory.mktemp("flags")
+    images, store = toy.pictures(root / "images", per_class=30), root / "elsewhere"
+    (images / "cats" / "broken.png").write_bytes(b"not a picture")
+    done = pipeline(
+        *("--images", images, "--store", store, *SMALL, "--max-bad-fraction", "0.5"),
+        *("--classes", "dogs,cats", "--validation-fraction", "0.5", "--engine", "tensorflow", "--workers", "1"),
+        *("--format", "npz", "--chunk-size", "16", "--head", "linear", "--epochs", "9", "--batch-size", "8"),
+        *("--optimizer", "adam", "--learning-rate", "1e-9", "--steps-per-epoch", "2", "--patience", "1"),
+        *("--class-weight", "balanced", "--sampling", "bootstrap", "--no-standardize", "--shuffle-memory-mb", "3"),
+        *("--seed", "5"),
+    )
+    assert done.status == 0, done.stderr
+    return images, store, done
+
+
+@pytest.fixture(scope="module")
+def head(run) -> dict:
+    _, store, done = run
+    return json.loads((store / "heads" / done.record["head"] / "head.json").read_text())
+
+
+@exercises("--store", "--format", "--engine")
+def test_shards_of_the_format_made_by_the_engine_lie_in_the_store(run):
+    _, store, done = run
+    where = Store(store, done.record["fingerprint"])
+    version = latest_version(where)
+    assert len(version.shards) == 4
+    for ref in version.shards.values():
+        assert ref.name.endswith(".npz")
+        assert Shard(where, ref).metadata["engine"].startswith("tensorflow ")
+
+
+@exercises("--workers")
+def test_as_many_workers_extract_as_were_asked_for(run):
+    _, store, done = run
+    assert "in 4 chunks with 1 workers" in done.stderr
+    assert [path.name for path in (store / "cache" / "logs" / "extraction").iterdir()] == ["worker-0.log"]
+
+
+@exercises("--validation-fraction")
+def test_the_share_held_out_is_the_one_asked_for(run):
+    _, store, done = run
+    files = latest_version(Store(store, done.record["fingerprint"])).read_files(
+        Store(store, done.record["fingerprint"])
+    )
+    readable = [row for row in files.to_pylist() if row["digest"]]
+    assert [row["split"] for row in readable] == [derived_split(row["digest"], 0.5) for row in readable]
+    assert [row["split"] for row in readable] != [derived_split(row["digest"], 0.2) for row in readable]
+
+
+@exercises("--max-bad-fraction")
+def test_a_larger_budget_lets_a_broken_image_pass(run):
+    assert (run[2].record["quarantined"], run[2].record["head"] is not None) == (1, True)
+
+
+@exercises("--classes", "--seed", "--head", "--optimizer", "--batch-size", "--shuffle-memory-mb", "--sampling")
+@exercises("--class-weight", "--standardize", "--learning-rate", "--steps-per-epoch", "--patience", "--epochs")
+def test_the_head_is_made_as_asked(head):
+    """That each of these changes the training is shown where the training is tested."""
+    assert head["head"] == {
+        "classes": ["dogs", "cats"],
+        "kind": "linear",
+        "epochs": 9,
+        "steps_per_epoch": 2,
+        "batch_size": 8,
+        "optimizer": "adam",
+        "learning_rate": 1e-9,
+        "patience": 1,
+        "class_weight": "balanced",
+        "sampling": "bootstrap",
+        "standardize": False,
+        "shuffle_memory_mb": 3,
+    }
+    assert (head["seed"], head["classes"]) == (5, ["dogs", "cats"])
+    assert len(head["history"]) < 9  # nothing is learned at such a rate, and patience ends
+
+
+@exercises("--force-retrain", "--promote", "--extract-only")
+def test_a_head_is_trained_again_and_promoted_where_asked(pipeline, again):
+    images, store = again
+    arguments = ("--images", images, "--store", store, *TINY)
+    current = (store / "heads" / "current").read_text()
+    head_json = store / "heads" / current.strip() / "head.json"
+    before = head_json.stat().st_mtime_ns
+    assert pipeline(*arguments, "--force-retrain", "--extract-only").record["head"] is None
+    assert head_json.stat().st_mtime_ns == before
+    forced = pipeline(*arguments, "--force-retrain")
+    assert (forced.status, forced.record["head"]) == (0, current.strip()), forced.stderr
+    assert head_json.stat().st_mtime_ns > before
+
+    worse = pipeline(*arguments, "--learning-rate", "1e-9", "--promote")
+    assert (worse.status, worse.record["promoted"]) == (0, True), worse.stderr
+    assert (store / "heads" / "current").read_text().strip() == worse.record["head"] != current.strip()
+
+
+@exercises("--wait")
+def test_a_run_waits_for_another_as_long_as_it_was_told(pipeline, again):
+    images, store = again
+    toy.picture(images / "cats" / "new.png", seed=4444)
+    code = f"""
+import time
+from pathlib import Path
+from storage.lock import hold
+with hold(Path({str(store)!r})):
+    print("held", flush=True)
+    time.sleep(4)
+"""
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=PROJECT)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        done = pipeline("--images", images, "--store", store, *TINY, "--extract-only", "--wait", "100")
+        assert (done.status, done.record["extracted"]) == (0, 1), done.stderr
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+def test_no_flag_is_forgotten():
+    flags = {f"--{name.replace('_', '-')}" for name in PipelineOptions.model_fields} | {"--config", "--plan"}
+    assert flags == EXERCISED
