@@ -32,10 +32,9 @@ from tasks.heads import find_head
 from tasks.rates import known_rate
 from tasks.records import Space
 from tasks.survey import plan_record, version_record
+from tasks.worker_pool import PoolClosed
 
-# The first start of a local server migrates its database, which takes longer than Prefect waits by default.
 ENVIRONMENT = {
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "storage,vision,tasks",
@@ -106,26 +105,29 @@ def run(options: PipelineOptions, only_plan: bool, began: float) -> dict[str, An
         check_room(space.store, plan, space.kind)
         with hold(Path(space.root), options.wait):
             pass  # busy is better known now than after a server has started
-        outcome = _run_flow(options)
+        outcome = _run_flow(space, options)
     return outcome.line(time.monotonic() - began)
 
 
-def _run_flow(options: PipelineOptions) -> Outcome:
+def _run_flow(space: Space, options: PipelineOptions) -> Outcome:
     for name, value in (ENVIRONMENT | (WATCHED if sys.stderr.isatty() else {})).items():
         os.environ.setdefault(name, value)
     say("starting Prefect, which takes half a minute the first time")
+    from flows.server import start_server
+
+    start_server(space.store.cache / "logs" / "server.log")
     from flows.pipeline import extract_and_train
 
     for name in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(name).addFilter(_without_traceback)
+        logging.getLogger(name).addFilter(_without_noise)
     return extract_and_train(**options.model_dump())
 
 
-def _without_traceback(record: logging.LogRecord) -> bool:
-    """Foreseen errors need no traceback on the terminal; the others keep theirs."""
+def _without_noise(record: logging.LogRecord) -> bool:
+    """Foreseen errors need no traceback on the terminal, and task runs that an end cut off no line; the rest stays."""
     if record.exc_info and isinstance(record.exc_info[1], FORESEEN):
         record.exc_info = None
-    return True
+    return PoolClosed.__name__ not in record.getMessage()
 
 
 def _nothing_to_do(space: Space, plan: Plan, options: PipelineOptions) -> Outcome | None:

@@ -4,11 +4,13 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +83,20 @@ def wait_for_health(process: subprocess.Popen, address: str, log: Path) -> None:
 @pytest.fixture(scope="session")
 def environment(server: str, prefect_home: Path) -> dict[str, str]:
     return {**os.environ, "PREFECT_HOME": str(prefect_home), "PREFECT_API_URL": server}
+
+
+@pytest.fixture
+def without_server(server: str, prefect_home: Path, tmp_path: Path) -> dict[str, str]:
+    """An environment that names no server, with a database that has been migrated already."""
+    home = tmp_path / "prefect"
+    home.mkdir()
+    with (
+        closing(sqlite3.connect(prefect_home / "prefect.db")) as source,
+        closing(sqlite3.connect(home / "prefect.db")) as copy,
+    ):
+        source.backup(copy)
+    kept = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    return {**kept, "PREFECT_HOME": str(home)}
 
 
 @pytest.fixture(scope="session")

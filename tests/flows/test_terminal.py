@@ -1,53 +1,25 @@
 """What a person sees: a run in a real pseudo-terminal, read off the screen as a terminal draws it."""
 
-import fcntl
 import json
-import os
-import pty
 import re
-import struct
-import subprocess
 import sys
-import termios
+import time
+from contextlib import suppress
 from pathlib import Path
 
-import pyte
 import pytest
 
+from benchmarks.terminal import Watched, has, watch
 from tests import toy
 from tests.flows.conftest import PROJECT, TINY
-
-COLUMNS, LINES = 100, 50
-
-
-def watched(arguments: list[str], environment: dict[str, str]) -> tuple[int, list[str], set[str]]:
-    """Exit status, the screen at the end, and every line that was ever to be seen."""
-    master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
-    process = subprocess.Popen(
-        [sys.executable, PROJECT / "flows" / "pipeline.py", *arguments],
-        env={**environment, "TERM": "xterm-256color"},
-        stdout=slave,
-        stderr=slave,
-        stdin=slave,
-        start_new_session=True,
-    )
-    os.close(slave)
-    screen = pyte.Screen(COLUMNS, LINES)
-    stream = pyte.ByteStream(screen)
-    seen: set[str] = set()
-    while data := _read(master):
-        stream.feed(data)
-        seen |= {line.rstrip() for line in screen.display}
-    os.close(master)
-    return process.wait(60), [line.rstrip() for line in screen.display if line.strip()], seen
+from tests.flows.test_pipeline import start, wait_until
 
 
-def _read(master: int) -> bytes:
-    try:
-        return os.read(master, 4096)
-    except OSError:  # the other end is closed
-        return b""
+def watched(
+    arguments: list[str], environment: dict[str, str], moments: dict, interrupt_at: str | None = None
+) -> Watched:
+    command = [sys.executable, str(PROJECT / "flows" / "pipeline.py"), *arguments]
+    return watch(command, PROJECT, environment, moments, interrupt_at)
 
 
 @pytest.fixture
@@ -57,11 +29,10 @@ def arguments(tmp_path: Path) -> list[str]:
 
 
 def test_a_person_sees_bars_and_then_what_each_step_came_to(environment, arguments):
-    status, screen, seen = watched(arguments, environment)
-    assert status == 0, screen
-    assert any(re.match(r"extract ━+.* of 120 images", line) for line in seen)
-    assert any(re.match(r"train ━+", line) for line in seen)
-    assert not [line for line in screen if "━" in line]
+    seen = watched(arguments, environment, {"extract": has(r"extract ━.* of 120 images"), "train": has(r"train ━")})
+    screen = seen.end
+    assert (seen.status, seen.moments.keys()) == (0, {"extract", "train"}), screen
+    assert not has("━")(screen)
     record = json.loads("".join(screen[screen.index(next(line for line in screen if line.startswith("{"))) :]))
     assert record["images"] == 120
     lines = [
@@ -82,9 +53,39 @@ def test_a_person_sees_bars_and_then_what_each_step_came_to(environment, argumen
 
 def test_a_deployment_that_was_started_from_a_terminal_has_no_bars(environment, arguments):
     deployed = {"PREFECT__RUNTIME__DEPLOYMENT__ID": "0f7e2d9c-0000-0000-0000-000000000000"}
-    status, screen, seen = watched([*arguments, "--extract-only"], environment | deployed)
-    assert status == 0, screen
-    assert not [line for line in seen if "━" in line]
+    seen = watched([*arguments, "--extract-only"], environment | deployed, {"bar": has("━")})
+    assert (seen.status, seen.moments) == (0, {}), seen.end
+
+
+def test_ctrl_c_in_a_terminal_ends_a_run_with_a_server_of_its_own(without_server, arguments):
+    at = {"extract": has(r"extract ━.* of 120 images")}
+    seen = watched([*arguments, "--image-size", "128"], without_server, at, interrupt_at="extract")
+    assert (seen.status, seen.moments.keys()) == (130, {"extract"}), seen.end
+    assert seen.end[-1] == "error: interrupted; finished shards are kept, and the next run goes on from them"
+    assert len(seen.end) < 8
+    assert not processes_of(without_server["PREFECT_HOME"])
+
+
+def test_the_server_of_a_run_leaves_with_it_even_if_the_run_is_killed(without_server, arguments):
+    home = without_server["PREFECT_HOME"]
+    process = start(without_server, *arguments)
+    wait_until(lambda: len(processes_of(home)) == 2, process)  # the run and its server
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 60
+    while processes_of(home) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not processes_of(home)
+
+
+def processes_of(prefect_home: str) -> list[int]:
+    """Processes that were started with this Prefect home in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if f"PREFECT_HOME={prefect_home}".encode() in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+    return found
 
 
 def test_elsewhere_there_are_lines_without_escapes(pipeline, arguments):

@@ -1,0 +1,147 @@
+"""What does a person see? Commands in a real pseudo-terminal, as a terminal draws them, written down as text.
+
+    python benchmarks/terminal.py --write docs/terminal.md
+
+Needs the `test` extra (pyte, a terminal in memory). The commands are those of the demo.
+"""
+
+import argparse
+import fcntl
+import json
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyte
+
+PROJECT = Path(__file__).parents[1]
+COLUMNS, LINES = 100, 60
+
+
+@dataclass
+class Watched:
+    """What was to be seen of a command: the screen at chosen moments and at the end, and its exit status."""
+
+    status: int = 0
+    moments: dict[str, list[str]] = field(default_factory=dict)
+    end: list[str] = field(default_factory=list)
+
+
+def watch(
+    command: list[str],
+    folder: Path,
+    environment: dict[str, str],
+    moments: dict[str, Callable[[list[str]], bool]] | None = None,
+    interrupt_at: str | None = None,
+) -> Watched:
+    """Run a command in a terminal of COLUMNS by LINES.
+
+    moments: name → whether a screen (its lines) is the one to keep; the first such is kept. interrupt_at: the moment
+    at which Ctrl-C is pressed.
+    """
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**environment, "TERM": "xterm-256color"},
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+    )
+    os.close(slave)
+    screen = pyte.Screen(COLUMNS, LINES)
+    stream = pyte.ByteStream(screen)
+    found = Watched()
+    while data := _read(master):
+        stream.feed(data)
+        lines = [line.rstrip() for line in screen.display if line.strip()]
+        for name, is_it in (moments or {}).items():
+            if name not in found.moments and is_it(lines):
+                found.moments[name] = lines
+                if name == interrupt_at:
+                    os.killpg(process.pid, signal.SIGINT)
+    os.close(master)
+    found.status, found.end = process.wait(60), [line.rstrip() for line in screen.display if line.strip()]
+    return found
+
+
+def _read(master: int) -> bytes:
+    try:
+        return os.read(master, 4096)
+    except OSError:  # the other end is closed
+        return b""
+
+
+def has(pattern: str) -> Callable[[list[str]], bool]:
+    return lambda lines: any(re.search(pattern, line) for line in lines)
+
+
+def write_down(folder: Path) -> tuple[str, list[int]]:
+    """The document, and the exit statuses of its commands."""
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    environment |= {"PREFECT_HOME": str(folder / "prefect"), "PYTHONPATH": str(PROJECT)}
+    text, statuses = [HEAD], []
+
+    def show(title: str, typed: str, moments: dict | None = None, interrupt_at: str | None = None) -> None:
+        print(typed, file=sys.stderr)
+        words = typed.replace("flows/pipeline.py", str(PROJECT / "flows" / "pipeline.py")).split()
+        seen = watch([sys.executable, *words[1:]], folder, environment, moments, interrupt_at)
+        statuses.append(seen.status)
+        text.append(f"## {title}\n\n    $ {typed}\n")
+        for name, lines in seen.moments.items():
+            text.append(f"{name}:\n\n" + _block(lines) + "\n")
+        text.append(f"At the end, with exit status {seen.status}:\n\n" + _block(seen.end) + "\n")
+
+    extracting = {"While it extracts": has(r"extract ━.* [5-9]\d\d of 1,797 images,.*left")}
+    training = {"While it trains": has(r"train ━.* (9\d|1\d\d) of [\d,]+ steps,.*left")}
+    show("The first run", "python flows/pipeline.py --epochs 60", extracting | training)
+    show("The same again", "python flows/pipeline.py --epochs 60")
+    show("A look ahead", "python flows/pipeline.py --image-size 48 --plan")
+    pressed = {"When Ctrl-C is pressed": has(r"extract ━.* [2-9]\d\d of 1,797 images,.*left")}
+    show("Interrupted", "python flows/pipeline.py --image-size 48 --extract-only", pressed, *pressed)
+    show("What is in the store", "python -m storage show --store demo/store")
+    show("A mistake", "python flows/pipeline.py --images demo/digitz --weights random")
+    return "\n".join(text), statuses
+
+
+def _block(lines: list[str]) -> str:
+    return "\n".join(f"    {line}" for line in lines)
+
+
+HEAD = f"""# What a person sees
+
+Written by `python benchmarks/terminal.py --write docs/terminal.md`: real runs in a pseudo-terminal of {COLUMNS} columns, as the
+terminal had drawn them at the moment named. Colours are lost here. Where standard error is no terminal, as in a
+log file, and in runs of a deployment, there are lines of the flow run's log instead of bars.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", type=Path, metavar="FILE", help="the document to be written; standard error without")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        document, statuses = write_down(Path(folder))
+    assert statuses == [0, 0, 0, 130, 0, 2], statuses
+    assert "Traceback" not in document
+    assert str(PROJECT) not in document
+    if given.write:
+        given.write.write_text(document)
+    else:
+        print(document, file=sys.stderr)
+    print(json.dumps({"commands": len(statuses), "statuses": statuses}))
+
+
+if __name__ == "__main__":
+    main()

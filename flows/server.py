@@ -1,0 +1,101 @@
+"""A Prefect server for one run, where none is configured: `python -m flows.server` is its process.
+
+It stands apart from the terminal, so that Ctrl-C reaches the run alone, which can then still tell the
+server how it ended; and it leaves when the run is gone, however that ended.
+"""
+
+import atexit
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[1]
+# A first start migrates the database, which takes half a minute on a slow disk.
+START_SECONDS = 120.0
+STOP_SECONDS = 10.0
+
+
+class ServerFailed(RuntimeError):
+    """No Prefect server could be started for this run."""
+
+
+def start_server(log: Path) -> None:
+    """Make sure that this process has a Prefect server: the configured one, or one of its own until it ends.
+
+    To be called before anything of Prefect but its settings is in use. `log` gets what the server says.
+    """
+    from prefect.context import refresh_global_settings_context
+    from prefect.settings import PREFECT_API_URL
+
+    if PREFECT_API_URL.value():
+        return
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "wb") as lines:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.server"],
+            cwd=PROJECT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=lines,
+            start_new_session=True,
+        )
+    atexit.register(_stop, process)  # registered first, so that it comes last: until then Prefect has things to say
+    address = f"http://127.0.0.1:{process.stdout.readline().decode().strip()}/api"  # type: ignore[union-attr]
+    _wait_for(f"{address}/health", process, log)
+    os.environ["PREFECT_API_URL"] = address
+    refresh_global_settings_context()
+
+
+def _wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise ServerFailed(
+        f"the Prefect server of this run did not start, see {log}; "
+        "or start one with `prefect server start` and set PREFECT_API_URL"
+    )
+
+
+def _stop(process: subprocess.Popen) -> None:
+    process.stdin.close()  # type: ignore[union-attr]
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def main() -> None:
+    # Flows and tasks talk to it; nobody looks at it, and nothing is scheduled on it.
+    os.environ |= {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+    import uvicorn
+
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        print(listening.getsockname()[1], flush=True)
+        application = "prefect.server.api.server:create_app"
+        server = uvicorn.Server(uvicorn.Config(application, factory=True, log_level="error", lifespan="on"))
+        server.run(sockets=[listening])
+
+
+def _leave_with_parent() -> None:
+    """The end of standard input is the end of the run; a server that does not leave then is ended."""
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(STOP_SECONDS)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
