@@ -171,8 +171,11 @@ def _is_folder(entry: os.DirEntry[bytes]) -> bool:
 
 
 def text(name: bytes) -> str:
-    """A folder's name as text; bytes that are not UTF-8 become \\x.. escapes."""
-    return name.decode("utf-8", "backslashreplace")
+    """A folder's name as text; bytes that are not UTF-8 become \\x.. escapes.
+
+    So does the backslash of a name that looks like an escape: no two names have the same text.
+    """
+    return name.replace(rb"\x", rb"\x5cx").decode("utf-8", "backslashreplace")
 
 
 class _Walk:
