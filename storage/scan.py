@@ -6,6 +6,7 @@ import logging
 import os
 import stat
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,8 +87,9 @@ def scan_folder(root: Path, layout: Layout = "auto", labels: Path | None = None)
     if labels is not None and layout != "auto":
         raise InputError(f"--layout {layout} takes the labels from folders, --labels from a table: give one of them")
     table = read_labels(labels, root) if labels is not None else {}
-    walk = _Walk(os.fsencode(root), _by_table(table) if labels is not None else _by_folder(root, top, layout))
-    walk.folder(b"", [])
+    depth = 1 if labels is None and _layout_of(root, top, layout) == "splits" else 0
+    walk = _Walk(os.fsencode(root), depth, _by_table(table) if labels is not None else _by_folder(depth))
+    walk.folders()
     if walk.unreadable:
         logger.warning(
             "%d folders cannot be read, as %s: what the store knows of them stays as it was",
@@ -114,22 +116,26 @@ def _by_table(table: Mapping[bytes, Label]) -> Labeller:
     return lambda prefix, name: table.get(prefix + name)
 
 
-def _by_folder(root: Path, top: list[str], layout: Layout) -> Labeller:
-    """Labels of images by the folders that they lie in; a file of no class folder has none."""
-    if layout == "auto":
-        layout = "splits" if top and all(name in SPLITS for name in top) else "classes"
-        if layout == "classes" and "train" in top and len(top) > 1:
-            logger.warning(
-                "%s: train is taken for a class, as %s stands beside it; only split folders, or --layout, say otherwise",
-                root,
-                next(name for name in top if name not in SPLITS),
-            )
-    strangers = [name for name in top if name not in SPLITS] if layout == "splits" else []
-    if strangers:
+def _layout_of(root: Path, top: list[str], layout: Layout) -> Layout:
+    """What the first folder level means: as asked, or as its names say."""
+    strangers = [name for name in top if name not in SPLITS]
+    if layout == "splits" and strangers:
         raise InputError(
             f"--layout splits: {root} holds the folder {strangers[0]!r}, which is none of {', '.join(SPLITS)}"
         )
-    depth = 1 if layout == "splits" else 0
+    if layout != "auto":
+        return layout
+    if strangers and "train" in top:
+        logger.warning(
+            "%s: train is taken for a class, as %s stands beside it; only split folders, or --layout, say otherwise",
+            root,
+            strangers[0],
+        )
+    return "classes" if strangers or not top else "splits"
+
+
+def _by_folder(depth: int) -> Labeller:
+    """Labels of images by the folders that they lie in, class `depth`; a file of no class folder has none."""
 
     def label(prefix: bytes, name: bytes) -> Label | None:
         folders = prefix.split(b"/")[:-1]
@@ -179,36 +185,57 @@ def text(name: bytes) -> str:
 
 
 class _Walk:
-    """The recursion over folders, gathering rows in the order of SCAN_SCHEMA."""
+    """The way through the folders, gathering rows in the order of SCAN_SCHEMA."""
 
-    def __init__(self, root: bytes, label: Labeller):
+    def __init__(self, root: bytes, depth_of_class: int, label: Labeller):
         self.root = root
+        self.depth_of_class = depth_of_class
         self.label = label
         self.rows: list[tuple] = []
         self.ignored = 0
         self.unreadable: list[bytes] = []
 
-    def folder(self, prefix: bytes, above: list[tuple[int, int]]) -> None:
-        """Walk one folder; `above` holds the identities of its ancestors, so that link loops end."""
+    def folders(self) -> None:
+        """Walk every folder; not by recursion, since a path has room for 2,000 levels.
+
+        A folder counts once in a class, however many ways links lead to it: of folders that link to each
+        other there are more ways than can be walked. Real folders come before links, and links in the
+        order of their names, so that a link to what the class has already changes nothing.
+        """
+        waiting = deque([(b"", set[tuple[int, int]]())])
+        while waiting:
+            prefix, seen = waiting.popleft()
+            is_in_class = prefix.count(b"/") > self.depth_of_class
+            for entry in self.folder(prefix, seen):
+                below = prefix + entry.name + b"/", seen if is_in_class else seen.copy()
+                if entry.is_symlink():
+                    waiting.append(below)
+                else:
+                    waiting.appendleft(below)
+
+    def folder(self, prefix: bytes, seen: set[tuple[int, int]]) -> list[os.DirEntry[bytes]]:
+        """Take in the files of one folder and return the folders in it; nothing where its identity was `seen`."""
         path = os.path.join(self.root, prefix)
         try:
             status = os.stat(path)
             with os.scandir(path) as entries:
-                found = list(entries)
+                found = sorted(entries, key=lambda entry: entry.name)
         except FileNotFoundError:
-            return
+            return []
         except OSError:
             self.unreadable.append(prefix)
-            return
+            return []
         identity = (status.st_dev, status.st_ino)
-        if identity in above:
-            return
+        if identity in seen:
+            return []
+        seen.add(identity)
+        folders = []
         for entry in found:
-            if _is_folder(entry):
-                if not entry.name.startswith(b"."):
-                    self.folder(prefix + entry.name + b"/", [*above, identity])
-            else:
+            if not _is_folder(entry):
                 self.file(prefix, entry)
+            elif not entry.name.startswith(b"."):
+                folders.append(entry)
+        return folders
 
     def file(self, prefix: bytes, entry: os.DirEntry[bytes]) -> None:
         label = self.label(prefix, entry.name)
