@@ -114,6 +114,18 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
     def _split_commas(cls, value: Any) -> Any:
         return tuple(value.split(",")) if isinstance(value, str) else value
 
+    @pydantic.field_validator("images", "store", "labels", "weights")
+    @classmethod
+    def _can_be_kept_as_text(cls, value: str | None, info: pydantic.ValidationInfo) -> str | None:
+        try:
+            (value or "").encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"--{info.field_name}: the name of {value!a} is not UTF-8, and Prefect and Arrow keep names as text; "
+                "make a link to it that is (names below the image folder may be any bytes)"
+            ) from None
+        return value
+
     @pydantic.model_validator(mode="after")
     def _is_a_feature_space(self) -> Self:
         FeatureSpec("", self.backbone, self.image_size)  # a SpecError now, not after a long scan

@@ -1,6 +1,7 @@
 """Flags, files and mistakes: each bad input is one line with the way out, and the contracted status."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -207,3 +208,10 @@ def test_the_digits_of_the_demo_are_there_whole_or_not_at_all(tmp_path):
     write_digits(tmp_path / "digits")
     assert len(list((tmp_path / "digits").glob("*/*.png"))) == 1797
     assert [path.name for path in tmp_path.iterdir()] == ["digits"]
+
+
+@pytest.mark.parametrize("flag", ["--images", "--store", "--labels", "--weights"])
+def test_a_path_that_is_not_utf8_is_refused_with_a_way_out(capsys, tmp_path, flag):
+    status, line = complaint(capsys, "--images", tmp_path, *TINY, flag, tmp_path / os.fsdecode(b"caf\xe9"))
+    assert (status, flag in line, "make a link to it" in line) == (2, True, True)
+    line.encode()

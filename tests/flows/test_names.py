@@ -57,14 +57,3 @@ def test_a_folder_of_odd_names_becomes_a_version_and_a_head(pipeline, folder, tm
     assert described["classes"] == sorted(map(text, odd.NAMES.values()))
     assert "1 folders cannot be read" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_an_image_folder_whose_name_is_not_utf8_is_used_or_refused_with_a_way_out(pipeline, tmp_path):
-    images = tmp_path / os.fsdecode(b"\xff")
-    for number, name in enumerate((b"cat/1.png", b"dog/1.png")):
-        odd.file(images, name, number)
-    done = pipeline("--images", images, "--store", tmp_path / "store", *TINY, "--extract-only")
-    if done.status:
-        assert (done.status, done.stderr.count("--images")) == (2, 1), done.stderr
-    else:
-        assert done.record["images"] == 2
