@@ -100,7 +100,8 @@ def run(options: PipelineOptions, only_plan: bool, began: float) -> dict[str, An
         return _describe_plan(space, plan)
     outcome = _nothing_to_do(space, plan, options)
     if outcome is not None:
-        say(f"nothing to do: version {outcome.version} holds all {outcome.images} images, and its head is there")
+        what = "" if options.extract_only else ", and its head is there"
+        say(f"nothing to do: version {outcome.version} holds all {outcome.images:,} images{what}")
     else:
         check_room(space.store, plan, space.kind)
         with hold(Path(space.root), options.wait):
@@ -155,10 +156,8 @@ def _demo(options: PipelineOptions) -> PipelineOptions:
         )
     chosen = options.model_dump(include=options.model_fields_set - {"images"})
     options = PipelineOptions(**demo.DEFAULTS | chosen)
-    say(
-        f"demo: 1,797 scanned digits in {options.images}, features in {options.store}, with random weights: "
-        f"untrained, so its accuracy says nothing about {options.backbone} on photos. Your own: --images FOLDER"
-    )
+    say(f"demo: 1,797 scanned digits in {options.images}, features in {options.store}; your own: --images FOLDER")
+    say(f"demo: the weights are random: untrained, so the accuracy says nothing about {options.backbone} on photos")
     demo.write_digits(options.folder)
     return options
 
@@ -169,13 +168,13 @@ def _describe_plan(space: Space, plan: Plan) -> dict[str, Any]:
     expected_size, free = expected_bytes(plan, space.kind), free_bytes(space.store.root)
     rate = known_rate(space.store)
     seconds = plan.todo.num_rows / rate if rate else None
-    expected = f"about {duration(seconds)}" if seconds is not None else "a time that only a first run can tell"
+    expected = f"about {duration(seconds)}" if seconds is not None else "a time that a first run tells"
     c = record.counts
     say(changes(plan.files.num_rows, c))
-    say(
-        f"to extract: {plan.todo.num_rows} in {plan.num_chunks} chunks ({c['stale']} of them only because the "
-        f"feature space is another, {c['lost']} because their shard is lost); adopted from a run that died: {c['adopted']}"
-    )
+    reasons = [("stale", "as the feature space is another"), ("lost", "as their shard is lost")]
+    why = "".join(f", {c[key]:,} {reason}" for key, reason in reasons if c[key])
+    adopted = f"; adopted from a run that died: {c['adopted']:,}" if c["adopted"] else ""
+    say(f"to extract: {plan.todo.num_rows:,} in {plan.num_chunks:,} chunks{why}{adopted}")
     say(f"expected: {expected_size / 1e6:,.1f} MB of shards ({free / 1e6:,.1f} MB free), {expected}; nothing was done")
     return {
         **record.counts,
