@@ -6,6 +6,8 @@ import re
 import shlex
 import subprocess
 import sys
+import time
+import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 
 from flows.command import parse
 from storage.__main__ import parse as parse_storage
+from tests import toy
 from tests.test_layers import PROJECT
 
 README = (PROJECT / "README.md").read_text()
@@ -80,3 +83,53 @@ def test_the_demo_does_what_the_readme_says(tmp_path: Path):
     assert (second["head"], second["val_accuracy"]) == (first["head"], first["val_accuracy"])
     assert "nothing to do" in done.stderr
     assert "untrained" in done.stderr
+
+
+@pytest.mark.slow
+def test_every_command_of_the_readme_does_its_work_when_typed_one_after_another(tmp_path: Path):
+    """All but those that install, which CI types. Without a network the ImageNet weights are missing, which is told."""
+    toy.pictures(tmp_path / "photos", per_class=20)
+    (tmp_path / "photos.csv").write_text("path,class\ncats/000.png,cats\ndogs/000.png,dogs\n")
+    (tmp_path / "photos.yaml").write_text("images: photos\nstore: photos-store\nweights: vgg16_notop.weights.h5\n")
+    toy.weights_file(tmp_path / "vgg16_notop.weights.h5", seed=1)
+    environment = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"} | {
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "KERAS_HOME": str(tmp_path / "keras"),
+    }
+    calls = [call for call in COMMANDS if "pip install" not in call and not call.endswith("--help")]
+    for number, call in enumerate(calls):
+        toy.picture(tmp_path / "photos" / "cats" / f"later-{number}.png", 5000 + number)
+        if call.startswith("tensorboard "):
+            assert "train" in runs_of_tensorboard(call, tmp_path)
+            continue
+        _, *words = shlex.split(call.replace("flows/pipeline.py", str(PROJECT / "flows" / "pipeline.py")))
+        done = subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
+        )
+        is_for_imagenet = "pipeline.py" in call and "--weights" not in call and "--config" not in call
+        if is_for_imagenet and done.returncode == 2:
+            assert "could not be downloaded" in done.stderr
+        else:
+            assert done.returncode == 0, f"{call}\n{done.stderr}"
+    assert json.loads((tmp_path / "photos-npz" / "classes.json").read_text())["classes"] == ["cats", "dogs"]
+
+
+def runs_of_tensorboard(call: str, folder: Path) -> str:
+    """The runs that TensorBoard shows when it is started so."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tensorboard.main", *shlex.split(call)[1:], "--port", "0", "--load_fast", "false"],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            address = next(found for line in process.stderr if (found := re.search(r"http://\S+", line))).group()
+            for _ in range(60):
+                with urllib.request.urlopen(f"{address}data/runs", timeout=30) as answer:
+                    runs = answer.read().decode()
+                if "train" in runs:
+                    break
+                time.sleep(1)
+            return runs
+        finally:
+            process.kill()
