@@ -5,10 +5,15 @@ Every write of the store goes through these few functions.
 
 import errno
 import os
+import re
+import time
 import uuid
 from pathlib import Path
 
 from storage.errors import StorageError
+
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}", re.DOTALL)
+OLD_SECONDS = 3600.0
 
 
 def sync_folder(folder: Path) -> None:
@@ -52,6 +57,7 @@ def create(path: Path, data: bytes, aside: Path) -> bool:
         _write_synced(temporary, data)
         os.link(temporary, path)
     except FileExistsError:
+        sync_folder(path.parent)  # whoever gave the name may have died before it was durable
         return False
     except OSError as error:
         if error.errno in (errno.EPERM, errno.ENOTSUP):
@@ -64,6 +70,12 @@ def create(path: Path, data: bytes, aside: Path) -> bool:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
     return True
+
+
+def put(path: Path, data: bytes, aside: Path) -> None:
+    """Make sure that `path`, a name that stands for these bytes, has them; what is damaged is replaced."""
+    if not create(path, data, aside) and path.read_bytes() != data:
+        replace(path, data, aside)
 
 
 def replace(path: Path, data: bytes, aside: Path | None = None) -> None:
@@ -79,3 +91,10 @@ def replace(path: Path, data: bytes, aside: Path | None = None) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a `replace` beside its path left here when it died; what is young may be at work."""
+    for path in folder.glob(".*"):
+        if TEMPORARY.fullmatch(path.name) and time.time() - path.stat().st_mtime > OLD_SECONDS:
+            path.unlink(missing_ok=True)

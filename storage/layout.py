@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.durable import create, replace
+from storage.durable import create, replace, sweep
 from storage.errors import InputError, StoreDamaged
 
 FORMAT_VERSION = 1
@@ -113,6 +113,8 @@ def create_space(store: Store, spec: Mapping) -> None:
     check_space(store)
     for left in store.aside.iterdir():
         left.unlink(missing_ok=True)
+    for folder in (store.cache, store.heads, *store.heads.glob("*/")):
+        sweep(folder)
 
 
 def spaces(root: Path) -> list[Store]:

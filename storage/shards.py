@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage import npz, parquet
-from storage.durable import create, replace
+from storage.durable import put
 from storage.errors import StoreDamaged
 from storage.layout import ROWS_PER_GROUP, SHARD_NAME, Store, sha256
 
@@ -112,9 +112,7 @@ def write_shard(
     }
     data = ENCODINGS[format].encode(digests, features.astype(kind.dtype, copy=False), facts)
     ref = ShardRef(f"{sha256(data)}.{format}", len(data), len(digests), sha256(_footer(data, format)))
-    path = store.shard(ref.name)
-    if not create(path, data, store.aside) and path.read_bytes() != data:
-        replace(path, data, store.aside)  # what lies there under this name is damaged
+    put(store.shard(ref.name), data, store.aside)
     return ref
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.digests import DIGEST
-from storage.durable import create
+from storage.durable import create, put, sync_folder
 from storage.errors import StoreDamaged, VersionConflict
 from storage.files import FILES_SCHEMA, class_counts, counts, data_digest
 from storage.layout import FORMAT_VERSION, Store, canonical, check_format, sha256
@@ -111,6 +111,8 @@ def commit(
     file_segments = _write_segments(store, "files", files, path_keys)
     row_keys = [int.from_bytes(digest[-4:], "big") for digest in rows["digest"].to_pylist()]
     row_segments = _write_segments(store, "rows", rows, row_keys)
+    for folder in {store.shard(name).parent for name in shards if parent is None or name not in parent.shards}:
+        sync_folder(folder)  # a shard that was adopted may have been named by a run that died right then
     number = parent.number + 1 if parent else 1
     classes: dict[str, dict[str, int]] = {}
     for (split, name), count in class_counts(files).items():
@@ -168,7 +170,7 @@ def _write_segments(store: Store, kind: str, table: pa.Table, keys: list[int]) -
         )
         data = sink.getvalue().to_pybytes()
         names.append(f"{kind}-{sha256(data)}.parquet")
-        create(store.segments / names[-1], data, store.aside)
+        put(store.segments / names[-1], data, store.aside)
     return names
 
 
@@ -178,8 +180,12 @@ def _read_segments(store: Store, names: tuple[str, ...], schema: pa.Schema) -> p
         try:
             data = (store.segments / Path(name).name).read_bytes()
         except FileNotFoundError:
-            raise StoreDamaged(f"segment {name} is missing from {store.segments}") from None
+            raise StoreDamaged(f"segment {name} is missing from {store.segments}; {_way_out(store)}") from None
         if sha256(data) != name.rpartition("-")[2].removesuffix(".parquet"):
-            raise StoreDamaged(f"segment {name} is damaged: its sha256 is not the one in its name")
+            raise StoreDamaged(f"segment {name} is damaged: its sha256 is not the one in its name; {_way_out(store)}")
         tables.append(pq.read_table(pa.BufferReader(data)).cast(schema))
     return pa.concat_tables(tables).combine_chunks() if tables else schema.empty_table()
+
+
+def _way_out(store: Store) -> str:
+    return f"delete {store.versions} and run again: features are taken from the shards, and none is extracted that is there"

@@ -1,3 +1,4 @@
+import os
 import resource
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -5,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from storage.durable import create, make_folder, replace
+from storage.durable import create, make_folder, put, replace, sweep
 
 
 @contextmanager
@@ -68,3 +69,23 @@ def test_folders_are_made_with_their_parents_and_may_be_there(tmp_path):
     for _ in range(2):
         make_folder(tmp_path / "a" / "b" / "c")
         assert (tmp_path / "a" / "b" / "c").is_dir()
+
+
+def test_what_stands_for_its_bytes_gets_them_whatever_lay_there(tmp_path):
+    for before in (None, b"data", b"dat", b"other bytes"):
+        if before is not None:
+            (tmp_path / "file").write_bytes(before)
+        put(tmp_path / "file", b"data", tmp_path / "aside")
+        assert (tmp_path / "file").read_bytes() == b"data"
+    assert not list((tmp_path / "aside").iterdir())
+
+
+def test_only_old_leftovers_of_a_replace_are_swept_up(tmp_path):
+    old, young, other = f".head.json.{'a' * 32}", f".head.json.{'b' * 32}", ".keep"
+    for name in (old, young, other, "head.json"):
+        (tmp_path / name).write_bytes(b"")
+        os.utime(tmp_path / name, (1, 1))
+    os.utime(tmp_path / young)
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {young, other, "head.json"}
+    sweep(tmp_path / "none")

@@ -182,6 +182,17 @@ def test_a_damaged_segment_is_refused(space, kind, harm):
         getattr(version, f"read_{kind}")(space)
 
 
+@pytest.mark.parametrize("kind", ["files", "rows"])
+def test_a_damaged_segment_is_mended_by_the_commit_that_needs_it(space, kind):
+    tables = content(space, [1, 2, 3])
+    first = commit(space, None, *tables)
+    (name,) = getattr(first, kind)
+    (space.segments / name).write_bytes(b"cut")
+    (space.versions / f"{1:020d}.json").unlink()  # what the error says
+    again = commit(space, None, *tables)
+    assert getattr(again, f"read_{kind}")(space).equals(tables[0 if kind == "files" else 1])
+
+
 def test_a_missing_segment_is_refused(space):
     version = commit(space, None, *content(space, [1, 2, 3]))
     (space.segments / version.files[0]).unlink()
