@@ -35,12 +35,27 @@ def compare(
     """The files as they stand now, and what happened to them.
 
     listed: the files of a listing. before: FILES_SCHEMA of the parent. unreadable: folders that could
-    not be listed, whose files stay as they were. The result is FILES_SCHEMA sorted by path, every
-    status still `pending`.
+    not be listed, whose files stay as they were, as does a file that cannot be read and looks the same.
+    The result is FILES_SCHEMA sorted by path, every status still `pending`.
     """
+    listed = _with_known_bytes(listed, before)
     files = _with_history(_with_splits(listed, validation_fraction), before)
     files = _with_unseen(files, before, unreadable)
     return files, _count_changes(files, before)
+
+
+def _with_known_bytes(listed: pa.Table, before: pa.Table) -> pa.Table:
+    """Believe that a file which cannot be read now, of the size and time that it had, has the bytes that it had.
+
+    A share that fails for a night must not empty the data set.
+    """
+    then = before.take(pc.index_in(listed["path"].combine_chunks(), before["path"].combine_chunks()))
+    is_known = pc.and_(_same(listed, then, "size", "mtime_ns"), pc.is_null(listed["digest"]).combine_chunks())
+    digest = pc.if_else(is_known, then["digest"].combine_chunks(), listed["digest"].combine_chunks())
+    reason = pc.if_else(pc.is_valid(digest), pa.scalar(None, pa.string()), listed["reason"].combine_chunks())
+    for name, column in (("digest", digest), ("reason", reason)):
+        listed = listed.set_column(listed.schema.get_field_index(name), name, column)
+    return listed
 
 
 def _with_splits(files: pa.Table, validation_fraction: float) -> pa.Table:

@@ -136,7 +136,7 @@ def test_an_image_that_stays_unreadable_is_not_changed():
         ({b"a": (0, "cat", None), b"b": (1, "cat", None)}, Changes(new=1, unchanged=1)),
         ({b"a": (0, "cat", None), b"b": (0, "cat", None)}, Changes(new=1, unchanged=1)),
         ({b"a": (1, "cat", None)}, Changes(changed=1)),
-        ({b"a": (None, "cat", None)}, Changes(changed=1)),
+        ({b"a": (None, "cat", None)}, Changes(unchanged=1)),
         ({b"a": (0, "dog", None)}, Changes(relabelled=1)),
         ({b"a": (0, "cat", "test")}, Changes(moved=1)),
         ({b"b": (0, "cat", None)}, Changes(moved=1)),
