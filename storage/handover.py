@@ -5,6 +5,7 @@ Each is named by what it holds, and may be deleted between runs.
 
 import hashlib
 import json
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -36,8 +37,11 @@ def prepare(folder: Path, keep: str = "") -> None:
 def _write(path: Path, table: pa.Table, facts: dict[str, Any] | None = None) -> None:
     table = table.replace_schema_metadata({"facts": json.dumps(facts or {})})
     temporary = path.with_suffix(".writing")
-    with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
+    with open(temporary, "wb") as sink:
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        sink.flush()
+        os.fsync(sink.fileno())
     temporary.replace(path)
 
 

@@ -6,6 +6,7 @@ state costs nothing but time.
 
 import errno
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
@@ -17,7 +18,8 @@ from prefect.serializers import Serializer
 from prefect.tasks import exponential_backoff
 from pydantic import TypeAdapter
 
-from storage.layout import Store
+from storage.handover import load_listing
+from storage.layout import Store, sha256
 from storage.shards import ShardRef, is_present
 from storage.versions import latest_version
 from tasks.heads import find_head
@@ -78,9 +80,10 @@ class TrueRecords(Serializer):
 def is_true(store: Store, record: Any) -> bool:
     """Whether the store still holds what a record says."""
     if isinstance(record, ListingRecord):
-        return Path(record.path).exists() and not record.unreadable
+        return not record.unreadable and _can_be_read(Path(record.path))
     if isinstance(record, ChunkResult):
-        return is_present(store, ShardRef(record.shard, record.size_bytes, record.rows, record.footer_checksum))
+        ref = ShardRef(record.shard, record.size_bytes, record.rows, record.footer_checksum)
+        return not record.skipped and is_present(store, ref)
     if isinstance(record, VersionRecord):
         newest = latest_version(store)
         return newest is not None and version_record(newest) == record
@@ -88,9 +91,17 @@ def is_true(store: Store, record: Any) -> bool:
     return head is not None and head.is_promoted == record.is_promoted
 
 
+def _can_be_read(listing: Path) -> bool:
+    try:
+        load_listing(listing)
+    except (OSError, ValueError, KeyError, TypeError):  # gone, or cut short by a power cut
+        return False
+    return True
+
+
 def kept(task: T, space: Space) -> T:
-    """The task with its records kept beside the store that they speak of."""
-    folder = space.store.cache / "prefect"
+    """The task with its records kept beside the store that they speak of, where a copy of it does not look."""
+    folder = space.store.cache / "prefect" / sha256(os.fsencode(space.root))[:16]
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     serializer = TrueRecords(root=space.root, fingerprint=space.fingerprint)
     return task.with_options(

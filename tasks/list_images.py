@@ -20,6 +20,4 @@ def list_images(space: Space, scan: ScanRecord, rehash: bool) -> ListingRecord:
     listing = storage.digests.list_images(load_scan(Path(scan.path)), space.store.cache, rehash)
     path = save_listing(listing, Path(scan.path))
     num_readable = len(listing.files["digest"].drop_null())
-    return ListingRecord(
-        str(path), listing.files.num_rows, listing.hashed, unreadable=listing.files.num_rows - num_readable
-    )
+    return ListingRecord(str(path), listing.files.num_rows, listing.hashed, unreadable=scan.images - num_readable)

@@ -47,7 +47,10 @@ class ScanRecord:
 
 @dataclass(frozen=True)
 class ListingRecord:
-    """A listing at `path`; hashed: how many files had to be read for it; unreadable: how many could not be."""
+    """A listing at `path`; hashed: how many files had to be read for it; unreadable: how many could not be.
+
+    What has vanished since the scan could not be read either.
+    """
 
     path: str
     images: int

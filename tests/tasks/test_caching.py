@@ -3,6 +3,7 @@ import errno
 import json
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +12,9 @@ from storage.errors import InputError, StorageError, StoreDamaged, VersionConfli
 from storage.handover import save_listing, save_scan
 from storage.layout import promote_head
 from storage.scan import scan_folder
-from tasks.caching import StaleRecord, TrueRecords, can_help, is_true
+from tasks.caching import StaleRecord, TrueRecords, can_help, is_true, kept
 from tasks.heads import head_name
+from tasks.list_images import list_images as list_images_task
 from tasks.records import ChunkResult, HeadResult, ListingRecord, ScanRecord
 from tasks.survey import version_record
 from tasks.worker_pool import PoolClosed, WorkerDied, WorkerFailed
@@ -127,6 +129,26 @@ def test_a_listing_with_an_image_that_could_not_be_read_is_made_again(records, i
     record = dataclasses.replace(listing(images, store), unreadable=1)
     with pytest.raises(StaleRecord):
         records.loads(records.dumps(record))
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied"])
+def test_a_listing_that_a_power_cut_left_short_is_made_again(records, images, store, damage):
+    record = listing(images, store)
+    blob = records.dumps(record)
+    os.truncate(record.path, os.path.getsize(record.path) // 2 if damage == "cut" else 0)
+    with pytest.raises(StaleRecord):
+        records.loads(blob)
+
+
+def test_a_chunk_of_which_images_were_skipped_is_done_again(records, chunks):
+    with pytest.raises(StaleRecord):
+        records.loads(records.dumps(dataclasses.replace(chunks[0], skipped={"read_error": 1})))
+
+
+def test_a_copied_store_has_no_records_of_the_first(images, store, tmp_path):
+    space = toy.space(images, store)
+    folders = {kept(list_images_task, where).result_storage for where in (space, toy.space(images, tmp_path / "copy"))}
+    assert len({Path(folder).name for folder in folders}) == 2
 
 
 def test_a_version_record_comes_back_as_it_went_in(records, images, store):
