@@ -1,7 +1,8 @@
 """From what lies in the folder and what the store holds to what has to be done: decided once, before any work."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pyarrow.compute as pc
 
 from storage.diff import Changes, compare
 from storage.digests import DIGEST, Listing
-from storage.errors import InputError, StoreDamaged, TooManyRemovals
+from storage.errors import InputError, StorageError, StoreDamaged, TooManyRemovals
 from storage.files import FILES_SCHEMA, QUARANTINED, means_the_same, with_status
 from storage.layout import Store, other_spaces
 from storage.shards import MAX_ROWS, Format, Shard, ShardRef, is_present, uncommitted_shards
@@ -94,7 +95,8 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
     missing = _missing(files, rows, failures)
     adopted = 0
     if len(missing):
-        rows, shards, found_failures = _add_rows(rows, shards, _useful_shards(store, shards, set(missing)))
+        useful = _useful_shards(store, shards, set(missing))
+        rows, shards, found_failures = _add_rows(store, rows, shards, useful)
         failures |= found_failures
         adopted = len(missing)
         missing = _missing(files, rows, failures)
@@ -104,7 +106,6 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
     if options.limit is not None and todo.num_rows > options.limit:
         picked = todo.take(pc.sort_indices(todo["digest"]).slice(0, options.limit))
         todo = picked.sort_by([("split", "ascending"), ("digest", "ascending")])
-    is_news = parent is None or not means_the_same(files, before) or shards.keys() != parent.shards.keys()
     return Plan(
         parent=parent,
         files=files,
@@ -119,16 +120,21 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
         ignored=listing.scan.ignored,
         chunk_size=options.chunk_size,
         format=options.format,
-        needs_commit=is_news or todo.num_rows > 0,
+        needs_commit=is_news(parent, before, files, shards) or todo.num_rows > 0,
     )
 
 
-def finish(plan: Plan, new: list[Shard]) -> tuple[pa.Table, pa.Table, dict[str, ShardRef]]:
-    """The files, rows and shards to commit, once the shards of the plan are written.
+def is_news(parent: Version | None, before: pa.Table, files: pa.Table, shards: Mapping[str, ShardRef]) -> bool:
+    """Whether a version of `files` and `shards` would say anything that the parent, with its files `before`, does not."""
+    return parent is None or not means_the_same(files, before) or shards.keys() != parent.shards.keys()
+
+
+def finish(store: Store, plan: Plan, new: Iterable[ShardRef]) -> tuple[pa.Table, pa.Table, dict[str, ShardRef]]:
+    """The files, rows and shards to commit, once the `new` shards of the plan are written.
 
     An image of the plan that has neither a row nor a failure in `new` stays pending.
     """
-    rows, shards, found = _add_rows(plan.rows, plan.shards, new)
+    rows, shards, found = _add_rows(store, plan.rows, plan.shards, new)
     files = with_status(plan.files, rows["digest"].combine_chunks(), plan.failures | found)
     tried = pc.is_in(files["digest"], pa.array(list(found), DIGEST))
     index = files.schema.get_field_index("attempts")
@@ -194,37 +200,43 @@ def _todo(files: pa.Table, missing: list[bytes]) -> pa.Table:
     return table.sort_by([("split", "ascending"), ("digest", "ascending")]).cast(TODO_SCHEMA).combine_chunks()
 
 
-def _useful_shards(store: Store, committed: Mapping[str, ShardRef], missing: set[bytes]) -> list[Shard]:
+def _useful_shards(store: Store, committed: Mapping[str, ShardRef], missing: set[bytes]) -> list[ShardRef]:
     """Intact shards that a dead run left and that hold, or condemn, an image that is missing."""
     useful = []
     for ref in uncommitted_shards(store, committed):
         try:
             shard = Shard(store, ref)
             if not missing.isdisjoint([*shard.digests(), *shard.errors()]):
-                useful.append(shard)
+                useful.append(ref)
         except StoreDamaged as error:
             logger.warning("%s; it is left alone", error)
     return useful
 
 
 def _add_rows(
-    rows: pa.Table, shards: dict[str, ShardRef], new: list[Shard]
+    store: Store, rows: pa.Table, shards: Mapping[str, ShardRef], new: Iterable[ShardRef]
 ) -> tuple[pa.Table, dict[str, ShardRef], dict[bytes, str]]:
-    """Add the rows of shards for digests that have none yet, and gather the failures they name."""
+    """Add the rows of shards for digests that have none yet, and gather the failures they name.
+
+    One shard is open at a time: a first run may have written more than a process may open.
+    """
     have = set(rows["digest"].to_pylist())
     shards, parts = dict(shards), [rows]
     failures: dict[bytes, str] = {}
-    for shard in sorted(new, key=lambda shard: shard.ref.name):
-        shards[shard.ref.name] = shard.ref
+    for ref in sorted(new, key=lambda ref: ref.name):
+        shard = Shard(store, ref)
+        fresh = [(digest, index) for index, digest in enumerate(shard.digests()) if digest not in have]
+        if not fresh and not shard.errors():
+            continue
+        shards[ref.name] = ref
         failures |= shard.errors()
-        fresh = [(d, i) for i, d in enumerate(shard.digests()) if d not in have]
         have.update(digest for digest, _ in fresh)
         parts.append(
             pa.table(
                 [
                     pa.array([digest for digest, _ in fresh], DIGEST),
                     pa.array([0] * len(fresh), pa.uint16()),
-                    pa.array([shard.ref.name] * len(fresh), pa.string()),
+                    pa.array([ref.name] * len(fresh), pa.string()),
                     pa.array([index for _, index in fresh], pa.uint16()),
                 ],
                 schema=ROWS_SCHEMA,
@@ -238,7 +250,8 @@ def _count_stale(store: Store, missing: list[bytes]) -> int:
     """How many images are extracted only because the feature space is another one."""
     elsewhere: set[bytes] = set()
     for other in other_spaces(store):
-        version = latest_version(other)
-        if version:
-            elsewhere.update(version.read_rows(other)["digest"].to_pylist())
+        with suppress(StorageError):  # what is wrong with another space is not this run's affair
+            version = latest_version(other)
+            if version:
+                elsewhere.update(version.read_rows(other)["digest"].to_pylist())
     return len(elsewhere.intersection(missing))

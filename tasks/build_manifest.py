@@ -4,10 +4,11 @@ from pathlib import Path
 
 from prefect import task
 
+from storage.files import FILES_SCHEMA
 from storage.handover import load_plan
 from storage.layout import sha256
-from storage.plan import finish
-from storage.shards import Shard, ShardRef
+from storage.plan import finish, is_news
+from storage.shards import ShardRef
 from storage.versions import commit, latest_version
 from tasks.caching import RETRY, keyed
 from tasks.records import ChunkResult, PlanRecord, VersionRecord
@@ -23,11 +24,13 @@ def _key(plan: PlanRecord, chunks: list[ChunkResult]) -> str:
 def build_manifest(plan: PlanRecord, chunks: list[ChunkResult]) -> VersionRecord:
     """Commit what the plan and its shards say; the newest version itself where they say nothing new."""
     store = plan.space.store
-    if not plan.needs_commit:
-        newest = latest_version(store)
-        assert newest is not None, "a plan without a parent always needs a commit"
-        return version_record(newest)
-    planned = load_plan(store, Path(plan.path))
-    refs = {ShardRef(chunk.shard, chunk.size_bytes, chunk.rows, chunk.footer_checksum) for chunk in chunks}
-    files, rows, shards = finish(planned, [Shard(store, ref) for ref in sorted(refs, key=lambda ref: ref.name)])
-    return version_record(commit(store, planned.parent, files, rows, shards))
+    if plan.needs_commit:
+        planned = load_plan(store, Path(plan.path))
+        refs = {ShardRef(chunk.shard, chunk.size_bytes, chunk.rows, chunk.footer_checksum) for chunk in chunks}
+        files, rows, shards = finish(store, planned, refs)
+        before = planned.parent.read_files(store) if planned.parent else FILES_SCHEMA.empty_table()
+        if is_news(planned.parent, before, files, shards):
+            return version_record(commit(store, planned.parent, files, rows, shards))
+    newest = latest_version(store)
+    assert newest is not None, "a plan without a parent always needs a commit"
+    return version_record(newest)

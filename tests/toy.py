@@ -78,8 +78,8 @@ def run(images: Path, store: Path, **options) -> tuple[Plan, Version]:
     """A whole run up to the commit: scan, list, plan, extract, commit."""
     planned = plan(images, store, **options)
     where = space(images, store).store
-    shards = [Shard(where, ref) for ref in extract(images, store, planned)]
-    return planned, commit(where, planned.parent, *finish(planned, shards))
+    refs = extract(images, store, planned)
+    return planned, commit(where, planned.parent, *finish(where, planned, refs))
 
 
 def features_of(images: Path, store: Path, version: Version) -> dict[bytes, np.ndarray]:

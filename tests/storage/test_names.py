@@ -536,7 +536,8 @@ root, count = Path(sys.argv[1]), int(sys.argv[2])
 toy.run(toy.pictures(root / "few"), root / "few-store")  # everything imported, every pool at its size
 before, images, store = peak(), root / "images", root / "store"
 first = toy.plan(images, store, limit=0)
-commit(toy.space(images, store).store, None, *finish(first, []))
+where = toy.space(images, store).store
+commit(where, None, *finish(where, first, []))
 part = count // 100
 for number in range(part):
     (images / "many" / f"{number}.png").unlink()

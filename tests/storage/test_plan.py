@@ -3,6 +3,9 @@ import hashlib
 import os
 import random
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,10 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.diff import Changes
+from storage.digests import Listing, list_images
 from storage.errors import InputError, TooManyRemovals
-from storage.plan import TODO_SCHEMA, Plan, PlanOptions, chunk
+from storage.files import means_the_same
+from storage.plan import TODO_SCHEMA, Plan, PlanOptions, chunk, make_plan
+from storage.scan import scan_folder
 from storage.versions import Version, latest_version
 from tests import toy
+from tests.test_layers import PROJECT
 
 BROKEN = b"these bytes are no image"
 
@@ -637,3 +644,55 @@ def test_after_any_history_the_store_is_like_a_fresh_one(tmp_path, seed):
         _, version = toy.run(folder.root, store, allow_removals=True, chunk_size=folder.random.randint(1, 9))
         assert_like_a_fresh_run(folder.root, store, version, tmp_path / f"fresh-{step}")
         assert not toy.plan(folder.root, store).needs_commit
+
+
+# Faults of the machine
+
+
+def test_more_shards_than_a_process_may_open_are_adopted_and_committed(tmp_path):
+    code = """
+import resource, sys
+from pathlib import Path
+from tests import toy
+images, store = toy.pictures(Path(sys.argv[1]), per_class=60), Path(sys.argv[2])
+refs = toy.extract(images, store, toy.plan(images, store, chunk_size=1))
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+planned, version = toy.run(images, store)
+print(len(refs), planned.adopted, version.counts["ok"])
+"""
+    call = [sys.executable, "-c", code, str(tmp_path / "images"), str(tmp_path / "store")]
+    done = subprocess.run(call, capture_output=True, text=True, cwd=PROJECT)
+    assert done.stdout.split() == ["120", "120", "120"], done.stderr
+
+
+def unreadable(listing: Listing) -> Listing:
+    """The listing of a share whose files can be seen and not be read."""
+    count = listing.files.num_rows
+    files = listing.files.set_column(6, "digest", pa.nulls(count, pa.binary(32)))
+    return replace(listing, files=files.set_column(7, "reason", pa.array(["read_error"] * count)))
+
+
+def test_files_that_cannot_be_read_for_a_while_stay_as_they_were(images, store):
+    _, version = toy.run(images, store)
+    where = toy.space(images, store).store
+    listing = list_images(scan_folder(images), where.cache)
+    planned = make_plan(where, unreadable(listing), PlanOptions())
+    assert (planned.changes.unchanged, planned.needs_commit) == (20, False)
+    assert means_the_same(planned.files, version.read_files(where))
+
+
+def test_a_file_that_cannot_be_read_and_looks_otherwise_is_not_believed_to_be_the_same(images, store):
+    toy.run(images, store)
+    where = toy.space(images, store).store
+    os.utime(images / "cats" / "000.png", ns=(1, 1))
+    planned = make_plan(where, unreadable(list_images(scan_folder(images), where.cache)), PlanOptions())
+    assert (planned.changes.unchanged, planned.changes.changed) == (19, 1)
+    (odd,) = [row for row in planned.files.to_pylist() if row["status"] != "ok"]
+    assert (odd["path"], odd["status"], odd["reason"]) == (b"cats/000.png", "quarantined", "read_error")
+
+
+def test_what_is_wrong_with_another_feature_space_is_not_this_ones_affair(images, store):
+    toy.run(images, store)
+    toy.space(images, store).store.space.rename(store / ("e" * 32))
+    (store / ("e" * 32) / "versions" / f"{1:020d}.json").write_text("{")
+    assert toy.plan(images, store).stale == 0

@@ -1,0 +1,57 @@
+"""The steps as functions of the store, without Prefect's engine: what they do when the folder changes under them."""
+
+import pytest
+
+from storage.layout import create_space
+from storage.plan import PlanOptions
+from storage.versions import latest_version
+from tasks.build_manifest import build_manifest
+from tasks.chunk import process_chunk
+from tasks.list_images import list_images
+from tasks.plan_chunks import plan_chunks
+from tasks.records import ChunkJob, ChunkResult, PlanRecord
+from tasks.scan_images import scan_images
+from tests import toy
+
+
+@pytest.fixture
+def space(images, store):
+    made = toy.space(images, store)
+    create_space(made.store, made.spec.record())
+    return made
+
+
+def planned(space) -> PlanRecord:
+    working = str(space.store.cache / "plans")
+    scan = scan_images.fn(space, "auto", None, working)
+    return plan_chunks.fn(space, list_images.fn(space, scan, False), PlanOptions(chunk_size=8))
+
+
+def extracted(plan: PlanRecord) -> list[ChunkResult]:
+    jobs = [ChunkJob(plan.space, plan.path, index, plan.chunk_size, plan.format, 1) for index in range(plan.num_chunks)]
+    return [process_chunk(job, toy.ToyEngine(), lambda _: None) for job in jobs]
+
+
+def test_a_listing_from_which_a_file_vanished_is_not_kept_as_whole(space, images):
+    scan = scan_images.fn(space, "auto", None, str(space.store.cache / "plans"))
+    (images / "cats" / "003.png").unlink()
+    listing = list_images.fn(space, scan, False)
+    assert (listing.images, listing.unreadable) == (19, 1)
+
+
+def test_images_that_stay_out_of_reach_cost_no_version_a_run(space, images):
+    plan = planned(space)
+    away = images.rename(images.with_name("away"))  # a share that hiccups
+    first = build_manifest.fn(plan, extracted(plan))
+    assert (first.number, first.counts["pending"]) == (1, 20)
+    away.rename(images)
+    for _ in range(2):
+        plan = planned(space)
+        away = images.rename(images.with_name("away"))
+        again = build_manifest.fn(plan, extracted(plan))
+        away.rename(images)
+        assert again.number == 1
+    plan = planned(space)
+    done = build_manifest.fn(plan, extracted(plan))
+    assert (done.number, done.counts["pending"]) == (2, 0)
+    assert latest_version(space.store).number == 2
