@@ -25,6 +25,18 @@ LARGEST_SEED = 2**32 - 2  # Keras takes 32 bits, and the last layer has the next
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
+def _class_names(value: Any) -> Any:
+    """Names as a tuple: from `cat,dog`, and from a list in which YAML took those of digits for numbers."""
+    names = value.split(",") if isinstance(value, str) else value
+    is_list = isinstance(names, list | tuple)
+    return tuple(str(name) if type(name) is int else name for name in names) if is_list else names
+
+
+ClassNames = Annotated[
+    tuple[str, ...], pydantic.BeforeValidator(_class_names, json_schema_input_type=str | tuple[str | int, ...])
+]
+
+
 class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
     """Parameters of `extract-and-train`. `title` is the group that --help shows a flag in."""
 
@@ -40,7 +52,7 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
         title="input",
         description="table of path, class and maybe split, as .csv or .parquet, instead of the folders' names",
     )
-    classes: tuple[str, ...] | None = Field(
+    classes: ClassNames | None = Field(
         None, title="input", description="index order of the classes, as cat,dog; sorted names if not given"
     )
     validation_fraction: Fraction = Field(
@@ -108,11 +120,6 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
     )
     force_retrain: bool = Field(False, title="training", description="train the head again though it is there")
     promote: bool = Field(False, title="training", description="make the head the current one, better or not")
-
-    @pydantic.field_validator("classes", mode="before")
-    @classmethod
-    def _split_commas(cls, value: Any) -> Any:
-        return tuple(value.split(",")) if isinstance(value, str) else value
 
     @pydantic.field_validator("images", "store", "labels", "weights")
     @classmethod
@@ -201,7 +208,10 @@ def takes_options(function: Callable[[PipelineOptions], Any]) -> Callable[..., A
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=field.default,
-                annotation=Annotated[field.annotation, Field(description=field.description), *field.metadata],
+                # Prefect would overwrite a plain `description` with what it finds in the docstring.
+                annotation=Annotated[
+                    field.annotation, Field(json_schema_extra={"description": field.description}), *field.metadata
+                ],
             )
             for name, field in PipelineOptions.model_fields.items()
         ]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import h5py
 import pytest
+import yaml
 
 from flows.command import main, parse
 from flows.demo import write_digits
@@ -156,6 +157,37 @@ def test_a_prefect_parameter_is_flat_and_partial():
     assert extract_and_train.parameters.required == []
     validated = extract_and_train.validate_parameters({"images": "photos", "epochs": "5"})
     assert PipelineOptions(**validated) == PipelineOptions(images="photos", epochs=5)
+
+
+def test_a_prefect_parameter_is_described_as_its_flag_is():
+    from flows.pipeline import extract_and_train
+
+    described = {name: schema.get("description") for name, schema in extract_and_train.parameters.properties.items()}
+    assert described == {name: field.description for name, field in PipelineOptions.model_fields.items()}
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("dog,cat", ("dog", "cat")), ("[dog, cat]", ("dog", "cat")), ("[1, 0]", ("1", "0")), ("'1,0'", ("1", "0"))],
+)
+def test_classes_are_the_same_however_they_are_written(tmp_path, written, meant):
+    from prefect.utilities.schema_tools import validate
+
+    from flows.pipeline import extract_and_train
+
+    (tmp_path / "run.yaml").write_text(f"classes: {written}\n")
+    assert parse(["--config", str(tmp_path / "run.yaml")])[0].classes == meant
+    given = {"classes": yaml.safe_load(written)}
+    assert extract_and_train.validate_parameters(given)["classes"] == meant
+    schema = extract_and_train.parameters.model_dump_for_openapi()
+    validate(given, schema, raise_on_error=True)  # as the server does for a deployment
+
+
+@pytest.mark.parametrize("written", ["7", "[cat, [dog]]", "[cat, 1.5]", "[yes, no]"])
+def test_classes_that_are_no_names_are_refused(capsys, tmp_path, written):
+    (tmp_path / "run.yaml").write_text(f"classes: {written}\n")
+    status, line = complaint(capsys, "--images", "x", "--config", tmp_path / "run.yaml")
+    assert (status, "--classes" in line) == (2, True), line
 
 
 def test_the_demo_digits_are_written_once(tmp_path, monkeypatch):
