@@ -16,7 +16,7 @@ from storage.scan import Layout
 from storage.shards import MAX_ROWS, Format
 from tasks.heads import check_trainable, index_order
 from tasks.records import HeadJob, Space, VersionRecord
-from tasks.survey import find_space, head_job
+from tasks.survey import NAMED_WEIGHTS, find_space, head_job
 from vision.head import ClassWeight, HeadSpec, Kind, Optimizer, Sampling
 from vision.specs import BACKBONES, Dtype, FeatureSpec, Pooling, Precision
 
@@ -43,7 +43,9 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
     images: str | None = Field(
         None, title="input", description="folder of class folders, or of train/ and validation/ with class folders"
     )
-    store: str = Field("./store", title="input", description="where features, versions and heads are kept")
+    store: str = Field(
+        "./store", title="input", validate_default=True, description="where features, versions and heads are kept"
+    )
     layout: Layout = Field(
         "auto", title="input", description="how labels are read from the folders; auto looks at them"
     )
@@ -124,11 +126,14 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
     @pydantic.field_validator("images", "store", "labels", "weights")
     @classmethod
     def _can_be_kept_as_text(cls, value: str | None, info: pydantic.ValidationInfo) -> str | None:
+        """The whole path, as it is kept: the working folder may be what is not UTF-8."""
+        is_path = value and not (info.field_name == "weights" and value in NAMED_WEIGHTS)
+        path = os.path.abspath(value) if is_path else ""
         try:
-            (value or "").encode()
+            path.encode()
         except UnicodeEncodeError:
             raise ValueError(
-                f"--{info.field_name}: the name of {value!a} is not UTF-8, and Prefect and Arrow keep names as text; "
+                f"--{info.field_name}: the path {path!a} is not UTF-8, and Prefect and Arrow keep paths as text; "
                 "make a link to it that is (names below the image folder may be any bytes)"
             ) from None
         return value

@@ -13,6 +13,8 @@ from vision.head import HeadSpec
 from vision.specs import BACKBONES, Dtype, FeatureSpec, Pooling, Precision
 from vision.weights import weights_digest
 
+NAMED_WEIGHTS = ("imagenet", "random")  # anything else is a path
+
 
 def find_space(
     root: Path,
@@ -29,7 +31,7 @@ def find_space(
     Raises SpecError, WeightsError, InputError (a store of another format) with the way out.
     """
     spec = FeatureSpec("", backbone, image_size, pooling, dtype, precision)  # what cannot be needs no weights
-    source = weights if weights in ("imagenet", "random") else os.path.abspath(weights)
+    source = weights if weights in NAMED_WEIGHTS else os.path.abspath(weights)
     digest = weights_digest(BACKBONES[backbone], source, root / "cache" / "weights.json")
     spec = replace(spec, weights=digest)
     space = Space(str(root), str(images), fingerprint(spec.record()), spec, source)

@@ -247,3 +247,27 @@ def test_a_path_that_is_not_utf8_is_refused_with_a_way_out(capsys, tmp_path, fla
     status, line = complaint(capsys, "--images", tmp_path, *TINY, flag, tmp_path / os.fsdecode(b"caf\xe9"))
     assert (status, flag in line, "make a link to it" in line) == (2, True, True)
     line.encode()
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--images", "photos"), ("--store", None), ("--labels", "photos.csv")])
+def test_a_path_below_a_working_folder_that_is_not_utf8_is_refused_with_a_way_out(
+    capsys, tmp_path, monkeypatch, flag, value
+):
+    here = tmp_path / os.fsdecode(b"caf\xe9")
+    here.mkdir()
+    monkeypatch.chdir(here)
+    given = {"--images": str(tmp_path / "photos"), "--store": str(tmp_path / "store")} | {flag: value}
+    words = [word for pair in given.items() if pair[1] for word in pair]
+    status, line = complaint(capsys, *words, *TINY)
+    assert (status, flag in line, "make a link to it" in line) == (2, True, True)
+    assert list(here.iterdir()) == []
+
+
+def test_a_working_folder_that_is_not_utf8_does_no_harm_to_paths_that_lie_elsewhere(
+    capsys, images, store, tmp_path, monkeypatch
+):
+    here = tmp_path / os.fsdecode(b"caf\xe9")
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert main(["--images", str(images), "--store", str(store), *TINY, "--plan"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 20
