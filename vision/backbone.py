@@ -12,6 +12,7 @@ from vision.weights import Tensors
 def build_backbone(spec: FeatureSpec, tensors: Tensors) -> keras.Model:
     """A model from (n, size, size, 3) uint8 RGB to (n, *spec.shape) float32, with `tensors` set and frozen."""
     keras.mixed_precision.set_global_policy(spec.precision)
+    keras.config.set_image_data_format("channels_last")  # whatever the user's keras.json says
     module_name, _, function = BACKBONES[spec.backbone].application.partition(":")
     module = import_module(module_name)
     pixels = keras.Input((spec.image_size, spec.image_size, 3), dtype="uint8")

@@ -104,7 +104,7 @@ def build_head(spec: HeadSpec, shape: tuple[int, ...], statistics: Statistics | 
         mean = statistics.mean.astype(np.float32)
         values = layers.Normalization(mean=mean, variance=statistics.variance.astype(np.float32))(values)
     if len(shape) > 1:
-        values = layers.Flatten()(values)
+        values = layers.Flatten(data_format="channels_last")(values)
     start = initializers.GlorotUniform(seed=seed)
     if spec.kind == "mlp":
         values = layers.Dense(256, activation="relu", kernel_initializer=start)(values)

@@ -45,7 +45,8 @@ class Backbone:
 
 
 # Decode to RGB with Pillow, first frame, EXIF orientation ignored as Keras does; Pillow's antialiased
-# bilinear resize; Keras' "caffe" preprocessing (RGB to BGR, ImageNet means subtracted).
+# bilinear resize; Keras' "caffe" preprocessing (RGB to BGR, ImageNet means subtracted). ResNet50, version 1, is
+# "caffe" in Keras as well: its weights were converted from Caffe; "tf" and "torch" are those of later networks.
 CAFFE = "pillow-rgb bilinear caffe 1"
 
 

@@ -99,6 +99,27 @@ def test_features_are_those_of_keras_with_the_same_weights(backbone, tensors, en
     assert relative_error(found, of_keras(network, preprocess, pixels(3, SIZE))) < PARITY
 
 
+def test_mixed_precision_gives_other_features_but_hardly(backbone, tensors, engine):
+    batch = pixels(3, SIZE)
+    exact, mixed = (
+        of_ours(FeatureSpec("", backbone.name, SIZE, precision=name), tensors, batch)
+        for name in ("float32", "mixed_float16")
+    )
+    assert 0 < relative_error(mixed, exact) < 5e-3
+
+
+def test_features_do_not_depend_on_the_data_format_of_the_users_keras(backbone, tensors, engine):
+    import keras
+
+    spec, batch = FeatureSpec("", backbone.name, SIZE), pixels(3, SIZE)
+    usual = of_ours(spec, tensors, batch)
+    keras.config.set_image_data_format("channels_first")
+    try:
+        assert np.array_equal(of_ours(spec, tensors, batch), usual)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
 @pytest.mark.parametrize("file", ["keras3.weights.h5", "keras2.h5"])
 def test_weights_saved_by_keras_are_read_to_the_bit(backbone, tensors, network, file, tmp_path):
     (network.save if file == "keras2.h5" else network.save_weights)(tmp_path / file)
@@ -157,6 +178,20 @@ def mobilenet() -> Backbone:
         smallest_image=32,
         imagenet=("", "", ""),
     )
+
+
+@pytest.mark.parametrize("entry", [*BACKBONES.values(), mobilenet()], ids=lambda entry: entry.name)
+def test_the_record_names_the_preprocessing_that_keras_does(entry, engine):
+    from keras.applications import imagenet_utils
+
+    _, preprocess = application(entry, input_shape=(SIZE, SIZE, 3))
+    values = pixels(1, SIZE).astype(np.float32)
+    same = [
+        mode
+        for mode in ("caffe", "tf", "torch")
+        if np.array_equal(preprocess(values.copy()), imagenet_utils.preprocess_input(values.copy(), mode=mode))
+    ]
+    assert [entry.preprocessing] == [f"pillow-rgb bilinear {mode} 1" for mode in same]
 
 
 def test_an_entry_is_all_that_a_new_backbone_takes(engine, monkeypatch, tmp_path):

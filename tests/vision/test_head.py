@@ -133,6 +133,17 @@ def test_a_head_kept_in_a_mixed_precision_process_is_float32(engine):
         keras.mixed_precision.set_global_policy("float32")
 
 
+def test_a_head_takes_features_as_they_are_stored_whatever_the_users_keras_says(engine):
+    import keras
+
+    usual = head().predict(rows(5), verbose=0)
+    keras.config.set_image_data_format("channels_first")
+    try:
+        assert np.array_equal(head().predict(rows(5), verbose=0), usual)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
 def test_a_head_spec_is_json_and_keeps_every_field():
     spec = HeadSpec(("b", "a"), epochs=3)
     record = json.loads(json.dumps(spec.record()))
