@@ -19,6 +19,7 @@ from tests import toy
 from vision.head import HeadSpec
 
 SPEC = HeadSpec(("cats", "dogs"), epochs=2, batch_size=8)
+NOTHING = 1e-30  # a step so short that no float32 weight moves by it, but a bias from 0 to nothing that counts
 FINGERPRINT, DATA = "f" * 32, "d" * 64
 
 # Names
@@ -228,19 +229,37 @@ def test_a_forced_training_is_done_again_and_comes_to_the_same_head(trainer):
 
 
 def test_a_worse_head_is_promoted_where_the_job_says_so(trainer):
-    jobs = (trainer.job(epochs=1, seed=seed, learning_rate=1e-9) for seed in range(9))
+    jobs = (trainer.job(epochs=1, seed=seed, learning_rate=NOTHING) for seed in range(9))
     worse = next(job for job in jobs if not trainer.train(job).is_promoted)
     assert current_head(trainer.store) != worse.name
     assert trainer.train(dataclasses.replace(worse, is_promoted=True)).is_promoted
     assert current_head(trainer.store) == worse.name
 
 
-def test_steps_an_epoch_and_sampling_change_what_is_trained_on(trainer):
+def losses(result: HeadResult) -> tuple[float, ...]:
+    return tuple(logs["loss"] for logs in result.history)
+
+
+def test_seed_steps_an_epoch_and_sampling_change_what_is_trained_on(trainer):
+    other = trainer.train(trainer.job(seed=1))
     few = trainer.train(trainer.job(steps_per_epoch=1))
     drawn = trainer.train(trainer.job(sampling="bootstrap"))
-    losses = {tuple(logs["loss"] for logs in head.history) for head in (trainer.result, few, drawn)}
-    assert len(losses) == 3
+    assert len({losses(result) for result in (trainer.result, other, few, drawn)}) == 4
     assert len(few.history) == 2
+
+
+def test_the_memory_for_the_shuffle_changes_the_order_where_the_rows_need_more(first, store):
+    """A megabyte has room for four row groups, half of it being read ahead; the training rows lie in more."""
+    _, version = toy.run(first.images, store, validation_fraction=0.4, chunk_size=2)
+    cut = dataclasses.replace(first, root=store, version=version)
+    enough, also, little = (cut.train(cut.job(shuffle_memory_mb=memory)) for memory in (256, 128, 1))
+    assert losses(enough) == losses(also) != losses(little)
+
+
+def test_patience_ends_a_training_after_as_many_epochs_on_a_plateau(trainer):
+    flat = trainer.train(trainer.job(epochs=9, patience=2, learning_rate=NOTHING))
+    assert len({logs["val_loss"] for logs in flat.history}) == 1
+    assert len(flat.history) == 3
 
 
 def test_a_head_that_is_there_is_found_and_not_trained_again(trainer):
