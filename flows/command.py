@@ -31,7 +31,7 @@ from storage.scan import scan_folder
 from tasks.heads import find_head
 from tasks.rates import known_rate
 from tasks.records import Space
-from tasks.survey import plan_record, version_record
+from tasks.survey import plan_record, row_bytes, version_record
 from tasks.worker_pool import PoolClosed
 
 ENVIRONMENT = {
@@ -103,7 +103,7 @@ def run(options: PipelineOptions, only_plan: bool, began: float) -> dict[str, An
         what = "" if options.extract_only else ", and its head is there"
         say(f"nothing to do: version {outcome.version} holds all {outcome.images:,} images{what}")
     else:
-        check_room(space.store, plan, space.kind)
+        check_room(space.store, plan, row_bytes(space, plan.format))
         with hold(Path(space.root), options.wait):
             pass  # busy is better known now than after a server has started
         outcome = _run_flow(space, options)
@@ -165,7 +165,7 @@ def _demo(options: PipelineOptions) -> PipelineOptions:
 def _describe_plan(space: Space, plan: Plan) -> dict[str, Any]:
     """Say what a run would do and why; the record has the same figures."""
     record = plan_record(space, plan, "")
-    expected_size, free = expected_bytes(plan, space.kind), free_bytes(space.store.root)
+    expected_size, free = expected_bytes(plan, row_bytes(space, plan.format)), free_bytes(space.store.root)
     rate = known_rate(space.store)
     seconds = plan.todo.num_rows / rate if rate else None
     expected = f"about {duration(seconds)}" if seconds is not None else "a time that a first run tells"

@@ -6,18 +6,14 @@ from pathlib import Path
 from storage.errors import NoRoom
 from storage.layout import Store
 from storage.plan import Plan
-from storage.shards import FeatureType
-
-# Of real VGG16 features, 86 % of them zeros, zstd at level 1 keeps this part (docs/format.md).
-STORED_PART = {"parquet": 0.22, "npz": 1.0}
 
 
-def expected_bytes(plan: Plan, kind: FeatureType) -> int:
-    """What the shards of a plan will take: by the average of this store's own rows, or of real features elsewhere."""
+def expected_bytes(plan: Plan, row_bytes: float) -> int:
+    """What the shards of a plan will take: by the average of this store's own rows, or `row_bytes` where it has none."""
     known = [ref for ref in plan.shards.values() if ref.name.endswith(plan.format) and ref.num_rows]
     rows = sum(ref.num_rows for ref in known)
-    row_bytes = sum(ref.size_bytes for ref in known) / rows if rows else kind.row_bytes * STORED_PART[plan.format]
-    return round(plan.todo.num_rows * row_bytes)
+    own_bytes = sum(ref.size_bytes for ref in known) / rows if rows else row_bytes
+    return round(plan.todo.num_rows * own_bytes)
 
 
 def free_bytes(root: Path) -> int:
@@ -27,9 +23,9 @@ def free_bytes(root: Path) -> int:
     return shutil.disk_usage(root).free
 
 
-def check_room(store: Store, plan: Plan, kind: FeatureType) -> None:
+def check_room(store: Store, plan: Plan, row_bytes: float) -> None:
     """Raise NoRoom where the shards of a plan will not fit."""
-    expected, free = expected_bytes(plan, kind), free_bytes(store.root)
+    expected, free = expected_bytes(plan, row_bytes), free_bytes(store.root)
     if expected > free:
         raise NoRoom(
             f"the features of {plan.todo.num_rows} images will take about {expected / 1e6:,.1f} MB, the disk of "

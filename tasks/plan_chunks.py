@@ -9,7 +9,7 @@ from storage.handover import load_listing, save_plan
 from storage.plan import PlanOptions, make_plan
 from tasks.caching import RETRY
 from tasks.records import ListingRecord, PlanRecord, Space
-from tasks.survey import plan_record
+from tasks.survey import plan_record, row_bytes
 
 
 @task(name="plan_chunks", **RETRY, cache_policy=None)
@@ -17,6 +17,6 @@ def plan_chunks(space: Space, listing: ListingRecord, options: PlanOptions) -> P
     """Always runs: it asks the store, which other runs may have moved on, and the disk."""
     listed = load_listing(Path(listing.path))
     plan = make_plan(space.store, listed, options)
-    check_room(space.store, plan, space.kind)
+    check_room(space.store, plan, row_bytes(space, plan.format))
     path = save_plan(plan, Path(listing.path).parent)
     return plan_record(space, plan, str(path))

@@ -300,7 +300,7 @@ def test_features_that_will_not_fit_are_refused_before_anything_is_begun(pipelin
     done = pipeline(*arguments)  # 400 images of 16 KB in float16
     assert done.status == 1
     (line,) = done.stderr.strip().splitlines()
-    assert re.search(r"400 images will take about 1.4 MB.* has 1.0 MB left: nothing was begun.*--limit", line), line
+    assert re.search(r"400 images will take about 6.6 MB.* has 1.0 MB left: nothing was begun.*--limit", line), line
     assert not (small_disk / "store" / "versions").exists()
     planned = pipeline(*arguments, "--plan")
     assert planned.record["expected_bytes"] > planned.record["free_bytes"]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from storage.errors import NoRoom
 from storage.layout import create_space
 from storage.plan import PlanOptions
 from storage.versions import latest_version
@@ -55,3 +56,11 @@ def test_images_that_stay_out_of_reach_cost_no_version_a_run(space, images):
     done = build_manifest.fn(plan, extracted(plan))
     assert (done.number, done.counts["pending"]) == (2, 0)
     assert latest_version(space.store).number == 2
+
+
+def test_a_plan_whose_features_will_not_fit_is_refused_by_the_flow_as_well(space, monkeypatch):
+    monkeypatch.setattr("storage.disk.free_bytes", lambda root: 20 * space.kind.row_bytes)
+    assert planned(space).images == 20
+    monkeypatch.setattr("storage.disk.free_bytes", lambda root: 20 * space.kind.row_bytes - 1)
+    with pytest.raises(NoRoom, match="20 images will take about"):
+        planned(space)

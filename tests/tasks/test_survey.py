@@ -5,7 +5,7 @@ import pytest
 from storage.errors import InputError
 from storage.layout import create_space, fingerprint
 from tasks.records import Space
-from tasks.survey import find_space, head_job, plan_record, version_record
+from tasks.survey import find_space, head_job, plan_record, row_bytes, version_record
 from tests import toy
 from vision.head import HeadSpec
 from vision.specs import SpecError
@@ -117,3 +117,13 @@ def test_the_head_of_a_version_is_named_by_what_makes_it(images, store):
     assert (job.version, job.seed) == (1, 1)
     assert job.name == head_job(space, record, HeadSpec(("cats", "dogs")), seed=1).name
     assert job.name != head_job(space, record, HeadSpec(("dogs", "cats")), seed=1).name
+
+
+def test_less_than_every_byte_is_expected_only_of_what_was_measured(tmp_path):
+    weights = str(toy.weights_file(tmp_path / "trained.weights.h5", seed=1))
+    measured = found(tmp_path, weights=weights)
+    assert row_bytes(measured, "parquet") < measured.kind.row_bytes == row_bytes(measured, "npz")
+    others = ({"pooling": "max"}, {"backbone": "resnet50", "weights": "random"}, {"weights": "random"})
+    for other in others:
+        space = found(tmp_path, **{"weights": weights} | other)
+        assert row_bytes(space, "parquet") == space.kind.row_bytes
