@@ -21,6 +21,7 @@ from storage.shards import Shard
 from storage.versions import latest_version
 from tests import toy
 from tests.flows.conftest import PROJECT, TINY, Done, finished
+from vision.specs import BACKBONES
 
 KEYS = [
     "images",
@@ -181,6 +182,19 @@ def test_fewer_images_than_a_batch_and_a_given_split_train(pipeline, tmp_path):
     done = pipeline("--images", tmp_path / "images", "--store", tmp_path / "store", *TINY)
     assert done.status == 0, done.stderr
     assert (done.record["images"], done.record["classes"], done.record["extracted"]) == (12, 3, 6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["vgg19", "resnet50"])
+def test_another_backbone_goes_the_whole_way(pipeline, images, store, backbone):
+    done = pipeline("--images", images, "--store", store, *TINY, "--backbone", backbone)
+    assert (done.status, done.record["extracted"], done.record["promoted"]) == (0, 20, True), done.stderr
+    described = json.loads((store / "heads" / done.record["head"] / "head.json").read_text())
+    channels = BACKBONES[backbone].channels
+    assert (described["features"]["backbone"], described["features"]["shape"]) == (backbone, [1, 1, channels])
+    kept = features(store, done.record["fingerprint"])
+    assert {array.shape for array in kept.values()} == {(1, 1, channels)}
+    assert len({array.tobytes() for array in kept.values()}) == 20
 
 
 def start(environment: dict[str, str], *arguments: str | Path) -> subprocess.Popen:
