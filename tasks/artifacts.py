@@ -1,6 +1,7 @@
 """Artifacts: what people see of a run in the Prefect UI. A run never fails for want of one."""
 
 import logging
+import re
 from uuid import UUID
 
 from prefect.artifacts import (
@@ -54,7 +55,7 @@ def _create_head_artifact(job: HeadJob, head: HeadResult) -> None:
         for number, logs in enumerate(head.history, 1)
     ]
     scores = [
-        (name, *(_figure(scores[key]) for key in ("precision", "recall")), scores["images"])
+        (_name(name), *(_figure(scores[key]) for key in ("precision", "recall")), scores["images"])
         for name, scores in record["per_class"].items()
     ]
     create_markdown_artifact(
@@ -62,7 +63,7 @@ def _create_head_artifact(job: HeadJob, head: HeadResult) -> None:
         description=f"Head {head.name}",
         markdown=f"""# Head `{head.name}`
 
-{"Trained just now" if head.is_new else "Found: trained before"} on version {job.version}, classes {", ".join(job.spec.classes)}.
+{"Trained just now" if head.is_new else "Found: trained before"} on version {job.version}, classes {", ".join(map(_name, job.spec.classes))}.
 It is {"" if head.is_promoted else "not "}the current head.
 
 **Validation accuracy {head.val_accuracy:.4f}**, loss {head.val_loss:.4f}; {head.epochs} epochs,
@@ -80,8 +81,9 @@ It is {"" if head.is_promoted else "not "}the current head.
 def _confusion(classes: tuple[str, ...], confusion: list[list[int]]) -> str:
     if len(classes) > LARGEST_MATRIX:
         return f"Which of the {len(classes)} classes was taken for which is in head.json, `confusion`."
-    rows = [(f"**{name}**", *counts) for name, counts in zip(classes, confusion, strict=True)]
-    return "Images of each class, by what they were taken for:\n\n" + _table(("", *classes), rows)
+    names = tuple(map(_name, classes))
+    rows = [(f"**{name}**", *counts) for name, counts in zip(names, confusion, strict=True)]
+    return "Images of each class, by what they were taken for:\n\n" + _table(("", *names), rows)
 
 
 def _figure(value: float | None) -> str:
@@ -89,13 +91,13 @@ def _figure(value: float | None) -> str:
 
 
 def _table(header: tuple[str, ...], rows: list[tuple]) -> str:
-    """A markdown table; what a class may have in its name does not break it."""
     lines = [header, ("---",) * len(header), *rows]
-    return "\n".join("| " + " | ".join(_escaped(str(cell)) for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
-def _escaped(cell: str) -> str:
-    return " ".join(cell.replace("|", r"\|").split())
+def _name(name: str) -> str:
+    """A class as it is called, on one line: nothing in its name is markdown."""
+    return re.sub(r"([\\`*_{}\[\]<>&|~#!$])", r"\\\1", " ".join(name.split()))
 
 
 def _try(create, *args, **kwargs):

@@ -362,4 +362,6 @@ def test_people_see_the_steps_and_what_came_of_them(server, first_run):
     head = json.loads((store / "heads" / done.record["head"] / "head.json").read_text())
     for name, counts in zip(head["classes"], head["confusion"], strict=True):
         assert f"| **{name}** | {counts[0]} | {counts[1]} |" in report
-        assert f"| {name} | {head['per_class'][name]['precision'] or 0:.4f}" in report.replace("|  |", "| 0.0000 |")
+        scores = head["per_class"][name]
+        figures = ("" if scores[key] is None else f"{scores[key]:.4f}" for key in ("precision", "recall"))
+        assert f"| {name} | {' | '.join(figures)} | {scores['images']} |" in report

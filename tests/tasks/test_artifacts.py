@@ -1,0 +1,39 @@
+"""What people see of a head in the Prefect UI, as Markdown is read there."""
+
+import pytest
+from markdown_it import MarkdownIt
+
+from tasks import artifacts
+from tasks.records import HeadJob, HeadResult
+from tests import toy
+from vision.head import HeadSpec
+
+NAMES = ("a|b", "*bold* _x_ `y`", "<b>&lt;", "[link](address)", r"back\slash|", "two\nlines")
+
+
+@pytest.fixture
+def texts(images, store, monkeypatch) -> list[str]:
+    """The text of each paragraph and cell of a head's report."""
+    record = {
+        "per_class": {name: {"precision": 0.25, "recall": None, "images": 7} for name in NAMES},
+        "confusion": [[0] * len(NAMES)] * len(NAMES),
+    }
+    written: list[str] = []
+    monkeypatch.setattr(artifacts, "read_head", lambda store, name: record)
+    monkeypatch.setattr(artifacts, "create_markdown_artifact", lambda markdown, **_: written.append(markdown))
+    job = HeadJob(toy.space(images, store), 1, "a" * 32, HeadSpec(NAMES), seed=0)
+    artifacts.show_head(job, HeadResult("a" * 32, True, True, 1, 0.5, 0.5, 1.0, 1.0))
+    tokens = MarkdownIt("commonmark").enable("table").parse(written[0])
+    return ["".join(part.content for part in token.children) for token in tokens if token.type == "inline"]
+
+
+def test_whatever_a_class_is_called_is_read_as_it_is_called(texts):
+    names = [" ".join(name.split()) for name in NAMES]
+    assert f"classes {', '.join(names)}." in next(text for text in texts if text.startswith("Trained just now"))
+    for name in names:
+        assert texts.count(name) == 3  # its scores, its row and its column of the confusion matrix
+
+
+def test_a_figure_that_does_not_exist_is_an_empty_cell(texts):
+    at = texts.index("0.2500")
+    assert texts[at : at + 3] == ["0.2500", "", "7"]
