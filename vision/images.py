@@ -1,10 +1,15 @@
 """From the bytes of a file to pixels."""
 
 import io
+import logging
 import warnings
+from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image
+
+logger = logging.getLogger(__name__)
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 
@@ -23,12 +28,65 @@ def decode(data: bytes, size: int) -> np.ndarray:
     The format is found by content, not by name. Raises ImageError (`decode_error`), also for an image of
     more than Pillow's 89 million pixels, before any of them is decoded.
     """
+    fast = fast_jpeg()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                rgb = image if image.mode == "RGB" else image.convert("RGB")
-                return np.asarray(rgb.resize((size, size), Image.Resampling.BILINEAR))
+        image = (fast and fast(data)) or by_pillow(data)
+        return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
     except Exception as error:  # Pillow's decoders raise almost anything on broken input
         raise ImageError("decode_error", f"{type(error).__name__}: {error}") from error
+
+
+def by_pillow(data: bytes) -> Image.Image:
+    """The image in RGB. Raises whatever Pillow does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            image.load()
+            return image if image.mode == "RGB" else image.convert("RGB")
+
+
+@lru_cache(maxsize=1)
+def fast_jpeg() -> Callable[[bytes], Image.Image | None] | None:
+    """libjpeg-turbo without Pillow's ways around it, 1.3 times as fast; None where its pixels would be others.
+
+    What it gives is None for what is better left to Pillow: other formats, other colours than the usual
+    three of a JPEG, too many pixels, and every fault.
+    """
+    try:
+        from simplejpeg import decode_jpeg, decode_jpeg_header
+    except ImportError:
+        return None
+
+    def decoded(data: bytes) -> Image.Image | None:
+        if data[:2] != b"\xff\xd8":
+            return None
+        try:
+            height, width, colours, _ = decode_jpeg_header(data)
+            if colours != "YCbCr" or height * width > (Image.MAX_IMAGE_PIXELS or 0):
+                return None
+            return Image.fromarray(decode_jpeg(data, "RGB", fastdct=False, fastupsample=False))
+        except ValueError:
+            return None
+
+    if all(_are_the_same(decoded(sample), by_pillow(sample)) for sample in _sample_jpegs()):
+        return decoded
+    logger.warning("simplejpeg gives other pixels than Pillow here, and is not used")
+    return None
+
+
+def _are_the_same(one: Image.Image | None, other: Image.Image) -> bool:
+    return one is not None and np.array_equal(np.asarray(one), np.asarray(other))
+
+
+def _sample_jpegs() -> list[bytes]:
+    """JPEGs of every common way to keep colours, of sides that are no multiple of a block."""
+    rows, columns = np.mgrid[0:45, 0:61]
+    grain = np.random.default_rng(0).integers(0, 90, (45, 61, 3))
+    picture = Image.fromarray((np.stack([rows * 3, columns * 2, rows + columns], axis=-1) + grain).astype(np.uint8))
+    samples = []
+    for subsampling, is_progressive, quality in ((0, False, 95), (1, False, 75), (2, False, 75), (2, True, 40)):
+        sink = io.BytesIO()
+        picture.save(sink, "JPEG", subsampling=subsampling, progressive=is_progressive, quality=quality)
+        samples.append(sink.getvalue())
+    return samples

@@ -1,15 +1,18 @@
 import io
 import struct
+import sys
 import warnings
 import zlib
 
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vision.images import ImageError, decode
+from vision.images import ImageError, decode, fast_jpeg
+from vision.images import by_pillow as by_pillow_whole
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (37, 23)) -> Image.Image:
@@ -161,3 +164,63 @@ def test_a_file_with_bytes_overwritten_only_ever_raises_image_error(kind, data):
     for at, value in data.draw(st.lists(st.tuples(st.integers(0, len(broken) - 1), st.integers(0, 255)), min_size=1)):
         broken[at] = value
     assert refusal(bytes(broken)) in (None, "decode_error")
+
+
+# libjpeg-turbo without Pillow
+
+JPEGS = {
+    f"{subsampling} {'progressive' if is_progressive else 'baseline'} {quality}": encoded(
+        picture(size=(61, 45)), "JPEG", subsampling=subsampling, progressive=is_progressive, quality=quality
+    )
+    for subsampling in ("4:4:4", "4:2:2", "4:2:0")
+    for is_progressive in (False, True)
+    for quality in (30, 95)
+}
+LEFT_TO_PILLOW = {
+    "png": GOOD["png"],
+    "greys": GOOD["jpeg of greys"],
+    "cmyk": GOOD["jpeg of cmyk"],
+    "cut": JPEGS["4:2:0 baseline 95"][:-200],
+    "cut in the header": JPEGS["4:2:0 baseline 95"][:30],
+    "nothing but a magic number": b"\xff\xd8\xff",
+    "empty": b"",
+}
+
+
+@pytest.fixture
+def fresh_fast_jpeg():
+    """Let `fast_jpeg` look at the libraries again, and once more after the test."""
+    fast_jpeg.cache_clear()
+    yield fast_jpeg
+    fast_jpeg.cache_clear()
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_jpeg_has_the_same_pixels_with_and_without_pillow(kind):
+    assert np.array_equal(np.asarray(fast_jpeg()(JPEGS[kind])), np.asarray(by_pillow_whole(JPEGS[kind])))
+
+
+@pytest.mark.parametrize("kind", LEFT_TO_PILLOW)
+def test_what_is_no_usual_jpeg_is_left_to_pillow(kind):
+    assert fast_jpeg()(LEFT_TO_PILLOW[kind]) is None
+
+
+def test_a_jpeg_of_too_many_pixels_is_left_to_pillow_undecoded(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert fast_jpeg()(JPEGS["4:4:4 baseline 95"]) is None
+    with pytest.raises(ImageError, match="DecompressionBomb"):
+        decode(JPEGS["4:4:4 baseline 95"], 32)
+
+
+def test_a_library_that_gives_other_pixels_is_not_used(fresh_fast_jpeg, monkeypatch, caplog):
+    whole = simplejpeg.decode_jpeg
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *given, **options: whole(*given, **options) ^ 1)
+    assert fresh_fast_jpeg() is None
+    assert "other pixels than Pillow" in caplog.text
+    assert np.array_equal(decode(GOOD["jpeg"], 32), by_pillow(GOOD["jpeg"], 32))
+
+
+def test_without_the_library_pillow_does_it_all(fresh_fast_jpeg, monkeypatch):
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    assert fresh_fast_jpeg() is None
+    assert np.array_equal(decode(GOOD["jpeg"], 32), by_pillow(GOOD["jpeg"], 32))
