@@ -39,34 +39,39 @@ class Extraction:
         self.meter.update(sum(list(self._done.values())), shares(self.results))
 
 
-def extract_chunks(plan: PlanRecord, slots: tuple[Slot, ...], progress: Progress) -> list[ChunkResult]:
+def extract_chunks(
+    plan: PlanRecord, slots: tuple[Slot, ...], engine: str, seconds_a_chunk: float | None, progress: Progress
+) -> list[ChunkResult]:
     """Extract every chunk of the plan, one task run more in flight than there are slots.
 
-    Raises what a task run raised once its tries are used up; shards that are finished stay in the store.
+    seconds_a_chunk: what a chunk took a child the last time, None where that is not known. Raises what a task run raised once its tries are used up; shards that are finished stay in the store.
     """
     if not plan.num_chunks:
         return []
-    progress.say(f"extracting {plan.images:,} images in {plan.num_chunks:,} chunks with {len(slots)} workers")
+    progress.say(
+        f"extracting {plan.images:,} images in {plan.num_chunks:,} chunks with {len(slots)} workers on {engine}"
+    )
     artifact = ProgressArtifact("extraction", f"Extraction of {plan.images} images")
     # At the end of `running`, by Ctrl-C too, task runs that wait for a child do not wait on.
     with running(logs_of(plan)):
         extraction = Extraction(progress.meter("extract", plan.images, "images"))
-        for result in _finished(plan, slots, extraction):
+        for result in _finished(plan, slots, engine, seconds_a_chunk, extraction):
             extraction.results += result
             artifact.update(sum(chunk.images for chunk in extraction.results) / plan.images)
     return extraction.results
 
 
-def _finished(plan: PlanRecord, slots: tuple[Slot, ...], extraction: Extraction) -> Iterator[list[ChunkResult]]:
+def _finished(
+    plan: PlanRecord, slots: tuple[Slot, ...], engine: str, seconds_a_chunk: float | None, extraction: Extraction
+) -> Iterator[list[ChunkResult]]:
     """Submit task runs as others finish, and give their results as they come."""
     task = kept(extract_chunk, plan.space)
     finished: Queue = Queue()
     start = in_flight = 0
-    seconds_a_chunk: float | None = None
     while start < plan.num_chunks or in_flight:
         while start < plan.num_chunks and in_flight <= len(slots):
             count = chunks_a_run(plan.num_chunks - start, len(slots), seconds_a_chunk)
-            future = task.submit(plan, start, count, slots, extraction.on_batch)
+            future = task.submit(plan, start, count, slots, engine, extraction.on_batch)
             future.add_done_callback(finished.put)
             start, in_flight = start + count, in_flight + 1
         future = finished.get()

@@ -14,9 +14,11 @@ from storage.errors import InputError
 from storage.plan import PlanOptions
 from storage.scan import Layout
 from storage.shards import MAX_ROWS, Format
+from tasks.devices import visible_gpus
 from tasks.heads import check_trainable, index_order
 from tasks.records import HeadJob, Space, VersionRecord
 from tasks.survey import NAMED_WEIGHTS, find_space, head_job
+from vision.engines import EngineName, choose
 from vision.head import ClassWeight, HeadSpec, Kind, Optimizer, Sampling
 from vision.specs import BACKBONES, Dtype, FeatureSpec, Pooling, Precision
 
@@ -69,7 +71,11 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
     dtype: Dtype = Field("float16", title="features", description="type in which features are stored")
     precision: Precision = Field("float32", title="features", description="arithmetic of the backbone")
 
-    engine: Literal["auto", "tensorflow"] = Field("auto", title="running", description="what computes the features")
+    engine: EngineName = Field(
+        "auto",
+        title="running",
+        description="what computes the features; auto: tensorflow on a GPU, else mnn where it can be had",
+    )
     workers: int | None = Field(None, ge=1, title="running", description="child processes; one a GPU, or one a core")
     format: Format = Field("parquet", title="running", description="file format of new shards")
     chunk_size: int = Field(256, ge=1, le=MAX_ROWS, title="running", description="images a shard")
@@ -140,7 +146,7 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
 
     @pydantic.model_validator(mode="after")
     def _is_a_feature_space(self) -> Self:
-        FeatureSpec("", self.backbone, self.image_size)  # a SpecError now, not after a long scan
+        self.chosen_engine()  # a SpecError now, not after a long scan
         return self
 
     @property
@@ -175,6 +181,11 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
             self.dtype,
             self.precision,
         )
+
+    def chosen_engine(self) -> str:
+        """What computes the features on this machine. Raises SpecError for features that cannot be computed."""
+        spec = FeatureSpec("", self.backbone, self.image_size, self.pooling, self.dtype, self.precision)
+        return choose(self.engine, spec, bool(visible_gpus()))
 
     def plan_options(self) -> PlanOptions:
         return PlanOptions(

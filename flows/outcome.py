@@ -45,6 +45,7 @@ class Outcome:
     """The JSON line, key by key; None where there is nothing to tell.
 
     extract_seconds: from the first chunk's first read, engine warm, to the last shard durable.
+    engine: what computed the features of this run. fallback: why another engine than the chosen one did.
     peak_rss_mb: of the largest process of the run, children included. stage_seconds: of each step of the
     run; null where there was nothing to do.
     """
@@ -67,6 +68,8 @@ class Outcome:
     fingerprint: str
     extract_seconds: float | None
     extract_images_per_second: float | None
+    engine: str | None = None
+    fallback: str | None = None
     train_seconds: float | None = None
     train_samples_per_second: float | None = None
     epochs: int | None = None
@@ -117,6 +120,8 @@ def outcome_of(plan: PlanRecord, chunks: list[ChunkResult], version: VersionReco
         fingerprint=plan.space.fingerprint,
         extract_seconds=seconds,
         extract_images_per_second=extracted / seconds if seconds else None,
+        engine=", ".join(sorted({chunk.engine for chunk in chunks})) or None,
+        fallback="; ".join(sorted({chunk.fallback for chunk in chunks if chunk.fallback})) or None,
         peak_rss_mb=max((chunk.peak_rss_mb for chunk in chunks), default=None),
     )
 

@@ -28,7 +28,7 @@ from tasks.caching import kept
 from tasks.devices import slots
 from tasks.list_images import list_images
 from tasks.plan_chunks import plan_chunks
-from tasks.rates import remember_rate
+from tasks.rates import remember_rate, seconds_a_chunk
 from tasks.records import HeadResult, Space, VersionRecord
 from tasks.scan_images import scan_images
 from tasks.train_head import train_head
@@ -60,8 +60,11 @@ def extract(space: Space, options: PipelineOptions, progress: Progress) -> tuple
     with progress.step("plan"):
         plan = plan_chunks(space, listing, options.plan_options())
     progress.say(changes(listing.images, plan.counts))
+    engine = options.chosen_engine()
+    workers = slots(options.workers, engine)
     with progress.step("extract"):
-        chunks = extract_chunks(plan, slots(options.workers), progress)
+        seconds = seconds_a_chunk(space.store, plan.chunk_size, len(workers))
+        chunks = extract_chunks(plan, workers, engine, seconds, progress)
     with progress.step("commit"):
         version = kept(build_manifest, space)(plan, chunks)
     show_version(version)

@@ -29,7 +29,8 @@ def committed(outcome: Outcome, chunks: list[ChunkResult]) -> str:
         for kind, count in (("quarantined", outcome.quarantined), ("pending", outcome.pending))
         if count
     )
-    return f"version {outcome.version}: {outcome.extracted:,} extracted{pace}{where}{left}"
+    other = f"; warning: {outcome.fallback}" if outcome.fallback else ""
+    return f"version {outcome.version}: {outcome.extracted:,} extracted{pace}{where}{left}{other}"
 
 
 def training_on(version: VersionRecord) -> str:

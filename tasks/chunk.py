@@ -6,6 +6,7 @@ import resource
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,23 +16,40 @@ import pyarrow as pa
 from storage.handover import open_todo
 from storage.plan import chunk
 from storage.shards import write_shard
-from tasks.records import ChunkJob, ChunkResult
-from vision.extraction import Engine, extract
+from tasks.records import ChunkResult, ChunksJob
+from vision.engines import Engine
+from vision.extraction import Extracted, extract
 from vision.images import ImageError
 
 # Reasons that are the file's of the moment, not its bytes': the image stays pending and is tried again.
 TRANSIENT = {"vanished", "changed", "permission", "read_error"}
 
 
-def process_chunk(job: ChunkJob, engine: Engine, report: Callable[[dict], None]) -> ChunkResult:
-    """Read, decode and infer the images of a chunk and write their shard; `report` hears of each batch.
+def process_chunks(job: ChunksJob, engine: Engine, report: Callable[[dict], None]) -> list[ChunkResult]:
+    """Read, decode and infer the images of each chunk and write its shard; `report` hears of each batch.
 
-    `engine` is warm, and of the job's spec. Raises what stops the whole chunk: StoreDamaged, OSError
-    (disk full).
+    A shard is written while the next chunk is inferred. `engine` is warm, and of the job's spec. Raises what
+    stops a whole chunk: StoreDamaged, OSError (disk full).
     """
-    todo = chunk(open_todo(Path(job.plan)), job.index, job.chunk_size)
-    started = time.time()
-    found = extract(engine, _readers(todo, job.space.images), lambda done: report({"chunk": job.index, "done": done}))
+    results: list[ChunkResult] = []
+    writing: Future[ChunkResult] | None = None
+    with ThreadPoolExecutor(1, "write") as writer:
+        for index in range(job.start, job.start + job.count):
+            started = time.time()
+            found = _extract(job, index, engine, report)
+            if writing is not None:
+                results.append(writing.result())
+            writing = writer.submit(_write, job, engine, found, started)
+        results += [writing.result()] if writing else []
+    return results
+
+
+def _extract(job: ChunksJob, index: int, engine: Engine, report: Callable[[dict], None]) -> Extracted:
+    todo = chunk(open_todo(Path(job.plan)), index, job.chunk_size)
+    return extract(engine, _readers(todo, job.space.images), lambda done: report({"chunk": index, "done": done}))
+
+
+def _write(job: ChunksJob, engine: Engine, found: Extracted, started: float) -> ChunkResult:
     began = time.perf_counter()
     codes = {digest: code for digest, (code, _) in found.errors.items()}
     ref = write_shard(
@@ -53,13 +71,15 @@ def process_chunk(job: ChunkJob, engine: Engine, report: Callable[[dict], None])
         size_bytes=ref.size_bytes,
         rows=ref.num_rows,
         footer_checksum=ref.footer_checksum,
-        images=todo.num_rows,
+        images=len(found.keys) + len(codes),
         quarantined=sum(code not in TRANSIENT for code in codes.values()),
         skipped=dict(Counter(code for code in codes.values() if code in TRANSIENT)),
         started=started,
         ended=time.time(),
         seconds={**asdict(found.seconds), "write": time.perf_counter() - began},
         peak_rss_mb=peak_rss_mb(),
+        engine=engine.name,
+        fallback=engine.fallback,
     )
 
 

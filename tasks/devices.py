@@ -34,9 +34,9 @@ def available_cores() -> int:
         return cores
 
 
-def slots(workers: int | None) -> tuple[Slot, ...]:
-    """One slot a GPU, or else one single-threaded slot a core; `workers` overrides how many."""
-    gpus, cores = visible_gpus(), available_cores()
+def slots(workers: int | None, engine: str = "tensorflow") -> tuple[Slot, ...]:
+    """One slot a GPU that the engine can use, or else one single-threaded slot a core; `workers` overrides how many."""
+    gpus, cores = visible_gpus() if engine == "tensorflow" else [], available_cores()
     if gpus:
         count = workers or len(gpus)
         return tuple(Slot(gpus[i % len(gpus)], max(1, cores // count)) for i in range(count))

@@ -9,7 +9,7 @@ from prefect import task
 from storage.handover import open_todo
 from tasks.caching import RETRY, keyed
 from tasks.devices import Slot
-from tasks.records import ChunkJob, ChunkResult, PlanRecord
+from tasks.records import ChunkResult, ChunksJob, PlanRecord
 from tasks.worker_pool import pool
 
 # A child that has said nothing for so long is stuck: a batch of images takes seconds, loading
@@ -17,7 +17,7 @@ from tasks.worker_pool import pool
 SILENCE_SECONDS = 600.0
 
 
-def _key(plan: PlanRecord, start: int, count: int, slots: tuple[Slot, ...], on_batch) -> str:
+def _key(plan: PlanRecord, start: int, count: int, slots: tuple[Slot, ...], engine: str, on_batch) -> str:
     """Hash of the images' digests and the feature space: the same work has the same key in any plan."""
     todo = open_todo(Path(plan.path)).slice(start * plan.chunk_size, count * plan.chunk_size)
     digests = hashlib.sha256(b"".join(todo["digest"].to_pylist())).hexdigest()
@@ -31,13 +31,16 @@ def logs_of(plan: PlanRecord) -> Path:
 
 @task(name="extract_chunk", task_run_name="extract_chunk {start}+{count}", **RETRY, cache_key_fn=keyed(_key))
 def extract_chunk(
-    plan: PlanRecord, start: int, count: int, slots: tuple[Slot, ...], on_batch: Callable[[dict], None] | None = None
+    plan: PlanRecord,
+    start: int,
+    count: int,
+    slots: tuple[Slot, ...],
+    engine: str,
+    on_batch: Callable[[dict], None] | None = None,
 ) -> list[ChunkResult]:
     """Extract `count` chunks of the plan from chunk `start` on, in one child of this process's pool."""
-    results = []
     with pool(slots, logs_of(plan)).lease() as worker:
-        for index in range(start, start + count):
-            job = ChunkJob(plan.space, plan.path, index, plan.chunk_size, plan.format, worker.slot.threads)
-            result = worker.call("chunk", job.record(), on_batch or (lambda _: None), SILENCE_SECONDS)
-            results.append(ChunkResult(**result))
-    return results
+        threads = worker.slot.threads
+        job = ChunksJob(plan.space, plan.path, start, count, plan.chunk_size, plan.format, threads, engine)
+        results = worker.call("chunks", job.record(), on_batch or (lambda _: None), SILENCE_SECONDS)
+    return [ChunkResult(**result) for result in results]

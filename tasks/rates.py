@@ -15,6 +15,12 @@ def known_rate(store: Store) -> float | None:
     return float(rate) if rate else None
 
 
+def seconds_a_chunk(store: Store, chunk_size: int, workers: int) -> float | None:
+    """How long a child was busy with a chunk in the last extraction, None before the first."""
+    rate = known_rate(store)
+    return chunk_size * workers / rate if rate else None
+
+
 def remember_rate(store: Store, images_per_second: float | None) -> None:
     if images_per_second:
         record = json.dumps({"images_per_second": images_per_second}).encode()

@@ -89,21 +89,26 @@ class VersionRecord:
 
 
 @dataclass(frozen=True)
-class ChunkJob:
-    """Chunk `index` of the plan at `plan` (a path): all that a child needs to extract it."""
+class ChunksJob:
+    """`count` chunks of the plan at `plan` (a path), from chunk `start` on: all that a child needs to extract them.
+
+    engine: the one that the run has chosen (vision/engines).
+    """
 
     space: Space
     plan: str
-    index: int
+    start: int
+    count: int
     chunk_size: int
     format: Format
     threads: int
+    engine: str
 
     def record(self) -> dict:
         return asdict(self)
 
     @classmethod
-    def of(cls, record: dict) -> "ChunkJob":
+    def of(cls, record: dict) -> "ChunksJob":
         return cls(**record | {"space": _space(record["space"])})
 
 
@@ -114,6 +119,7 @@ class ChunkResult:
     images: how many were tried. rows: how many have a row in `shard`. quarantined: content errors, named
     in the shard. skipped: code → how many could not be read and stay pending. started, ended: seconds
     since the epoch, from the first read with a warm engine to the shard durable. seconds: by stage.
+    engine: what computed the features. fallback: why that is not the engine that the run had chosen.
     """
 
     shard: str
@@ -127,6 +133,8 @@ class ChunkResult:
     ended: float
     seconds: dict[str, float]
     peak_rss_mb: float
+    engine: str
+    fallback: str | None
 
 
 @dataclass(frozen=True)

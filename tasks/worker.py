@@ -15,7 +15,7 @@ import traceback
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
-from tasks.records import ChunkJob, HeadJob
+from tasks.records import ChunksJob, HeadJob
 
 IDLE_SECONDS = 30.0
 
@@ -46,24 +46,24 @@ def _listen(requests: BinaryIO, jobs: queue.Queue[dict]) -> None:
 
 def _run(job: dict, report) -> dict[str, Any]:
     try:
-        return {"result": asdict(_perform(job, report))}
+        return {"result": _perform(job, report)}
     except Exception as error:  # whatever it is, the parent is told, and this child goes on
         print(traceback.format_exc(), file=sys.stderr, flush=True)
         place = {"errno": getattr(error, "errno", None), "filename": getattr(error, "filename", None)}
         return {"error": {"kind": type(error).__name__, "message": str(error), **place}}
 
 
-def _perform(job: dict, report):
-    if job["kind"] == "chunk":
-        from tasks.chunk import process_chunk
+def _perform(job: dict, report) -> dict | list[dict]:
+    if job["kind"] == "chunks":
+        from tasks.chunk import process_chunks
         from vision.engines import load_engine
 
-        chunk = ChunkJob.of(job["job"])
-        engine = load_engine(chunk.space.spec, chunk.space.weights, chunk.threads)
-        return process_chunk(chunk, engine, report)
+        chunks = ChunksJob.of(job["job"])
+        engine = load_engine(chunks.engine, chunks.space.spec, chunks.space.weights, chunks.threads)
+        return [asdict(result) for result in process_chunks(chunks, engine, report)]
     from tasks.heads import train_head
 
-    return train_head(HeadJob.of(job["job"]), report)
+    return asdict(train_head(HeadJob.of(job["job"]), report))
 
 
 def _answer(answers, record: dict) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Queue
+from typing import Any
 
 from storage.errors import InputError, StorageError, StoreDamaged
 from tasks.devices import Slot
@@ -34,6 +35,10 @@ class WorkerFailed(RuntimeError):
     """A job raised something unforeseen in a child; its log has the traceback."""
 
 
+# What a child runs; it hears and says what tasks/worker.py tells.
+CHILD = (sys.executable, "-m", "tasks.worker")
+
+
 class Worker:
     """One child in a slot. Its standard error goes to a log of its own, never to the flow's pipes."""
 
@@ -44,7 +49,7 @@ class Worker:
         self.is_closed = False
         self._process: subprocess.Popen[bytes] | None = None
 
-    def call(self, kind: str, job: dict, on_progress: Callable[[dict], None], silence_seconds: float | None) -> dict:
+    def call(self, kind: str, job: dict, on_progress: Callable[[dict], None], silence_seconds: float | None) -> Any:
         """Run a job in the child and return its result.
 
         Raises WorkerDied where the child ends or says nothing for `silence_seconds`, PoolClosed where the run
@@ -92,7 +97,7 @@ class Worker:
             environment["CUDA_VISIBLE_DEVICES"] = self.slot.gpu
         with open(self.log, "ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "tasks.worker"],
+                CHILD,
                 cwd=PROJECT,
                 env=environment,
                 stdin=subprocess.PIPE,

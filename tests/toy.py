@@ -13,8 +13,8 @@ from storage.plan import Plan, PlanOptions, finish, make_plan
 from storage.scan import scan_folder
 from storage.shards import Shard, ShardRef
 from storage.versions import Version, commit
-from tasks.chunk import process_chunk
-from tasks.records import ChunkJob, Space
+from tasks.chunk import process_chunks
+from tasks.records import ChunksJob, Space
 from vision.specs import BACKBONES, FeatureSpec
 
 SPEC = FeatureSpec(weights="0" * 32, image_size=32)
@@ -26,6 +26,7 @@ class ToyEngine:
     name = "toy 1"
     spec = SPEC
     batch_size = 8
+    fallback: str | None = None
 
     def features(self, pixels: np.ndarray) -> np.ndarray:
         blocks = pixels.reshape(len(pixels), 8, 4, 8, 4, 3).mean(axis=(2, 4)).reshape(len(pixels), -1)
@@ -68,8 +69,8 @@ def extract(images: Path, store: Path, planned: Plan, chunks: range | None = Non
     path = save_plan(planned, where.store.cache / "plans")
     refs = []
     for index in chunks if chunks is not None else range(planned.num_chunks):
-        job = ChunkJob(where, str(path), index, planned.chunk_size, planned.format, threads=1)
-        result = process_chunk(job, ToyEngine(), lambda _: None)
+        job = ChunksJob(where, str(path), index, 1, planned.chunk_size, planned.format, threads=1, engine="toy")
+        (result,) = process_chunks(job, ToyEngine(), lambda _: None)
         refs.append(ShardRef(result.shard, result.size_bytes, result.rows, result.footer_checksum))
     return refs
 

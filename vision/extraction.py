@@ -5,22 +5,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Protocol
 
 import numpy as np
 
+from vision.engines import Engine
 from vision.images import ImageError, decode
-from vision.specs import FeatureSpec
-
-
-class Engine(Protocol):
-    """What turns pixels into features: see vision/engines.py."""
-
-    name: str
-    spec: FeatureSpec
-    batch_size: int
-
-    def features(self, pixels: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass

@@ -31,7 +31,8 @@ class Backbone:
     preprocessing. preprocessing: the record of that in a fingerprint, with how pixels come to be.
     tensors: name of each layer with weights → its arrays in Keras' own order (`Layer.get_weights`).
     side: side of the image in pixels → side of the feature map in cells, from smallest_image on.
-    imagenet: file name, address and md5 of the ImageNet weights that Keras ships.
+    imagenet: file name, address and md5 of the ImageNet weights that Keras ships. is_vgg: whether it is
+    nothing but blocks of 3x3 convolutions, as vision/vgg.py computes them.
     """
 
     name: str
@@ -42,12 +43,14 @@ class Backbone:
     side: Callable[[int], int]
     smallest_image: int
     imagenet: tuple[str, str, str]
+    is_vgg: bool = False
 
 
 # Decode to RGB with Pillow, first frame, EXIF orientation ignored as Keras does; Pillow's antialiased
 # bilinear resize; Keras' "caffe" preprocessing (RGB to BGR, ImageNet means subtracted). ResNet50, version 1, is
 # "caffe" in Keras as well: its weights were converted from Caffe; "tf" and "torch" are those of later networks.
 CAFFE = "pillow-rgb bilinear caffe 1"
+CAFFE_MEANS = (103.939, 116.779, 123.68)  # of ImageNet, in the order BGR
 
 
 def _convolution(size: int, inputs: int, outputs: int) -> tuple[Tensor, ...]:
@@ -106,6 +109,7 @@ BACKBONES = {
         side=lambda pixels: pixels // 32,  # five poolings of 2, without padding
         smallest_image=32,
         imagenet=_imagenet("vgg16", "vgg16", "6d6bbae143d832006294945121d1f1fc"),
+        is_vgg=True,
     ),
     "vgg19": Backbone(
         name="vgg19",
@@ -116,6 +120,7 @@ BACKBONES = {
         side=lambda pixels: pixels // 32,
         smallest_image=32,
         imagenet=_imagenet("vgg19", "vgg19", "253f8cb515780f3b799900260a226db6"),
+        is_vgg=True,
     ),
     "resnet50": Backbone(
         name="resnet50",

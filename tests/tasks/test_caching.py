@@ -80,7 +80,19 @@ def chunks(images, store) -> list[ChunkResult]:
     refs = toy.extract(images, store, toy.plan(images, store))
     return [
         ChunkResult(
-            ref.name, ref.size_bytes, ref.num_rows, ref.footer_checksum, 8, 0, {}, 1.0, 2.0, {"read": 0.5}, 100.0
+            ref.name,
+            ref.size_bytes,
+            ref.num_rows,
+            ref.footer_checksum,
+            8,
+            0,
+            {},
+            1.0,
+            2.0,
+            {"read": 0.5},
+            100.0,
+            "toy 1",
+            None,
         )
         for ref in refs
     ]

@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,33 +7,40 @@ import pytest
 from storage.handover import open_todo, save_plan
 from storage.layout import create_space
 from storage.plan import chunk, finish
-from storage.shards import Shard, ShardRef
-from tasks.chunk import process_chunk
-from tasks.records import ChunkJob, ChunkResult
+from storage.shards import Shard, ShardRef, uncommitted_shards
+from tasks.chunk import process_chunks
+from tasks.records import ChunkResult, ChunksJob
 from tests import toy
 
 
 @pytest.fixture
-def job(images, store) -> ChunkJob:
+def job(images, store) -> ChunksJob:
     """The first chunk, eight images, of a plan over twenty."""
     where = toy.space(images, store)
     planned = toy.plan(images, store)
     create_space(where.store, toy.SPEC.record())
-    return ChunkJob(
-        where, str(save_plan(planned, where.store.cache / "plans")), 0, planned.chunk_size, planned.format, threads=1
+    return ChunksJob(
+        where,
+        str(save_plan(planned, where.store.cache / "plans")),
+        0,
+        1,
+        planned.chunk_size,
+        planned.format,
+        threads=1,
+        engine="toy",
     )
 
 
-def todo(job: ChunkJob) -> list[dict]:
-    return chunk(open_todo(Path(job.plan)), job.index, job.chunk_size).to_pylist()
+def todo(job: ChunksJob) -> list[dict]:
+    return chunk(open_todo(Path(job.plan)), job.start, job.chunk_size).to_pylist()
 
 
-def path_of(job: ChunkJob, index: int) -> Path:
+def path_of(job: ChunksJob, index: int) -> Path:
     return Path(job.space.images) / os.fsdecode(todo(job)[index]["path"])
 
 
-def process(job: ChunkJob, report=lambda record: None) -> tuple[ChunkResult, Shard]:
-    result = process_chunk(job, toy.ToyEngine(), report)
+def process(job: ChunksJob, report=lambda record: None) -> tuple[ChunkResult, Shard]:
+    (result,) = process_chunks(job, toy.ToyEngine(), report)
     return result, Shard(
         job.space.store, ShardRef(result.shard, result.size_bytes, result.rows, result.footer_checksum)
     )
@@ -98,7 +106,7 @@ def test_a_file_that_never_was_an_image_is_named_in_the_shard_and_costs_its_row_
     where = toy.space(images, store)
     create_space(where.store, toy.SPEC.record())
     plan = save_plan(planned, where.store.cache / "plans")
-    result, shard = process(ChunkJob(where, str(plan), 0, 100, "parquet", threads=1))
+    result, shard = process(ChunksJob(where, str(plan), 0, 1, 100, "parquet", threads=1, engine="toy"))
     assert (result.images, result.rows, result.quarantined, result.skipped) == (21, 20, 1, {})
     assert list(shard.errors().values()) == ["decode_error"]
     assert set(shard.errors()).isdisjoint(shard.digests())
@@ -110,6 +118,31 @@ def test_a_chunk_of_which_nothing_is_left_still_becomes_a_shard(job):
     result, shard = process(job)
     assert (result.rows, result.skipped) == (0, {"vanished": 8})
     assert shard.read().shape == (0, 1, 1, 512)
+
+
+def test_chunks_of_one_job_give_the_shards_that_they_give_alone(job, images, store):
+    together = process_chunks(replace(job, count=3), toy.ToyEngine(), lambda record: None)
+    alone = [process(replace(job, start=index))[0] for index in range(3)]
+    assert [result.shard for result in together] == [result.shard for result in alone]
+    assert [result.images for result in together] == [8, 8, 4]
+
+
+def test_a_chunk_that_cannot_be_extracted_costs_no_shard_that_came_before_it(job):
+    def report(record):
+        if record["chunk"] == 1:
+            raise RuntimeError("in the middle of the second")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        process_chunks(replace(job, count=3), toy.ToyEngine(), report)
+    (shard,) = uncommitted_shards(job.space.store, {})
+    assert shard.num_rows == 8
+
+
+def test_a_chunk_says_which_engine_made_it_and_why_that_stood_in(job):
+    engine = toy.ToyEngine()
+    engine.fallback = "another gives way"
+    (result,) = process_chunks(job, engine, lambda record: None)
+    assert (result.engine, result.fallback) == ("toy 1", "another gives way")
 
 
 def test_progress_names_the_chunk_and_how_many_are_done(job):

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tasks.records import (
-    ChunkJob,
     ChunkResult,
+    ChunksJob,
     HeadJob,
     HeadResult,
     ListingRecord,
@@ -20,7 +20,7 @@ from vision.specs import FeatureSpec
 
 SPACE = Space("/store", "/images", "f" * 32, FeatureSpec("0" * 32, image_size=64, pooling="avg"), "random")
 JOBS = [
-    ChunkJob(SPACE, "/store/cache/plans/1.plan", 3, 256, "npz", threads=1),
+    ChunksJob(SPACE, "/store/cache/plans/1.plan", 3, 2, 256, "npz", threads=1, engine="mnn"),
     HeadJob(SPACE, 7, "a" * 32, HeadSpec(("dog", "cat"), epochs=2, learning_rate=0.1), seed=5),
 ]
 
@@ -40,7 +40,7 @@ def test_the_store_of_a_space_lies_below_its_root_by_fingerprint():
 
 
 @pytest.mark.parametrize(
-    "kind", [Space, ScanRecord, ListingRecord, PlanRecord, VersionRecord, ChunkJob, ChunkResult, HeadJob, HeadResult]
+    "kind", [Space, ScanRecord, ListingRecord, PlanRecord, VersionRecord, ChunksJob, ChunkResult, HeadJob, HeadResult]
 )
 def test_records_are_frozen(kind):
     record = object.__new__(kind)

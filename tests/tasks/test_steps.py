@@ -7,10 +7,10 @@ from storage.layout import create_space
 from storage.plan import PlanOptions
 from storage.versions import latest_version
 from tasks.build_manifest import build_manifest
-from tasks.chunk import process_chunk
+from tasks.chunk import process_chunks
 from tasks.list_images import list_images
 from tasks.plan_chunks import plan_chunks
-from tasks.records import ChunkJob, ChunkResult, PlanRecord
+from tasks.records import ChunkResult, ChunksJob, PlanRecord
 from tasks.scan_images import scan_images
 from tests import toy
 
@@ -29,8 +29,8 @@ def planned(space) -> PlanRecord:
 
 
 def extracted(plan: PlanRecord) -> list[ChunkResult]:
-    jobs = [ChunkJob(plan.space, plan.path, index, plan.chunk_size, plan.format, 1) for index in range(plan.num_chunks)]
-    return [process_chunk(job, toy.ToyEngine(), lambda _: None) for job in jobs]
+    job = ChunksJob(plan.space, plan.path, 0, plan.num_chunks, plan.chunk_size, plan.format, 1, "toy")
+    return process_chunks(job, toy.ToyEngine(), lambda _: None)
 
 
 def test_a_listing_from_which_a_file_vanished_is_not_kept_as_whole(space, images):

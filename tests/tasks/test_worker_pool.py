@@ -17,7 +17,7 @@ from storage.handover import save_plan
 from storage.layout import create_space, fingerprint
 from storage.shards import Shard, ShardRef
 from tasks.devices import Slot
-from tasks.records import ChunkJob, ChunkResult, HeadJob, Space
+from tasks.records import ChunkResult, ChunksJob, HeadJob, Space
 from tasks.worker_pool import PoolClosed, Worker, WorkerDied, WorkerFailed, WorkerPool, pool, running
 from tests import toy
 from vision.head import HeadSpec
@@ -372,9 +372,11 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerPool]:
 def test_a_chunk_becomes_a_shard_in_a_child_that_knows_no_prefect(warm, space, plan):
     heard = []
     with warm.lease() as worker:
-        answer = worker.call("chunk", ChunkJob(space, plan, 0, 8, "parquet", 1).record(), heard.append, 300)
+        answer = worker.call(
+            "chunks", ChunksJob(space, plan, 0, 1, 8, "parquet", 1, "tensorflow").record(), heard.append, 300
+        )
         child = pid_of(worker)
-    result = ChunkResult(**answer)
+    (result,) = (ChunkResult(**record) for record in answer)
     assert (result.images, result.rows, result.quarantined, result.skipped) == (8, 8, 0, {})
     shard = Shard(space.store, ShardRef(result.shard, result.size_bytes, result.rows, result.footer_checksum))
     assert shard.read().shape == (8, 1, 1, 512)
@@ -389,7 +391,11 @@ def test_a_chunk_becomes_a_shard_in_a_child_that_knows_no_prefect(warm, space, p
 def test_a_chunk_has_the_same_bytes_whatever_came_before_it_and_the_last_holds_what_is_left(warm, space, plan):
     with warm.lease() as worker:
         results = [
-            worker.call("chunk", ChunkJob(space, plan, i, 8, "parquet", 1).record(), ignore, 300) for i in (1, 2, 1)
+            result
+            for i in (1, 2, 1)
+            for result in worker.call(
+                "chunks", ChunksJob(space, plan, i, 1, 8, "parquet", 1, "tensorflow").record(), ignore, 300
+            )
         ]
     assert [result["rows"] for result in results] == [8, 4, 8]
     assert results[0]["shard"] == results[2]["shard"] != results[1]["shard"]
@@ -398,14 +404,16 @@ def test_a_chunk_has_the_same_bytes_whatever_came_before_it_and_the_last_holds_w
 def test_close_in_the_middle_of_an_answer_is_the_end_of_the_run_and_no_fault(warm, space, plan):
     """The last one here to ask for the warm child, since it ends it."""
     with pytest.raises(PoolClosed), warm.lease() as worker:
-        worker.call("chunk", ChunkJob(space, plan, 0, 8, "parquet", 1).record(), lambda _: warm.close(), 300)
+        worker.call(
+            "chunks", ChunksJob(space, plan, 0, 1, 8, "parquet", 1, "tensorflow").record(), lambda _: warm.close(), 300
+        )
 
 
 def test_weights_that_cannot_be_read_are_a_weights_error(workers, space, plan):
-    job = ChunkJob(space, plan, 0, 8, "parquet", 1).record()
+    job = ChunksJob(space, plan, 0, 1, 8, "parquet", 1, "tensorflow").record()
     job["space"]["weights"] = "/no/such/weights.h5"
     with pytest.raises(WeightsError, match=r"there is no file /no/such/weights\.h5"), workers.lease() as worker:
-        worker.call("chunk", job, ignore, 300)
+        worker.call("chunks", job, ignore, 300)
 
 
 def test_what_a_child_imports_knows_no_prefect_and_loads_tensorflow_only_with_a_job():

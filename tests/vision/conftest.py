@@ -2,7 +2,7 @@
 
 import pytest
 
-from vision.engines import TensorFlowEngine
+from vision.engines.tensorflow_engine import TensorFlowEngine
 from vision.specs import BACKBONES, FeatureSpec
 from vision.weights import Tensors, random_weights, weights_digest
 
@@ -19,6 +19,6 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> FeatureSpec:
 
 
 @pytest.fixture(scope="session")
-def engine(spec: FeatureSpec) -> TensorFlowEngine:
+def engine(spec: FeatureSpec, tensors: Tensors) -> TensorFlowEngine:
     """Random weights, 32 pixels. Whoever uses Keras in this room asks for it, so that it comes first."""
-    return TensorFlowEngine(spec, "random", threads=1)
+    return TensorFlowEngine(spec, tensors, threads=1)

@@ -1,16 +1,16 @@
-import dataclasses
 import io
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.vision.test_weights import VGG16, write_keras2
-from vision.engines import TensorFlowEngine, batch_size_for, load_engine
+from tests.vision.test_weights import VGG16
+from vision.engines.tensorflow_engine import TensorFlowEngine, batch_size_for
 from vision.extraction import extract
 from vision.specs import FeatureSpec
-from vision.weights import WeightsError, tensors_digest, weights_digest
+from vision.weights import read_weights, weights_digest
 
 
 def pixels(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
@@ -59,9 +59,41 @@ def test_features_of_different_images_differ(five):
     assert len(np.unique(five.reshape(5, -1), axis=0)) == 5
 
 
-def test_more_images_than_the_batch_has_room_for_are_refused(engine):
-    with pytest.raises(ValueError, match="broadcast"):
-        engine.features(pixels(engine.batch_size + 1))
+def test_more_images_than_a_batch_has_room_for_are_taken_in_turn(engine, five):
+    many = np.concatenate([pixels(engine.batch_size, seed=1), pixels(5)])
+    assert np.array_equal(engine.features(many)[-5:], five)
+
+
+def test_out_of_memory_halves_the_batch_until_it_fits_and_loses_no_image(spec, tensors, five, caplog):
+    import tensorflow as tf
+
+    small = TensorFlowEngine(spec, tensors, threads=1)
+    room, whole = small.batch_size // 4, small._run
+
+    def run(batch):
+        if len(batch) > room:
+            raise tf.errors.ResourceExhaustedError(None, None, "no room")
+        return whole(batch)
+
+    small._run = run
+    found = small.features(np.concatenate([pixels(20, seed=1), pixels(5)]))
+    assert small.batch_size == room
+    assert relative_error(found[-5:], five) < 1e-6
+    assert f"from here on {room} images a batch" in caplog.text
+
+
+def test_an_image_that_alone_is_too_large_for_the_memory_is_an_error(spec, tensors):
+    import tensorflow as tf
+
+    full = TensorFlowEngine(spec, tensors, threads=1)
+
+    def run(batch):
+        raise tf.errors.ResourceExhaustedError(None, None, "no room")
+
+    full._run = run
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        full.features(pixels(3))
+    assert full.batch_size == 1
 
 
 def test_float16_storage_costs_less_than_five_ten_thousandths(engine, five):
@@ -79,22 +111,7 @@ def png(array: np.ndarray) -> bytes:
 @pytest.mark.parametrize(("size", "batch"), [(32, 32), (64, 32), (224, 16), (448, 4), (1000, 1), (5000, 1)])
 def test_the_batch_shape_depends_on_the_image_size_alone(size, batch):
     assert batch_size_for(size) == batch
-
-
-def test_weights_that_are_not_those_of_the_spec_any_more_are_refused(engine, spec, tensors, tmp_path):
-    path = write_keras2(tmp_path / "mine.h5", tensors)
-    with pytest.raises(WeightsError, match="changed while the run was going on"):
-        TensorFlowEngine(dataclasses.replace(spec, weights="0" * 32), str(path), threads=1)
-
-
-def test_an_engine_from_a_file_of_the_random_tensors_gives_the_same_features(engine, spec, tensors, five, tmp_path):
-    path = write_keras2(tmp_path / "mine.h5", tensors)
-    own = dataclasses.replace(spec, weights=tensors_digest(tensors))
-    assert np.array_equal(TensorFlowEngine(own, str(path), threads=1).features(pixels(5)), five)
-
-
-def test_the_engine_of_a_spec_is_loaded_once(engine, spec):
-    assert load_engine(spec, "random", 1) is load_engine(spec, "random", 1)
+    assert batch_size_for(size, on_gpu=True) >= batch
 
 
 @pytest.mark.weights
@@ -108,6 +125,6 @@ def test_features_of_the_real_weights_are_those_of_keras(engine, tmp_path):
     network = keras.applications.VGG16(weights=None, include_top=False, input_shape=(224, 224, 3))
     network.load_weights(path)
     expected = network(keras.applications.vgg16.preprocess_input(batch.astype(np.float32)), training=False)
-    found = TensorFlowEngine(own, path, threads=1).features(batch)
+    found = TensorFlowEngine(own, read_weights(VGG16, Path(path)), threads=1).features(batch)
     assert found.shape == (2, 7, 7, 512)
     assert relative_error(found, np.asarray(expected)) < 1e-5

@@ -1,30 +1,39 @@
-"""Engines: what turns a batch of pixels into features."""
+"""The Keras backbone on TensorFlow: any backbone, any device."""
 
+import logging
 import os
 from functools import lru_cache
 
 import numpy as np
 
-from vision.specs import BACKBONES, FeatureSpec
-from vision.weights import Tensors, WeightsError, load_weights, tensors_digest
+from vision.specs import FeatureSpec
+from vision.weights import Tensors
 
-PIXELS_A_BATCH = 16 * 224 * 224  # measured: on CPUs nothing is won above 8 to 16 images of 224 pixels
+logger = logging.getLogger(__name__)
+
+# Measured: on CPUs nothing is won above 8 to 16 images of 224 pixels.
+PIXELS_A_BATCH = 16 * 224 * 224
 LARGEST_BATCH = 32
+# Not measured: no GPU was at hand. One that has no room for so many halves the batch.
+PIXELS_A_GPU_BATCH = 128 * 224 * 224
+LARGEST_GPU_BATCH = 1024
 
 
-def batch_size_for(image_size: int) -> int:
+def batch_size_for(image_size: int, on_gpu: bool = False) -> int:
     """One batch shape for all images of a size, so that features never depend on how many came."""
-    return int(np.clip(PIXELS_A_BATCH // image_size**2, 1, LARGEST_BATCH))
+    pixels, largest = (PIXELS_A_GPU_BATCH, LARGEST_GPU_BATCH) if on_gpu else (PIXELS_A_BATCH, LARGEST_BATCH)
+    return int(np.clip(pixels // image_size**2, 1, largest))
 
 
 class TensorFlowEngine:
-    """The Keras backbone as one TensorFlow function of a fixed batch shape.
+    """The backbone as one TensorFlow function of a fixed batch shape; out of memory halves it.
 
-    threads: CPU threads for one operation. Raises WeightsError where the weights are not those of the
-    spec any more.
+    threads: CPU threads for one operation.
     """
 
-    def __init__(self, spec: FeatureSpec, weights: str, threads: int):
+    fallback: str | None = None
+
+    def __init__(self, spec: FeatureSpec, tensors: Tensors, threads: int):
         # oneDNN is off by default on CPUs without VNNI, where it still doubles the rate (measured).
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -36,24 +45,27 @@ class TensorFlowEngine:
         _configure(threads)
         self.name = f"tensorflow {tf.__version__} keras {keras.__version__}"
         self.spec = spec
-        self.batch_size = batch_size_for(spec.image_size)
-        model = build_backbone(spec, _checked_weights(spec, weights))
-        pixels = tf.TensorSpec((self.batch_size, spec.image_size, spec.image_size, 3), tf.uint8)
-        self._run = tf.function(lambda batch: model(batch, training=False), input_signature=[pixels])
+        self.batch_size = batch_size_for(spec.image_size, bool(tf.config.list_logical_devices("GPU")))
+        model = build_backbone(spec, tensors)
+        self._out_of_memory = tf.errors.ResourceExhaustedError
+        self._run = tf.function(lambda batch: model(batch, training=False))
 
     def features(self, pixels: np.ndarray) -> np.ndarray:
-        """(n, size, size, 3) uint8, n at most `batch_size` → (n, *spec.shape) float32."""
+        """(n, size, size, 3) uint8 → (n, *spec.shape) float32."""
+        while True:
+            try:
+                starts = range(0, len(pixels), self.batch_size)
+                return np.concatenate([self._padded(pixels[start : start + self.batch_size]) for start in starts])
+            except self._out_of_memory:
+                if self.batch_size == 1:
+                    raise
+                self.batch_size //= 2
+                logger.warning("out of memory: from here on %d images a batch", self.batch_size)
+
+    def _padded(self, pixels: np.ndarray) -> np.ndarray:
         padded = np.zeros((self.batch_size, *pixels.shape[1:]), np.uint8)
         padded[: len(pixels)] = pixels
         return self._run(padded).numpy()[: len(pixels)].astype(np.float32, copy=False)
-
-
-def _checked_weights(spec: FeatureSpec, source: str) -> Tensors:
-    tensors = load_weights(BACKBONES[spec.backbone], source)
-    digest = spec.weights if source == "random" else tensors_digest(tensors)
-    if digest != spec.weights:
-        raise WeightsError(f"--weights: {source} changed while the run was going on; run again")
-    return tensors
 
 
 @lru_cache(maxsize=1)
@@ -65,11 +77,3 @@ def _configure(threads: int) -> None:
     tf.config.experimental.enable_tensor_float_32_execution(False)
     for device in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(device, True)
-
-
-@lru_cache(maxsize=1)
-def load_engine(spec: FeatureSpec, weights: str, threads: int) -> TensorFlowEngine:
-    """The engine of a spec, warm: built, traced and run once. Kept until another is asked for."""
-    engine = TensorFlowEngine(spec, weights, threads)
-    engine.features(np.zeros((1, spec.image_size, spec.image_size, 3), np.uint8))
-    return engine

@@ -1,0 +1,33 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tests.vision.test_tensorflow_engine import pixels, relative_error
+from vision import vgg
+from vision.engines.tensorflow_engine import TensorFlowEngine
+from vision.specs import BACKBONES, FeatureSpec
+from vision.weights import random_weights
+
+
+@pytest.mark.parametrize("size", [32, 50])
+@pytest.mark.parametrize("pooling", ["none", "avg", "max"])
+def test_the_reference_gives_the_features_of_keras(engine, spec, tensors, pooling, size):
+    own = dataclasses.replace(spec, pooling=pooling, image_size=size)
+    expected = TensorFlowEngine(own, tensors, threads=1).features(pixels(2, size))
+    found = vgg.features(own, tensors, pixels(2, size))
+    assert found.shape == (2, *own.shape)
+    assert relative_error(found, expected) < 1e-5
+
+
+def test_the_reference_knows_each_network_of_the_family(engine):
+    tensors = random_weights(BACKBONES["vgg19"])
+    spec = FeatureSpec("", "vgg19", image_size=32)
+    expected = TensorFlowEngine(spec, tensors, threads=1).features(pixels(2))
+    assert relative_error(vgg.features(spec, tensors, pixels(2)), expected) < 1e-5
+
+
+def test_pixels_become_what_keras_makes_of_them(engine):
+    from keras.applications.vgg16 import preprocess_input
+
+    assert np.array_equal(vgg.values(pixels(1)), preprocess_input(pixels(1).astype(np.float32)))
