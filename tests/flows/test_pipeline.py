@@ -268,16 +268,27 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
-def test_a_child_that_dies_is_replaced_and_its_chunk_done_again(environment, tmp_path):
-    images, store = toy.pictures(tmp_path / "images", per_class=150), tmp_path / "store"
-    process = start(environment, "--images", images, "--store", store, *TINY, "--chunk-size", "8", "--extract-only")
+@pytest.mark.parametrize("engine", ["mnn", pytest.param("tensorflow", marks=pytest.mark.slow)])
+def test_a_child_that_dies_is_replaced_and_the_shards_are_those_of_one_child_alone(
+    pipeline, environment, tmp_path, engine
+):
+    images, store, alone = toy.pictures(tmp_path / "images", per_class=400), tmp_path / "store", tmp_path / "alone"
+    options = ("--images", images, *TINY, "--chunk-size", "8", "--extract-only", "--engine", engine)
+    process = start(environment, "--store", store, *options, "--workers", "2")
     wait_until(lambda: shards_in(store) >= 2, process)
     victim = children_of(process.pid)[0]
     os.kill(victim, signal.SIGKILL)
     done = finished(process.wait(120), *process.communicate())
     assert done.status == 0, done.stderr
-    assert (done.record["extracted"], done.record["pending"], done.record["version"]) == (300, 0, 1)
+    assert (done.record["extracted"], done.record["pending"], done.record["version"]) == (800, 0, 1)
+    assert done.record["engine"].startswith(engine)
     assert f"child {victim} ended with status -9" in done.stderr
+    assert pipeline("--store", alone, *options, "--workers", "1").status == 0
+    assert names_of_shards(store) == names_of_shards(alone)
+
+
+def names_of_shards(store: Path) -> set[str]:
+    return {path.name for path in store.glob("*/shards/*/*.parquet")}
 
 
 @pytest.fixture
