@@ -259,6 +259,28 @@ def test_an_interrupt_keeps_the_shards_stops_the_children_and_leaves_with_130(en
     assert "interrupted" in stderr
 
 
+def test_an_interrupted_training_leaves_no_head_and_the_next_run_trains(pipeline, environment, again):
+    images, store = again
+    arguments = ("--images", images, "--store", store, *TINY, "--epochs", "150")
+    before = set(store.glob("heads/*/head.json"))
+    process = start(environment, *arguments)
+    wait_until(lambda: any(len(log.read_text().splitlines()) > 5 for log in trained_logs(store)), process)
+    children = children_of(process.pid)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert children
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+    assert set(store.glob("heads/*/head.json")) == before
+    done = pipeline(*arguments)
+    assert (done.status, done.record["extracted"], done.record["epochs"]) == (0, 0, 150), done.stderr
+
+
+def trained_logs(store: Path) -> list[Path]:
+    """epochs.csv of every training that has not come to its head."""
+    return [path for path in store.glob("heads/*/logs/epochs.csv") if not (path.parents[1] / "head.json").exists()]
+
+
 def children_of(pid: int) -> list[int]:
     found = []
     for status in Path("/proc").glob("[0-9]*/status"):
