@@ -41,6 +41,8 @@ ENVIRONMENT = {
 }
 # Before a person the bars and our own lines are enough; Prefect's log goes to its server in any case.
 WATCHED = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING"}
+# Of a run that was interrupted the last line tells.
+NOISE = (PoolClosed.__name__, "was aborted by an interrupt signal", "was aborted by a termination signal")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -125,10 +127,10 @@ def _run_flow(space: Space, options: PipelineOptions) -> Outcome:
 
 
 def _without_noise(record: logging.LogRecord) -> bool:
-    """Foreseen errors need no traceback on the terminal, and task runs that an end cut off no line; the rest stays."""
+    """Foreseen errors need no traceback on the terminal, and what an end cut off no line; the rest stays."""
     if record.exc_info and isinstance(record.exc_info[1], FORESEEN):
         record.exc_info = None
-    return PoolClosed.__name__ not in record.getMessage()
+    return not any(noise in record.getMessage() for noise in NOISE)
 
 
 def _nothing_to_do(space: Space, plan: Plan, options: PipelineOptions) -> Outcome | None:
