@@ -56,7 +56,8 @@ class ParquetRows:
     """The rows of a shard in Parquet. Raises what pyarrow raises of a file that is none, or none of ours."""
 
     def __init__(self, path: Path):
-        self._file = pq.ParquetFile(path, page_checksum_verification=True)
+        # Buffering ahead is for slow stores: it keeps whole column chunks, 40 MB of growth in a training (measured).
+        self._file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
         schema = self._file.schema_arrow
         self.metadata = {key.decode(): value.decode() for key, value in schema.metadata.items()}
         self.num_rows: int = self._file.metadata.num_rows

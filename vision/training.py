@@ -74,7 +74,7 @@ def train(
         validation_data=dataset(data.validation.batches, data.validation.steps, data.shape, data.dtype),
         callbacks=[
             clock.callback(),
-            keras.callbacks.EarlyStopping("val_loss", patience=spec.patience or spec.epochs, restore_best_weights=True),
+            _keep_best(spec.patience or spec.epochs),
             keras.callbacks.CSVLogger(log_folder / "epochs.csv"),
             keras.callbacks.TensorBoard(log_folder, write_graph=False),
         ],
@@ -83,6 +83,18 @@ def train(
     )
     validation = evaluate(model, data.validation, data.shape, data.dtype, len(spec.classes))
     return Trained(model, tuple(clock.history), validation, clock.samples, time.perf_counter() - began)
+
+
+def _keep_best(patience: int):
+    """Early stopping that holds room for the best weights from the beginning, so that no later epoch needs more memory."""
+    import keras
+
+    class KeepBest(keras.callbacks.EarlyStopping):
+        def on_train_begin(self, logs=None):
+            super().on_train_begin(logs)
+            self.best_weights = self.model.get_weights()
+
+    return KeepBest("val_loss", patience=patience, restore_best_weights=True)
 
 
 class _Clock:
