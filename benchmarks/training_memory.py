@@ -228,6 +228,8 @@ def main() -> None:
     if given.measure:
         print(json.dumps(measure(given.measure, given.shuffle_memory_mb, given.epochs)))
         return
+    if given.folder:
+        given.folder.mkdir(parents=True, exist_ok=True)
     reports = []
     for num_rows in given.rows:
         with tempfile.TemporaryDirectory(dir=given.folder) as folder:
