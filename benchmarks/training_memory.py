@@ -5,9 +5,9 @@
 Makes a store of each size with synthetic rows (7x7x512 float16, six of seven values zero, as VGG16 gives them), trains
 a head on it as a run does (`tasks.heads.train_head`) in a process of its own, and samples the process' resident memory
 all the while. The growth is the most it held after the 50th training batch minus the most it held while the ten up to
-it were given; it may be FIXED_MB and BYTES_A_SAMPLE. What it held at the moment of that batch is no baseline: memory swings by more
-than 100 MB within each step, as the optimizer's temporaries come and go, in the first step as in the last; the figure
-over that moment is given beside. The stores, 11 KB a row, are deleted at the end.
+it were given; it may be FIXED_MB and BYTES_A_SAMPLE. What it held at the moment of that batch is no baseline: memory
+swings by more than 100 MB within each step, as the optimizer's temporaries come and go, in the first step as in the
+last; the figure over that moment is given beside. The stores, 11 KB a row, are deleted at the end.
 """
 
 import argparse

@@ -1,0 +1,326 @@
+"""How fast are features extracted, beside what others would use? The last line is one JSON object.
+
+    python benchmarks/extraction.py --photos FOLDER --weights vgg16_notop.weights.h5
+    python benchmarks/extraction.py --null 20000
+    python benchmarks/extraction.py --memory --photos FOLDER --weights vgg16_notop.weights.h5
+
+The same photos with the same weights and pixels, each way in turn, several rounds; what is compared are medians, and
+ratios taken within a round. Ours is the command that users type, with --extract-only. benchmarks/peers.py has the
+peers; `pip install -c constraints.txt -e '.[bench]'` brings what they need. `--null N` leaves the network out on N
+JPEGs made here. `--memory` extracts all photos once and looks whether the children grow. `--chart FILE.png` draws the result.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+BENCHMARKS = Path(__file__).parent
+sys.path.insert(0, str(BENCHMARKS.parent))
+
+from peers.photos import first_photos  # noqa: E402
+from watch import Watched, watch  # noqa: E402
+
+from tasks.devices import available_cores  # noqa: E402
+from vision.engines import load_engine  # noqa: E402
+from vision.images import decode  # noqa: E402
+from vision.specs import BACKBONES, FeatureSpec  # noqa: E402
+from vision.weights import read_weights, tensors_digest  # noqa: E402
+
+PEERS = ("loop", "directory", "onnxruntime", "openvino", "ray")
+OURS = ("tensorflow", "mnn")
+NULL_PEERS = ("pool", "directory", "ray")
+LOG_NAMES = {"loop": "tutorial's loop", "directory": "dataset + predict", "onnxruntime": "ONNX Runtime"}
+LOG_NAMES |= {"openvino": "OpenVINO", "ray": "Ray Data", "tensorflow": "ours, TensorFlow", "mnn": "ours, MNN"}
+LOG_NAMES |= {"pool": "pool of processes", "ours": "ours", "decode": "decode + resize alone"}
+
+
+def say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def environment(home: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    return kept | {"PREFECT_HOME": str(home), "DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+
+
+def figures(seen: Watched, images: int, steady: float) -> dict:
+    return {
+        "steady_images_per_second": steady,
+        "wall_seconds": seen.seconds,
+        "cpu_seconds_an_image": seen.cpu_seconds / images,
+        "peak_rss_mb": seen.peak_rss_mb,
+    }
+
+
+def run_peer(name: str, photos: Path, count: int, options: list, home: Path) -> dict:
+    with tempfile.TemporaryDirectory(dir=home) as out:
+        command = [sys.executable, BENCHMARKS / "peers.py", name, "--photos", photos, "--count", count, "--out", out]
+        seen = watch([*command, *options], environment(home))
+    report = json.loads(seen.stdout.splitlines()[-1])
+    if "engine_images_per_second" in report:
+        return report
+    return figures(seen, report["images"], report["steady_images_per_second"]) | {"settings": report["settings"]}
+
+
+def run_ours(command: list, images: int, home: Path) -> tuple[dict, Watched]:
+    """Our command on a new store: its figures, and what Prefect's part of the CPU time was while children worked."""
+    with tempfile.TemporaryDirectory(dir=home) as store:
+        seen = watch([*command, "--store", Path(store) / "store", "--extract-only"], environment(home))
+    record = json.loads(seen.stdout.splitlines()[-1])
+    assert (record["extracted"], record["quarantined"], record["fallback"]) == (images, 0, None), record
+    # From the first task run on, until the features are committed; the start of the children is not the network's.
+    used = seen.cpu_between(seen.said("extracting "), seen.said("version "))
+    prefect = sum(cpu for name, cpu in used.items() if "worker" not in name and "--child" not in name)
+    found = figures(seen, images, record["extract_images_per_second"])
+    return found | {"prefect_cpu_share": prefect / sum(used.values()), "stages": record["stage_seconds"]}, seen
+
+
+def linked(photos: Path, count: int, folder: Path) -> Path:
+    """A folder with links to the photos that the peers get."""
+    for photo in first_photos(photos, count):
+        path = Path(photo.path).resolve()
+        link = folder / path.parent.name / path.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    return folder
+
+
+# The engines alone: pixels in memory, as many single-threaded processes as cores
+
+
+def engine_rate(name: str, weights: Path, photos: Path, count: int) -> float:
+    """Images a second of all processes together, from when all are warm until the first has no more to do."""
+    context = multiprocessing.get_context("spawn")
+    cores = available_cores()
+    barrier = context.Barrier(cores)
+    answers = context.Queue()
+    children = [
+        context.Process(target=_infer, args=(name, weights, photos, count, number, cores, barrier, answers))
+        for number in range(cores)
+    ]
+    for child in children:
+        child.start()
+    moments = [answers.get() for _ in children]
+    for child in children:
+        child.join()
+    end = min(times[-1][0] for _, times in moments)
+    start = max(began for began, _ in moments)
+    return sum(images for _, times in moments for moment, images in times if moment <= end) / (end - start)
+
+
+def _infer(name, weights, photos, count, number, cores, barrier, answers) -> None:
+    tensors = read_weights(BACKBONES["vgg16"], weights)
+    engine = load_engine(name, FeatureSpec(tensors_digest(tensors)), str(weights), 1)
+    mine = first_photos(photos, count)[number::cores]
+    pixels = np.stack([decode(Path(photo.path).read_bytes(), 224) for photo in mine])
+    barrier.wait()
+    began = time.perf_counter()
+    times = []
+    for start in range(0, len(pixels), engine.batch_size):
+        times.append((0.0, len(engine.features(pixels[start : start + engine.batch_size]))))
+        times[-1] = (time.perf_counter(), times[-1][1])
+    answers.put((began, times))
+
+
+def compare(given: argparse.Namespace, home: Path) -> dict:
+    images = linked(given.photos, given.count, home / "images")
+    chunk = -(-given.count // available_cores())
+    pipeline = [sys.executable, BENCHMARKS.parent / "flows" / "pipeline.py", "--images", images]
+    pipeline += ["--weights", given.weights, "--chunk-size", chunk]
+    runs: dict[str, list[dict]] = {name: [] for name in (*given.peers, *OURS)}
+    engines: dict[str, list[float]] = {name: [] for name in (*given.peers, *OURS)}
+    for number in range(given.rounds):
+        for name in given.peers:
+            options = ["--weights", given.weights]
+            runs[name].append(run_peer(name, given.photos, given.count, options, home))
+            if number == 0:
+                alone = run_peer(name, given.photos, given.count, [*options, "--engine-only"], home)
+                engines[name].append(alone["engine_images_per_second"])
+            say(f"round {number + 1}: {name} {runs[name][-1]['steady_images_per_second']:.2f} images/s")
+        for name in OURS:
+            # Before and after the run: the machine is not the same from one minute to the next.
+            before = engine_rate(name, given.weights, given.photos, given.count // 2)
+            found, _ = run_ours([*pipeline, "--engine", name], given.count, home)
+            after = engine_rate(name, given.weights, given.photos, given.count // 2)
+            engines[name].append((before + after) / 2)
+            runs[name].append(found | {"of_its_engine": found["steady_images_per_second"] / engines[name][-1]})
+            steady, rate = found["steady_images_per_second"], engines[name][-1]
+            say(f"round {number + 1}: ours, {name} {steady:.2f} images/s, its engine {rate:.2f}")
+    ways = {name: summary(found) | {"engine": middle(engines[name])} for name, found in runs.items()}
+    best = [max(runs[peer][i]["steady_images_per_second"] for peer in given.peers) for i in range(given.rounds)]
+    ours = [found["steady_images_per_second"] for found in runs["mnn"]]
+    result = {
+        "images": given.count,
+        "rounds": given.rounds,
+        "ways": ways,
+        "mnn_to_best_peer": middle([one / other for one, other in zip(ours, best, strict=True)]),
+        "mnn_of_its_engine": ways["mnn"]["of_its_engine"],
+        "tensorflow_of_its_engine": ways["tensorflow"]["of_its_engine"],
+        "prefect_cpu_share": ways["mnn"]["prefect_cpu_share"],
+    }
+    if "loop" in given.peers:
+        loops = [found["steady_images_per_second"] for found in runs["loop"]]
+        result["mnn_to_loop"] = middle([one / other for one, other in zip(ours, loops, strict=True)])
+    return result
+
+
+def middle(values: list[float]) -> float:
+    return round(statistics.median(values), 4)
+
+
+def summary(found: list[dict]) -> dict:
+    """Medians of the figures of the rounds, and the rounds' steady rates."""
+    numbers = [name for name, value in found[0].items() if isinstance(value, float)]
+    rates = [round(run["steady_images_per_second"], 2) for run in found]
+    others = {name: value for name, value in found[-1].items() if name in ("settings", "stages")}
+    return {name: middle([run[name] for run in found]) for name in numbers} | {"rates": rates} | others
+
+
+def watch_memory(given: argparse.Namespace, home: Path) -> dict:
+    """What each child holds while it extracts all photos: in the second quarter of that time, and in the last."""
+    command = [sys.executable, BENCHMARKS.parent / "flows" / "pipeline.py", "--images", given.photos]
+    images = sum(path.is_file() for path in given.photos.rglob("*.jpg"))
+    found, seen = run_ours([*command, "--weights", given.weights], images, home)
+    start, end = seen.said("extracting "), seen.said("version ")
+    quarter = (end - start) / 4
+    held: dict[str, dict[int, list[float]]] = {}
+    for moment, processes in seen.samples:
+        for (pid, name), (_, rss) in processes.items():
+            if "tasks.worker" in name and start <= moment < end:
+                held.setdefault(pid, {}).setdefault(int((moment - start) // quarter), []).append(rss)
+    children = [
+        {
+            "second_quarter_mb": middle(parts[1]),
+            "last_quarter_mb": middle(parts[3]),
+            "most_mb": max(map(max, parts.values())),
+        }
+        for parts in held.values()
+    ]
+    growth = max(child["last_quarter_mb"] - child["second_quarter_mb"] for child in children)
+    return {"images": images, "children": children, "growth_mb": growth} | found
+
+
+# Without a network
+
+
+def draw_jpegs(folder: Path, count: int) -> Path:
+    """Pictures of 500x375 in two classes, each of its own colours and grain, as large as photos of that size."""
+    with ThreadPoolExecutor(available_cores()) as pool:
+        list(pool.map(lambda number: _draw(folder, number), range(count)))
+    return folder
+
+
+def _draw(folder: Path, number: int) -> None:
+    from PIL import Image
+
+    draw = np.random.default_rng(number)
+    coarse = Image.fromarray(draw.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((500, 375), Image.BICUBIC)
+    grain = draw.integers(0, 24, (375, 500, 1), dtype=np.uint8)
+    picture = Image.fromarray(np.clip(np.asarray(coarse).astype(np.int16) + grain, 0, 255).astype(np.uint8))
+    path = folder / ("even", "odd")[number % 2] / f"{number:06d}.jpg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, quality=80)
+
+
+def decode_rate(images: Path) -> float:
+    """Images a second that as many processes as cores read, decode and resize, and do nothing else."""
+    paths = sorted(images.glob("*/*"))
+    context = multiprocessing.get_context("spawn")
+    cores = available_cores()
+    with context.Pool(cores) as pool:
+        pool.map(_decode_all, [paths[:50]] * cores)  # warm
+        began = time.perf_counter()
+        pool.map(_decode_all, [paths[start : start + 200] for start in range(0, len(paths), 200)], chunksize=1)
+        return len(paths) / (time.perf_counter() - began)
+
+
+def _decode_all(paths: list[Path]) -> None:
+    for path in paths:
+        decode(path.read_bytes(), 224)
+
+
+def compare_null(given: argparse.Namespace, home: Path) -> dict:
+    images = draw_jpegs(home / "images", given.null)
+    say(f"{given.null} JPEGs of {sum(p.stat().st_size for p in images.glob('*/*')) / given.null / 1000:.0f} KB drawn")
+    command = [sys.executable, BENCHMARKS / "null_backbone.py", "--images", images]
+    runs: dict[str, list[dict]] = {name: [] for name in ("ours", *NULL_PEERS)}
+    alone: list[float] = []
+    for number in range(given.rounds):
+        before = decode_rate(images)
+        runs["ours"].append(run_ours(command, given.null, home)[0])
+        alone.append((before + decode_rate(images)) / 2)
+        runs["ours"][-1]["of_decoding"] = runs["ours"][-1]["steady_images_per_second"] / alone[-1]
+        for name in NULL_PEERS:
+            runs[name].append(run_peer(name, images, 0, ["--null"], home))
+        rates = {name: f"{found[-1]['steady_images_per_second']:.0f}" for name, found in runs.items()}
+        say(f"round {number + 1}: {rates} images/s, decode + resize alone {alone[-1]:.0f}")
+    same = ("pool", "ray")  # the dataset of Keras resizes in another way
+    best = [max(runs[peer][i]["steady_images_per_second"] for peer in same) for i in range(given.rounds)]
+    ours = [found["steady_images_per_second"] for found in runs["ours"]]
+    ways = {name: summary(found) for name, found in runs.items()}
+    return {
+        "images": given.null,
+        "rounds": given.rounds,
+        "ways": ways | {"decode": {"steady_images_per_second": middle(alone)}},
+        "ours_of_decoding": ways["ours"]["of_decoding"],
+        "ours_to_best_peer": middle([one / other for one, other in zip(ours, best, strict=True)]),
+        "ours_images_per_second_a_core": middle(ours) / available_cores(),
+        "prefect_cpu_share": ways["ours"]["prefect_cpu_share"],
+    }
+
+
+def chart(result: dict, path: Path) -> None:
+    """Bars of the steady rates, with the rounds as dots."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    ways = sorted(result["ways"].items(), key=lambda way: way[1]["steady_images_per_second"])
+    figure, axes = pyplot.subplots(figsize=(8, 0.5 * len(ways) + 1.2), layout="constrained")
+    for place, (name, way) in enumerate(ways):
+        is_ours = LOG_NAMES[name].startswith("ours")
+        rate = way["steady_images_per_second"]
+        axes.barh(place, rate, color="tab:blue" if is_ours else "lightgrey")
+        rates = way.get("rates", [])
+        axes.plot(rates, [place] * len(rates), "k|", markersize=8)
+        axes.text(max([rate, *rates]), place, f"  {rate:,.1f}", va="center")
+    axes.set_yticks(range(len(ways)), [LOG_NAMES[name] for name, _ in ways])
+    axes.set_xlabel(f"images/s on {available_cores()} cores, {result['images']:,} images, median of {result['rounds']}")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlim(0, 1.12 * max(way["steady_images_per_second"] for _, way in ways))
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, default=os.environ.get("PHOTOS"))
+    parser.add_argument("--weights", type=Path, default=os.environ.get("VGG16_WEIGHTS"))
+    parser.add_argument("--count", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS)
+    parser.add_argument("--null", type=int, default=0, metavar="N")
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--chart", type=Path)
+    given = parser.parse_args()
+    if not given.null and not (given.photos and given.weights):
+        parser.error("--photos and --weights (or PHOTOS and VGG16_WEIGHTS) say where they are")
+    with tempfile.TemporaryDirectory(prefix="extraction-") as home:
+        way = compare_null if given.null else watch_memory if given.memory else compare
+        result = way(given, Path(home))
+    if given.chart:
+        chart(result, given.chart)
+    print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()

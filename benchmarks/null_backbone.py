@@ -1,0 +1,64 @@
+"""The pipeline without a network: 32x32 block means, tiled to the shape of VGG16's features, stand in for it.
+
+    python benchmarks/null_backbone.py --images FOLDER --store FOLDER --extract-only
+
+What is left is what the pipeline itself costs: listing, decoding, writing and orchestration. Takes the flags of
+flows/pipeline.py. The backbone is put into the tables of vision/ here and in each child, which runs this file too.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from peers.photos import block_means
+
+from tasks import worker_pool
+from vision import engines, specs
+
+CHILD = "--child"
+
+
+class NullEngine:
+    name = "null 1"
+    batch_size = 32
+    fallback: str | None = None
+
+    def __init__(self, spec: specs.FeatureSpec):
+        self.spec = spec
+
+    def features(self, pixels: np.ndarray) -> np.ndarray:
+        return block_means(pixels)
+
+
+def register() -> None:
+    specs.BACKBONES["null"] = specs.Backbone(
+        name="null",
+        application="",
+        preprocessing=specs.CAFFE,
+        tensors={},
+        channels=512,
+        side=lambda pixels: pixels // 32,
+        smallest_image=32,
+        imagenet=("", "", ""),
+    )
+    engines.choose = lambda wanted, spec, has_gpu: "null"
+    engines.load_engine = lambda name, spec, weights, threads: NullEngine(spec)
+    worker_pool.CHILD = (sys.executable, __file__, CHILD)
+
+
+def main() -> int:
+    register()
+    if CHILD in sys.argv:
+        from tasks import worker
+
+        worker.main()
+    from flows.command import main
+
+    return main([*sys.argv[1:], "--backbone", "null", "--weights", "random"])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
