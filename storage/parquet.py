@@ -56,7 +56,7 @@ class ParquetRows:
     """The rows of a shard in Parquet. Raises what pyarrow raises of a file that is none, or none of ours."""
 
     def __init__(self, path: Path):
-        # Buffering ahead is for slow stores: it keeps whole column chunks, 40 MB of growth in a training (measured).
+        # With it each open file keeps its last column chunk: 150 MB in a training, and 43 MB of growth (measured).
         self._file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
         schema = self._file.schema_arrow
         self.metadata = {key.decode(): value.decode() for key, value in schema.metadata.items()}

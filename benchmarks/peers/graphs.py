@@ -52,7 +52,7 @@ def build_openvino(weights: Path, batch: int, threads: int) -> Run:
             "INFERENCE_PRECISION_HINT": "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
-            "ENABLE_CPU_PINNING": False,  # each process would choose the same core
+            "ENABLE_CPU_PINNING": False,  # two processes may choose the same core
         },
     )
     request = model.create_infer_request()

@@ -19,6 +19,6 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> FeatureSpec:
 
 
 @pytest.fixture(scope="session")
-def engine(spec: FeatureSpec, tensors: Tensors) -> TensorFlowEngine:
+def engine(spec: FeatureSpec) -> TensorFlowEngine:
     """Random weights, 32 pixels. Whoever uses Keras in this room asks for it, so that it comes first."""
-    return TensorFlowEngine(spec, tensors, threads=1)
+    return TensorFlowEngine(spec, random_weights(BACKBONES["vgg16"]), threads=1)
