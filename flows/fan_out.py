@@ -44,7 +44,8 @@ def extract_chunks(
 ) -> list[ChunkResult]:
     """Extract every chunk of the plan, one task run more in flight than there are slots.
 
-    seconds_a_chunk: what a chunk took a child the last time, None where that is not known. Raises what a task run raised once its tries are used up; shards that are finished stay in the store.
+    seconds_a_chunk: what a chunk took a child the last time, None where that is not known. Raises what a task
+    run raised once its tries are used up; shards that are finished stay in the store.
     """
     if not plan.num_chunks:
         return []
