@@ -209,6 +209,10 @@ def start(environment: dict[str, str], *arguments: str | Path) -> subprocess.Pop
     )
 
 
+# A few seconds of work for a test to step into, on however fast an engine.
+SLOWER = (*TINY, "--chunk-size", "8", "--image-size", "64")
+
+
 def wait_until(condition, process: subprocess.Popen) -> None:
     deadline = time.monotonic() + 120
     while not condition():
@@ -223,7 +227,7 @@ def shards_in(store: Path) -> int:
 
 def test_a_run_killed_between_shards_goes_on_where_it_was(pipeline, environment, tmp_path):
     images, store = toy.pictures(tmp_path / "images", per_class=150), tmp_path / "store"
-    arguments = ("--images", images, "--store", store, *TINY, "--chunk-size", "8", "--extract-only")
+    arguments = ("--images", images, "--store", store, *SLOWER, "--extract-only")
     process = start(environment, *arguments)
     wait_until(lambda: shards_in(store) >= 3, process)
     os.killpg(process.pid, signal.SIGKILL)
@@ -235,7 +239,7 @@ def test_a_run_killed_between_shards_goes_on_where_it_was(pipeline, environment,
     assert done.status == 0, done.stderr
     assert done.record["adopted"] >= 8 * (kept - 1)
     assert done.record["adopted"] + done.record["extracted"] == 301
-    fresh = pipeline("--images", images, "--store", tmp_path / "fresh", *TINY, "--extract-only")
+    fresh = pipeline("--images", images, "--store", tmp_path / "fresh", *SLOWER, "--extract-only")
     assert_same_features(
         features(store, done.record["fingerprint"]), features(tmp_path / "fresh", fresh.record["fingerprint"])
     )
@@ -244,7 +248,7 @@ def test_a_run_killed_between_shards_goes_on_where_it_was(pipeline, environment,
 @pytest.mark.parametrize("way", ["Ctrl-C in the terminal", "SIGTERM to the process"])
 def test_an_interrupt_keeps_the_shards_stops_the_children_and_leaves_with_130(environment, tmp_path, way):
     images, store = toy.pictures(tmp_path / "images", per_class=150), tmp_path / "store"
-    process = start(environment, "--images", images, "--store", store, *TINY, "--chunk-size", "8")
+    process = start(environment, "--images", images, "--store", store, *SLOWER)
     wait_until(lambda: shards_in(store) >= 2, process)
     children = children_of(process.pid)
     if way.startswith("Ctrl-C"):
@@ -292,20 +296,23 @@ def children_of(pid: int) -> list[int]:
 
 
 @pytest.mark.parametrize("engine", ["mnn", pytest.param("tensorflow", marks=pytest.mark.slow)])
-def test_a_child_that_dies_is_replaced_and_the_shards_are_those_of_one_child_alone(
+def test_children_that_die_are_replaced_and_the_shards_are_those_of_one_child_alone(
     pipeline, environment, tmp_path, engine
 ):
-    images, store, alone = toy.pictures(tmp_path / "images", per_class=400), tmp_path / "store", tmp_path / "alone"
-    options = ("--images", images, *TINY, "--chunk-size", "8", "--extract-only", "--engine", engine)
+    images, store, alone = toy.pictures(tmp_path / "images", per_class=200), tmp_path / "store", tmp_path / "alone"
+    options = ("--images", images, *SLOWER, "--extract-only", "--engine", engine)
     process = start(environment, "--store", store, *options, "--workers", "2")
     wait_until(lambda: shards_in(store) >= 2, process)
-    victim = children_of(process.pid)[0]
-    os.kill(victim, signal.SIGKILL)
+    victims = children_of(process.pid)
+    for signal_number in (signal.SIGSTOP, signal.SIGKILL):  # first all stand still: work is left, so one is busy
+        for victim in victims:
+            os.kill(victim, signal_number)
+        assert shards_in(store) < 50
     done = finished(process.wait(120), *process.communicate())
     assert done.status == 0, done.stderr
-    assert (done.record["extracted"], done.record["pending"], done.record["version"]) == (800, 0, 1)
+    assert (done.record["extracted"], done.record["pending"], done.record["version"]) == (400, 0, 1)
     assert done.record["engine"].startswith(engine)
-    assert f"child {victim} ended with status -9" in done.stderr
+    assert any(f"child {victim} ended with status -9" in done.stderr for victim in victims)
     assert pipeline("--store", alone, *options, "--workers", "1").status == 0
     assert names_of_shards(store) == names_of_shards(alone)
 
@@ -381,7 +388,8 @@ def ask(server: str, what: str) -> list[dict]:
 
 def test_people_see_the_steps_and_what_came_of_them(server, first_run):
     images, store, done = first_run
-    (run,) = [run for run in ask(server, "flow_runs") if run["name"] == str(images)]
+    runs = [run for run in ask(server, "flow_runs") if run["name"] == str(images)]
+    run = min(runs, key=lambda run: run["start_time"])  # other tests may have run over these pictures since
     assert run["state_type"] == "COMPLETED"
     mine = [task["name"] for task in ask(server, "task_runs") if task["flow_run_id"] == run["id"]]
     steps = {name.partition(" ")[0].rpartition("-")[0] or name.partition(" ")[0] for name in mine}
