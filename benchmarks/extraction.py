@@ -35,10 +35,16 @@ from vision.images import decode  # noqa: E402
 from vision.specs import BACKBONES, FeatureSpec  # noqa: E402
 from vision.weights import read_weights, tensors_digest  # noqa: E402
 
-PEERS = ("loop", "directory", "onnxruntime", "openvino", "ray")
+PEERS = ("loop", "loop_on_batch", "directory", "onnxruntime", "openvino", "ray")
 OURS = ("tensorflow", "mnn")
 NULL_PEERS = ("pool", "directory", "ray")
-LOG_NAMES = {"loop": "tutorial's loop", "directory": "dataset + predict", "onnxruntime": "ONNX Runtime"}
+VARIANTS = {"loop_on_batch": ("loop", "--variant", "predict_on_batch")}
+LOG_NAMES = {
+    "loop": "tutorial's loop",
+    "loop_on_batch": "loop, predict_on_batch",
+    "directory": "dataset + predict",
+    "onnxruntime": "ONNX Runtime",
+}
 LOG_NAMES |= {"openvino": "OpenVINO", "ray": "Ray Data", "tensorflow": "ours, TensorFlow", "mnn": "ours, MNN"}
 LOG_NAMES |= {"pool": "pool of processes", "ours": "ours", "decode": "decode + resize alone"}
 
@@ -62,8 +68,10 @@ def figures(seen: Watched, images: int, steady: float) -> dict:
 
 
 def run_peer(name: str, photos: Path, count: int, options: list, home: Path) -> dict:
+    peer, *variant = VARIANTS.get(name, (name,))
     with tempfile.TemporaryDirectory(dir=home) as out:
-        command = [sys.executable, BENCHMARKS / "peers.py", name, "--photos", photos, "--count", count, "--out", out]
+        command = [sys.executable, BENCHMARKS / "peers.py", peer, *variant]
+        command += ["--photos", photos, "--count", count, "--out", out]
         seen = watch([*command, *options], environment(home))
     report = json.loads(seen.stdout.splitlines()[-1])
     if "engine_images_per_second" in report:
