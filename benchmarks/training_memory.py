@@ -30,9 +30,10 @@ sys.path.insert(0, str(PROJECT))
 
 from storage.files import FILES_SCHEMA, OK  # noqa: E402
 from storage.layout import create_space, fingerprint  # noqa: E402
+from storage.segments import ROWS_SCHEMA  # noqa: E402
 from storage.shards import ShardRef, write_shard  # noqa: E402
 from storage.stream import FeatureStream  # noqa: E402
-from storage.versions import ROWS_SCHEMA, commit, latest_version  # noqa: E402
+from storage.versions import commit, latest_version  # noqa: E402
 from tasks.heads import train_head  # noqa: E402
 from tasks.records import Space  # noqa: E402
 from tasks.survey import head_job, version_record  # noqa: E402

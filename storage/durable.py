@@ -74,7 +74,11 @@ def create(path: Path, data: bytes, aside: Path) -> bool:
 
 def put(path: Path, data: bytes, aside: Path) -> None:
     """Make sure that `path`, a name that stands for these bytes, has them; what is damaged is replaced."""
-    if not create(path, data, aside) and path.read_bytes() != data:
+    if not path.exists() and create(path, data, aside):
+        return
+    if path.read_bytes() == data:
+        sync_folder(path.parent)  # whoever gave the name may have died before it was durable
+    else:
         replace(path, data, aside)
 
 

@@ -9,6 +9,7 @@ docs/format.md describes each of them.
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,19 @@ def sha256(data: bytes) -> str:
 def canonical(record: Mapping) -> bytes:
     """The one way a record becomes bytes to be hashed: JSON, sorted keys, no spaces, UTF-8."""
     return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def sealed(record: Mapping) -> dict:
+    """The record with a checksum of all of it: a changed digit is noticed by `unsealed`."""
+    return {**record, "checksum": sha256(canonical(record))[:32]}
+
+
+def unsealed(record: Mapping) -> dict:
+    """A sealed record without its checksum. Raises ValueError or TypeError where it is not what was written."""
+    content = dict(record)
+    if content.pop("checksum", None) != sha256(canonical(content))[:32]:
+        raise ValueError("its checksum is another")
+    return content
 
 
 def fingerprint(spec: Mapping) -> str:
@@ -73,11 +87,19 @@ class Store:
     def cache(self) -> Path:
         return self.root / "cache"
 
+    @property
+    def way_out(self) -> str:
+        """What to do where a file of the store is not what it should be."""
+        return f"run `python -m storage repair --store {shlex.quote(str(self.root))}`: only what is lost is extracted again"
+
     def shard(self, name: str) -> Path:
         """The path of a shard; the name is checked before a path is built from it."""
         if not SHARD_NAME.fullmatch(name):
             raise StoreDamaged(f"{name!r} is not the name of a shard")
         return self.shards / name[:2] / name
+
+    def version(self, number: int) -> Path:
+        return self.versions / f"{number:020d}.json"
 
     def head(self, name: str) -> Path:
         if not HEAD_NAME.fullmatch(name):
@@ -93,7 +115,7 @@ def check_space(store: Store) -> None:
     except FileNotFoundError:
         return
     except (ValueError, AttributeError) as error:
-        raise StoreDamaged(f"{path} is not readable as JSON; restore it or use another --store") from error
+        raise StoreDamaged(f"{path} is not readable as JSON; {store.way_out}") from error
     check_format(path, found)
 
 
@@ -136,11 +158,14 @@ def read_spec(store: Store) -> dict:
     check_space(store)
     path = store.space / "space.json"
     try:
-        return dict(json.loads(path.read_text())["spec"])
+        spec = dict(json.loads(path.read_text())["spec"])
     except FileNotFoundError:
         raise StoreDamaged(f"{path} is missing; run again with the options of this space, which writes it") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreDamaged(f"{path} holds no spec; restore it or use another --store") from error
+        raise StoreDamaged(f"{path} holds no spec; {store.way_out}") from error
+    if fingerprint(spec) != store.fingerprint:
+        raise StoreDamaged(f"{path} is damaged: its spec is of another feature space; {store.way_out}")
+    return spec
 
 
 def current_head(store: Store) -> str | None:

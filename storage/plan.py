@@ -13,8 +13,9 @@ from storage.digests import DIGEST, Listing
 from storage.errors import InputError, StorageError, StoreDamaged, TooManyRemovals
 from storage.files import FILES_SCHEMA, QUARANTINED, means_the_same, with_status
 from storage.layout import Store, other_spaces
+from storage.segments import ROWS_SCHEMA, in_order
 from storage.shards import MAX_ROWS, Format, Shard, ShardRef, is_present, uncommitted_shards
-from storage.versions import ROWS_SCHEMA, Version, latest_version
+from storage.versions import Version, latest_version
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
     adopted = 0
     if len(missing):
         useful = _useful_shards(store, shards, set(missing))
-        rows, shards, found_failures = _add_rows(store, rows, shards, useful)
+        rows, shards, found_failures = add_rows(store, rows, shards, useful)
         failures |= found_failures
         adopted = len(missing)
         missing = _missing(files, rows, failures)
@@ -134,7 +135,7 @@ def finish(store: Store, plan: Plan, new: Iterable[ShardRef]) -> tuple[pa.Table,
 
     An image of the plan that has neither a row nor a failure in `new` stays pending.
     """
-    rows, shards, found = _add_rows(store, plan.rows, plan.shards, new)
+    rows, shards, found = add_rows(store, plan.rows, plan.shards, new)
     files = with_status(plan.files, rows["digest"].combine_chunks(), plan.failures | found)
     tried = pc.is_in(files["digest"], pa.array(list(found), DIGEST))
     index = files.schema.get_field_index("attempts")
@@ -213,7 +214,7 @@ def _useful_shards(store: Store, committed: Mapping[str, ShardRef], missing: set
     return useful
 
 
-def _add_rows(
+def add_rows(
     store: Store, rows: pa.Table, shards: Mapping[str, ShardRef], new: Iterable[ShardRef]
 ) -> tuple[pa.Table, dict[str, ShardRef], dict[bytes, str]]:
     """Add the rows of shards for digests that have none yet, and gather the failures they name.
@@ -242,8 +243,7 @@ def _add_rows(
                 schema=ROWS_SCHEMA,
             )
         )
-    table = pa.concat_tables(parts).sort_by([("digest", "ascending"), ("view", "ascending")])
-    return table.combine_chunks(), shards, failures
+    return in_order(pa.concat_tables(parts)), shards, failures
 
 
 def _count_stale(store: Store, missing: list[bytes]) -> int:

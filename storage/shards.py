@@ -130,18 +130,19 @@ class Shard:
 
     def __init__(self, store: Store, ref: ShardRef):
         self.ref = ref
+        self._store = store
         path = store.shard(ref.name)
-        with _blaming(ref):
+        with self._blaming():
             _check_footer(path, ref)
             self._rows = ROWS[path.suffix[1:]](path)
             self.metadata = self._rows.metadata
             self.kind = FeatureType(self.metadata["dtype"], tuple(json.loads(self.metadata["shape"])))
         if (self._rows.num_rows, self._rows.row_bytes) != (ref.num_rows, self.kind.row_bytes):
-            raise StoreDamaged(f"shard {ref.name} does not hold the rows that its version lists")
+            raise StoreDamaged(f"shard {ref.name} does not hold the rows that its version lists; {store.way_out}")
 
     def digests(self) -> list[bytes]:
         """The digest of each row, in order."""
-        with _blaming(self.ref):
+        with self._blaming():
             return self._rows.digests()
 
     def errors(self) -> dict[bytes, str]:
@@ -149,7 +150,7 @@ class Shard:
 
     def read_group(self, group: int) -> np.ndarray:
         """The features of ROWS_PER_GROUP rows, fewer in the last group: (rows, *shape), read-only."""
-        with _blaming(self.ref):
+        with self._blaming():
             rows = self._rows.group(group)
         return rows.reshape(-1).view(self.kind.dtype).reshape(len(rows), *self.kind.shape)
 
@@ -158,20 +159,18 @@ class Shard:
         groups = [self.read_group(group) for group in range(-(-self.ref.num_rows // ROWS_PER_GROUP))]
         return np.concatenate(groups) if groups else np.empty((0, *self.kind.shape), self.kind.dtype)
 
-
-@contextmanager
-def _blaming(ref: ShardRef) -> Iterator[None]:
-    """Say of which shard it is that something cannot be read, and what to do; what the machine refuses passes."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise StoreDamaged(f"shard {ref.name} is missing; run again: only its images are extracted") from None
-    except DAMAGES as error:
-        if getattr(error, "errno", None):
-            raise
-        raise StoreDamaged(
-            f"shard {ref.name} is damaged ({error}); delete it and run again: only its images are extracted"
-        ) from error
+    @contextmanager
+    def _blaming(self) -> Iterator[None]:
+        """Say of which shard it is that something cannot be read, and what to do; what the machine refuses passes."""
+        name, way_out = self.ref.name, self._store.way_out
+        try:
+            yield
+        except FileNotFoundError:
+            raise StoreDamaged(f"shard {name} is missing; {way_out}") from None
+        except DAMAGES as error:
+            if getattr(error, "errno", None):
+                raise
+            raise StoreDamaged(f"shard {name} is damaged ({error}); {way_out}") from error
 
 
 def _check_footer(path: Path, ref: ShardRef) -> None:
@@ -179,16 +178,11 @@ def _check_footer(path: Path, ref: ShardRef) -> None:
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
         if size != ref.size_bytes:
-            raise StoreDamaged(
-                f"shard {ref.name} has {size} bytes, its version says {ref.size_bytes}; "
-                "run again: only its images are extracted"
-            )
+            raise ValueError(f"it has {size} bytes, its version says {ref.size_bytes}")
         file.seek(-encoding.TAIL, os.SEEK_END)
         file.seek(-min(size, encoding.footer_size(file.read())), os.SEEK_END)
         if sha256(file.read()) != ref.footer_checksum:
-            raise StoreDamaged(
-                f"the footer of shard {ref.name} is damaged; delete it and run again: only its images are extracted"
-            )
+            raise ValueError("the checksum of its footer is another")
 
 
 def is_present(store: Store, ref: ShardRef) -> bool:

@@ -1,32 +1,17 @@
 """Versions: what the store says at one moment, made true by the exclusive creation of the next number."""
 
-import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from storage.digests import DIGEST
-from storage.durable import create, put, sync_folder
+from storage.durable import create, sync_folder
 from storage.errors import StoreDamaged, VersionConflict
-from storage.files import FILES_SCHEMA, class_counts, counts, data_digest
-from storage.layout import FORMAT_VERSION, Store, canonical, check_format, sha256
+from storage.files import class_counts, counts, data_digest
+from storage.layout import FORMAT_VERSION, Store, canonical, check_format, sealed, sha256, unsealed
+from storage.segments import in_order, read_segments, write_files, write_rows
 from storage.shards import ShardRef
-
-ROWS_SCHEMA = pa.schema(
-    [
-        pa.field("digest", DIGEST, nullable=False),
-        pa.field("view", pa.uint16(), nullable=False),
-        pa.field("shard", pa.string(), nullable=False),
-        pa.field("row", pa.uint16(), nullable=False),
-    ]
-)
-ROWS_PER_SEGMENT = 8192  # on average; see _cut
 
 
 @dataclass(frozen=True)
@@ -49,15 +34,11 @@ class Version:
 
     def read_files(self, store: Store) -> pa.Table:
         """FILES_SCHEMA, sorted by path."""
-        return _read_segments(store, self.files, FILES_SCHEMA)
+        return read_segments(store, "files", self.files)
 
     def read_rows(self, store: Store) -> pa.Table:
         """ROWS_SCHEMA, sorted by (digest, view)."""
-        return _read_segments(store, self.rows, ROWS_SCHEMA)
-
-
-def _path(store: Store, number: int) -> Path:
-    return store.versions / f"{number:020d}.json"
+        return in_order(read_segments(store, "rows", self.rows))
 
 
 def version_numbers(store: Store) -> list[int]:
@@ -74,52 +55,57 @@ def latest_version(store: Store) -> Version | None:
 
 
 def read_version(store: Store, number: int) -> Version:
-    path = _path(store, number)
+    path = store.version(number)
     try:
         record = json.loads(path.read_text())
-        check_format(path, record.pop("format_version"))
+        check_format(path, record["format_version"])
+        record = unsealed(record)
+        del record["format_version"]
         record["shards"] = {name: ShardRef(name, *values) for name, values in record["shards"].items()}
         record["files"], record["rows"] = tuple(record["files"]), tuple(record["rows"])
         return Version(**record)
     except FileNotFoundError:
-        raise StoreDamaged(f"there is no version {number} in {store.space}") from None
+        raise StoreDamaged(f"version {number} is missing from {store.versions}; {store.way_out}") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise StoreDamaged(
-            f"{path} is damaged ({error}); delete it to go back to the version before it, and run again"
-        ) from error
+        raise StoreDamaged(f"version {number}, {path}, is damaged ({error}); {store.way_out}") from error
 
 
 def differing_files(store: Store, version: Version, other: Version | None) -> tuple[pa.Table, pa.Table]:
     """The files of two versions without the segments that both have, whose rows are the same in each."""
     names, others = version.files, other.files if other else ()
     return (
-        _read_segments(store, tuple(name for name in names if name not in others), FILES_SCHEMA),
-        _read_segments(store, tuple(name for name in others if name not in names), FILES_SCHEMA),
+        read_segments(store, "files", tuple(name for name in names if name not in others)),
+        read_segments(store, "files", tuple(name for name in others if name not in names)),
     )
 
 
 def commit(
-    store: Store, parent: Version | None, files: pa.Table, rows: pa.Table, shards: dict[str, ShardRef]
+    store: Store,
+    parent: Version | None,
+    files: pa.Table,
+    rows: pa.Table,
+    shards: dict[str, ShardRef],
+    number: int | None = None,
 ) -> Version:
     """Make `files` and `rows` the next version after `parent`.
 
     files: FILES_SCHEMA sorted by path. rows: ROWS_SCHEMA sorted by (digest, view), every shard of it in
-    `shards` and durable. Committing the same again gives the version that is there; raises
-    VersionConflict where another commit took the number.
+    `shards` and durable. number: where versions after `parent` are there but cannot be read, the next that
+    is free. Committing the same again gives the version that is there; raises VersionConflict where another
+    commit took the number.
     """
-    path_keys = [_hash32(path) for path in files["path"].to_pylist()]
-    file_segments = _write_segments(store, "files", files, path_keys)
-    row_keys = [int.from_bytes(digest[-4:], "big") for digest in rows["digest"].to_pylist()]
-    row_segments = _write_segments(store, "rows", rows, row_keys)
+    file_segments = write_files(store, files, parent.files if parent else ())
+    row_segments = write_rows(store, rows, parent.rows if parent else ())
     for folder in {store.shard(name).parent for name in shards if parent is None or name not in parent.shards}:
         sync_folder(folder)  # a shard that was adopted may have been named by a run that died right then
-    number = parent.number + 1 if parent else 1
+    parent_number = parent.number if parent else 0
+    number = number or parent_number + 1
     classes: dict[str, dict[str, int]] = {}
     for (split, name), count in class_counts(files).items():
         classes.setdefault(split, {})[name] = count
     content = {
         "number": number,
-        "parent": number - 1,
+        "parent": parent_number,
         "files": file_segments,
         "rows": row_segments,
         "shards": {name: list(asdict(ref).values())[1:] for name, ref in sorted(shards.items())},
@@ -133,59 +119,8 @@ def commit(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **content,
     }
-    is_ours = create(_path(store, number), json.dumps(record, indent=1).encode(), store.aside)
+    is_ours = create(store.version(number), json.dumps(sealed(record), indent=1).encode(), store.aside)
     version = read_version(store, number)
     if not is_ours and version.commit_id != record["commit_id"]:
         raise VersionConflict(f"another run committed version {number} first; run again to build on it")
     return version
-
-
-def _hash32(data: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(data, digest_size=4).digest(), "big")
-
-
-def _cut(keys: list[int]) -> Iterator[tuple[int, int]]:
-    """Cut a sorted table into segments at rows whose key says so.
-
-    The cuts depend on each row alone, so a change moves only the cuts beside it, and every other
-    segment keeps its bytes and its name.
-    """
-    ends = np.flatnonzero(np.array(keys, np.int64) % ROWS_PER_SEGMENT == 0) + 1
-    starts = [0, *ends.tolist()]
-    for start, stop in zip(starts, [*starts[1:], len(keys)], strict=True):
-        if start < stop:
-            yield start, stop
-
-
-def _write_segments(store: Store, kind: str, table: pa.Table, keys: list[int]) -> list[str]:
-    names = []
-    for start, stop in _cut(keys):
-        sink = pa.BufferOutputStream()
-        pq.write_table(
-            table.slice(start, stop - start).combine_chunks(),
-            sink,
-            use_dictionary=["class", "split", "status", "reason", "shard"],
-            compression="zstd",
-            write_page_checksum=True,
-        )
-        data = sink.getvalue().to_pybytes()
-        names.append(f"{kind}-{sha256(data)}.parquet")
-        put(store.segments / names[-1], data, store.aside)
-    return names
-
-
-def _read_segments(store: Store, names: tuple[str, ...], schema: pa.Schema) -> pa.Table:
-    tables = []
-    for name in names:
-        try:
-            data = (store.segments / Path(name).name).read_bytes()
-        except FileNotFoundError:
-            raise StoreDamaged(f"segment {name} is missing from {store.segments}; {_way_out(store)}") from None
-        if sha256(data) != name.rpartition("-")[2].removesuffix(".parquet"):
-            raise StoreDamaged(f"segment {name} is damaged: its sha256 is not the one in its name; {_way_out(store)}")
-        tables.append(pq.read_table(pa.BufferReader(data)).cast(schema))
-    return pa.concat_tables(tables).combine_chunks() if tables else schema.empty_table()
-
-
-def _way_out(store: Store) -> str:
-    return f"delete {store.versions} and run again: features are taken from the shards, and none is extracted that is there"

@@ -13,8 +13,9 @@ from storage.errors import InputError, StoreDamaged
 from storage.export import check_out, export_npz, index_order, splits_of
 from storage.files import FILES_SCHEMA, usable
 from storage.layout import Store, spaces
+from storage.segments import ROWS_SCHEMA
 from storage.shards import ROWS_PER_GROUP, Shard, write_shard
-from storage.versions import ROWS_SCHEMA, Version, commit, latest_version, read_version
+from storage.versions import Version, commit, latest_version, read_version
 from tests import toy
 from tests.storage.test_durable import full_disk
 

@@ -21,7 +21,8 @@ from storage.report import (
     spec_lines,
     version_lines,
 )
-from storage.versions import ROWS_SCHEMA, Version, read_version
+from storage.segments import ROWS_SCHEMA
+from storage.versions import Version, read_version
 from tests import toy
 from tests.storage.test_diff import EMPTY, Folder, digest, files_of, folders
 

@@ -162,7 +162,7 @@ def test_the_largest_value_allowed_is_kept(space):
 def test_a_flipped_byte_in_a_page_is_noticed_when_it_is_read(space):
     ref = written(space, 200, shape=(64,))
     damage(space.shard(ref.name), ref.size_bytes // 2)
-    with pytest.raises(StoreDamaged, match="only its images are extracted"):
+    with pytest.raises(StoreDamaged, match="only what is lost is extracted"):
         Shard(space, ref).read()
 
 

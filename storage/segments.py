@@ -1,0 +1,126 @@
+"""Segments: immutable, bounded pieces of a version's two tables, named by the sha256 of their bytes."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from storage.digests import DIGEST
+from storage.durable import put
+from storage.errors import StoreDamaged
+from storage.files import FILES_SCHEMA
+from storage.layout import Store, sha256
+
+ROWS_SCHEMA = pa.schema(
+    [
+        pa.field("digest", DIGEST, nullable=False),
+        pa.field("view", pa.uint16(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("row", pa.uint16(), nullable=False),
+    ]
+)
+SCHEMAS = {"files": FILES_SCHEMA, "rows": ROWS_SCHEMA}
+ROWS_PER_SEGMENT = 8192  # of files: on average, see _cut
+LARGEST = 4  # times as many rows are the most that a segment of files has
+
+
+def write_files(store: Store, files: pa.Table, known: tuple[str, ...] = ()) -> list[str]:
+    """Write FILES_SCHEMA sorted by path as segments, and return their names in order.
+
+    known: segments that are durable already. A change moves only the cuts beside it: every other segment
+    keeps its bytes and its name.
+    """
+    keys = [_hash32(path) for path in files["path"].to_pylist()]
+    return [_write(store, "files", files.slice(start, stop - start), known) for start, stop in _cut(keys)]
+
+
+def write_rows(store: Store, rows: pa.Table, known: tuple[str, ...] = ()) -> list[str]:
+    """Write ROWS_SCHEMA sorted by (digest, view) as segments, each so sorted, and return their names.
+
+    A segment of `known` stays while every row of it stands. The rows of no such segment make new ones, and
+    those of the last one, while it is not full, go along: new images write new segments, not all of them.
+    """
+    keys = _keys(rows)
+    is_left = np.ones(len(keys), bool)
+    kept: list[str] = []
+    small: list[tuple[str, np.ndarray]] = []
+    for name in known:
+        segment = read_segments(store, "rows", (name,))
+        at = np.minimum(np.searchsorted(keys, _keys(segment)), max(len(keys) - 1, 0))
+        if not len(keys) or not rows.take(pa.array(at)).equals(segment):
+            continue
+        is_left[at] = False
+        if segment.num_rows < ROWS_PER_SEGMENT:
+            small.append((name, at))
+        else:
+            kept.append(name)
+    if not is_left.any():
+        return [*kept, *(name for name, _ in small)]
+    for _, at in small:
+        is_left[at] = True
+    left = rows.filter(pa.array(is_left))
+    starts = range(0, left.num_rows, ROWS_PER_SEGMENT)
+    return kept + [_write(store, "rows", left.slice(start, ROWS_PER_SEGMENT), known) for start in starts]
+
+
+def _keys(rows: pa.Table) -> np.ndarray:
+    """(digest, view) of each row as 34 bytes that sort as the pair does."""
+    keys = np.empty((rows.num_rows, 34), np.uint8)
+    column = rows["digest"].combine_chunks()
+    digests = np.frombuffer(column.buffers()[1], np.uint8, 32 * len(column), 32 * column.offset)
+    keys[:, :32] = digests.reshape(-1, 32)
+    keys[:, 32:] = rows["view"].to_numpy().astype(">u2").reshape(-1, 1).view(np.uint8)
+    return keys.reshape(-1).view("S34")
+
+
+def _hash32(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=4).digest(), "big")
+
+
+def _cut(keys: list[int]) -> Iterator[tuple[int, int]]:
+    """Cut a sorted table into segments after rows whose key says so, and where one would grow too large."""
+    ends = np.flatnonzero(np.array(keys, np.int64) % ROWS_PER_SEGMENT == 0) + 1
+    starts = [0, *ends.tolist()]
+    for start, stop in zip(starts, [*starts[1:], len(keys)], strict=True):
+        for piece in range(start, stop, LARGEST * ROWS_PER_SEGMENT):
+            yield piece, min(stop, piece + LARGEST * ROWS_PER_SEGMENT)
+
+
+def _write(store: Store, kind: str, table: pa.Table, known: tuple[str, ...]) -> str:
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table.combine_chunks(),
+        sink,
+        use_dictionary=["class", "split", "status", "reason", "shard"],
+        compression="zstd",
+        write_page_checksum=True,
+    )
+    data = sink.getvalue().to_pybytes()
+    name = f"{kind}-{sha256(data)}.parquet"
+    if name not in known:
+        put(store.segments / name, data, store.aside)
+    return name
+
+
+def read_segments(store: Store, kind: str, names: tuple[str, ...]) -> pa.Table:
+    """The rows of these segments, one after another. Raises StoreDamaged for one that is not what its name says."""
+    schema = SCHEMAS[kind]
+    tables = []
+    for name in names:
+        try:
+            data = (store.segments / Path(name).name).read_bytes()
+        except FileNotFoundError:
+            raise StoreDamaged(f"segment {name} is missing from {store.segments}; {store.way_out}") from None
+        if sha256(data) != name.rpartition("-")[2].removesuffix(".parquet"):
+            raise StoreDamaged(f"segment {name} is damaged: its sha256 is not the one in its name; {store.way_out}")
+        tables.append(pq.read_table(pa.BufferReader(data)).cast(schema))
+    return pa.concat_tables(tables).combine_chunks() if tables else schema.empty_table()
+
+
+def in_order(rows: pa.Table) -> pa.Table:
+    """Rows sorted by (digest, view)."""
+    return rows.take(pc.sort_indices(rows, [("digest", "ascending"), ("view", "ascending")])).combine_chunks()
