@@ -4,14 +4,19 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.layout import HEAD_NAME, Store, current_head
+from storage.durable import replace
+from storage.errors import StoreDamaged
+from storage.layout import HEAD_NAME, Store, current_head, sealed, sha256, unsealed
+
+RECORD, MODEL, PIN = "head.json", "head.keras", "pin.json"
 
 
 @dataclass(frozen=True)
 class HeadNote:
     """What is known of a head without Keras.
 
-    fingerprint, version: the features it was trained on. fault: why nothing is known of it, else None.
+    fingerprint, version: the features it was trained on. fault: why it cannot be used, else None.
+    is_unfinished: the fault is only that its training has not come to its end.
     """
 
     name: str
@@ -21,28 +26,92 @@ class HeadNote:
     created: str = ""
     is_current: bool = False
     fault: str | None = None
+    is_unfinished: bool = False
 
 
-def list_heads(root: Path) -> list[HeadNote]:
-    """The heads in the store at `root`, oldest version first; a damaged one is listed with its fault."""
+def write_head(store: Store, name: str, record: dict, model: bytes) -> None:
+    """Make a head that was trained to its end: head.json comes last and knows the bytes of head.keras."""
+    folder = store.head(name)
+    replace(folder / MODEL, model)
+    record = record | {"model": [len(model), sha256(model)]}
+    replace(folder / RECORD, json.dumps(sealed(record), indent=1).encode())
+
+
+def read_head(store: Store, name: str) -> dict:
+    """What head.json says. Raises FileNotFoundError where the training has not ended, StoreDamaged where it was changed."""
+    try:
+        return _record(store, name)
+    except UNREADABLE as error:
+        raise StoreDamaged(f"head {name} is damaged ({error}); {store.way_out}") from error
+
+
+def model_file(store: Store, name: str) -> Path:
+    """The path of head.keras, once its bytes are those that were written. Raises as `read_head` does."""
+    record = read_head(store, name)
+    if fault := _model_fault(store, name, record):
+        raise StoreDamaged(f"head {name} is damaged ({fault}); {store.way_out}")
+    return store.head(name) / MODEL
+
+
+UNREADABLE = (ValueError, KeyError, TypeError, IndexError)
+
+
+def _record(store: Store, name: str) -> dict:
+    record = unsealed(json.loads((store.head(name) / RECORD).read_text()))
+    if (store.head(name) / MODEL).stat().st_size != record["model"][0]:
+        raise ValueError(f"{MODEL} has another size")
+    return record
+
+
+def _model_fault(store: Store, name: str, record: dict) -> str | None:
+    is_whole = sha256((store.head(name) / MODEL).read_bytes()) == record["model"][1]
+    return None if is_whole else f"{MODEL} has another sha256"
+
+
+def list_heads(root: Path, is_deep: bool = False) -> list[HeadNote]:
+    """The heads in the store at `root`, oldest version first; a damaged one is listed with its fault.
+
+    is_deep: read the models too.
+    """
     store = Store(root, "")
     if not store.heads.is_dir():
         return []
     current = current_head(store)
     names = [path.name for path in store.heads.iterdir() if HEAD_NAME.fullmatch(path.name)]
-    heads = [_read(store, name, name == current) for name in names]
+    heads = [_note(store, name, name == current, is_deep) for name in names]
     return sorted(heads, key=lambda head: (head.version, head.created, head.name))
 
 
-def _read(store: Store, name: str, is_current: bool) -> HeadNote:
-    folder = store.head(name)
+def _note(store: Store, name: str, is_current: bool, is_deep: bool) -> HeadNote:
     try:
-        record = json.loads((folder / "head.json").read_text())
+        record = _record(store, name)
+        fault = _model_fault(store, name, record) if is_deep else None
         accuracy, version = float(record["metrics"]["val_accuracy"]), int(record["version"])
-        note = HeadNote(name, str(record["fingerprint"]), version, accuracy, str(record["created"]), is_current)
-    except FileNotFoundError:
-        return HeadNote(name, is_current=is_current, fault="no head.json: its training has not ended")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is damaged"
-        return HeadNote(name, is_current=is_current, fault=f"head.json cannot be read: {reason}")
-    return note
+        return HeadNote(name, str(record["fingerprint"]), version, accuracy, str(record["created"]), is_current, fault)
+    except FileNotFoundError as error:
+        if str(error.filename).endswith(RECORD):
+            fault = f"no {RECORD}: its training has not ended"
+            return HeadNote(name, is_current=is_current, fault=fault, is_unfinished=True)
+        return HeadNote(name, is_current=is_current, fault=f"{MODEL} is missing")
+    except (OSError, *UNREADABLE) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        return HeadNote(name, is_current=is_current, fault=f"{RECORD} cannot be read: {reason}")
+
+
+def pin_version(store: Store, name: str, version: int) -> None:
+    """Keep a version for the training of a head, until `unpin`."""
+    record = {"fingerprint": store.fingerprint, "version": version}
+    replace(store.head(name) / PIN, json.dumps(sealed(record)).encode())
+
+
+def unpin(store: Store, name: str) -> None:
+    (store.head(name) / PIN).unlink(missing_ok=True)
+
+
+def pinned_version(folder: Path, fingerprint: str) -> int | None:
+    """The version of a feature space that the training in a head's folder reads, if one does."""
+    try:
+        record = unsealed(json.loads((folder / PIN).read_text()))
+        return int(record["version"]) if record["fingerprint"] == fingerprint else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

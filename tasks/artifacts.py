@@ -11,7 +11,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from tasks.heads import read_head
+from storage.heads import read_head
 from tasks.records import HeadJob, HeadResult, VersionRecord
 
 logger = logging.getLogger(__name__)

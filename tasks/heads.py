@@ -1,6 +1,5 @@
 """Train, find and promote heads: features out of storage, gradients in vision. Runs in a child; no Prefect here."""
 
-import json
 import logging
 import platform
 from collections.abc import Callable
@@ -10,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from storage.durable import make_folder, replace
-from storage.errors import InputError, StorageError
+from storage.durable import make_folder
+from storage.errors import InputError, StorageError, StoreDamaged
+from storage.heads import model_file, pin_version, read_head, unpin, write_head
 from storage.layout import Store, canonical, current_head, promote_head, sha256
 from storage.samples import SampleTable, pin
 from storage.stream import FeatureStream
@@ -33,20 +33,13 @@ def head_name(fingerprint: str, data_digest: str, spec: HeadSpec, seed: int) -> 
     return sha256(canonical(record))[:32]
 
 
-def read_head(store: Store, name: str) -> dict:
-    """What head.json says. Raises OSError or ValueError where it cannot be read."""
-    return json.loads((store.head(name) / "head.json").read_text())
-
-
 def find_head(store: Store, name: str) -> HeadResult | None:
-    """The head of this name if it was trained to its end: head.json is written last."""
-    if not (store.head(name) / "head.keras").exists():
-        return None
+    """The head of this name if it was trained to its end and is as it was written."""
     try:
         record = read_head(store, name)
         metrics = record["metrics"]
         return HeadResult(name, False, current_head(store) == name, **metrics, history=tuple(record["history"]))
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, StorageError, KeyError, TypeError):
         return None
 
 
@@ -85,7 +78,9 @@ def train_head(job: HeadJob, report: Callable[[dict], None]) -> HeadResult:
     result = None if job.is_forced else find_head(store, job.name)
     if result is None:
         result = _train(job, version, data, report)
-    return _promoted(job, result, data)
+    result = _promoted(job, result, data)
+    unpin(store, job.name)
+    return result
 
 
 @dataclass(frozen=True)
@@ -100,6 +95,7 @@ class _Data:
     def pinned(cls, job: HeadJob, version: Version) -> "_Data":
         folder = job.space.store.head(job.name)
         make_folder(folder)
+        pin_version(job.space.store, job.name, version.number)
         tables = [pin(job.space.store, version, split, job.spec.classes, folder) for split in ("train", "validation")]
         return cls(*tables, folder)
 
@@ -147,8 +143,6 @@ def _train(job: HeadJob, version: Version, data: _Data, report: Callable[[dict],
     }
     temporary = data.folder / "writing.keras"
     trained.model.save(temporary)  # type: ignore[attr-defined]
-    replace(data.folder / "head.keras", temporary.read_bytes())
-    temporary.unlink()
     record = {
         "format_version": 1,
         "fingerprint": job.space.fingerprint,
@@ -166,7 +160,8 @@ def _train(job: HeadJob, version: Version, data: _Data, report: Callable[[dict],
         "environment": environment(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    replace(data.folder / "head.json", json.dumps(record, indent=1).encode())
+    write_head(job.space.store, job.name, record, temporary.read_bytes())
+    temporary.unlink()
     return HeadResult(job.name, True, False, **metrics, peak_rss_mb=peak_rss_mb(), history=trained.history)
 
 
@@ -198,19 +193,21 @@ def _current_accuracy(job: HeadJob, current: str | None, data: _Data) -> float:
     """Accuracy of the current head on the validation rows of this training; -1 where it has none."""
     if current is None:
         return -1.0
-    folder = job.space.store.head(current)
     rows = data.in_order(job, data.validation)
     try:
         record = read_head(job.space.store, current)
         if (record["fingerprint"], record["classes"]) != (job.space.fingerprint, list(job.spec.classes)):
             return -1.0
-        head, dtype = load_head(str(folder / "head.keras")), np.dtype(rows.kind.dtype).name
+        head, dtype = load_head(str(model_file(job.space.store, current))), np.dtype(rows.kind.dtype).name
         return evaluate(head, rows, rows.kind.shape, dtype, len(job.spec.classes)).accuracy
-    except StorageError:
-        raise
+    except StoreDamaged as error:
+        if current not in str(error):
+            raise  # of the rows, not of the head
+        reason: Exception = error
     except Exception as error:  # a file that is gone, cut or of a strange Keras, in as many types
-        logger.warning("the current head %s cannot be used and gives way: %s", current, error)
-        return -1.0
+        reason = error
+    logger.warning("the current head %s cannot be used and gives way: %s", current, reason)
+    return -1.0
 
 
 def environment() -> dict[str, str]:

@@ -15,14 +15,17 @@ import pytest
 from storage import __main__ as command
 from storage.__main__ import main
 from storage.files import FILES_SCHEMA
-from storage.layout import Store, create_space, promote_head, spaces
+from storage.heads import write_head
+from storage.layout import Store, create_space, fingerprint, promote_head, spaces
 from storage.lock import hold
-from storage.versions import ROWS_SCHEMA, commit
+from storage.segments import ROWS_SCHEMA
+from storage.versions import commit
 from tests import toy
 from tests.storage.test_durable import full_disk
 
 CALLS = [["show"], ["show", "--version", "2"], ["history"], ["diff", "1", "4"], ["export", "--out", "OUT"]]
-OTHER = "f" * 32
+OTHER_SPEC = toy.SPEC.record() | {"image_size": 64}
+OTHER = fingerprint(OTHER_SPEC)
 
 
 @pytest.fixture
@@ -35,7 +38,7 @@ def copied(lived_in: Path, tmp_path: Path) -> Path:
 def two_spaces(copied: Path) -> Path:
     """The store with a second feature space, whose one version is empty."""
     other = Store(copied, OTHER)
-    create_space(other, toy.SPEC.record() | {"image_size": 64})
+    create_space(other, OTHER_SPEC)
     commit(other, None, FILES_SCHEMA.empty_table(), ROWS_SCHEMA.empty_table(), {})
     return copied
 
@@ -82,9 +85,8 @@ def test_show_tells_an_older_version_when_asked(capsys, lived_in):
 def test_show_tells_the_heads_of_a_space_and_what_is_wrong_with_others(capsys, two_spaces):
     (own, other) = spaces(two_spaces)
     for name, space, accuracy in (("a" * 32, own, 0.95), ("b" * 32, own, 0.98), ("c" * 32, other, 0.5)):
-        own.head(name).mkdir(parents=True)
         record = {"fingerprint": space.fingerprint, "version": 3, "created": "2025-09-01T12:00:00+00:00"}
-        (own.head(name) / "head.json").write_text(json.dumps(record | {"metrics": {"val_accuracy": accuracy}}))
+        write_head(own, name, record | {"metrics": {"val_accuracy": accuracy}}, b"a model")
     for name, content in (("d" * 32, None), ("e" * 32, b"{"), ("f" * 32, b"\xff")):
         own.head(name).mkdir()
         if content:
@@ -246,7 +248,7 @@ def test_a_path_that_is_no_store_ends_with_2(capsys, tmp_path):
 
 
 def test_a_space_without_a_version_is_shown_and_has_no_history(capsys, tmp_path):
-    create_space(Store(tmp_path, OTHER), toy.SPEC.record())
+    create_space(Store(tmp_path, OTHER), OTHER_SPEC)
     assert any("no version yet" in line for line in say(capsys, tmp_path, "show"))
     status, line = complaint(capsys, "history", "--store", tmp_path)
     assert (status, "no version yet" in line) == (2, True)

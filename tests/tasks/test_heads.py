@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from storage.errors import InputError
+from storage.heads import write_head
 from storage.layout import Store, current_head
 from storage.versions import Version
 from tasks.devices import Slot
@@ -123,6 +124,9 @@ def test_a_head_json_that_says_too_little_is_no_head(content, images, store):
     where.head("a" * 32).mkdir(parents=True)
     (where.head("a" * 32) / "head.json").write_text(content)
     assert find_head(where, "a" * 32) is None
+    if content.startswith('{"'):  # as written, but by whom?
+        write_head(where, "b" * 32, json.loads(content), b"a model")
+        assert find_head(where, "b" * 32) is None
 
 
 # Training, in a child as in a run: this process never loads TensorFlow
