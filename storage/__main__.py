@@ -1,4 +1,4 @@
-"""`python -m storage`: see what a store holds, and take features out of it. It only reads the store."""
+"""`python -m storage`: see what a store holds, take features out of it, and keep it in order."""
 
 import argparse
 import os
@@ -11,15 +11,17 @@ from pathlib import Path
 from storage import report
 from storage.choice import chosen_spaces, chosen_version, committed_numbers, one_space
 from storage.diff import difference
-from storage.errors import InputError, StorageError
+from storage.errors import InputError, StorageError, StoreBusy
 from storage.export import SPLITS, check_out, export_npz, index_order, splits_of
 from storage.heads import list_heads
 from storage.layout import Store, read_spec
+from storage.maintenance import add_commands
 from storage.shards import ShardRef, is_present
 from storage.versions import Version, differing_files, read_version, version_numbers
 from storage.words import count, indented, size, visible
 
 REPORT_SECONDS = 10.0
+STATUS = {KeyboardInterrupt: 130, InputError: 2, StoreBusy: 5}
 EXPORTS = {"npz": export_npz}
 
 
@@ -45,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         pass  # whoever read has seen enough
     except (StorageError, OSError, KeyboardInterrupt) as error:
         _say(f"error: {_describe(error)}")
-        status = 130 if isinstance(error, KeyboardInterrupt) else 2 if isinstance(error, InputError) else 1
+        status = next((status for kind, status in STATUS.items() if isinstance(error, kind)), 1)
     _release_output()
     return status
 
@@ -62,11 +64,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """The flags of a subcommand, with the function that does it as `run`. Raises InputError."""
     parser = _Parser(
         prog="python -m storage",
-        description="See what a store holds, and take features out of it. The store is only read.",
-        epilog="Exit status: 0 done, 1 a damaged store or a failure of the machine, 2 bad arguments, 130 interrupted.",
+        description="See what a store holds, take features out of it, and keep it in order.",
+        epilog="Exit status: 0 done, 1 a damaged store or a failure of the machine, 2 bad arguments, 5 store busy, "
+        "130 interrupted.",
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(metavar="show|history|diff|export", required=True)
+    commands = parser.add_subparsers(
+        metavar="show|history|diff|export|verify|repair|compact|gc|quarantine", required=True
+    )
     common = _Parser(add_help=False)
     common.add_argument("--store", metavar="FOLDER", type=Path, default=Path("store"), help="the store (./store)")
     common.add_argument("--space", metavar="PREFIX", default="", help="first digits of a feature space's fingerprint")
@@ -89,6 +94,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     export.add_argument("--split", choices=(*SPLITS, "all"), default="all", help="what to export (all)")
     export.add_argument("--classes", metavar="A,B", help="index order of the labels (sorted names)")
     export.add_argument("--version", metavar="N", type=int, help="an older version")
+    add_commands(add)
     return parser.parse_args(arguments)
 
 

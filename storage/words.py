@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 
 def visible(name: bytes | str) -> str:
@@ -47,6 +47,11 @@ def date(created: str) -> str:
     except (TypeError, ValueError):
         return visible(str(created))
     return moment.strftime("%Y-%m-%d %H:%M:%S UTC" if moment.tzname() == "UTC" else "%Y-%m-%d %H:%M:%S %z").strip()
+
+
+def date_of(time_ns: int) -> str:
+    """Nanoseconds since the epoch as a time."""
+    return date(datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat())
 
 
 def width(text: str) -> int:

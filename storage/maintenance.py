@@ -1,0 +1,123 @@
+"""The upkeep of a store: each command of `python -m storage` that checks or changes one, and what it says."""
+
+import argparse
+import os
+from collections.abc import Callable, Iterator
+
+from storage.choice import chosen_spaces, chosen_version, one_space
+from storage.compaction import compact
+from storage.errors import StoreDamaged
+from storage.lock import hold
+from storage.quarantine import quarantined, release
+from storage.repair import repair_heads, repair_space
+from storage.retention import collect
+from storage.verification import verify_heads, verify_space
+from storage.versions import latest_version, version_numbers
+from storage.words import columns, count, date_of, ranges, size, visible
+
+ROWS_A_SHARD = 256
+GRACE_HOURS = 24.0
+Add = Callable[..., argparse.ArgumentParser]
+
+
+def add_commands(add: Add) -> None:
+    """The subcommands; `add` makes one from its name, what runs it, and a line of help."""
+    check = add("verify", verify, "hold every file of the store against what the store says of it")
+    mend = add("repair", repair, "commit what is left where files are lost or damaged; a run extracts the rest again")
+    for command in (check, mend):
+        command.add_argument("--deep", action="store_true", help="read every byte of every shard and head")
+    merge = add("compact", compaction, "merge small shards, and leave out rows that no image uses any more")
+    merge.add_argument("--rows", metavar="N", type=_positive, default=ROWS_A_SHARD, help="rows of a full shard (256)")
+    remove = add("gc", gc, "remove what the newest versions do not need")
+    remove.add_argument("--keep", metavar="N", type=_positive, required=True, help="how many versions to keep")
+    remove.add_argument(
+        "--grace",
+        metavar="HOURS",
+        type=float,
+        default=GRACE_HOURS,
+        help="keep what was in use, or was written, so lately (24)",
+    )
+    bad = add("quarantine", quarantine, "list the images that cannot be used, with reason, attempts and times")
+    bad.add_argument("--retry", action="store_true", help="let the next run try them again")
+    for command in (mend, merge, remove, bad):
+        command.add_argument("--wait", metavar="SECONDS", type=float, default=0.0, help="wait for a run on the store")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"1 or more, got {number}")
+    return number
+
+
+def verify(options: argparse.Namespace) -> Iterator[str]:
+    found = chosen_spaces(options.store, options.space)
+    faults = 0
+    for store in found:
+        for finding in verify_space(store, options.deep):
+            faults += 1
+            yield f"{visible(os.fsencode(finding.file))}: {visible(finding.fault)}"
+    for finding in verify_heads(found[0], options.deep):
+        faults += 1
+        yield f"{visible(os.fsencode(finding.file))}: {visible(finding.fault)}"
+    if faults:
+        raise StoreDamaged(f"{count(faults, 'fault')} found; {found[0].way_out}")
+    versions = sum(len(version_numbers(store)) for store in found)
+    depth = "every byte" if options.deep else "segments whole, shards by footer and digests"
+    yield f"nothing wrong: {count(versions, 'version')} in {count(len(found), 'feature space')} ({depth})"
+
+
+def repair(options: argparse.Namespace) -> Iterator[str]:
+    found = chosen_spaces(options.store, options.space)
+    with hold(options.store, options.wait):
+        for store in found:
+            done = repair_space(store, options.deep)
+            words = [f"committed version {done.version}" if done.version else "the newest version is whole"]
+            words += [f"{count(done.lost_rows, 'image')} to be extracted again"] if done.lost_rows else []
+            words += [f"{count(done.unlisted, 'image')} to be listed again by the next run"] if done.unlisted else []
+            words += [f"dropped version {ranges(done.dropped)}"] if done.dropped else []
+            yield f"feature space {store.fingerprint}: {', '.join(words)}"
+        heads = repair_heads(found[0], options.deep)
+        if heads:
+            yield f"forgot {count(heads, 'damaged head')}"
+
+
+def compaction(options: argparse.Namespace) -> Iterator[str]:
+    found = chosen_spaces(options.store, options.space)
+    with hold(options.store, options.wait):
+        for store in found:
+            version = latest_version(store)
+            done = compact(store, version, options.rows) if version else None
+            if done is None:
+                yield f"feature space {store.fingerprint}: nothing to gain"
+            else:
+                dead = f", {count(done.dead_rows, 'dead row')} left out" if done.dead_rows else ""
+                yield (
+                    f"feature space {store.fingerprint}: {count(done.rewritten, 'shard')} became "
+                    f"{count(done.written, 'shard')}{dead}; committed version {done.version}"
+                )
+
+
+def gc(options: argparse.Namespace) -> Iterator[str]:
+    chosen_spaces(options.store, options.space)
+    with hold(options.store, options.wait):
+        done = collect(options.store, options.keep, options.grace * 3600)
+    yield (
+        f"removed {count(done.versions, 'version')}, {count(done.segments, 'segment')}, {count(done.shards, 'shard')}, "
+        f"{count(done.heads, 'head')}: {size(done.size_bytes)}"
+    )
+
+
+def quarantine(options: argparse.Namespace) -> Iterator[str]:
+    store = one_space(options.store, options.space)
+    version = chosen_version(store, None)
+    bad = quarantined(version, store)
+    rows = [["reason", "attempts", "first seen", "last changed", "path"]]
+    for row in bad.to_pylist():
+        times = (date_of(row["first_seen_ns"]), date_of(row["last_seen_ns"]))
+        rows.append([visible(row["reason"]), str(row["attempts"]), *times, visible(row["path"])])
+    yield from columns(rows, right=" r") if bad.num_rows else ["no image is quarantined"]
+    if options.retry and bad.num_rows:
+        with hold(options.store, options.wait):
+            made = release(store, chosen_version(store, None))
+        yield f"committed version {made.number}: the next run tries {count(bad.num_rows, 'image')} again"

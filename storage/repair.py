@@ -1,0 +1,125 @@
+"""Repair: a version of all that is left where files of a store were lost or damaged; a run extracts the rest again."""
+
+import logging
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.errors import StorageError
+from storage.files import FILES_SCHEMA, QUARANTINED, with_status
+from storage.heads import list_heads
+from storage.layout import Store, read_spec
+from storage.plan import add_rows
+from storage.segments import ROWS_SCHEMA, in_order, read_segments
+from storage.shards import ShardRef
+from storage.verification import segment_fault, shard_fault
+from storage.versions import Version, commit, read_version, version_numbers
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What a repair did. version: what it committed, None where the newest version was whole.
+
+    lost_rows: features to be extracted again. unlisted: images whose lines were lost, to be found by the next
+    scan. dropped: older versions that could not be read in full.
+    """
+
+    version: int | None
+    lost_rows: int
+    unlisted: int
+    dropped: tuple[int, ...]
+
+
+def repair_space(store: Store, is_deep: bool) -> Repair:
+    """Commit what can be read of the newest version that can be, and drop what cannot. For the lock's holder.
+
+    Rows are found again in the shards where a segment of them is lost, images by the next scan where a
+    segment of files is. After it `verify` finds nothing, and a run extracts what was lost and no more.
+    """
+    numbers = version_numbers(store)
+    versions = {number: version for number in numbers if (version := _readable(store, number))}
+    bad = _damaged(store, list(versions.values()), is_deep)
+    newest = versions[max(versions)] if versions else None
+    is_whole = newest is not None and newest.number == numbers[-1] and not _needs(newest) & bad
+    made, lost_rows, unlisted = None, 0, 0
+    if newest is not None and not is_whole:
+        files, rows, shards, lost_rows, unlisted = _left(store, newest, bad)
+        parent = replace(newest, files=_without(newest.files, bad), rows=_without(newest.rows, bad))
+        made = commit(store, parent, files, rows, shards, number=numbers[-1] + 1).number
+    dropped = tuple(number for number in numbers if number not in versions or _needs(versions[number]) & bad)
+    for number in dropped:
+        store.version(number).unlink()
+    for name in bad:
+        path = store.segments / name if "-" in name else store.shard(name)
+        path.unlink(missing_ok=True)
+    _repair_spec(store)
+    return Repair(made, lost_rows, unlisted, dropped)
+
+
+def _readable(store: Store, number: int) -> Version | None:
+    try:
+        return read_version(store, number)
+    except StorageError as error:
+        logger.warning("%s", error)
+        return None
+
+
+def _needs(version: Version) -> set[str]:
+    return {*version.files, *version.rows, *version.shards}
+
+
+def _without(names: tuple[str, ...], bad: set[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if name not in bad)
+
+
+def _damaged(store: Store, versions: list[Version], is_deep: bool) -> set[str]:
+    """Names of the segments and shards of any version that cannot be read."""
+    kinds = {name: kind for version in versions for kind in ("files", "rows") for name in getattr(version, kind)}
+    refs: set[ShardRef] = set(chain.from_iterable(version.shards.values() for version in versions))
+    faults = {name: segment_fault(store, kind, name) for name, kind in kinds.items()}
+    faults |= {ref.name: shard_fault(store, ref, is_deep) for ref in refs}
+    for fault in filter(None, faults.values()):
+        logger.warning("%s", fault)
+    return {name for name, fault in faults.items() if fault}
+
+
+def _left(store: Store, version: Version, bad: set[str]) -> tuple[pa.Table, pa.Table, dict[str, ShardRef], int, int]:
+    """Files, rows and shards of a version without what is bad; how many rows and how many files that costs."""
+    files = read_segments(store, "files", _without(version.files, bad))
+    shards = {name: ref for name, ref in version.shards.items() if name not in bad}
+    rows = in_order(read_segments(store, "rows", _without(version.rows, bad)))
+    rows = rows.filter(pc.is_in(rows["shard"], pa.array(list(shards), pa.string())))
+    if any(name in bad for name in version.rows):
+        rows, _, _ = add_rows(store, rows, {}, shards.values())
+    failed = files.filter(pc.and_(pc.equal(files["status"], QUARANTINED), pc.is_valid(files["digest"])))
+    failures = dict(zip(failed["digest"].to_pylist(), failed["reason"].to_pylist(), strict=True))
+    before = pc.sum(pc.equal(files["status"], "ok")).as_py() or 0
+    files = with_status(files.select(FILES_SCHEMA.names), rows["digest"].combine_chunks(), failures)
+    left = pc.sum(pc.equal(files["status"], "ok")).as_py() or 0
+    return files, rows.cast(ROWS_SCHEMA), shards, before - left, version.counts["images"] - files.num_rows
+
+
+def _repair_spec(store: Store) -> None:
+    """A spec that is damaged is forgotten: the next run writes it anew."""
+    path = store.space / "space.json"
+    try:
+        read_spec(store)
+    except StorageError as error:
+        logger.warning("%s", error)
+        path.unlink(missing_ok=True)
+
+
+def repair_heads(root: Store, is_deep: bool) -> int:
+    """Forget the heads that are damaged, so that the next run trains them again; how many they were."""
+    damaged = [head for head in list_heads(root.root, is_deep) if head.fault and not head.is_unfinished]
+    for head in damaged:
+        logger.warning("head %s: %s", head.name, head.fault)
+        (root.head(head.name) / "head.json").unlink(missing_ok=True)
+    current = root.heads / "current"
+    if current.exists() and not any(head.is_current and not head.fault for head in list_heads(root.root)):
+        current.unlink()  # a head that does better must not be kept from its place by one that is gone
+    return len(damaged)
