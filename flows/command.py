@@ -106,7 +106,7 @@ def run(options: PipelineOptions, only_plan: bool, began: float) -> dict[str, An
         say(f"nothing to do: version {outcome.version} holds all {outcome.images:,} images{what}")
     else:
         check_room(space.store, plan, row_bytes(space, plan.format))
-        with hold(Path(space.root), options.wait):
+        with hold(space.store.root, options.wait):
             pass  # busy is better known now than after a server has started
         outcome = _run_flow(space, options)
     return outcome.line(time.monotonic() - began)
@@ -177,7 +177,8 @@ def _describe_plan(space: Space, plan: Plan) -> dict[str, Any]:
     why = "".join(f", {c[key]:,} {reason}" for key, reason in reasons if c[key])
     adopted = f"; adopted from a run that died: {c['adopted']:,}" if c["adopted"] else ""
     say(f"to extract: {plan.todo.num_rows:,} in {plan.num_chunks:,} chunks{why}{adopted}")
-    say(f"expected: {expected_size / 1e6:,.1f} MB of shards ({free / 1e6:,.1f} MB free), {expected}; nothing was done")
+    room = "" if free is None else f" ({free / 1e6:,.1f} MB free)"
+    say(f"expected: {expected_size / 1e6:,.1f} MB of shards{room}, {expected}; nothing was done")
     return {
         **record.counts,
         **counts(plan.files),

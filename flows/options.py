@@ -11,6 +11,7 @@ import pydantic
 from pydantic import Field
 
 from storage.errors import InputError
+from storage.place import Place, place
 from storage.plan import PlanOptions
 from storage.scan import Layout
 from storage.shards import MAX_ROWS, Format
@@ -43,10 +44,15 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
     """Parameters of `extract-and-train`. `title` is the group that --help shows a flag in."""
 
     images: str | None = Field(
-        None, title="input", description="folder of class folders, or of train/ and validation/ with class folders"
+        None,
+        title="input",
+        description="folder of class folders, or of train/ and validation/ with class folders; or s3://bucket/prefix, gs://bucket/prefix",
     )
     store: str = Field(
-        "./store", title="input", validate_default=True, description="where features, versions and heads are kept"
+        "./store",
+        title="input",
+        validate_default=True,
+        description="where features, versions and heads are kept; a folder, or s3://bucket/prefix, gs://bucket/prefix",
     )
     layout: Layout = Field(
         "auto", title="input", description="how labels are read from the folders; auto looks at them"
@@ -90,6 +96,11 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
         0.2, title="running", description="more images gone than this end with status 4"
     )
     allow_removals: bool = Field(False, title="running", description="believe that images are gone, however many")
+    single_writer: bool = Field(
+        False,
+        title="running",
+        description="declare that no two runs ever use the store at a time: for file systems without hard links",
+    )
     wait: float = Field(0, ge=0, title="running", description="seconds to wait for another run on the same store")
 
     head: Kind = Field(
@@ -133,7 +144,7 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
     @classmethod
     def _can_be_kept_as_text(cls, value: str | None, info: pydantic.ValidationInfo) -> str | None:
         """The whole path, as it is kept: the working folder may be what is not UTF-8."""
-        is_path = value and not (info.field_name == "weights" and value in NAMED_WEIGHTS)
+        is_path = value and "://" not in value and not (info.field_name == "weights" and value in NAMED_WEIGHTS)
         path = os.path.abspath(value) if is_path else ""
         try:
             path.encode()
@@ -150,11 +161,11 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
         return self
 
     @property
-    def folder(self) -> Path:
-        """The image folder, absolute. Raises InputError where none was given."""
+    def folder(self) -> Place:
+        """The image folder, absolute, or the prefix of an object store. Raises InputError where none was given."""
         if self.images is None:
             raise InputError("--images: the folder of images is missing")
-        return Path(os.path.abspath(self.images))
+        return place(self.images)
 
     @property
     def label_file(self) -> Path | None:
@@ -165,15 +176,16 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
 
         Raises InputError for a store that the next scan would take for a class folder.
         """
-        root = Path(os.path.abspath(self.store))
-        if root.is_relative_to(self.folder) and not any(p.startswith(".") for p in root.relative_to(self.folder).parts):
+        root, folder = place(self.store), self.folder
+        inside = str(root).removeprefix(f"{folder}/") if str(root).startswith(f"{folder}/") else None
+        if root == folder or (inside and not any(part.startswith(".") for part in inside.split("/"))):
             raise InputError(
-                f"--store: {root} lies in the image folder {self.folder}, where it would be taken for a class; "
+                f"--store: {root} lies in the image folder {folder}, where it would be taken for a class; "
                 "put it beside, or give it a name that begins with a dot"
             )
         return find_space(
             root,
-            self.folder,
+            folder,
             self.weights,
             self.backbone,
             self.image_size,

@@ -11,10 +11,9 @@ if __name__ == "__main__":
 
     raise SystemExit(main())
 
-from pathlib import Path
-
 from prefect import flow
 
+from flows.conflicts import until_committed
 from flows.fan_out import extract_chunks
 from flows.options import PipelineOptions, takes_options
 from flows.outcome import Outcome, check_budget, outcome_of, telling
@@ -39,7 +38,7 @@ from tasks.train_head import train_head
 def extract_and_train(options: PipelineOptions) -> Outcome:
     """List images, extract what is new, commit the next version, train its head."""
     space = options.space()
-    with hold(Path(space.root), options.wait), shown() as progress:
+    with hold(space.store.root, options.wait), shown() as progress:
         outcome, version = extract(space, options, progress)
         if not options.extract_only:
             with telling(outcome):
@@ -50,9 +49,13 @@ def extract_and_train(options: PipelineOptions) -> Outcome:
 
 
 def extract(space: Space, options: PipelineOptions, progress: Progress) -> tuple[Outcome, VersionRecord]:
-    """From the folder to the newest version."""
+    """From the folder to the newest version; again where another run committed one first, on top of that."""
+    create_space(space.store, space.spec.record(), options.single_writer)
+    return until_committed(lambda: _extract(space, options, progress), progress.say)
+
+
+def _extract(space: Space, options: PipelineOptions, progress: Progress) -> tuple[Outcome, VersionRecord]:
     working = space.store.cache / "plans"
-    create_space(space.store, space.spec.record())
     with progress.step("scan"):
         scan = scan_images(space, options.layout, options.label_file, str(working))
     with progress.step("list"):

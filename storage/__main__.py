@@ -16,6 +16,7 @@ from storage.export import SPLITS, check_out, export_npz, index_order, splits_of
 from storage.heads import list_heads
 from storage.layout import Store, read_spec
 from storage.maintenance import add_commands
+from storage.place import place
 from storage.shards import ShardRef, is_present
 from storage.versions import Version, differing_files, read_version, version_numbers
 from storage.words import count, indented, size, visible
@@ -73,7 +74,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         metavar="show|history|diff|export|verify|repair|compact|gc|quarantine", required=True
     )
     common = _Parser(add_help=False)
-    common.add_argument("--store", metavar="FOLDER", type=Path, default=Path("store"), help="the store (./store)")
+    common.add_argument("--store", metavar="FOLDER", type=place, default="./store", help="the store (./store)")
     common.add_argument("--space", metavar="PREFIX", default="", help="first digits of a feature space's fingerprint")
 
     def add(name: str, run: Callable[[argparse.Namespace], Iterator[str]], text: str) -> argparse.ArgumentParser:

@@ -1,18 +1,18 @@
 """The feature space and the version that the flags of `python -m storage` name, or what is wrong with them."""
 
 import os
-from pathlib import Path
 
 from storage.errors import InputError
 from storage.layout import Store, read_spec, spaces
+from storage.place import Place
 from storage.report import spec_line
 from storage.versions import Version, read_version, version_numbers
 from storage.words import ranges, visible
 
 
-def chosen_spaces(root: Path, prefix: str) -> list[Store]:
+def chosen_spaces(root: Place, prefix: str) -> list[Store]:
     """The feature spaces of the store at `root` whose fingerprint begins so; at least one, or InputError."""
-    shown = visible(os.fsencode(root))
+    shown = visible(os.fsencode(str(root)))
     if not root.is_dir():
         raise InputError(f"--store: there is no folder {shown}; give the one that a run wrote with its --store")
     found = spaces(root)
@@ -24,7 +24,7 @@ def chosen_spaces(root: Path, prefix: str) -> list[Store]:
     return chosen
 
 
-def one_space(root: Path, prefix: str) -> Store:
+def one_space(root: Place, prefix: str) -> Store:
     """The one feature space of `chosen_spaces`; InputError where there are more."""
     found = chosen_spaces(root, prefix)
     if len(found) > 1:

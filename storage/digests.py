@@ -51,28 +51,44 @@ def list_images(scan: Scan, cache_folder: Path, rehash: bool = False) -> Listing
     """Give every scanned image its digest, from the cache in `cache_folder` where its stat is unchanged.
 
     The cache is saved while a long listing goes on; where it cannot be written a warning is logged,
-    since losing it costs only time.
+    since losing it costs only time. An object store has told the digests already.
     """
+    if "digest" in scan.files.schema.names:
+        return Listing(scan, scan.files.append_column("reason", pa.nulls(scan.files.num_rows, pa.string())), 0)
     path = cache_folder / f"digests-{hashlib.sha256(os.fsencode(scan.root)).hexdigest()[:16]}.parquet"
     cached = None if rehash else _read_cache(path)
     known = _lookup(scan.files, cached)
     unknown = np.flatnonzero(~known.is_valid().to_numpy(zero_copy_only=False))
-    digests: list[bytes | None] = known.to_pylist()
-    reasons: list[str | None] = [None] * len(digests)
-    hashed_ns = np.zeros(len(digests), np.int64)
+    hashed_ns = np.zeros(scan.files.num_rows, np.int64)
+    digests: list[bytes | None] = []
+    reasons: list[str | None] = []
     saved = time.monotonic()
-    for done, (index, at, digest, reason) in enumerate(_hash_files(scan, unknown), 1):
-        digests[index], reasons[index], hashed_ns[index] = digest, reason, at
+    for index, at, digest, reason in _hash_files(scan, unknown):
+        digests.append(digest)
+        reasons.append(reason)
+        hashed_ns[index] = at
         if time.monotonic() - saved > SAVE_EVERY_SECONDS:
-            logger.info("read %d of %d new or changed files to know them by their bytes", done, len(unknown))
-            _write_cache(path, scan.files, digests, hashed_ns)
+            logger.info("read %d of %d new or changed files to know them by their bytes", len(digests), len(unknown))
+            _write_cache(path, scan.files, _with(known, unknown, digests, DIGEST), hashed_ns)
             saved = time.monotonic()
-    if len(unknown) or (cached is not None and cached.num_rows != len(digests)):
-        _write_cache(path, scan.files, digests, hashed_ns)
-    files = scan.files.append_column("digest", pa.array(digests, DIGEST))
-    files = files.append_column("reason", pa.array(reasons, pa.string()))
+    column = _with(known, unknown, digests, DIGEST)
+    if len(unknown) or (cached is not None and cached.num_rows != scan.files.num_rows):
+        _write_cache(path, scan.files, column, hashed_ns)
+    files = scan.files.append_column("digest", column)
+    no_reasons = pa.nulls(scan.files.num_rows, pa.string())
+    files = files.append_column("reason", _with(no_reasons, unknown, reasons, pa.string()))
     is_there = pc.fill_null(pc.not_equal(files["reason"], "vanished"), True)
     return Listing(scan, files.filter(is_there).combine_chunks(), len(unknown))
+
+
+def _with(column: pa.Array, places: np.ndarray, values: list, kind: pa.DataType) -> pa.Array:
+    """A column with values in the first of these places."""
+    if not values:
+        return column
+    source = np.full(len(column), -1, np.int64)
+    source[places[: len(values)]] = np.arange(len(values))
+    found = pa.array(values, kind).take(pa.array(source, mask=source < 0))
+    return pc.if_else(pa.array(source >= 0), found, column)
 
 
 def _hash_files(scan: Scan, indices: np.ndarray) -> Iterator[tuple[int, int, bytes | None, str | None]]:
@@ -122,9 +138,9 @@ def _read_cache(path: Path) -> pa.Table | None:
     return table if table.schema.equals(CACHE_SCHEMA) else None
 
 
-def _write_cache(path: Path, files: pa.Table, digests: list[bytes | None], hashed_ns: np.ndarray) -> None:
+def _write_cache(path: Path, files: pa.Table, digests: pa.Array, hashed_ns: np.ndarray) -> None:
     """Save the digests that are sure to be noticed when they go stale; 0 in `hashed_ns` means from the cache."""
-    table = files.select(CACHE_SCHEMA.names[:-1]).append_column("digest", pa.array(digests, DIGEST))
+    table = files.select(CACHE_SCHEMA.names[:-1]).append_column("digest", digests)
     sure = pa.array((hashed_ns == 0) | is_sure(files, hashed_ns))
     table = table.filter(pc.and_(sure, pc.is_valid(table["digest"]))).cast(CACHE_SCHEMA)
     sink = pa.BufferOutputStream()

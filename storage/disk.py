@@ -1,10 +1,10 @@
 """Room on the disk: whether what a plan writes fits is known before hours are spent on it."""
 
 import shutil
-from pathlib import Path
 
 from storage.errors import NoRoom
 from storage.layout import Store
+from storage.place import Place, is_local
 from storage.plan import Plan
 
 
@@ -16,8 +16,10 @@ def expected_bytes(plan: Plan, row_bytes: float) -> int:
     return round(plan.todo.num_rows * own_bytes)
 
 
-def free_bytes(root: Path) -> int:
-    """What is left on the disk of a folder that need not exist yet."""
+def free_bytes(root: Place) -> int | None:
+    """What is left on the disk of a folder that need not exist yet; None for an object store, which has no end."""
+    if not is_local(root):
+        return None
     while not root.exists():
         root = root.parent
     return shutil.disk_usage(root).free
@@ -26,7 +28,7 @@ def free_bytes(root: Path) -> int:
 def check_room(store: Store, plan: Plan, row_bytes: float) -> None:
     """Raise NoRoom where the shards of a plan will not fit."""
     expected, free = expected_bytes(plan, row_bytes), free_bytes(store.root)
-    if expected > free:
+    if free is not None and expected > free:
         raise NoRoom(
             f"the features of {plan.todo.num_rows} images will take about {expected / 1e6:,.1f} MB, the disk of "
             f"{store.root} has {free / 1e6:,.1f} MB left: nothing was begun. Make room, put --store on another disk, "

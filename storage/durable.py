@@ -1,6 +1,7 @@
 """Files that are there whole or not at all, also after a power cut.
 
-Every write of the store goes through these few functions.
+Every write of the store goes through these few functions, on a disk or in an object store, which has the first
+property by itself and needs no folders.
 """
 
 import errno
@@ -11,13 +12,19 @@ import uuid
 from pathlib import Path
 
 from storage.errors import StorageError
+from storage.place import Place, Remote, is_local
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}", re.DOTALL)
 OLD_SECONDS = 3600.0
+# A file of this name in a store says that one process at a time writes it, so that a rename will do for a link.
+SINGLE_WRITER = "single-writer"
+CREATE_TRIES = 5
 
 
-def sync_folder(folder: Path) -> None:
+def sync_folder(folder: Place) -> None:
     """Make the names in a folder durable."""
+    if not is_local(folder):
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -25,8 +32,10 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Place) -> None:
     """Create a folder and its missing parents, each durable in the one above it."""
+    if not is_local(folder):
+        return
     missing = []
     while not folder.is_dir():
         missing.append(folder)
@@ -43,13 +52,16 @@ def _write_synced(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def create(path: Path, data: bytes, aside: Path) -> bool:
+def create(path: Place, data: bytes, aside: Place) -> bool:
     """Create `path` with `data`; False, with nothing changed, where it exists already.
 
     Written in the folder `aside` (same file system), synced, then linked to its name: a reader sees
-    all of it or nothing, and of two writers exactly one gets True. Raises OSError (disk full,
-    read-only) and StorageError where the file system has no hard links.
+    all of it or nothing, and of two writers exactly one gets True. In an object store it is one conditional
+    request. Raises OSError (disk full, read-only) and StorageError where the file system has no hard links, and the
+    store was not declared to have a single writer.
     """
+    if not is_local(path):
+        return _create_object(path, data)
     make_folder(path.parent)
     make_folder(aside)
     temporary = aside / uuid.uuid4().hex
@@ -60,19 +72,40 @@ def create(path: Path, data: bytes, aside: Path) -> bool:
         sync_folder(path.parent)  # whoever gave the name may have died before it was durable
         return False
     except OSError as error:
-        if error.errno in (errno.EPERM, errno.ENOTSUP):
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        if not (aside.parent.parent / SINGLE_WRITER).exists():
             raise StorageError(
-                f"{path.parent} lies on a file system without hard links, which the store needs to "
-                "create a file exclusively; put --store on a local disk"
+                f"{path.parent} lies on a file system without hard links, which the store needs to create a file "
+                "exclusively; put --store on a local disk, or declare with --single-writer that no two runs use it at a time"
             ) from error
-        raise
+        if path.exists():
+            return False
+        os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
     return True
 
 
-def put(path: Path, data: bytes, aside: Path) -> None:
+def _create_object(path: Remote, data: bytes) -> bool:
+    """Create an object if there is none; a store that is busy with the same name is asked again."""
+    for attempt in range(CREATE_TRIES):
+        try:
+            path.fs.pipe_file(path.path, data, mode="create")
+            return True
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # 412: the condition did not hold
+                return False
+            if error.errno != errno.EBUSY or attempt + 1 == CREATE_TRIES:  # 409: another request is creating it
+                raise
+            time.sleep(0.1 * 2**attempt)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def put(path: Place, data: bytes, aside: Place) -> None:
     """Make sure that `path`, a name that stands for these bytes, has them; what is damaged is replaced."""
     if not path.exists() and create(path, data, aside):
         return
@@ -82,11 +115,14 @@ def put(path: Path, data: bytes, aside: Path) -> None:
         replace(path, data, aside)
 
 
-def replace(path: Path, data: bytes, aside: Path | None = None) -> None:
+def replace(path: Place, data: bytes, aside: Place | None = None) -> None:
     """Put `data` at `path`, whatever was there: readers see the old bytes or the new.
 
     Written first in the folder `aside`, or beside `path`.
     """
+    if not isinstance(path, Path):
+        path.fs.pipe_file(path.path, data)
+        return
     make_folder(path.parent)
     temporary = (aside or path.parent) / f".{path.name}.{uuid.uuid4().hex}"
     try:
@@ -97,8 +133,10 @@ def replace(path: Path, data: bytes, aside: Path | None = None) -> None:
     sync_folder(path.parent)
 
 
-def sweep(folder: Path) -> None:
+def sweep(folder: Place) -> None:
     """Remove what a `replace` beside its path left here when it died; what is young may be at work."""
+    if not is_local(folder):
+        return
     for path in folder.glob(".*"):
         if TEMPORARY.fullmatch(path.name) and time.time() - path.stat().st_mtime > OLD_SECONDS:
             path.unlink(missing_ok=True)

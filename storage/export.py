@@ -11,6 +11,7 @@ import numpy as np
 
 from storage.errors import InputError
 from storage.layout import ROWS_PER_GROUP, Store
+from storage.place import is_local
 from storage.samples import SampleTable, sample_rows
 from storage.shards import Shard
 from storage.versions import Version
@@ -42,7 +43,7 @@ def splits_of(version: Version, wanted: str) -> tuple[str, ...]:
 def check_out(out: Path, store: Store) -> None:
     """Refuse a folder that holds anything, and one in the store."""
     shown = visible(os.fsencode(out))
-    if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(store.root)):
+    if is_local(store.root) and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(store.root)):
         raise InputError(f"--out: {shown} lies in the store, which is only read; give a folder outside of it")
     if out.exists() and not out.is_dir():
         raise InputError(f"--out: {shown} is a file; give a folder that is new or empty")

@@ -17,6 +17,7 @@ from storage.diff import Changes
 from storage.digests import Listing
 from storage.files import MEANING
 from storage.layout import Store
+from storage.place import place
 from storage.plan import Plan
 from storage.scan import Scan
 from storage.shards import ShardRef
@@ -66,7 +67,7 @@ def save_scan(scan: Scan, folder: Path) -> Path:
 def load_scan(path: Path) -> Scan:
     files, facts = _read(path)
     unreadable = tuple(bytes.fromhex(prefix) for prefix in facts["unreadable"])
-    return Scan(Path(facts["root"]), files, facts["ignored"], unreadable, facts["scanned_ns"])
+    return Scan(place(facts["root"]), files, facts["ignored"], unreadable, facts["scanned_ns"])
 
 
 def save_listing(listing: Listing, scan_path: Path) -> Path:

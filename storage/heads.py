@@ -1,12 +1,15 @@
 """What lies in a store's heads/ folder, as its head.json tells; training and using heads is not this room's."""
 
 import json
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from storage.durable import replace
 from storage.errors import StoreDamaged
 from storage.layout import HEAD_NAME, Store, current_head, sealed, sha256, unsealed
+from storage.place import Place, is_local
 
 RECORD, MODEL, PIN = "head.json", "head.keras", "pin.json"
 
@@ -46,11 +49,43 @@ def read_head(store: Store, name: str) -> dict:
 
 
 def model_file(store: Store, name: str) -> Path:
-    """The path of head.keras, once its bytes are those that were written. Raises as `read_head` does."""
+    """The path of head.keras on this machine, once its bytes are those that were written. Raises as `read_head` does."""
     record = read_head(store, name)
     if fault := _model_fault(store, name, record):
         raise StoreDamaged(f"head {name} is damaged ({fault}); {store.way_out}")
-    return store.head(name) / MODEL
+    path = store.head(name) / MODEL
+    if is_local(path):
+        return path
+    copy = working_folder(store, name) / MODEL
+    replace(copy, path.read_bytes())
+    return copy
+
+
+def working_folder(store: Store, name: str) -> Path:
+    """Where a training maps and writes its files: the head's folder, or one of this machine for an object store."""
+    folder = store.head(name)
+    return folder if is_local(folder) else store.cache / "heads" / name
+
+
+def keep_logs(store: Store, name: str) -> None:
+    """Put what a training has logged beside its head, where that lies elsewhere."""
+    logs = working_folder(store, name) / "logs"
+    if is_local(store.root):
+        return
+    for path in sorted(logs.rglob("*")):
+        if path.is_file():
+            replace(store.head(name) / "logs" / os.fspath(path.relative_to(logs)), path.read_bytes())
+
+
+def remove_head(store: Store, name: str) -> int:
+    """Remove a head's folder with all in it; returns how many bytes that were."""
+    folder = store.head(name)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if isinstance(folder, Path):
+        shutil.rmtree(folder)
+    else:
+        folder.fs.rm(folder.path, recursive=True)
+    return size
 
 
 UNREADABLE = (ValueError, KeyError, TypeError, IndexError)
@@ -68,7 +103,7 @@ def _model_fault(store: Store, name: str, record: dict) -> str | None:
     return None if is_whole else f"{MODEL} has another sha256"
 
 
-def list_heads(root: Path, is_deep: bool = False) -> list[HeadNote]:
+def list_heads(root: Place, is_deep: bool = False) -> list[HeadNote]:
     """The heads in the store at `root`, oldest version first; a damaged one is listed with its fault.
 
     is_deep: read the models too.
@@ -108,7 +143,7 @@ def unpin(store: Store, name: str) -> None:
     (store.head(name) / PIN).unlink(missing_ok=True)
 
 
-def pinned_version(folder: Path, fingerprint: str) -> int | None:
+def pinned_version(folder: Place, fingerprint: str) -> int | None:
     """The version of a feature space that the training in a head's folder reads, if one does."""
     try:
         record = unsealed(json.loads((folder / PIN).read_text()))

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 from storage.errors import InputError
+from storage.place import Place, is_local
 
 SPLITS = {
     "train": "train",
@@ -29,7 +30,7 @@ class Label(NamedTuple):
     split: str | None
 
 
-def read_labels(file: Path, root: Path) -> dict[bytes, Label]:
+def read_labels(file: Path, root: Place) -> dict[bytes, Label]:
     """Path below `root` → label, from a CSV with a header or a Parquet file.
 
     Columns: `path` (relative to `root`, or absolute below it), `class`, and where there is one `split`
@@ -45,7 +46,7 @@ def read_labels(file: Path, root: Path) -> dict[bytes, Label]:
             raise InputError(
                 f"--labels: row {number} of {file} has the split {split!r}; expected {', '.join(SPLITS)}, or nothing"
             )
-        place, label = _below(path, os.fsencode(root)), Label(name, SPLITS[split] if split else None)
+        place, label = _below(path, root), Label(name, SPLITS[split] if split else None)
         if labels.setdefault(place, label) != label:
             raise InputError(f"--labels: {file} has two labels for {os.fsdecode(path)!r}: {labels[place]} and {label}")
     return labels
@@ -79,7 +80,11 @@ def _read_csv(file: Path) -> pa.Table:
     )
 
 
-def _below(path: bytes, root: bytes) -> bytes:
+def _below(path: bytes, root: Place) -> bytes:
     """A path as the scan spells it: relative to the root, without `.` and doubled slashes."""
-    whole = os.path.normpath(os.path.join(root, path))
-    return whole[len(root) + 1 :] if whole.startswith(root.rstrip(b"/") + b"/") else path
+    if is_local(root):
+        base = os.fsencode(root)
+    else:
+        base, path = b"/-", path.removeprefix(os.fsencode(str(root)).rstrip(b"/") + b"/")
+    whole = os.path.normpath(os.path.join(base, path))
+    return whole[len(base) + 1 :] if whole.startswith(base.rstrip(b"/") + b"/") else path

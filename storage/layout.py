@@ -8,14 +8,16 @@ docs/format.md describes each of them.
 
 import hashlib
 import json
+import os
 import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.durable import create, replace, sweep
+from storage.durable import SINGLE_WRITER, create, replace, sweep
 from storage.errors import InputError, StoreDamaged
+from storage.place import Place, is_local
 
 FORMAT_VERSION = 1
 ROWS_PER_GROUP = 128  # rows of a shard that are read together
@@ -55,53 +57,57 @@ def fingerprint(spec: Mapping) -> str:
 class Store:
     """The paths of one feature space in the store at `root`."""
 
-    root: Path
+    root: Place
     fingerprint: str
 
     @property
-    def space(self) -> Path:
+    def space(self) -> Place:
         return self.root / self.fingerprint
 
     @property
-    def shards(self) -> Path:
+    def shards(self) -> Place:
         return self.space / "shards"
 
     @property
-    def segments(self) -> Path:
+    def segments(self) -> Place:
         return self.space / "segments"
 
     @property
-    def versions(self) -> Path:
+    def versions(self) -> Place:
         return self.space / "versions"
 
     @property
-    def aside(self) -> Path:
+    def aside(self) -> Place:
         """Where files are written before they get their names; what lies here longer is a dead run's."""
         return self.space / "aside"
 
     @property
-    def heads(self) -> Path:
+    def heads(self) -> Place:
         return self.root / "heads"
 
     @property
     def cache(self) -> Path:
-        return self.root / "cache"
+        """In the store, or, of one in an object store, in a folder of this machine."""
+        if is_local(self.root):
+            return self.root / "cache"
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return home / "extract-and-train" / sha256(str(self.root).encode())[:16]
 
     @property
     def way_out(self) -> str:
         """What to do where a file of the store is not what it should be."""
         return f"run `python -m storage repair --store {shlex.quote(str(self.root))}`: only what is lost is extracted again"
 
-    def shard(self, name: str) -> Path:
+    def shard(self, name: str) -> Place:
         """The path of a shard; the name is checked before a path is built from it."""
         if not SHARD_NAME.fullmatch(name):
             raise StoreDamaged(f"{name!r} is not the name of a shard")
         return self.shards / name[:2] / name
 
-    def version(self, number: int) -> Path:
+    def version(self, number: int) -> Place:
         return self.versions / f"{number:020d}.json"
 
-    def head(self, name: str) -> Path:
+    def head(self, name: str) -> Place:
         if not HEAD_NAME.fullmatch(name):
             raise StoreDamaged(f"{name!r} is not the name of a head")
         return self.heads / name
@@ -119,7 +125,7 @@ def check_space(store: Store) -> None:
     check_format(path, found)
 
 
-def check_format(path: Path, found: object) -> None:
+def check_format(path: Place, found: object) -> None:
     """Refuse a file of a format this program does not know."""
     if found != FORMAT_VERSION:
         raise InputError(
@@ -128,18 +134,25 @@ def check_format(path: Path, found: object) -> None:
         )
 
 
-def create_space(store: Store, spec: Mapping) -> None:
-    """Create the space with its spec, and sweep up what runs that died left half-written."""
+def create_space(store: Store, spec: Mapping, is_single_writer: bool = False) -> None:
+    """Create the space with its spec, and sweep up what runs that died left half-written.
+
+    is_single_writer: declare, for good, that no two processes ever write this store at a time.
+    """
+    if is_single_writer and is_local(store.root):
+        replace(store.root / SINGLE_WRITER, b"")
     record = {"format_version": FORMAT_VERSION, "spec": dict(spec)}
     create(store.space / "space.json", json.dumps(record, indent=1, sort_keys=True).encode(), store.aside)
     check_space(store)
+    if not is_local(store.root):
+        return  # nothing is ever half-written there
     for left in store.aside.iterdir():
         left.unlink(missing_ok=True)
     for folder in (store.cache, store.heads, *store.heads.glob("*/")):
         sweep(folder)
 
 
-def spaces(root: Path) -> list[Store]:
+def spaces(root: Place) -> list[Store]:
     """The feature spaces in the store at `root`, by fingerprint."""
     if not root.is_dir():
         return []

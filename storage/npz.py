@@ -6,11 +6,11 @@ import math
 import struct
 import zipfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from storage.layout import ROWS_PER_GROUP
+from storage.place import Place
 
 TAIL = 22  # bytes of the record that ends a zip archive without a comment
 END = struct.Struct("<4s4H2IH")
@@ -48,8 +48,8 @@ class NpzRows:
     Raises what zipfile and numpy raise of a file that is none, or none of ours.
     """
 
-    def __init__(self, path: Path):
-        with zipfile.ZipFile(path) as archive:
+    def __init__(self, path: Place):
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
             if damaged:
                 raise zipfile.BadZipFile(f"{damaged} has another checksum")
@@ -61,7 +61,7 @@ class NpzRows:
                 header_bytes = member.tell()
             start = archive.getinfo("features.npy").header_offset
         self.row_bytes = math.prod(shape) * dtype.itemsize
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             file.seek(start + LOCAL_HEADER - 4)
             self._start = start + LOCAL_HEADER + sum(struct.unpack("<HH", file.read(4))) + header_bytes
         self._path = path
@@ -73,7 +73,9 @@ class NpzRows:
         """(rows, row_bytes) uint8."""
         start = index * ROWS_PER_GROUP
         count = max(0, min(ROWS_PER_GROUP, self.num_rows - start))
-        flat = np.fromfile(self._path, np.uint8, count * self.row_bytes, offset=self._start + start * self.row_bytes)
+        with self._path.open("rb") as file:
+            file.seek(self._start + start * self.row_bytes)
+            flat = np.frombuffer(file.read(count * self.row_bytes), np.uint8)
         return flat.reshape(count, self.row_bytes)
 
 

@@ -14,7 +14,7 @@ from storage.errors import InputError, StorageError, StoreDamaged, TooManyRemova
 from storage.files import FILES_SCHEMA, QUARANTINED, means_the_same, with_status
 from storage.layout import Store, other_spaces
 from storage.segments import ROWS_SCHEMA, in_order
-from storage.shards import MAX_ROWS, Format, Shard, ShardRef, is_present, uncommitted_shards
+from storage.shards import MAX_ROWS, Format, Shard, ShardRef, present_shards, uncommitted_shards
 from storage.versions import Version, latest_version
 
 logger = logging.getLogger(__name__)
@@ -171,7 +171,7 @@ def _present_rows(store: Store, parent: Version | None) -> tuple[pa.Table, dict[
     if parent is None:
         return ROWS_SCHEMA.empty_table(), {}, []
     rows = parent.read_rows(store)
-    shards = {name: ref for name, ref in parent.shards.items() if is_present(store, ref)}
+    shards = present_shards(store, parent.shards)
     if len(shards) == len(parent.shards):
         return rows, shards, []
     is_there = pc.is_in(rows["shard"], pa.array(list(shards), pa.string()))

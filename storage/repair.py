@@ -49,7 +49,9 @@ def repair_space(store: Store, is_deep: bool) -> Repair:
     if newest is not None and not is_whole:
         files, rows, shards, lost_rows, unlisted = _left(store, newest, bad)
         parent = replace(newest, files=_without(newest.files, bad), rows=_without(newest.rows, bad))
-        made = commit(store, parent, files, rows, shards, number=numbers[-1] + 1).number
+        version = commit(store, parent, files, rows, shards, number=numbers[-1] + 1)
+        made = version.number
+        bad -= _needs(version)  # a segment that was written anew is as it was
     dropped = tuple(number for number in numbers if number not in versions or _needs(versions[number]) & bad)
     for number in dropped:
         store.version(number).unlink()

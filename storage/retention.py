@@ -1,14 +1,13 @@
 """Retention: what no kept version, no training and no current head needs is removed, once it is old enough."""
 
-import shutil
 import time
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
-from pathlib import Path
 
-from storage.heads import PIN, list_heads, pinned_version
-from storage.layout import HEAD_NAME, SHARD_NAME, Store, current_head, spaces
+from storage.heads import PIN, list_heads, pinned_version, remove_head
+from storage.layout import SHARD_NAME, Store, current_head, spaces
+from storage.place import Place
 from storage.versions import read_version, version_numbers
 
 
@@ -23,7 +22,7 @@ class Collected:
     size_bytes: int = 0
 
 
-def collect(root: Path, keep: int, grace_seconds: float) -> Collected:
+def collect(root: Place, keep: int, grace_seconds: float) -> Collected:
     """Remove what the `keep` newest versions of each feature space do not need. For the holder of the lock.
 
     Younger than `grace_seconds`, nothing goes: no version that was the newest within that time, since somebody may
@@ -55,7 +54,7 @@ def _kept_versions(store: Store, keep: int, since: float) -> set[int]:
     return kept | {number for number in pins if number and number in numbers}
 
 
-def _is_young(path: Path, since: float) -> bool:
+def _is_young(path: Place, since: float) -> bool:
     try:
         return path.stat().st_mtime >= since
     except FileNotFoundError:
@@ -77,7 +76,7 @@ def _collect_space(store: Store, kept: set[int], needed: set[str], since: float)
     return Collected(len(old), len(segments), len(shards), 0, size)
 
 
-def _remove(path: Path) -> int:
+def _remove(path: Place) -> int:
     try:
         size = path.stat().st_size
         path.unlink()
@@ -88,21 +87,14 @@ def _remove(path: Path) -> int:
 
 def _collect_heads(root: Store, kept: dict[Store, set[int]], since: float) -> Collected:
     """Heads of versions that are gone, and trainings that died long ago."""
-    if not root.heads.is_dir():
-        return Collected()
     known = {(store.fingerprint, number) for store, numbers in kept.items() for number in numbers}
     current = current_head(root)
     size = count = 0
     for head in list_heads(root.root):
         folder = root.head(head.name)
         is_needed = head.name == current or (head.fingerprint, head.version) in known
-        if (
-            is_needed
-            or not HEAD_NAME.fullmatch(folder.name)
-            or any(_is_young(path, since) for path in folder.rglob("*"))
-        ):
+        if is_needed or any(_is_young(path, since) for path in folder.rglob("*")):
             continue
-        size += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        shutil.rmtree(folder)
+        size += remove_head(root, head.name)
         count += 1
     return Collected(heads=count, size_bytes=size)

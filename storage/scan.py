@@ -17,12 +17,15 @@ import pyarrow as pa
 
 from storage.errors import InputError
 from storage.labels import SPLITS, Label, read_labels
+from storage.place import Place, Remote, identity, is_local
 
 logger = logging.getLogger(__name__)
 
 Layout = Literal["auto", "classes", "splits"]
 # From the folder's path and the file's name to a label; None for a file that is not wanted.
 Labeller = Callable[[bytes, bytes], Label | None]
+
+ROWS_A_TABLE = 50_000
 
 SUFFIXES = (b".jpg", b".jpeg", b".jpe", b".jfif", b".png", b".gif", b".bmp", b".webp")
 
@@ -50,9 +53,10 @@ class Scan:
         folders nor a table say.
     ignored: files that are not candidates (by suffix, or without a class).
     unreadable: folders that could not be listed; nothing below them counts as removed.
+    Of an object store `files` has the column `digest` too, made of what the store says of each object.
     """
 
-    root: Path
+    root: Place
     files: pa.Table
     ignored: int
     unreadable: tuple[bytes, ...]
@@ -66,37 +70,39 @@ class Scan:
     @property
     def digest(self) -> str:
         """Changes whenever a name, size, time or label does."""
-        hasher = hashlib.sha256(os.fsencode(self.root))
+        hasher = hashlib.sha256(os.fsencode(str(self.root)))
         hasher.update(b"\0".join(self.unreadable))
         for batch in self.files.combine_chunks().to_batches():
             hasher.update(batch.serialize())
         return hasher.hexdigest()[:32]
 
 
-def scan_folder(root: Path, layout: Layout = "auto", labels: Path | None = None) -> Scan:
+def scan_folder(root: Place, layout: Layout = "auto", labels: Path | None = None) -> Scan:
     """List the images below `root` by stat alone.
 
     `classes`: the first folder level is the class. `splits`: the first level is train, validation,
     val, valid or test, the second the class. `auto` takes `splits` only when every visible folder
     has such a name. Below the class, files lie at any depth. Where a table of `labels` is given, the
-    images are the files that it names, whatever their folders and suffixes. Raises InputError where
-    `root` is not a folder that can be listed, or the table cannot be used.
+    images are the files that it names, whatever their folders and suffixes. Of an object store the listing tells
+    all, page by page. Raises InputError where `root` is not a folder that can be listed, or the table cannot be used.
     """
     scanned_ns = time.time_ns()
-    top = [text(name) for name in _top_folders(root)]
+    top = [text(name) for name in (_top_folders(root) if is_local(root) else _top_prefixes(root))]
     if labels is not None and layout != "auto":
         raise InputError(f"--layout {layout} takes the labels from folders, --labels from a table: give one of them")
     table = read_labels(labels, root) if labels is not None else {}
     depth = 1 if labels is None and _layout_of(root, top, layout) == "splits" else 0
-    walk = _Walk(os.fsencode(root), depth, _by_table(table) if labels is not None else _by_folder(depth))
+    label = _by_table(table) if labels is not None else _by_folder(depth)
+    walk: _Walk | _ObjectWalk = _Walk(os.fsencode(root), depth, label) if is_local(root) else _ObjectWalk(root, label)
     walk.folders()
     if walk.unreadable:
         logger.warning(
             "%d folders cannot be read, as %s: what the store knows of them stays as it was",
             len(walk.unreadable),
-            os.fsdecode(os.path.join(walk.root, walk.unreadable[0])),
+            os.path.join(str(root), os.fsdecode(walk.unreadable[0])),
         )
-    if missing := table.keys() - {row[0] for row in walk.rows}:
+    files = walk.rows.table()
+    if missing := table.keys() - set(files["path"].to_pylist() if table else ()):
         logger.warning(
             "%d of the %d paths in %s are of no image below %s, as %s",
             len(missing),
@@ -105,10 +111,6 @@ def scan_folder(root: Path, layout: Layout = "auto", labels: Path | None = None)
             root,
             ascii(os.fsdecode(min(missing))),
         )
-    walk.rows.sort()
-    columns = list(zip(*walk.rows, strict=True)) or [()] * len(SCAN_SCHEMA)
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCAN_SCHEMA, strict=True)]
-    files = pa.Table.from_arrays(arrays, schema=SCAN_SCHEMA)
     return Scan(root, files, walk.ignored, tuple(sorted(walk.unreadable)), scanned_ns)
 
 
@@ -184,6 +186,31 @@ def text(name: bytes) -> str:
     return name.replace(rb"\x", rb"\x5cx").decode("utf-8", "backslashreplace")
 
 
+class _Rows:
+    """Rows that are gathered as Arrow tables, which take a third of the memory of as many tuples."""
+
+    def __init__(self, schema: pa.Schema):
+        self.schema = schema
+        self._rows: list[tuple] = []
+        self._tables: list[pa.Table] = []
+
+    def append(self, row: tuple) -> None:
+        self._rows.append(row)
+        if len(self._rows) >= ROWS_A_TABLE:
+            self._pack()
+
+    def _pack(self) -> None:
+        columns = zip(*self._rows, strict=True) if self._rows else [()] * len(self.schema)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, self.schema, strict=True)]
+        self._tables.append(pa.Table.from_arrays(arrays, schema=self.schema))
+        self._rows = []
+
+    def table(self) -> pa.Table:
+        """All rows, sorted by path."""
+        self._pack()
+        return pa.concat_tables(self._tables).sort_by("path").combine_chunks()
+
+
 class _Walk:
     """The way through the folders, gathering rows in the order of SCAN_SCHEMA."""
 
@@ -191,7 +218,7 @@ class _Walk:
         self.root = root
         self.depth_of_class = depth_of_class
         self.label = label
-        self.rows: list[tuple] = []
+        self.rows = _Rows(SCAN_SCHEMA)
         self.ignored = 0
         self.unreadable: list[bytes] = []
 
@@ -254,3 +281,57 @@ class _Walk:
             self.ignored += 1
             return
         self.rows.append((prefix + entry.name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, *label))
+
+
+def _top_prefixes(root: Remote) -> list[bytes]:
+    try:
+        found = root.fs.ls(root.path, detail=True)
+    except FileNotFoundError:
+        raise InputError(f"--images: there is nothing below {root}") from None
+    except OSError as error:
+        raise InputError(f"--images: {root} cannot be listed: {error}") from error
+    names = [os.fsencode(info["name"].rpartition("/")[2]) for info in found if info["type"] == "directory"]
+    return sorted(name for name in names if not name.startswith(b"."))
+
+
+class _ObjectWalk:
+    """The way through the prefixes of an object store, gathering rows as `_Walk` does, with a digest at the end."""
+
+    def __init__(self, root: Remote, label: Labeller):
+        self.root = root
+        self.label = label
+        self.rows = _Rows(SCAN_SCHEMA.append(pa.field("digest", pa.binary(32))))
+        self.ignored = 0
+        self.unreadable: list[bytes] = []
+
+    def folders(self) -> None:
+        waiting = [b""]
+        while waiting:
+            waiting += self.folder(waiting.pop())
+
+    def folder(self, prefix: bytes) -> list[bytes]:
+        """Take in the objects of one prefix and return the prefixes in it."""
+        folders = []
+        try:
+            found = self.root.fs.ls(f"{self.root.path}/{os.fsdecode(prefix)}".rstrip("/"), detail=True)
+        except FileNotFoundError:
+            return []
+        except OSError:
+            self.unreadable.append(prefix)
+            return []
+        for info in found:
+            name = os.fsencode(info["name"].rstrip("/").rpartition("/")[2])
+            if info["type"] == "directory":
+                folders += [] if name.startswith(b".") else [prefix + name + b"/"]
+            elif not info["name"].endswith("/"):  # the mark of an empty folder
+                self.file(prefix, name, info)
+        return folders
+
+    def file(self, prefix: bytes, name: bytes, info: Mapping) -> None:
+        label = self.label(prefix, name)
+        if label is None:
+            self.ignored += 1
+            return
+        moment = info.get("LastModified") or info.get("mtime")
+        written_ns = int(moment.timestamp() * 1e9) if moment else 0
+        self.rows.append((prefix + name, info["size"], written_ns, written_ns, *label, identity(info)))

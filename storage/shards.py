@@ -11,7 +11,6 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Literal, Protocol
 
@@ -22,6 +21,7 @@ from storage import npz, parquet
 from storage.durable import put
 from storage.errors import StoreDamaged
 from storage.layout import ROWS_PER_GROUP, SHARD_NAME, Store, sha256
+from storage.place import Place, sizes
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Rows(Protocol):
 
 
 ENCODINGS: dict[str, ModuleType] = {"parquet": parquet, "npz": npz}
-ROWS: dict[str, Callable[[Path], Rows]] = {"parquet": parquet.ParquetRows, "npz": npz.NpzRows}
+ROWS: dict[str, Callable[[Place], Rows]] = {"parquet": parquet.ParquetRows, "npz": npz.NpzRows}
 DAMAGES = (
     pa.ArrowException,
     zipfile.BadZipFile,
@@ -173,9 +173,9 @@ class Shard:
             raise StoreDamaged(f"shard {name} is damaged ({error}); {way_out}") from error
 
 
-def _check_footer(path: Path, ref: ShardRef) -> None:
+def _check_footer(path: Place, ref: ShardRef) -> None:
     encoding = ENCODINGS[path.suffix[1:]]
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         if size != ref.size_bytes:
             raise ValueError(f"it has {size} bytes, its version says {ref.size_bytes}")
@@ -186,11 +186,17 @@ def _check_footer(path: Path, ref: ShardRef) -> None:
 
 
 def is_present(store: Store, ref: ShardRef) -> bool:
-    """The shard is there with its size: the check that every run makes of every shard."""
+    """The shard is there with its size."""
     try:
         return store.shard(ref.name).stat().st_size == ref.size_bytes
     except OSError:
         return False
+
+
+def present_shards(store: Store, refs: Mapping[str, ShardRef]) -> dict[str, ShardRef]:
+    """Those shards that are there with their size, by one listing: the check that every run makes."""
+    found = sizes(store.shards) if refs else {}
+    return {name: ref for name, ref in refs.items() if found.get(name) == ref.size_bytes}
 
 
 def uncommitted_shards(store: Store, committed: Mapping[str, ShardRef]) -> list[ShardRef]:
@@ -199,14 +205,16 @@ def uncommitted_shards(store: Store, committed: Mapping[str, ShardRef]) -> list[
     Their bytes are hashed: a file that is not what its name says is left alone.
     """
     found = []
-    for path in sorted(store.shards.glob("*/*")):
-        if path.name in committed or not SHARD_NAME.fullmatch(path.name) or path != store.shard(path.name):
+    for name in sorted(sizes(store.shards)):
+        if name in committed or not SHARD_NAME.fullmatch(name):
             continue
-        format = path.suffix[1:]
+        path, format = store.shard(name), name.partition(".")[2]
         try:
             data = path.read_bytes()
-            if f"{sha256(data)}.{format}" == path.name:
-                found.append(ShardRef(path.name, len(data), ROWS[format](path).num_rows, sha256(_footer(data, format))))
+            if f"{sha256(data)}.{format}" == name:
+                found.append(ShardRef(name, len(data), ROWS[format](path).num_rows, sha256(_footer(data, format))))
+        except FileNotFoundError:
+            continue  # a file of such a name that lies in another folder
         except DAMAGES as error:
             logger.warning("%s is left alone: %s", path, error)
     return found

@@ -1,6 +1,5 @@
 """Verification: is every file of a store what the store says it is? Everything is read, nothing is changed."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,8 +8,9 @@ import pyarrow.compute as pc
 
 from storage.errors import StorageError, StoreDamaged
 from storage.files import class_counts, counts, data_digest, usable
-from storage.heads import list_heads
+from storage.heads import MODEL, RECORD, list_heads
 from storage.layout import ROWS_PER_GROUP, Store, read_spec, sha256
+from storage.place import Place
 from storage.segments import read_segments
 from storage.shards import Shard, ShardRef
 from storage.versions import Version, read_version, version_numbers
@@ -53,14 +53,15 @@ def verify_heads(root: Store, is_deep: bool) -> Iterator[Finding]:
     heads = list_heads(root.root, is_deep)
     for head in heads:
         if head.fault and not head.is_unfinished:
-            yield _finding(root, root.head(head.name) / "head.json", head.fault)
+            file = MODEL if MODEL in head.fault else RECORD
+            yield _finding(root, root.head(head.name) / file, head.fault)
     path = root.heads / "current"
     if path.exists() and not any(head.is_current for head in heads):
         yield _finding(root, path, "it names no head")
 
 
-def _finding(store: Store, path: os.PathLike, fault: object) -> Finding:
-    return Finding(os.path.relpath(path, store.root), str(fault).partition("; run `")[0])
+def _finding(store: Store, path: Place, fault: object) -> Finding:
+    return Finding(str(path).removeprefix(f"{store.root}/"), str(fault).partition("; run `")[0])
 
 
 def _space_faults(store: Store) -> Iterator[Finding]:

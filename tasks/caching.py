@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 
 from storage.handover import load_listing
 from storage.layout import Store, sha256
+from storage.place import place
 from storage.shards import ShardRef, is_present
 from storage.versions import latest_version
 from tasks.heads import find_head
@@ -70,7 +71,7 @@ class TrueRecords(Serializer):
         if "failed" in content:
             raise StaleRecord("the record of a failure is not a result")
         records = [TypeAdapter(RECORDS[item["kind"]]).validate_python(item["record"]) for item in content["records"]]
-        store = Store(Path(self.root), self.fingerprint)
+        store = Store(place(self.root), self.fingerprint)
         for record in records:
             if not is_true(store, record):
                 raise StaleRecord(f"{record} is not true of {self.root} any more")

@@ -1,6 +1,5 @@
 """The one unit of extraction, whatever runs it: a chunk becomes a shard. Runs in a child; no Prefect here."""
 
-import hashlib
 import os
 import resource
 import time
@@ -14,6 +13,7 @@ import numpy
 import pyarrow as pa
 
 from storage.handover import open_todo
+from storage.place import Place, place, read_file
 from storage.plan import chunk
 from storage.shards import write_shard
 from tasks.records import ChunkResult, ChunksJob
@@ -84,23 +84,22 @@ def _write(job: ChunksJob, engine: Engine, found: Extracted, started: float) -> 
 
 
 def _readers(todo: pa.Table, images: str) -> Iterator[tuple[bytes, Callable[[], bytes]]]:
-    root = os.fsencode(images)
+    root = place(images)
     for digest, path in zip(todo["digest"].to_pylist(), todo["path"].to_pylist(), strict=True):
-        yield digest, lambda digest=digest, path=path: _read(os.path.join(root, path), digest)
+        yield digest, lambda digest=digest, path=path: _read(root, path, digest)
 
 
-def _read(path: bytes, digest: bytes) -> bytes:
+def _read(root: Place, path: bytes, digest: bytes) -> bytes:
     """The bytes of a file, if they are still those that were listed: a row is of its digest or is not."""
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        data, found = read_file(root, path)
     except FileNotFoundError as error:
         raise ImageError("vanished", str(error)) from error
     except PermissionError as error:
         raise ImageError("permission", str(error)) from error
     except OSError as error:
         raise ImageError("read_error", str(error)) from error
-    if hashlib.sha256(data).digest() != digest:
+    if found != digest:
         raise ImageError("changed", f"{os.fsdecode(path)} changed after it was listed")
     return data
 

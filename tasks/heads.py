@@ -11,7 +11,7 @@ import numpy as np
 
 from storage.durable import make_folder
 from storage.errors import InputError, StorageError, StoreDamaged
-from storage.heads import model_file, pin_version, read_head, unpin, write_head
+from storage.heads import keep_logs, model_file, pin_version, read_head, unpin, working_folder, write_head
 from storage.layout import Store, canonical, current_head, promote_head, sha256
 from storage.samples import SampleTable, pin
 from storage.stream import FeatureStream
@@ -93,7 +93,7 @@ class _Data:
 
     @classmethod
     def pinned(cls, job: HeadJob, version: Version) -> "_Data":
-        folder = job.space.store.head(job.name)
+        folder = working_folder(job.space.store, job.name)
         make_folder(folder)
         pin_version(job.space.store, job.name, version.number)
         tables = [pin(job.space.store, version, split, job.spec.classes, folder) for split in ("train", "validation")]
@@ -160,6 +160,7 @@ def _train(job: HeadJob, version: Version, data: _Data, report: Callable[[dict],
         "environment": environment(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    keep_logs(job.space.store, job.name)
     write_head(job.space.store, job.name, record, temporary.read_bytes())
     temporary.unlink()
     return HeadResult(job.name, True, False, **metrics, peak_rss_mb=peak_rss_mb(), history=trained.history)

@@ -1,9 +1,9 @@
 """The small frozen records that pass between the steps: JSON in and out, never an array or a list of paths."""
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 from storage.layout import Store
+from storage.place import place
 from storage.shards import FeatureType, Format
 from vision.head import HeadSpec
 from vision.specs import FeatureSpec
@@ -24,7 +24,7 @@ class Space:
 
     @property
     def store(self) -> Store:
-        return Store(Path(self.root), self.fingerprint)
+        return Store(place(self.root), self.fingerprint)
 
     @property
     def kind(self) -> FeatureType:

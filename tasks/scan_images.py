@@ -5,6 +5,7 @@ from pathlib import Path
 from prefect import task
 
 from storage.handover import prepare, save_scan
+from storage.place import place
 from storage.scan import Layout, scan_folder
 from tasks.caching import RETRY
 from tasks.records import ScanRecord, Space
@@ -13,7 +14,7 @@ from tasks.records import ScanRecord, Space
 @task(name="scan_images", **RETRY, cache_policy=None)
 def scan_images(space: Space, layout: Layout, labels: Path | None, folder: str) -> ScanRecord:
     """Always runs: only a look at the folder can tell that nothing has changed."""
-    scan = scan_folder(Path(space.images), layout, labels)
+    scan = scan_folder(place(space.images), layout, labels)
     prepare(Path(folder), keep=scan.digest)
     path = save_scan(scan, Path(folder))
     return ScanRecord(str(path), scan.digest, scan.files.num_rows, scan.ignored, scan.is_settled)

@@ -2,9 +2,9 @@
 
 import os
 from dataclasses import asdict, replace
-from pathlib import Path
 
-from storage.layout import check_space, fingerprint
+from storage.layout import Store, check_space, fingerprint
+from storage.place import Place
 from storage.plan import Plan
 from storage.shards import Format
 from storage.versions import Version
@@ -21,8 +21,8 @@ NAMED_WEIGHTS = ("imagenet", "random")  # anything else is a path
 
 
 def find_space(
-    root: Path,
-    images: Path,
+    root: Place,
+    images: Place,
     weights: str,
     backbone: str,
     image_size: int,
@@ -36,7 +36,7 @@ def find_space(
     """
     spec = FeatureSpec("", backbone, image_size, pooling, dtype, precision)  # what cannot be needs no weights
     source = weights if weights in NAMED_WEIGHTS else os.path.abspath(weights)
-    digest = weights_digest(BACKBONES[backbone], source, root / "cache" / "weights.json")
+    digest = weights_digest(BACKBONES[backbone], source, Store(root, "").cache / "weights.json")
     spec = replace(spec, weights=digest)
     space = Space(str(root), str(images), fingerprint(spec.record()), spec, source)
     check_space(space.store)

@@ -1,11 +1,15 @@
 """What all tests share: no telemetry, no user's settings, a folder of tiny pictures."""
 
 import os
+import re
+import uuid
 from pathlib import Path
 
 import pytest
 
+from storage.place import place
 from tests import toy
+from tests.storage.s3 import KEYS, s3_server
 
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -19,3 +23,26 @@ def images(tmp_path: Path) -> Path:
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     return tmp_path / "store"
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory):
+    """The address of a real S3 server, for the session."""
+    with s3_server(tmp_path_factory.mktemp("s3") / "log") as found:
+        yield found
+
+
+@pytest.fixture
+def bucket(address, monkeypatch, tmp_path, request):
+    """A prefix of a new bucket, as a place; the environment leads to its server, and caches of its stores to the test's folder."""
+    import s3fs
+
+    for name, value in {**KEYS, "AWS_ENDPOINT_URL": address, "XDG_CACHE_HOME": str(tmp_path / "cache")}.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    words = f"b{os.getpid()} {request.node.name.lower()} {uuid.uuid4().hex[:8]}"
+    name = re.sub(r"[^a-z0-9]+", "-", words)[-60:].strip("-")
+    found = place(f"s3://{name}/data")
+    found.fs.mkdir(name)
+    yield found
+    s3fs.S3FileSystem.clear_instance_cache()

@@ -87,9 +87,11 @@ def test_the_demo_does_what_the_readme_says(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_every_command_of_the_readme_does_its_work_when_typed_one_after_another(tmp_path: Path):
+def test_every_command_of_the_readme_does_its_work_when_typed_one_after_another(tmp_path: Path, bucket):
     """All but those that install, which CI types. Keras finds a file where it keeps the ImageNet weights."""
     toy.pictures(tmp_path / "photos", per_class=20)
+    bucket.fs.mkdir("bucket")
+    bucket.fs.put(f"{tmp_path}/photos/", "bucket/photos/", recursive=True)
     rows = (f"{name}/{number:03d}.png,{name}" for name in ("cats", "dogs") for number in range(20))
     (tmp_path / "photos.csv").write_text("\n".join(["path,class", *rows]))
     (tmp_path / "photos.yaml").write_text("images: photos\nstore: photos-store\nweights: vgg16_notop.weights.h5\n")

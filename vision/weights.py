@@ -137,17 +137,22 @@ def weights_digest(backbone: Backbone, source: str, memo: Path) -> str:
 
 
 def _read_memo(memo: Path) -> dict[str, str]:
+    """Digests of files seen before; none where a digit of it was changed, for that would be another feature space."""
     try:
-        found = json.loads(memo.read_text())
-    except (OSError, ValueError):
+        checksum, found = json.loads(memo.read_text())
+        return dict(found) if checksum == _checksum(found) else {}
+    except (OSError, ValueError, TypeError):
         return {}
-    return found if isinstance(found, dict) else {}
+
+
+def _checksum(known: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _write_memo(memo: Path, known: dict[str, str]) -> None:
     try:
         memo.parent.mkdir(parents=True, exist_ok=True)
-        memo.write_text(json.dumps(known, indent=1))
+        memo.write_text(json.dumps([_checksum(known), known], indent=1))
     except OSError:
         pass  # only time is lost: the next run hashes the file again
 

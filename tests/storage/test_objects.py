@@ -1,0 +1,295 @@
+"""Images and stores in an object store: a real S3 server, real requests, real races."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from storage.__main__ import main
+from storage.durable import create, put, replace
+from storage.errors import InputError
+from storage.files import MEANING
+from storage.layout import Store
+from storage.lock import hold
+from storage.place import place
+from storage.scan import scan_folder
+from storage.versions import latest_version, read_version, version_numbers
+from tests import toy
+from tests.storage.s3 import between
+
+PROJECT = Path(__file__).parents[2]
+
+
+def upload(path, seed: int) -> bytes:
+    """Put a small picture that only this seed gives."""
+    local = toy.picture(Path(os.environ["XDG_CACHE_HOME"]) / "upload.png", seed)
+    data = local.read_bytes()
+    path.fs.pipe_file(path.path, data)
+    return data
+
+
+def images_of(bucket, per_class: int = 4):
+    for number, name in enumerate(("cats", "dogs")):
+        for index in range(per_class):
+            upload(bucket / "photos" / name / f"{index:03d}.png", 1000 * number + index)
+    return bucket / "photos"
+
+
+def run(images, store, **options):
+    return toy.run(images, store, allow_removals=True, **options)
+
+
+# Files
+
+
+def test_an_object_is_created_once_whoever_comes_at_the_same_time(bucket):
+    path = bucket / "store/file"
+    data = [b"%d" % number * 1000 for number in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        won = list(threads.map(lambda content: create(path, content, bucket), data))
+    assert won.count(True) == 1
+    assert path.read_bytes() == data[won.index(True)]
+    replace(path, b"other")
+    assert path.read_bytes() == b"other"
+    put(path, b"what its name stands for", bucket)
+    assert path.read_bytes() == b"what its name stands for"
+
+
+@pytest.mark.parametrize("address", ["ftp://host/folder", "s3://", "gs:///", "nothing://x"])
+def test_other_addresses_are_refused(address):
+    with pytest.raises(InputError, match="s3://bucket/prefix"):
+        place(address)
+
+
+def test_what_is_not_installed_is_named_with_the_way_out(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(InputError, match=r"extra gs.*pip install"):
+        place("gs://bucket/photos")
+
+
+# Listing
+
+
+def test_every_object_is_listed_page_by_page_in_the_order_of_a_local_scan(bucket, tmp_path):
+    names = [f"cats/{number:04d}.jpg" for number in range(1100)]
+    names += [
+        "dogs/a/b.png",
+        "dogs/a-b.png",
+        "dogs/a.png",
+        "dogs/é ü.png",
+        "dogs/notes.txt",
+        ".hidden/x.png",
+        "top.png",
+    ]
+    for name in names:
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    bucket.fs.put(f"{tmp_path}/images/", f"{(bucket / 'photos').path}/", recursive=True)
+    found, local = scan_folder(bucket / "photos"), scan_folder(tmp_path / "images")
+    columns = ["path", "size", "class", "split"]
+    assert found.files.select(columns).equals(local.files.select(columns))
+    assert found.files.num_rows == 1104
+    assert len(set(found.files["digest"].to_pylist())) == 1104
+
+
+def test_a_bucket_that_is_not_there_is_said_in_one_line(bucket):
+    with pytest.raises(InputError, match="--images: there is nothing below s3://no-such-bucket/photos"):
+        scan_folder(place("s3://no-such-bucket/photos"))
+
+
+def test_split_prefixes_and_tables_of_labels_are_understood(bucket, tmp_path):
+    for number, name in enumerate(("train/cats/a.png", "val/cats/b.png", "train/dogs/c.png")):
+        upload(bucket / "photos" / name, number)
+    files = scan_folder(bucket / "photos").files.to_pylist()
+    assert [(row["class"], row["split"]) for row in files] == [
+        ("cats", "train"),
+        ("dogs", "train"),
+        ("cats", "validation"),
+    ]
+    table = tmp_path / "labels.csv"
+    table.write_text(f"path,class\ntrain/cats/a.png,one\n{bucket}/photos/val/cats/b.png,two\n")
+    files = scan_folder(bucket / "photos", labels=table).files.to_pylist()
+    assert [(row["path"], row["class"]) for row in files] == [(b"train/cats/a.png", "one"), (b"val/cats/b.png", "two")]
+
+
+# Runs
+
+
+@pytest.mark.parametrize("format", ["parquet", "npz"])
+def test_a_store_of_objects_follows_its_images(bucket, format):
+    images, store = images_of(bucket), bucket / "store"
+    _, first = run(images, store, format=format)
+    assert first.counts == {"images": 8, "ok": 8, "pending": 0, "quarantined": 0}
+    upload(images / "cats/new.png", 5000)
+    upload(images / "dogs/001.png", 6000)
+    (images / "dogs/002.png").unlink()
+    for name in ("cats/000.png", "dogs/was a cat.png"):
+        (images / name).write_bytes((images / "cats/001.png").read_bytes())
+    (images / "cats/001.png").unlink()
+    planned, second = run(images, store, format=format)
+    assert planned.todo.num_rows == 2
+    _, fresh = run(images, bucket / "fresh", format=format)
+    assert second.data_digest == fresh.data_digest
+    where, other = (toy.space(images, root).store for root in (store, bucket / "fresh"))
+    assert second.read_files(where).select(MEANING).equals(fresh.read_files(other).select(MEANING))
+    found, expected = toy.features_of(images, store, second), toy.features_of(images, bucket / "fresh", fresh)
+    assert all(np.array_equal(found[digest], expected[digest]) for digest in expected)
+    assert not toy.plan(images, store).needs_commit
+
+
+def test_local_images_and_a_store_of_objects_go_together(bucket, tmp_path):
+    images = toy.pictures(tmp_path / "images", per_class=3)
+    _, version = run(images, bucket / "store")
+    assert version.counts["ok"] == 6
+    assert not (tmp_path / "cats").exists()
+    assert toy.plan(images, bucket / "store").todo.num_rows == 0
+
+
+def test_what_a_dead_run_left_is_adopted(bucket):
+    images, store = images_of(bucket), bucket / "store"
+    toy.extract(images, store, toy.plan(images, store, chunk_size=2), range(2))
+    planned, version = run(images, store)
+    assert (planned.adopted, planned.todo.num_rows, version.counts["ok"]) == (4, 4, 8)
+
+
+@pytest.mark.parametrize("fate", ["vanishes", "changes"])
+def test_an_object_that_goes_or_changes_between_listing_and_reading_costs_its_row_alone(bucket, fate):
+    images, store = images_of(bucket), bucket / "store"
+    planned = toy.plan(images, store)
+    victim = images / "cats/002.png"
+    victim.unlink() if fate == "vanishes" else upload(victim, 7000)
+    refs = toy.extract(images, store, planned)
+    assert sum(ref.num_rows for ref in refs) == 7
+    _, version = run(images, store)
+    assert version.counts == {
+        "images": 7 + (fate == "changes"),
+        "ok": 7 + (fate == "changes"),
+        "pending": 0,
+        "quarantined": 0,
+    }
+
+
+def test_a_lost_shard_is_noticed_and_repaired(bucket, capsys):
+    images, store = images_of(bucket), bucket / "store"
+    _, version = run(images, store, chunk_size=4)
+    where = toy.space(images, store).store
+    name = sorted(version.shards)[0]
+    where.shard(name).write_bytes(where.shard(name).read_bytes()[:-1])
+    assert toy.plan(images, store).lost == 4
+    assert main(["verify", "--store", str(store)]) == 1
+    assert name in capsys.readouterr().out
+    assert main(["repair", "--store", str(store)]) == 0
+    assert main(["verify", "--deep", "--store", str(store)]) == 0
+    planned, _ = run(images, store)
+    assert planned.todo.num_rows == 4
+
+
+def test_upkeep_works_on_objects(bucket, capsys):
+    images, store = images_of(bucket), bucket / "store"
+    run(images, store, chunk_size=2)
+    upload(images / "cats/new.png", 5000)
+    _, version = run(images, store, chunk_size=2)
+    features = toy.features_of(images, store, version)
+    for command in (
+        ["compact"],
+        ["gc", "--keep", "1", "--grace", "-1"],
+        ["verify", "--deep"],
+        ["show"],
+        ["history"],
+        ["quarantine"],
+    ):
+        assert main([*command, "--store", str(store)]) == 0, capsys.readouterr().err
+    where = toy.space(images, store).store
+    newest = latest_version(where)
+    assert version_numbers(where) == [newest.number] == [3]
+    assert len(newest.shards) == 1
+    found = toy.features_of(images, store, newest)
+    assert all(np.array_equal(found[digest], features[digest]) for digest in features)
+
+
+# Requests that are refused, and replies that are lost
+
+
+def test_throttled_requests_are_made_again(bucket, address, monkeypatch):
+    images, store = images_of(bucket), bucket / "store"
+    seen: dict[tuple[str, str], int] = {}
+
+    def manner(method: str, path: str) -> str:
+        seen[method, path] = seen.get((method, path), 0) + 1
+        return "slow down" if seen[method, path] <= 2 else "pass"
+
+    with between(address, manner) as slow:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", slow)
+        images.fs.clear_instance_cache()
+        _, version = run(place(str(images)), place(str(store)))
+        place(str(store)).fs.clear_instance_cache()
+    assert version.counts["ok"] == 8
+    assert max(seen.values()) >= 3
+
+
+def test_a_commit_whose_reply_is_lost_knows_itself(bucket, address, monkeypatch):
+    images, store = images_of(bucket), bucket / "store"
+    lost: list[str] = []
+
+    def manner(method: str, path: str) -> str:
+        if method == "PUT" and "/versions/" in path and not lost:
+            lost.append(path)
+            return "lose"
+        return "pass"
+
+    with between(address, manner) as careless:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", careless)
+        images.fs.clear_instance_cache()
+        _, version = run(place(str(images)), place(str(store)))
+        place(str(store)).fs.clear_instance_cache()
+    assert len(lost) == 1
+    assert version.number == 1
+
+
+# Two at once
+
+
+def test_a_store_of_objects_is_never_busy(bucket):
+    with hold(bucket / "store"), hold(bucket / "store"):
+        pass
+
+
+COMMITTER = """
+import sys
+from storage.errors import VersionConflict
+from storage.layout import Store
+from storage.place import place
+from storage.versions import commit, latest_version
+from tests.storage.test_versions import content
+
+store, first, count = Store(place(sys.argv[1]), "0" * 32), int(sys.argv[2]), int(sys.argv[3])
+won = lost = 0
+while won < count:
+    parent = latest_version(store)
+    try:
+        version = commit(store, parent, *content(store, [*range(3), 1000 * first + won]))
+    except VersionConflict:
+        lost += 1
+        continue
+    won += 1
+    print(version.number, version.commit_id, flush=True)
+print("lost", lost)
+"""
+
+
+def test_of_two_committers_racing_no_version_is_lost(bucket):
+    """COMMITS says how many versions; 100 take about a minute."""
+    each = int(os.environ.get("COMMITS", "100")) // 2
+    calls = [[sys.executable, "-c", COMMITTER, f"{bucket}/store", str(number), str(each)] for number in (1, 2)]
+    processes = [subprocess.Popen(call, cwd=PROJECT, stdout=subprocess.PIPE, text=True) for call in calls]
+    said = [process.communicate()[0].split("\n") for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    won = dict(line.split() for lines in said for line in lines if line and not line.startswith("lost"))
+    store = Store(bucket / "store", "0" * 32)
+    assert sorted(map(int, won)) == version_numbers(store) == list(range(1, 2 * each + 1))
+    assert all(read_version(store, int(number)).commit_id == commit_id for number, commit_id in won.items())
