@@ -293,10 +293,10 @@ def test_heads_go_with_their_versions_but_the_current_one_stays(lived, capsys):
 def test_gc_removes_nothing_where_a_version_cannot_be_read(lived, capsys):
     store = store_of(lived)
     flip(store.version(3), 200)
-    before = {path for path in (lived / "store").rglob("*")}
+    before = set((lived / "store").rglob("*"))
     status, _, error = call(capsys, lived, "gc", "--keep", 1, *NONE)
     assert (status, "python -m storage repair" in error) == (1, True)
-    assert {path for path in (lived / "store").rglob("*")} == before | {lived / "store/lock"}
+    assert set((lived / "store").rglob("*")) == before | {lived / "store/lock"}
 
 
 # Quarantine

