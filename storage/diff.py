@@ -2,12 +2,14 @@
 
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from storage.alignment import aligned
 from storage.files import FILES_SCHEMA, PENDING, derived_split
 
 WORDS = ("new", "changed", "moved", "re-split", "relabelled", "unchanged")
@@ -15,6 +17,7 @@ NEW, CHANGED, MOVED, RESPLIT, RELABELLED, UNCHANGED = range(len(WORDS))
 SAME_BYTES = ("digest",)
 SAME_LABEL = ("digest", "class")
 SAME_SPLIT = ("digest", "class", "split")
+KEYS_SCHEMA = pa.schema([FILES_SCHEMA.field(name) for name in SAME_LABEL])
 
 
 @dataclass(frozen=True)
@@ -30,18 +33,56 @@ class Changes:
 
 
 def compare(
-    listed: pa.Table, before: pa.Table, unreadable: tuple[bytes, ...], validation_fraction: float
+    listed: pa.Table, before: Iterable[pa.Table], unreadable: tuple[bytes, ...], validation_fraction: float
 ) -> tuple[pa.Table, Changes]:
     """The files as they stand now, and what happened to them.
 
-    listed: the files of a listing. before: FILES_SCHEMA of the parent. unreadable: folders that could
-    not be listed, whose files stay as they were, as does a file that cannot be read and looks the same.
-    The result is FILES_SCHEMA sorted by path, every status still `pending`.
+    listed: the files of a listing, sorted by path. before: the segments of the parent's files in order; one is in
+    memory at a time. unreadable: folders that could not be listed, whose files stay as they were, as does a file that
+    cannot be read and looks the same. The result is FILES_SCHEMA sorted by path, every status still `pending`.
     """
-    listed = _with_known_bytes(listed, before)
-    files = _with_history(_with_splits(listed, validation_fraction), before)
-    files = _with_unseen(files, before, unreadable)
-    return files, _count_changes(files, before)
+    parts = [FILES_SCHEMA.empty_table()]
+    counted = dict.fromkeys(range(len(WORDS)), 0)
+    arrived, gone = [KEYS_SCHEMA.empty_table()], [KEYS_SCHEMA.empty_table()]
+    for some, then in aligned(listed, before, FILES_SCHEMA):
+        files = _with_history(_with_splits(_with_known_bytes(some, then), validation_fraction), then)
+        files = _with_unseen(files, then, unreadable)
+        words, origin = _words(files, then)
+        for word in counted:
+            counted[word] += int((words == word).sum())
+        arrived.append(files.select(SAME_LABEL).filter(pa.array(words == NEW)).cast(KEYS_SCHEMA))
+        gone.append(then.select(SAME_LABEL).take(pa.array(_others(origin, then.num_rows))).cast(KEYS_SCHEMA))
+        parts.append(files)
+    changes = _changes(counted, pa.concat_tables(arrived), pa.concat_tables(gone))
+    return pa.concat_tables(parts).combine_chunks(), changes
+
+
+def _changes(counted: dict[int, int], arrived: pa.Table, gone: pa.Table) -> Changes:
+    """How many files each word has, once those that arrived are paired with those gone; another split counts as moved."""
+    removed = gone.num_rows
+    # Only what has equal bytes on the other side can pair: mostly nothing, which need not be looked at one by one.
+    can_pair = pc.is_in(arrived["digest"], gone["digest"].combine_chunks().drop_null())
+    new, left = _rows(arrived.filter(can_pair)), _rows(gone)
+    for names, word in ((2, MOVED), (1, RELABELLED)):
+        found = _match([row[:names] for row in new], [row[:names] for row in left]) if new else np.empty((0, 2), int)
+        counted[word] += len(found)
+        counted[NEW] -= len(found)
+        removed -= len(found)
+        taken = [set(column) for column in found.T.tolist()]
+        left = [row for index, row in enumerate(left) if index not in taken[0]]
+        new = [row for index, row in enumerate(new) if index not in taken[1]]
+    return Changes(
+        new=counted[NEW],
+        changed=counted[CHANGED],
+        moved=counted[MOVED] + counted[RESPLIT],
+        relabelled=counted[RELABELLED],
+        unchanged=counted[UNCHANGED],
+        removed=removed,
+    )
+
+
+def _rows(keys: pa.Table) -> list[tuple]:
+    return list(zip(*keys.to_pydict().values(), strict=True))
 
 
 def _with_known_bytes(listed: pa.Table, before: pa.Table) -> pa.Table:
@@ -114,15 +155,8 @@ def pairs(files: pa.Table, before: pa.Table) -> dict[str, np.ndarray]:
     (-1, row) or `removed` (row, -1). Both tables: FILES_SCHEMA sorted by path; rows of a word keep that
     order. Exchanging the tables exchanges the columns, and `new` and `removed`.
     """
-    position = pc.index_in(files["path"].combine_chunks(), before["path"].combine_chunks())
-    then = before.take(position)
-    origin = pc.fill_null(position, -1).to_numpy().astype(np.int64)
-    words = np.select(
-        [origin < 0, *(~_numpy(_same(files, then, *names)) for names in (SAME_BYTES, SAME_LABEL, SAME_SPLIT))],
-        [NEW, CHANGED, RELABELLED, RESPLIT],
-        UNCHANGED,
-    )
-    gone = np.setdiff1d(np.arange(before.num_rows), origin)
+    words, origin = _words(files, before)
+    gone = _others(origin, before.num_rows)
     for names, word in ((SAME_LABEL, MOVED), (SAME_BYTES, RELABELLED)):
         arrived = np.flatnonzero(words == NEW)
         found = _match(_keys(files, arrived, names), _keys(before, gone, names))
@@ -131,6 +165,24 @@ def pairs(files: pa.Table, before: pa.Table) -> dict[str, np.ndarray]:
     by_word = {word: np.flatnonzero(words == word) for word in range(len(WORDS))}
     result = {WORDS[word]: np.stack([origin[rows], rows], axis=1) for word, rows in by_word.items()}
     return result | {"removed": np.stack([gone, np.full_like(gone, -1)], axis=1)}
+
+
+def _words(files: pa.Table, before: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """What happened to each file by its path alone, and its row in `before`, -1 for one that is new there."""
+    position = pc.index_in(files["path"].combine_chunks(), before["path"].combine_chunks())
+    then = before.take(position)
+    origin = pc.fill_null(position, -1).to_numpy().astype(np.int64)
+    words = np.select(
+        [origin < 0, *(~_numpy(_same(files, then, *names)) for names in (SAME_BYTES, SAME_LABEL, SAME_SPLIT))],
+        [NEW, CHANGED, RELABELLED, RESPLIT],
+        UNCHANGED,
+    )
+    return words, origin
+
+
+def _others(origin: np.ndarray, num_rows: int) -> np.ndarray:
+    """The rows of a table that no `origin` names."""
+    return np.setdiff1d(np.arange(num_rows), origin)
 
 
 def difference(files: pa.Table, before: pa.Table) -> dict[str, np.ndarray]:
@@ -158,10 +210,3 @@ def _match(arrived: list[tuple], gone: list[tuple]) -> np.ndarray:
 
 def _numpy(mask: pa.Array) -> np.ndarray:
     return mask.to_numpy(zero_copy_only=False)
-
-
-def _count_changes(files: pa.Table, before: pa.Table) -> Changes:
-    """How many files each word has; one that has only another split counts as moved."""
-    counts = {word: len(found) for word, found in pairs(files, before).items()}
-    counts["moved"] += counts.pop("re-split")
-    return Changes(**counts)

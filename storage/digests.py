@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from storage.alignment import aligned
 from storage.durable import replace
 from storage.scan import Scan, is_sure
 
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 DIGEST = pa.binary(32)
 THREADS = 8
 SAVE_EVERY_SECONDS = 20.0
+CACHE_ROWS_AT_A_TIME = 65_536
 
 CACHE_SCHEMA = pa.schema(
     [
@@ -56,8 +58,8 @@ def list_images(scan: Scan, cache_folder: Path, rehash: bool = False) -> Listing
     if "digest" in scan.files.schema.names:
         return Listing(scan, scan.files.append_column("reason", pa.nulls(scan.files.num_rows, pa.string())), 0)
     path = cache_folder / f"digests-{hashlib.sha256(os.fsencode(scan.root)).hexdigest()[:16]}.parquet"
-    cached = None if rehash else _read_cache(path)
-    known = _lookup(scan.files, cached)
+    cached = None if rehash else _open_cache(path)
+    known, num_cached = _lookup(scan.files, cached, path)
     unknown = np.flatnonzero(~known.is_valid().to_numpy(zero_copy_only=False))
     hashed_ns = np.zeros(scan.files.num_rows, np.int64)
     digests: list[bytes | None] = []
@@ -72,7 +74,7 @@ def list_images(scan: Scan, cache_folder: Path, rehash: bool = False) -> Listing
             _write_cache(path, scan.files, _with(known, unknown, digests, DIGEST), hashed_ns)
             saved = time.monotonic()
     column = _with(known, unknown, digests, DIGEST)
-    if len(unknown) or (cached is not None and cached.num_rows != scan.files.num_rows):
+    if len(unknown) or (cached is not None and num_cached != scan.files.num_rows):
         _write_cache(path, scan.files, column, hashed_ns)
     files = scan.files.append_column("digest", column)
     no_reasons = pa.nulls(scan.files.num_rows, pa.string())
@@ -113,29 +115,39 @@ def _hash_files(scan: Scan, indices: np.ndarray) -> Iterator[tuple[int, int, byt
             yield from threads.map(hash_one, indices[start : start + 10_000].tolist())
 
 
-def _lookup(files: pa.Table, cached: pa.Table | None) -> pa.Array:
-    """Digests of the files whose path, size and times are those of the cache, else null."""
+def _lookup(files: pa.Table, cached: pq.ParquetFile | None, path: Path) -> tuple[pa.Array, int]:
+    """Digests of the files whose path, size and times are those of the cache, else null; and the rows of the cache.
+
+    A piece of the cache is in memory at a time. One that is damaged is worth as much as none.
+    """
     if cached is None:
-        return pa.nulls(files.num_rows, DIGEST)
-    position = pc.index_in(files["path"].combine_chunks(), cached["path"].combine_chunks())
-    then = cached.take(position)
-    is_same = pc.and_(
-        pc.equal(files["size"], then["size"]),
-        pc.and_(pc.equal(files["mtime_ns"], then["mtime_ns"]), pc.equal(files["ctime_ns"], then["ctime_ns"])),
-    )
-    digests = pc.if_else(pc.fill_null(is_same, False), then["digest"], pa.scalar(None, DIGEST))
-    return digests.combine_chunks() if isinstance(digests, pa.ChunkedArray) else digests
-
-
-def _read_cache(path: Path) -> pa.Table | None:
+        return pa.nulls(files.num_rows, DIGEST), 0
     try:
-        table = pq.read_table(path, page_checksum_verification=True)
+        pieces = (pa.Table.from_batches([batch]) for batch in cached.iter_batches(CACHE_ROWS_AT_A_TIME))
+        found = [_known(some, then) for some, then in aligned(files, pieces, CACHE_SCHEMA)]
+    except (OSError, pa.ArrowException) as error:
+        logger.warning("the digest cache %s is unreadable (%s): every image is read again", path, error)
+        return pa.nulls(files.num_rows, DIGEST), 0
+    return pa.concat_arrays([pa.nulls(0, DIGEST), *found]), cached.metadata.num_rows
+
+
+def _known(files: pa.Table, cached: pa.Table) -> pa.Array:
+    then = cached.take(pc.index_in(files["path"].combine_chunks(), cached["path"].combine_chunks()))
+    is_same = pa.array([True] * files.num_rows)
+    for name in ("size", "mtime_ns", "ctime_ns"):
+        is_same = pc.and_(is_same, pc.fill_null(pc.equal(files[name], then[name]), False).combine_chunks())
+    return pc.if_else(is_same, then["digest"].combine_chunks(), pa.scalar(None, DIGEST))
+
+
+def _open_cache(path: Path) -> pq.ParquetFile | None:
+    try:
+        file = pq.ParquetFile(path, page_checksum_verification=True)
     except FileNotFoundError:
         return None
     except (OSError, pa.ArrowException) as error:
         logger.warning("the digest cache %s is unreadable (%s): every image is read again", path, error)
         return None
-    return table if table.schema.equals(CACHE_SCHEMA) else None
+    return file if file.schema_arrow.equals(CACHE_SCHEMA) else None
 
 
 def _write_cache(path: Path, files: pa.Table, digests: pa.Array, hashed_ns: np.ndarray) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -65,10 +65,21 @@ def _set(files: pa.Table, name: str, column: pa.Array) -> pa.Table:
     return files.set_column(index, files.schema.field(index), column)
 
 
-def means_the_same(one: pa.Table, other: pa.Table) -> bool:
-    """Whether two tables of files, sorted by path, say the same about the same images."""
-    names = list(MEANING)
-    return one.select(names).combine_chunks().equals(other.select(names).combine_chunks())
+def means_the_same(files: pa.Table, pieces: Iterable[pa.Table]) -> bool:
+    """Whether a table of files, sorted by path, says the same about the same images as another does piece by piece."""
+    names, start = list(MEANING), 0
+    for piece in pieces:
+        part = files.slice(start, piece.num_rows)
+        if not part.select(names).combine_chunks().equals(piece.select(names).combine_chunks()):
+            return False
+        start += piece.num_rows
+    return start == files.num_rows
+
+
+def failures_of(files: pa.Table) -> dict[bytes, str]:
+    """Digest → reason of the quarantined files whose bytes were read."""
+    bad = files.filter(pc.and_(pc.equal(files["status"], QUARANTINED), pc.is_valid(files["digest"])))
+    return dict(zip(bad["digest"].to_pylist(), bad["reason"].to_pylist(), strict=True))
 
 
 def usable(files: pa.Table) -> pa.Table:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from storage.diff import Changes, compare
 from storage.digests import DIGEST, Listing
 from storage.errors import InputError, StorageError, StoreDamaged, TooManyRemovals
-from storage.files import FILES_SCHEMA, QUARANTINED, means_the_same, with_status
+from storage.files import failures_of, means_the_same, with_status
 from storage.layout import Store, other_spaces
 from storage.segments import ROWS_SCHEMA, in_order
 from storage.shards import MAX_ROWS, Format, Shard, ShardRef, present_shards, uncommitted_shards
@@ -86,13 +86,13 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
     `options` allow.
     """
     parent = latest_version(store)
-    before = parent.read_files(store) if parent else FILES_SCHEMA.empty_table()
     _check_not_empty(listing, parent)
+    before = parent.file_segments(store) if parent else ()
     files, changes = compare(listing.files, before, listing.scan.unreadable, options.validation_fraction)
-    _check_removals(listing, changes, before.num_rows, files.num_rows, options)
+    _check_removals(listing, changes, parent.counts["images"] if parent else 0, files.num_rows, options)
 
     rows, shards, lost = _present_rows(store, parent)
-    failures = _known_failures(before)
+    failures = _known_failures(store, parent)
     missing = _missing(files, rows, failures)
     adopted = 0
     if len(missing):
@@ -121,13 +121,15 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
         ignored=listing.scan.ignored,
         chunk_size=options.chunk_size,
         format=options.format,
-        needs_commit=is_news(parent, before, files, shards) or todo.num_rows > 0,
+        needs_commit=is_news(store, parent, files, shards) or todo.num_rows > 0,
     )
 
 
-def is_news(parent: Version | None, before: pa.Table, files: pa.Table, shards: Mapping[str, ShardRef]) -> bool:
-    """Whether a version of `files` and `shards` would say anything that the parent, with its files `before`, does not."""
-    return parent is None or not means_the_same(files, before) or shards.keys() != parent.shards.keys()
+def is_news(store: Store, parent: Version | None, files: pa.Table, shards: Mapping[str, ShardRef]) -> bool:
+    """Whether a version of `files` and `shards` would say anything that the parent does not."""
+    if parent is None or shards.keys() != parent.shards.keys():
+        return True
+    return not means_the_same(files, parent.file_segments(store))
 
 
 def finish(store: Store, plan: Plan, new: Iterable[ShardRef]) -> tuple[pa.Table, pa.Table, dict[str, ShardRef]]:
@@ -179,10 +181,13 @@ def _present_rows(store: Store, parent: Version | None) -> tuple[pa.Table, dict[
     return rows.filter(is_there).combine_chunks(), shards, lost
 
 
-def _known_failures(before: pa.Table) -> dict[bytes, str]:
+def _known_failures(store: Store, parent: Version | None) -> dict[bytes, str]:
     """Digests whose bytes were found unusable: permanent for those bytes."""
-    bad = before.filter(pc.and_(pc.equal(before["status"], QUARANTINED), pc.is_valid(before["digest"])))
-    return dict(zip(bad["digest"].to_pylist(), bad["reason"].to_pylist(), strict=True))
+    found: dict[bytes, str] = {}
+    if parent and parent.counts["quarantined"]:
+        for files in parent.file_segments(store):
+            found |= failures_of(files)
+    return found
 
 
 def _missing(files: pa.Table, rows: pa.Table, failures: Mapping[bytes, str]) -> list[bytes]:

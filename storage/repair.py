@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.errors import StorageError
-from storage.files import FILES_SCHEMA, QUARANTINED, with_status
+from storage.files import FILES_SCHEMA, failures_of, with_status
 from storage.heads import list_heads
 from storage.layout import Store, read_spec
 from storage.plan import add_rows
@@ -97,10 +97,8 @@ def _left(store: Store, version: Version, bad: set[str]) -> tuple[pa.Table, pa.T
     rows = rows.filter(pc.is_in(rows["shard"], pa.array(list(shards), pa.string())))
     if any(name in bad for name in version.rows):
         rows, _, _ = add_rows(store, rows, {}, shards.values())
-    failed = files.filter(pc.and_(pc.equal(files["status"], QUARANTINED), pc.is_valid(files["digest"])))
-    failures = dict(zip(failed["digest"].to_pylist(), failed["reason"].to_pylist(), strict=True))
     before = pc.sum(pc.equal(files["status"], "ok")).as_py() or 0
-    files = with_status(files.select(FILES_SCHEMA.names), rows["digest"].combine_chunks(), failures)
+    files = with_status(files.select(FILES_SCHEMA.names), rows["digest"].combine_chunks(), failures_of(files))
     left = pc.sum(pc.equal(files["status"], "ok")).as_py() or 0
     return files, rows.cast(ROWS_SCHEMA), shards, before - left, version.counts["images"] - files.num_rows
 

@@ -1,6 +1,7 @@
 """Versions: what the store says at one moment, made true by the exclusive creation of the next number."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
@@ -35,6 +36,10 @@ class Version:
     def read_files(self, store: Store) -> pa.Table:
         """FILES_SCHEMA, sorted by path."""
         return read_segments(store, "files", self.files)
+
+    def file_segments(self, store: Store) -> Iterator[pa.Table]:
+        """The table of files piece by piece, of which one is in memory at a time."""
+        return (read_segments(store, "files", (name,)) for name in self.files)
 
     def read_rows(self, store: Store) -> pa.Table:
         """ROWS_SCHEMA, sorted by (digest, view)."""

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from prefect import task
 
-from storage.files import FILES_SCHEMA
 from storage.handover import load_plan
 from storage.layout import sha256
 from storage.plan import finish, is_news
@@ -28,8 +27,7 @@ def build_manifest(plan: PlanRecord, chunks: list[ChunkResult]) -> VersionRecord
         planned = load_plan(store, Path(plan.path))
         refs = {ShardRef(chunk.shard, chunk.size_bytes, chunk.rows, chunk.footer_checksum) for chunk in chunks}
         files, rows, shards = finish(store, planned, refs)
-        before = planned.parent.read_files(store) if planned.parent else FILES_SCHEMA.empty_table()
-        if is_news(planned.parent, before, files, shards):
+        if is_news(store, planned.parent, files, shards):
             return version_record(commit(store, planned.parent, files, rows, shards))
     newest = latest_version(store)
     assert newest is not None, "a plan without a parent always needs a commit"

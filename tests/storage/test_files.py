@@ -122,18 +122,21 @@ def test_class_counts_are_sorted_and_of_usable_files():
 
 def test_times_and_attempts_do_not_change_the_meaning_and_all_else_does():
     files = table(row("a", 1))
-    assert means_the_same(files, table(row("a", 1, mtime_ns=9, size=9, attempts=9, last_seen_ns=9)))
+    assert means_the_same(files, [table(row("a", 1, mtime_ns=9, size=9, attempts=9, last_seen_ns=9))])
     others = [
         row("b", 1),
         row("a", 2),
         *(row("a", 1, **{name: "x"}) for name in ("class", "split", "status", "reason")),
     ]
-    assert not any(means_the_same(files, table(other)) for other in others)
+    assert not any(means_the_same(files, [table(other)]) for other in others)
+    assert not means_the_same(files, [])
+    assert not means_the_same(files, [files, files])
 
 
 def test_meaning_does_not_depend_on_how_a_table_is_chunked():
     files = table(*[row(str(index), index) for index in range(5)])
     pieces = pa.concat_tables([files.slice(0, 2), files.slice(2)])
-    assert means_the_same(files, pieces)
+    assert means_the_same(files, [files.slice(0, 2), files.slice(2)])
+    assert means_the_same(pieces, [files])
     assert data_digest(files) == data_digest(pieces)
     assert np.array_equal(files["digest"].to_pylist(), pieces["digest"].to_pylist())

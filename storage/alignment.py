@@ -1,0 +1,25 @@
+"""Two tables sorted by path, side by side: one in memory, the other piece by piece, so that only a piece is held."""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+
+
+def aligned(table: pa.Table, pieces: Iterable[pa.Table], schema: pa.Schema) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Each piece with the rows of `table` that come after the piece before it and not after its own last.
+
+    The rows behind the last piece come with an empty table of `schema`. Every row of either comes once, in order, and a
+    path that both have comes on both sides at once.
+    """
+    paths = table["path"].combine_chunks()
+    start = 0
+    for piece in pieces:
+        if not piece.num_rows:
+            continue
+        last = piece["path"][-1].as_py()
+        stop = bisect_right(range(len(paths)), last, lo=start, key=lambda index: paths[index].as_py())
+        yield table.slice(start, stop - start), piece
+        start = stop
+    if start < len(paths):
+        yield table.slice(start), schema.empty_table()
