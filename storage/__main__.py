@@ -15,9 +15,9 @@ from storage.errors import InputError, StorageError, StoreBusy
 from storage.export import SPLITS, check_out, export_npz, index_order, splits_of
 from storage.heads import list_heads
 from storage.layout import Store, read_spec
-from storage.maintenance import add_commands
 from storage.place import place
 from storage.shards import ShardRef, is_present
+from storage.upkeep.commands import add_commands
 from storage.versions import Version, differing_files, read_version, version_numbers
 from storage.words import count, indented, size, visible
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storage.compaction import compact
 from storage.errors import StorageError
 from storage.files import MEANING
 from storage.layout import Store
 from storage.lock import hold
-from storage.retention import collect
-from storage.verification import verify_space
+from storage.upkeep.compaction import compact
+from storage.upkeep.retention import collect
+from storage.upkeep.verification import verify_space
 from storage.versions import Version, latest_version
 from tests import toy
 from tests.storage.faults import Way, faults

@@ -22,11 +22,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from storage.compaction import compact
 from storage.layout import Store
-from storage.repair import repair_space
-from storage.retention import collect
-from storage.verification import verify_space
+from storage.upkeep.compaction import compact
+from storage.upkeep.repair import repair_space
+from storage.upkeep.retention import collect
+from storage.upkeep.verification import verify_space
 from storage.versions import Version, latest_version, read_version, version_numbers
 from tests import toy
 from vision.images import decode

@@ -5,13 +5,13 @@ import os
 from collections.abc import Callable, Iterator
 
 from storage.choice import chosen_spaces, chosen_version, one_space
-from storage.compaction import compact
 from storage.errors import StoreDamaged
 from storage.lock import hold
-from storage.quarantine import quarantined, release
-from storage.repair import repair_heads, repair_space
-from storage.retention import collect
-from storage.verification import verify_heads, verify_space
+from storage.upkeep.compaction import compact
+from storage.upkeep.quarantine import quarantined, release
+from storage.upkeep.repair import repair_heads, repair_space
+from storage.upkeep.retention import collect
+from storage.upkeep.verification import verify_heads, verify_space
 from storage.versions import latest_version, version_numbers
 from storage.words import columns, count, date_of, ranges, size, visible
 

@@ -14,7 +14,7 @@ from storage.layout import Store, read_spec
 from storage.plan import add_rows
 from storage.segments import ROWS_SCHEMA, in_order, read_segments
 from storage.shards import ShardRef
-from storage.verification import segment_fault, shard_fault
+from storage.upkeep.verification import segment_fault, shard_fault
 from storage.versions import Version, commit, read_version, version_numbers
 
 logger = logging.getLogger(__name__)
