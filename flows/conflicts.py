@@ -20,5 +20,5 @@ def until_committed(work: Callable[[], T], say: Callable[[str], None]) -> T:
         try:
             return work()
         except VersionConflict as conflict:
-            say(f"{conflict}: planning again")
+            say(f"{str(conflict).partition(';')[0]}: planning again")
     return work()

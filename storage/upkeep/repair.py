@@ -7,7 +7,7 @@ from itertools import chain
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.errors import StorageError
+from storage.errors import StoreDamaged
 from storage.files import FILES_SCHEMA, failures_of, with_status
 from storage.heads import list_heads
 from storage.layout import Store, read_spec
@@ -40,6 +40,7 @@ def repair_space(store: Store, is_deep: bool) -> Repair:
     Rows are found again in the shards where a segment of them is lost, images by the next scan where a
     segment of files is. After it `verify` finds nothing, and a run extracts what was lost and no more.
     """
+    _repair_spec(store)
     numbers = version_numbers(store)
     versions = {number: version for number in numbers if (version := _readable(store, number))}
     bad = _damaged(store, list(versions.values()), is_deep)
@@ -58,14 +59,13 @@ def repair_space(store: Store, is_deep: bool) -> Repair:
     for name in bad:
         path = store.segments / name if "-" in name else store.shard(name)
         path.unlink(missing_ok=True)
-    _repair_spec(store)
     return Repair(made, lost_rows, unlisted, dropped)
 
 
 def _readable(store: Store, number: int) -> Version | None:
     try:
         return read_version(store, number)
-    except StorageError as error:
+    except StoreDamaged as error:  # one of another format is not ours to mend
         logger.warning("%s", error)
         return None
 
@@ -108,7 +108,7 @@ def _repair_spec(store: Store) -> None:
     path = store.space / "space.json"
     try:
         read_spec(store)
-    except StorageError as error:
+    except StoreDamaged as error:
         logger.warning("%s", error)
         path.unlink(missing_ok=True)
 

@@ -171,6 +171,16 @@ def test_repair_of_a_whole_store_changes_nothing(lived, capsys):
     assert {p: p.read_bytes() for p in (lived / "store").rglob("*") if p.is_file() and p.name != "lock"} == before
 
 
+@pytest.mark.parametrize("file", ["space.json", "versions/00000000000000000003.json"])
+def test_repair_leaves_a_store_of_another_format_alone(file, lived, capsys):
+    path = store_of(lived).space / file
+    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 99'))
+    before = {path: path.read_bytes() for path in (lived / "store").rglob("*.*") if path.is_file()}
+    status, _, error = call(capsys, lived, "repair")
+    assert (status, "format_version 99" in error) == (2, True)
+    assert {path: path.read_bytes() for path in (lived / "store").rglob("*.*") if path.is_file()} == before
+
+
 # Compaction
 
 
