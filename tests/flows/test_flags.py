@@ -215,7 +215,7 @@ def run(pipeline, tmp_path_factory):
         *("--format", "npz", "--chunk-size", "16", "--head", "linear", "--epochs", "9", "--batch-size", "8"),
         *("--optimizer", "adam", "--learning-rate", "1e-30", "--steps-per-epoch", "2", "--patience", "1"),
         *("--class-weight", "balanced", "--sampling", "bootstrap", "--no-standardize", "--shuffle-memory-mb", "3"),
-        *("--seed", "5"),
+        *("--seed", "5", "--single-writer"),
     )
     assert done.status == 0, done.stderr
     return images, store, done
@@ -236,6 +236,13 @@ def test_shards_of_the_format_made_by_the_engine_lie_in_the_store(run):
     for ref in version.shards.values():
         assert ref.name.endswith(".npz")
         assert Shard(where, ref).metadata["engine"].startswith("tensorflow ")
+
+
+@exercises("--single-writer")
+def test_a_single_writer_is_declared_for_good_and_only_where_told(run, first_run):
+    """What the declaration does is tested without hard links in tests/storage/test_durable.py."""
+    assert (run[1] / "single-writer").exists()
+    assert not (first_run[1] / "single-writer").exists()
 
 
 @exercises("--workers")

@@ -15,7 +15,10 @@ from threading import Thread
 from tests.flows.conftest import free_port
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+REFUSALS = {
+    "slow down": (503, b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"),
+    "deny": (403, b"<Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>"),
+}
 
 
 @contextmanager
@@ -45,7 +48,7 @@ def s3_server(log: Path) -> Iterator[str]:
         process.wait()
 
 
-# What a middleman does with a request (method, path): hand it on, refuse it as too many, or lose the reply to it.
+# What a middleman does with a request (method, path): `pass` it on, `slow down` or `deny` it, or `lose` the reply to it.
 Manner = Callable[[str, str], str]
 
 
@@ -60,8 +63,9 @@ def between(address: str, manner: Manner) -> Iterator[str]:
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             what = manner(self.command, self.path)
-            if what == "slow down":
-                return self.send(503, {"Content-Type": "application/xml"}, SLOW_DOWN)
+            if what in REFUSALS:
+                status, text = REFUSALS[what]
+                return self.send(status, {"Content-Type": "application/xml"}, text)
             connection = http.client.HTTPConnection(host, timeout=30)
             connection.request(self.command, self.path, body, dict(self.headers))
             reply = connection.getresponse()

@@ -1,3 +1,4 @@
+import errno
 import os
 import resource
 from collections.abc import Iterator
@@ -7,6 +8,8 @@ from contextlib import contextmanager
 import pytest
 
 from storage.durable import create, make_folder, put, replace, sweep
+from storage.errors import StorageError
+from storage.layout import Store, create_space
 
 
 @contextmanager
@@ -40,6 +43,30 @@ def test_of_many_writers_exactly_one_creates(tmp_path):
     assert won.count(True) == 1
     assert (tmp_path / "file").read_bytes() == data[won.index(True)]
     assert not list((tmp_path / "aside").iterdir())
+
+
+@pytest.fixture
+def no_links(monkeypatch):
+    """As on FAT and on many network mounts; no such file system can be mounted by a test."""
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+
+
+def test_without_hard_links_a_store_is_refused_unless_it_was_declared_to_have_one_writer(no_links, tmp_path):
+    store = Store(tmp_path / "store", "0" * 32)
+    with pytest.raises(StorageError, match="--single-writer"):
+        create_space(store, {})
+    assert not list(store.aside.iterdir())
+    create_space(store, {}, is_single_writer=True)
+    create_space(store, {})  # once declared, it holds
+    path = store.space / "file"
+    assert create(path, b"first", store.aside)
+    assert not create(path, b"second", store.aside)
+    assert path.read_bytes() == b"first"
+    assert not list(store.aside.iterdir())
 
 
 def test_a_replaced_file_holds_the_new_bytes(tmp_path):

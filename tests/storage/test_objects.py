@@ -1,9 +1,11 @@
 """Images and stores in an object store: a real S3 server, real requests, real races."""
 
 import os
+import random
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,13 @@ import pytest
 
 from storage.__main__ import main
 from storage.durable import create, put, replace
-from storage.errors import InputError
+from storage.errors import InputError, StorageError
 from storage.files import MEANING
 from storage.layout import Store
 from storage.lock import hold
 from storage.place import place
 from storage.scan import scan_folder
+from storage.upkeep.verification import verify_space
 from storage.versions import latest_version, read_version, version_numbers
 from tests import toy
 from tests.storage.s3 import between
@@ -250,6 +253,44 @@ def test_a_commit_whose_reply_is_lost_knows_itself(bucket, address, monkeypatch)
         place(str(store)).fs.clear_instance_cache()
     assert len(lost) == 1
     assert version.number == 1
+
+
+def test_whatever_request_is_the_last_the_store_is_whole_and_the_next_run_ends_as_if_nothing_had_been(
+    bucket, address, monkeypatch
+):
+    """REQUESTS says how many moments are tried."""
+    images, counted = images_of(bucket), [0]
+    last = 10**9
+
+    def manner(method: str, path: str) -> str:
+        counted[0] += 1
+        return "pass" if counted[0] <= last else "deny"
+
+    with between(address, manner) as fickle:
+
+        def attempt(store) -> None:
+            counted[0] = 0
+            monkeypatch.setenv("AWS_ENDPOINT_URL", fickle)
+            images.fs.clear_instance_cache()
+            with suppress(OSError, StorageError):
+                run(place(str(images)), place(str(store)), chunk_size=2)
+            monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+            images.fs.clear_instance_cache()
+
+        attempt(bucket / "whole")
+        requests = counted[0]
+        tried = random.Random(0).sample(range(requests), int(os.environ.get("REQUESTS", "6")))
+        for last in tried:
+            store = bucket / f"store {last}"
+            attempt(store)
+            assert counted[0] > last
+            where = toy.space(images, store).store
+            assert not [
+                found for found in verify_space(where, is_deep=True) if found.file != f"{where.fingerprint}/space.json"
+            ]
+            _, version = run(place(str(images)), place(str(store)), chunk_size=2)
+            assert version.counts["ok"] == 8
+            assert not list(verify_space(where, is_deep=True))
 
 
 # Two at once
