@@ -12,10 +12,30 @@ from PIL import Image
 logger = logging.getLogger(__name__)
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+OURS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"RIFF")
+# How images of other formats begin: TIFF, Photoshop, icons, JPEG 2000 and XL, Netpbm, QOI, SVG. HEIC and AVIF say `ftyp` at 4.
+OTHERS = (
+    b"II*\0",
+    b"MM\0*",
+    b"8BPS",
+    b"\0\0\1\0",
+    b"\0\0\0\x0cjP",
+    b"\0\0\0\x0cJXL",
+    b"\xff\x0a",
+    b"P5\n",
+    b"P6\n",
+    b"qoif",
+    b"<svg",
+)
 
 
 class ImageError(ValueError):
-    """These bytes cannot be made into pixels. `code` is the reason that the store keeps."""
+    """These bytes cannot be made into pixels. `code` is the reason that the store keeps.
+
+    zero_byte: there are none. not_image: they begin as no image does. unsupported: as an image of another format
+    does. truncated: the end is missing. too_many_pixels: more than Pillow's 89 million. decode_error: any
+    other fault of an image in one of FORMATS.
+    """
 
     def __init__(self, code: str, message: str):
         super().__init__(message)
@@ -25,15 +45,26 @@ class ImageError(ValueError):
 def decode(data: bytes, size: int) -> np.ndarray:
     """The image as (size, size, 3) uint8 RGB: first frame, EXIF ignored, antialiased bilinear resize.
 
-    The format is found by content, not by name. Raises ImageError (`decode_error`), also for an image of
-    more than Pillow's 89 million pixels, before any of them is decoded.
+    The format is found by content, not by name. Raises ImageError; for too many pixels before any of them is
+    decoded.
     """
     fast = fast_jpeg()
     try:
         image = (fast and fast(data)) or by_pillow(data)
         return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
     except Exception as error:  # Pillow's decoders raise almost anything on broken input
-        raise ImageError("decode_error", f"{type(error).__name__}: {error}") from error
+        raise ImageError(_code(data, error), f"{type(error).__name__}: {error}") from error
+
+
+def _code(data: bytes, error: Exception) -> str:
+    """What is wrong with bytes of which Pillow says this."""
+    if not data:
+        return "zero_byte"
+    if isinstance(error, (Image.DecompressionBombWarning, Image.DecompressionBombError)):
+        return "too_many_pixels"
+    if data.startswith(OURS):
+        return "truncated" if "truncated" in str(error) or isinstance(error, EOFError) else "decode_error"
+    return "unsupported" if data.startswith(OTHERS) or data[4:8] == b"ftyp" or b"<svg" in data[:1000] else "not_image"
 
 
 def by_pillow(data: bytes) -> Image.Image:

@@ -145,8 +145,8 @@ def test_diff_names_each_image_that_is_not_what_it_was(capsys, lived_in):
     assert lines[-7:] == [
         "new         caf\\xe9s/\\xff0\\x1b[31m.png",
         "new         caf\\xe9s/\\xff1\\x1b[31m.png",
-        "new         cats/broken.png: quarantined (decode_error)",
-        "new         cats/two\\nlines.png: quarantined (decode_error)",
+        "new         cats/broken.png: quarantined (not_image)",
+        "new         cats/two\\nlines.png: quarantined (zero_byte)",
         "moved       cats/000.png → cats/zzz.png",
         "relabelled  cats/001.png → dogs/was a cat.png: cats → dogs",
         "removed     cats/002.png",

@@ -439,7 +439,7 @@ def test_a_broken_image_costs_its_own_row_and_is_not_tried_again(images, store):
     plan, version = toy.run(images, store)
     assert plan.todo.num_rows == 21
     assert version.counts == {"images": 21, "ok": 20, "pending": 0, "quarantined": 1}
-    assert states(images, store, version)["cats/broken.png"] == ("quarantined", "decode_error", 1)
+    assert states(images, store, version)["cats/broken.png"] == ("quarantined", "not_image", 1)
     again = toy.plan(images, store)
     assert (again.todo.num_rows, again.needs_commit, again.changes) == (0, False, Changes(unchanged=21))
 
@@ -473,7 +473,7 @@ def test_a_broken_image_that_is_deleted_and_restored_is_tried_once_more(images, 
     plan, version = toy.run(images, store)
     assert plan.todo.num_rows == 1
     assert toy.plan(images, store).todo.num_rows == 0
-    assert states(images, store, version)["cats/broken.png"][:2] == ("quarantined", "decode_error")
+    assert states(images, store, version)["cats/broken.png"][:2] == ("quarantined", "not_image")
 
 
 def test_what_a_dead_run_found_broken_is_not_tried_again(images, store):
@@ -481,7 +481,7 @@ def test_what_a_dead_run_found_broken_is_not_tried_again(images, store):
     toy.extract(images, store, toy.plan(images, store))
     plan, version = toy.run(images, store)
     assert (plan.adopted, plan.todo.num_rows) == (21, 0)
-    assert states(images, store, version)["cats/broken.png"][:2] == ("quarantined", "decode_error")
+    assert states(images, store, version)["cats/broken.png"][:2] == ("quarantined", "not_image")
 
 
 def test_a_folder_of_broken_images_only_is_committed_as_such(tmp_path, store):

@@ -316,7 +316,7 @@ def test_quarantine_names_each_image_with_reason_attempts_and_times(lived, capsy
     status, (head, line), _ = call(capsys, lived, "quarantine")
     assert status == 0
     assert head.split() == ["reason", "attempts", "first", "seen", "last", "changed", "path"]
-    assert re.match(r"decode_error +1  20\d\d-\d\d-\d\d .* UTC  20\d\d.* UTC  dogs/broken.png$", line), line
+    assert re.match(r"not_image +1  20\d\d-\d\d-\d\d .* UTC  20\d\d.* UTC  dogs/broken.png$", line), line
 
 
 def test_retry_lets_the_next_run_try_again(lived, capsys):
@@ -326,7 +326,7 @@ def test_retry_lets_the_next_run_try_again(lived, capsys):
     planned, version = toy.run(lived / "images", lived / "store")
     assert planned.todo["path"].to_pylist() == [b"dogs/broken.png"]
     assert version.counts["quarantined"] == 1
-    assert call(capsys, lived, "quarantine")[1][1].split()[:2] == ["decode_error", "2"]
+    assert call(capsys, lived, "quarantine")[1][1].split()[:2] == ["not_image", "2"]
 
 
 # Beside a run

@@ -108,7 +108,7 @@ def test_a_file_that_never_was_an_image_is_named_in_the_shard_and_costs_its_row_
     plan = save_plan(planned, where.store.cache / "plans")
     result, shard = process(ChunksJob(where, str(plan), 0, 1, 100, "parquet", threads=1, engine="toy"))
     assert (result.images, result.rows, result.quarantined, result.skipped) == (21, 20, 1, {})
-    assert list(shard.errors().values()) == ["decode_error"]
+    assert list(shard.errors().values()) == ["not_image"]
     assert set(shard.errors()).isdisjoint(shard.digests())
 
 

@@ -36,7 +36,7 @@ def test_a_bad_image_costs_its_own_row_only(images, bad):
     images[bad] = (key, lambda: b"no image")
     found = extract(ToyEngine(), images)
     assert list(found.errors) == [key]
-    assert found.errors[key][0] == "decode_error"
+    assert found.errors[key][0] == "not_image"
     assert found.keys == whole.keys[:bad] + whole.keys[bad + 1 :]
     assert np.array_equal(found.features, np.delete(whole.features, bad, axis=0))
 
