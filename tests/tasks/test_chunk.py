@@ -99,8 +99,10 @@ def test_bytes_that_changed_into_no_image_are_not_blamed_on_the_listed_digest(jo
     assert shard.errors() == {}
 
 
-@pytest.mark.parametrize("content", [b"no image", b"", b"\x89PNG\r\n\x1a\n"])
-def test_a_file_that_never_was_an_image_is_named_in_the_shard_and_costs_its_row_only(content, images, store):
+@pytest.mark.parametrize(
+    ("content", "code"), [(b"no image", "not_image"), (b"", "zero_byte"), (b"\x89PNG\r\n\x1a\n", "decode_error")]
+)
+def test_a_file_that_never_was_an_image_is_named_in_the_shard_and_costs_its_row_only(content, code, images, store):
     (images / "cats" / "bad.png").write_bytes(content)
     planned = toy.plan(images, store, chunk_size=100)
     where = toy.space(images, store)
@@ -108,7 +110,7 @@ def test_a_file_that_never_was_an_image_is_named_in_the_shard_and_costs_its_row_
     plan = save_plan(planned, where.store.cache / "plans")
     result, shard = process(ChunksJob(where, str(plan), 0, 1, 100, "parquet", threads=1, engine="toy"))
     assert (result.images, result.rows, result.quarantined, result.skipped) == (21, 20, 1, {})
-    assert list(shard.errors().values()) == ["not_image"]
+    assert list(shard.errors().values()) == [code]
     assert set(shard.errors()).isdisjoint(shard.digests())
 
 
