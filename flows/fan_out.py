@@ -19,11 +19,16 @@ SECONDS_A_TASK_RUN = 10.0
 
 
 def chunks_a_run(remaining: int, slots: int, seconds_a_chunk: float | None) -> int:
-    """How many chunks the next task run takes: worth ten seconds, but never more than its share of the rest."""
+    """How many chunks the next task run takes: worth ten seconds, and less towards the end.
+
+    The last ones are half of what is left for each slot, and worth a quarter of that time at least, so that no child
+    waits long for another.
+    """
     if seconds_a_chunk is None:
         return 1
-    enough = math.ceil(SECONDS_A_TASK_RUN / max(seconds_a_chunk, 1e-3))
-    return max(1, min(enough, math.ceil(remaining / slots)))
+    enough = SECONDS_A_TASK_RUN / max(seconds_a_chunk, 1e-3)
+    last = max(math.ceil(enough / 4), math.ceil(remaining / slots / 2))
+    return max(1, min(math.ceil(enough), last, math.ceil(remaining / slots)))
 
 
 @dataclass
