@@ -140,8 +140,8 @@ def compare(given: argparse.Namespace, home: Path) -> dict:
     chunk = -(-given.count // available_cores())
     pipeline = [sys.executable, BENCHMARKS.parent / "flows" / "pipeline.py", "--images", images]
     pipeline += ["--weights", given.weights, "--chunk-size", chunk]
-    runs: dict[str, list[dict]] = {name: [] for name in (*given.peers, *OURS)}
-    engines: dict[str, list[float]] = {name: [] for name in (*given.peers, *OURS)}
+    runs: dict[str, list[dict]] = {name: [] for name in (*given.peers, *given.ours)}
+    engines: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(given.rounds):
         for name in given.peers:
             options = ["--weights", given.weights]
@@ -150,7 +150,7 @@ def compare(given: argparse.Namespace, home: Path) -> dict:
                 alone = run_peer(name, given.photos, given.count, [*options, "--engine-only"], home)
                 engines[name].append(alone["engine_images_per_second"])
             say(f"round {number + 1}: {name} {runs[name][-1]['steady_images_per_second']:.2f} images/s")
-        for name in OURS:
+        for name in given.ours:
             # Before and after the run: the machine is not the same from one minute to the next.
             before = engine_rate(name, given.weights, given.photos, given.count // 2)
             found, _ = run_ours([*pipeline, "--engine", name], given.count, home)
@@ -160,21 +160,20 @@ def compare(given: argparse.Namespace, home: Path) -> dict:
             steady, rate = found["steady_images_per_second"], engines[name][-1]
             say(f"round {number + 1}: ours, {name} {steady:.2f} images/s, its engine {rate:.2f}")
     ways = {name: summary(found) | {"engine": middle(engines[name])} for name, found in runs.items()}
-    best = [max(runs[peer][i]["steady_images_per_second"] for peer in given.peers) for i in range(given.rounds)]
-    ours = [found["steady_images_per_second"] for found in runs["mnn"]]
-    result = {
-        "images": given.count,
-        "rounds": given.rounds,
-        "ways": ways,
-        "mnn_to_best_peer": middle([one / other for one, other in zip(ours, best, strict=True)]),
-        "mnn_of_its_engine": ways["mnn"]["of_its_engine"],
-        "tensorflow_of_its_engine": ways["tensorflow"]["of_its_engine"],
-        "prefect_cpu_share": ways["mnn"]["prefect_cpu_share"],
-    }
-    if "loop" in given.peers:
-        loops = [found["steady_images_per_second"] for found in runs["loop"]]
-        result["mnn_to_loop"] = middle([one / other for one, other in zip(ours, loops, strict=True)])
+    result = {"images": given.count, "rounds": given.rounds, "ways": ways}
+    result |= {f"{name}_of_its_engine": ways[name]["of_its_engine"] for name in given.ours}
+    if "mnn" in given.ours:
+        result["prefect_cpu_share"] = ways["mnn"]["prefect_cpu_share"]
+        peers = {"best_peer": given.peers, "loop": [name for name in given.peers if name == "loop"]}
+        result |= {f"mnn_to_{word}": ratio(runs, names) for word, names in peers.items() if names}
     return result
+
+
+def ratio(runs: dict[str, list[dict]], peers: list[str]) -> float:
+    """MNN's rate to the best of these peers, each round by itself."""
+    key = "steady_images_per_second"
+    rounds = zip(runs["mnn"], *(runs[peer] for peer in peers), strict=True)
+    return middle([ours[key] / max(found[key] for found in others) for ours, *others in rounds])
 
 
 def middle(values: list[float]) -> float:
@@ -311,7 +310,8 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=os.environ.get("VGG16_WEIGHTS"))
     parser.add_argument("--count", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS)
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--ours", nargs="*", choices=OURS, default=list(OURS))
     parser.add_argument("--null", type=int, default=0, metavar="N")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--chart", type=Path)
