@@ -51,7 +51,10 @@ def test_every_call_of_the_storage_command_is_one_that_it_takes(call):
 
 
 def test_the_readme_calls_each_storage_command():
-    assert {call.split()[3] for call in storage_calls()} == {"show", "history", "diff", "export"}
+    assert {call.split()[3] for call in storage_calls()} == {
+        *("show", "history", "diff", "export"),
+        *("verify", "repair", "compact", "gc", "quarantine"),
+    }
 
 
 def test_every_file_that_the_documents_name_is_there():

@@ -30,6 +30,7 @@ def prefect(environment):
     return call
 
 
+@pytest.mark.slow
 def test_parameters_that_a_run_of_a_deployment_is_not_given_stay_at_their_defaults(prefect, again):
     images, store = again
     given = {"images": images, "store": store, "weights": "random", "image_size": 32, "epochs": 3}

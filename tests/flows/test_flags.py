@@ -306,6 +306,7 @@ def test_a_head_is_trained_again_where_asked(pipeline, again):
     assert head_json.stat().st_mtime_ns > before
 
 
+@pytest.mark.slow
 @exercises("--promote")
 def test_a_head_that_does_worse_is_made_the_current_one_only_where_asked(pipeline, again):
     images, store = again

@@ -42,6 +42,7 @@ def folder(tmp_path: Path):
         yield root
 
 
+@pytest.mark.slow
 def test_a_folder_of_odd_names_becomes_a_version_and_a_head(pipeline, folder, tmp_path):
     store = tmp_path / "store"
     done = pipeline("--images", folder, "--store", store, *TINY)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from storage.layout import Store
 from storage.place import place
 from storage.versions import latest_version, version_numbers
-from tests import toy
 from tests.flows.conftest import PROJECT, TINY, finished
 from tests.flows.test_pipeline import features
 from tests.storage.test_objects import upload
@@ -59,13 +59,14 @@ def test_a_bucket_of_images_becomes_a_version_and_a_head_and_a_second_run_does_n
     assert (third.record["extracted"], third.record["version"]) == (1, 2), third.stderr
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_both_end_well_and_lose_nothing(call, bucket, tmp_path):
     for number in range(60):
         upload(bucket / f"photos/{('cats', 'dogs')[number % 2]}/{number:03d}.png", number)
     runs = [call("--extract-only", cache=tmp_path / f"cache {number}") for number in range(2)]
     ends = [done(process) for process in runs]
     assert [end.status for end in ends] == [0, 0], [end.stderr for end in ends]
-    store = toy.Store(place(f"{bucket}/store"), ends[0].record["fingerprint"])
+    store = Store(place(f"{bucket}/store"), ends[0].record["fingerprint"])
     newest = latest_version(store)
     assert newest.counts == {"images": 60, "ok": 60, "pending": 0, "quarantined": 0}
     assert version_numbers(store)[0] == 1

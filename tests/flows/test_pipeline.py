@@ -225,6 +225,7 @@ def shards_in(store: Path) -> int:
     return len(list(store.glob("*/shards/*/*.parquet")))
 
 
+@pytest.mark.slow
 def test_a_run_killed_between_shards_goes_on_where_it_was(pipeline, environment, tmp_path):
     images, store = toy.pictures(tmp_path / "images", per_class=150), tmp_path / "store"
     arguments = ("--images", images, "--store", store, *SLOWER, "--extract-only")
@@ -245,7 +246,9 @@ def test_a_run_killed_between_shards_goes_on_where_it_was(pipeline, environment,
     )
 
 
-@pytest.mark.parametrize("way", ["Ctrl-C in the terminal", "SIGTERM to the process"])
+@pytest.mark.parametrize(
+    "way", ["Ctrl-C in the terminal", pytest.param("SIGTERM to the process", marks=pytest.mark.slow)]
+)
 def test_an_interrupt_keeps_the_shards_stops_the_children_and_leaves_with_130(environment, tmp_path, way):
     images, store = toy.pictures(tmp_path / "images", per_class=150), tmp_path / "store"
     process = start(environment, "--images", images, "--store", store, *SLOWER)
@@ -264,6 +267,7 @@ def test_an_interrupt_keeps_the_shards_stops_the_children_and_leaves_with_130(en
     assert "Crash detected" not in stderr
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_leaves_no_head_and_the_next_run_trains(pipeline, environment, again):
     images, store = again
     arguments = ("--images", images, "--store", store, *TINY, "--epochs", "150")
@@ -295,7 +299,8 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("engine", ["mnn", pytest.param("tensorflow", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["mnn", "tensorflow"])
 def test_children_that_die_are_replaced_and_the_shards_are_those_of_one_child_alone(
     pipeline, environment, tmp_path, engine
 ):
@@ -378,9 +383,12 @@ def test_a_busy_store_is_left_alone(pipeline, first_run, again):
         holder.communicate()
 
 
-def ask(server: str, what: str) -> list[dict]:
+def ask(server: str, what: str, **flow_run: str) -> list[dict]:
+    """What the server knows of the flow runs with this name or id."""
+    ((field, value),) = flow_run.items()
+    body = json.dumps({"limit": 200, "flow_runs": {field: {"any_": [value]}}}).encode()
     request = urllib.request.Request(
-        f"{server}/{what}/filter", b'{"limit": 200}', {"Content-Type": "application/json"}, method="POST"
+        f"{server}/{what}/filter", body, {"Content-Type": "application/json"}, method="POST"
     )
     with urllib.request.urlopen(request, timeout=30) as answer:
         return json.loads(answer.read())
@@ -388,13 +396,13 @@ def ask(server: str, what: str) -> list[dict]:
 
 def test_people_see_the_steps_and_what_came_of_them(server, first_run):
     images, store, done = first_run
-    runs = [run for run in ask(server, "flow_runs") if run["name"] == str(images)]
+    runs = ask(server, "flow_runs", name=str(images))
     run = min(runs, key=lambda run: run["start_time"])  # other tests may have run over these pictures since
     assert run["state_type"] == "COMPLETED"
-    mine = [task["name"] for task in ask(server, "task_runs") if task["flow_run_id"] == run["id"]]
+    mine = [task["name"] for task in ask(server, "task_runs", id=run["id"])]
     steps = {name.partition(" ")[0].rpartition("-")[0] or name.partition(" ")[0] for name in mine}
     assert steps == {"scan_images", "list_images", "plan_chunks", "extract_chunk", "build_manifest", "train_head"}
-    artifacts = {item["key"]: item for item in ask(server, "artifacts") if item["flow_run_id"] == run["id"]}
+    artifacts = {item["key"]: item for item in ask(server, "artifacts", id=run["id"])}
     assert artifacts.keys() == {"extraction", "version", "training"}
     assert artifacts["extraction"]["data"] == 100
     table = json.loads(artifacts["version"]["data"])

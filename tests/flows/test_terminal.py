@@ -51,12 +51,14 @@ def test_a_person_sees_bars_and_then_what_each_step_came_to(environment, argumen
         assert re.match(expected, line), screen
 
 
+@pytest.mark.slow
 def test_a_deployment_that_was_started_from_a_terminal_has_no_bars(environment, arguments):
     deployed = {"PREFECT__RUNTIME__DEPLOYMENT__ID": "0f7e2d9c-0000-0000-0000-000000000000"}
     seen = watched([*arguments, "--extract-only"], environment | deployed, {"bar": has("━")})
     assert (seen.status, seen.moments) == (0, {}), seen.end
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_terminal_ends_a_run_with_a_server_of_its_own(without_server, arguments):
     at = {"extract": has(r"extract ━.* of 120 images")}
     seen = watched([*arguments, "--image-size", "128"], without_server, at, interrupt_at="extract")

@@ -234,7 +234,7 @@ time.sleep(600)
 
 
 def test_errors_of_ours_keep_their_type_and_words(workers, quick):
-    with workers.lease() as worker, pytest.raises(StoreDamaged, match="there is no version 1 in"):
+    with workers.lease() as worker, pytest.raises(StoreDamaged, match="version 1 is missing from"):
         worker.call("head", quick, ignore, 60)
 
 
