@@ -177,7 +177,8 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
         Raises InputError for a store that the next scan would take for a class folder.
         """
         root, folder = place(self.store), self.folder
-        inside = str(root).removeprefix(f"{folder}/") if str(root).startswith(f"{folder}/") else None
+        above = f"{str(folder).rstrip('/')}/"
+        inside = str(root).removeprefix(above) if str(root).startswith(above) else None
         if root == folder or (inside and not any(part.startswith(".") for part in inside.split("/"))):
             raise InputError(
                 f"--store: {root} lies in the image folder {folder}, where it would be taken for a class; "

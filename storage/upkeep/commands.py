@@ -99,9 +99,9 @@ def compaction(options: argparse.Namespace) -> Iterator[str]:
 
 
 def gc(options: argparse.Namespace) -> Iterator[str]:
-    chosen_spaces(options.store, options.space)
+    found = chosen_spaces(options.store, options.space)
     with hold(options.store, options.wait):
-        done = collect(options.store, options.keep, options.grace * 3600)
+        done = collect(options.store, options.keep, options.grace * 3600, found)
     yield (
         f"removed {count(done.versions, 'version')}, {count(done.segments, 'segment')}, {count(done.shards, 'shard')}, "
         f"{count(done.heads, 'head')}: {size(done.size_bytes)}"

@@ -1,6 +1,7 @@
 """Retention: what no kept version, no training and no current head needs is removed, once it is old enough."""
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -22,8 +23,10 @@ class Collected:
     size_bytes: int = 0
 
 
-def collect(root: Place, keep: int, grace_seconds: float) -> Collected:
+def collect(root: Place, keep: int, grace_seconds: float, chosen: Collection[Store] | None = None) -> Collected:
     """Remove what the `keep` newest versions of each feature space do not need. For the holder of the lock.
+
+    chosen: the feature spaces to look at, all where it is None; nothing of another is touched.
 
     Younger than `grace_seconds`, nothing goes: no version that was the newest within that time, since somebody may
     read it; no file that no version names, since a run that died may have left it to be adopted. What a training
@@ -31,7 +34,8 @@ def collect(root: Place, keep: int, grace_seconds: float) -> Collected:
     Raises StoreDamaged before anything is removed where a version cannot be read.
     """
     now = time.time()
-    kept = {store: _kept_versions(store, keep, now - grace_seconds) for store in spaces(root)}
+    chosen = spaces(root) if chosen is None else chosen
+    kept = {store: _kept_versions(store, keep, now - grace_seconds) for store in chosen}
     needed = {store: _needed(store, numbers) for store, numbers in kept.items()}
     total = Collected()
     for store, numbers in kept.items():
@@ -86,13 +90,17 @@ def _remove(path: Place) -> int:
 
 
 def _collect_heads(root: Store, kept: dict[Store, set[int]], since: float) -> Collected:
-    """Heads of versions that are gone, and trainings that died long ago."""
+    """Heads of versions that are gone, and, where no feature space is left out, trainings that died long ago."""
     known = {(store.fingerprint, number) for store, numbers in kept.items() for number in numbers}
+    looked_at = {store.fingerprint for store in kept}
+    if all(store in kept for store in spaces(root.root)):
+        looked_at.add("")  # whose feature space is not known
     current = current_head(root)
     size = count = 0
     for head in list_heads(root.root):
         folder = root.head(head.name)
         is_needed = head.name == current or (head.fingerprint, head.version) in known
+        is_needed = is_needed or head.fingerprint not in looked_at
         if is_needed or any(_is_young(path, since) for path in folder.rglob("*")):
             continue
         size += remove_head(root, head.name)

@@ -12,14 +12,16 @@ import pytest
 
 from storage.__main__ import main
 from storage.errors import StoreDamaged
+from storage.files import FILES_SCHEMA
 from storage.heads import list_heads, pin_version, unpin, write_head
-from storage.layout import Store, promote_head
+from storage.layout import Store, create_space, fingerprint, promote_head
 from storage.lock import hold
 from storage.plan import Plan
 from storage.samples import pin
+from storage.segments import ROWS_SCHEMA
 from storage.shards import Shard
 from storage.stream import FeatureStream
-from storage.versions import latest_version, read_version, version_numbers
+from storage.versions import commit, latest_version, read_version, version_numbers
 from tests import toy
 
 RECORD = {"created": "2026-01-01T00:00:00+00:00", "metrics": {"val_accuracy": 0.5}}
@@ -298,6 +300,18 @@ def test_heads_go_with_their_versions_but_the_current_one_stays(lived, capsys):
     toy.run(lived / "images", lived / "store")
     assert call(capsys, lived, "gc", "--keep", 1, *NONE)[0] == 0
     assert [head.name for head in list_heads(lived / "store")] == ["a" * 32]
+
+
+def test_gc_leaves_a_feature_space_alone_that_was_not_chosen(lived, capsys):
+    store, spec = store_of(lived), toy.SPEC.record() | {"image_size": 64}
+    other = Store(store.root, fingerprint(spec))
+    create_space(other, spec)
+    commit(other, None, FILES_SCHEMA.empty_table(), ROWS_SCHEMA.empty_table(), {})
+    assert call(capsys, lived, "gc", "--keep", 1, *NONE, "--space", other.fingerprint)[0] == 0
+    assert version_numbers(store) == [1, 2, 3]
+    assert len(list_heads(lived / "store")) == 2
+    assert call(capsys, lived, "gc", "--keep", 1, *NONE, "--space", store.fingerprint)[0] == 0
+    assert (version_numbers(store), version_numbers(other)) == ([3], [1])
 
 
 def test_gc_removes_nothing_where_a_version_cannot_be_read(lived, capsys):
