@@ -152,9 +152,9 @@ def compare(given: argparse.Namespace, home: Path) -> dict:
             say(f"round {number + 1}: {name} {runs[name][-1]['steady_images_per_second']:.2f} images/s")
         for name in given.ours:
             # Before and after the run: the machine is not the same from one minute to the next.
-            before = engine_rate(name, given.weights, given.photos, given.count // 2)
+            before = engine_rate(name, given.weights, given.photos, given.count)
             found, _ = run_ours([*pipeline, "--engine", name], given.count, home)
-            after = engine_rate(name, given.weights, given.photos, given.count // 2)
+            after = engine_rate(name, given.weights, given.photos, given.count)
             engines[name].append((before + after) / 2)
             runs[name].append(found | {"of_its_engine": found["steady_images_per_second"] / engines[name][-1]})
             steady, rate = found["steady_images_per_second"], engines[name][-1]
