@@ -116,8 +116,21 @@ def write_down(folder: Path) -> tuple[str, list[int]]:
     pressed = {"When Ctrl-C is pressed": has(r"extract ━.* [2-9]\d\d of 1,797 images,.*left")}
     show("Interrupted", "python flows/pipeline.py --image-size 48 --extract-only", pressed, *pressed)
     show("What is in the store", "python -m storage show --store demo/store")
+    show("Is it whole", "python -m storage verify --deep --store demo/store")
+    _flip_a_bit(next((folder / "demo" / "store").glob("*/shards/*/*.parquet")))
+    show("After a bit of a shard was flipped", "python -m storage verify --deep --store demo/store")
+    show("Mended", "python -m storage repair --deep --store demo/store --space 2658")
+    show("The next run", "python flows/pipeline.py")
+    show("What no version needs", "python -m storage gc --keep 1 --grace 0 --store demo/store")
+    show("Nothing that cannot be used", "python -m storage quarantine --store demo/store --space 2658")
     show("A mistake", "python flows/pipeline.py --images demo/digitz --weights random")
     return "\n".join(text).replace(str(folder), "/home/you"), statuses
+
+
+def _flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
 
 
 def _block(lines: list[str]) -> str:
@@ -138,7 +151,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         document, statuses = write_down(Path(folder))
-    assert statuses == [0, 0, 0, 130, 0, 2], statuses
+    assert statuses == [0, 0, 0, 130, 0, 0, 1, 0, 0, 0, 0, 2], statuses
     assert "Traceback" not in document
     assert str(PROJECT) not in document
     if given.write:

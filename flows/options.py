@@ -3,7 +3,7 @@
 import inspect
 import os
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -15,6 +15,7 @@ from storage.place import Place, place
 from storage.plan import PlanOptions
 from storage.scan import Layout
 from storage.shards import MAX_ROWS, Format
+from storage.stream import READ_THREADS
 from tasks.devices import visible_gpus
 from tasks.heads import check_trainable, index_order
 from tasks.records import HeadJob, Space, VersionRecord
@@ -107,11 +108,23 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
         "mlp", title="training", description="mlp: the tutorial's Dense 256 and dropout; linear: neither"
     )
     epochs: int = Field(20, ge=1, title="training", description="passes over the training images")
+    initial_epoch: int = Field(
+        0,
+        ge=0,
+        title="training",
+        description="go on from the head that was trained with the same options and so many epochs",
+    )
     steps_per_epoch: int | None = Field(
         None,
         ge=1,
         title="training",
         description="end an epoch after so many steps instead; the next goes on from there",
+    )
+    validation_steps: int | None = Field(
+        None,
+        ge=1,
+        title="training",
+        description="validate on so many batches an epoch, always the same, instead of all; the kept head on all",
     )
     batch_size: int = Field(128, ge=1, title="training", description="samples a step; never more than there are")
     optimizer: Optimizer = Field("rmsprop", title="training", description="Keras optimizer")
@@ -137,6 +150,15 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
     seed: int = Field(
         0, ge=0, le=LARGEST_SEED, title="training", description="of the order, the initial weights and the dropout"
     )
+    read_threads: int = Field(
+        READ_THREADS, ge=1, title="training", description="row groups read at a time; more where reading waits"
+    )
+    checkpoint_seconds: float = Field(
+        60,
+        ge=0,
+        title="training",
+        description="at most so often a training keeps its state, from which it goes on after its death",
+    )
     force_retrain: bool = Field(False, title="training", description="train the head again though it is there")
     promote: bool = Field(False, title="training", description="make the head the current one, better or not")
 
@@ -158,6 +180,14 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
     @pydantic.model_validator(mode="after")
     def _is_a_feature_space(self) -> Self:
         self.chosen_engine()  # a SpecError now, not after a long scan
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _has_epochs_to_train(self) -> Self:
+        if self.initial_epoch >= self.epochs:
+            raise ValueError(
+                f"--initial-epoch: {self.initial_epoch} epochs are done and --epochs is {self.epochs}, which leaves none"
+            )
         return self
 
     @property
@@ -216,7 +246,8 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
         same_names = {field.name for field in fields(HeadSpec)} - {"classes"}
         classes = index_order(self.classes, version.class_names)
         spec = HeadSpec(classes=classes, kind=self.head, **self.model_dump(include=same_names))
-        return head_job(space, version, spec, self.seed, self.force_retrain, self.promote)
+        job = head_job(space, version, spec, self.seed, self.force_retrain, self.promote)
+        return replace(job, checkpoint_seconds=self.checkpoint_seconds, read_threads=self.read_threads)
 
 
 def takes_options(function: Callable[[PipelineOptions], Any]) -> Callable[..., Any]:

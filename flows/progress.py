@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
-from flows.words import duration, epoch
+from flows.words import duration, epoch, resumed
 
 SAY_EVERY_SECONDS = 10.0
 
@@ -100,6 +100,9 @@ class Training:
         self._part = ""
 
     def on_progress(self, record: dict) -> None:
+        if "resumed" in record:
+            self._progress.say(resumed(record))
+            return
         if "loss" in record:
             self._progress.say(epoch(record))
             return

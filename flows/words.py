@@ -48,6 +48,11 @@ def epoch(record: dict) -> str:
     return f"epoch {record['epoch']} of {record['epochs']}: {', '.join(figures)}"
 
 
+def resumed(record: dict) -> str:
+    """Where a training goes on that was stopped."""
+    return f"training goes on where it was stopped, in epoch {record['epoch']} after {record['step']} steps"
+
+
 def trained(head: HeadResult) -> str:
     """What the training came to."""
     place = "is the current head" if head.is_promoted else "is not promoted: the current head does better"

@@ -9,7 +9,10 @@ import os
 import re
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from storage.errors import StorageError
 from storage.place import Place, Remote, is_local
@@ -123,10 +126,20 @@ def replace(path: Place, data: bytes, aside: Place | None = None) -> None:
     if not isinstance(path, Path):
         path.fs.pipe_file(path.path, data)
         return
+    with writing(path, aside) as file:
+        file.write(data)
+
+
+@contextmanager
+def writing(path: Path, aside: Path | None = None) -> Iterator[BinaryIO]:
+    """An open file that takes the place of `path`, which is on a disk, once the block has come to its end."""
     make_folder(path.parent)
     temporary = (aside or path.parent) / f".{path.name}.{uuid.uuid4().hex}"
     try:
-        _write_synced(temporary, data)
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -39,18 +39,24 @@ class SampleTable:
 
 
 def pin(store: Store, version: Version, split: str, classes: tuple[str, ...], folder: Path) -> SampleTable:
-    """Build the sample table of a split and write it to `folder` as `samples-<split>.npy`.
+    """The sample table of a split, written to `folder` as `samples-<split>.npy` and mapped.
 
     Raises KeyError for a class of the version that `classes` does not name.
     """
-    shards, samples = sample_rows(store, version, split, classes)
-    samples = samples[np.lexsort((samples["class"], samples["row"], samples["shard"]))]
+    table = sample_table(store, version, split, classes)
     path = folder / f"samples-{split}.npy"
     sink = pa.BufferOutputStream()
-    np.lib.format.write_array(sink, samples, allow_pickle=False)
+    np.lib.format.write_array(sink, table.samples, allow_pickle=False)
     replace(path, sink.getvalue().to_pybytes())
-    mapped = np.load(path, mmap_mode="r" if len(samples) else None, allow_pickle=False)
-    return SampleTable(mapped, shards, classes)
+    mapped = np.load(path, mmap_mode="r" if len(table) else None, allow_pickle=False)
+    return SampleTable(mapped, table.shards, classes)
+
+
+def sample_table(store: Store, version: Version, split: str, classes: tuple[str, ...]) -> SampleTable:
+    """The sample table of a split, in memory. Raises as `pin` does."""
+    shards, samples = sample_rows(store, version, split, classes)
+    order = np.lexsort((samples["class"], samples["row"], samples["shard"]))
+    return SampleTable(samples[order], shards, classes)
 
 
 def sample_rows(

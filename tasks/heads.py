@@ -3,12 +3,13 @@
 import logging
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
+from storage.checkpoints import read_checkpoint, remove_checkpoint, write_checkpoint
 from storage.durable import make_folder
 from storage.errors import InputError, StorageError, StoreDamaged
 from storage.heads import keep_logs, model_file, pin_version, read_head, unpin, working_folder, write_head
@@ -18,9 +19,11 @@ from storage.stream import FeatureStream
 from storage.versions import Version, read_version
 from tasks.chunk import peak_rss_mb
 from tasks.records import HeadJob, HeadResult
+from vision.batches import Batches, Held
+from vision.checkpoint import Checkpoint, CheckpointError
 from vision.evaluation import Evaluation, evaluate, load_head, precision_and_recall
 from vision.head import HeadSpec
-from vision.training import TrainingData, train
+from vision.training import Keeping, Trained, TrainingData, train
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +34,13 @@ def head_name(fingerprint: str, data_digest: str, spec: HeadSpec, seed: int) -> 
     """Where a head lies: a hash of all that makes it, untouched by how the store keeps its rows."""
     record = {"fingerprint": fingerprint, "data_digest": data_digest, "head": spec.record(), "seed": seed}
     return sha256(canonical(record))[:32]
+
+
+def base_name(fingerprint: str, data_digest: str, spec: HeadSpec, seed: int) -> str | None:
+    """The head that one of `spec` goes on from: of the same making, but trained up to its initial epoch."""
+    if not spec.initial_epoch:
+        return None
+    return head_name(fingerprint, data_digest, replace(spec, epochs=spec.initial_epoch, initial_epoch=0), seed)
 
 
 def find_head(store: Store, name: str) -> HeadResult | None:
@@ -73,11 +83,12 @@ def train_head(job: HeadJob, report: Callable[[dict], None]) -> HeadResult:
     `report` hears of each epoch, and of steps (vision/training.py). Raises StoreDamaged for shards that are not what the version says.
     """
     store = job.space.store
-    version = read_version(store, job.version)
-    data = _Data.pinned(job, version)
     result = None if job.is_forced else find_head(store, job.name)
+    checkpoint, number = (None, job.version) if result else _begun(job)
+    version = read_version(store, number)
+    data = _Data.pinned(job, version)
     if result is None:
-        result = _train(job, version, data, report)
+        result = _train(job, version, data, report, checkpoint)
     result = _promoted(job, result, data)
     unpin(store, job.name)
     return result
@@ -110,30 +121,90 @@ class _Data:
             spec.shuffle_memory_mb,
             spec.steps_per_epoch,
             with_replacement,
+            job.read_threads,
         )
 
     def in_order(self, job: HeadJob, table: SampleTable) -> FeatureStream:
-        return FeatureStream(job.space.store, table, READING_BATCH, None, job.spec.shuffle_memory_mb)
+        memory_mb, threads = job.spec.shuffle_memory_mb, job.read_threads
+        return FeatureStream(job.space.store, table, READING_BATCH, None, memory_mb, read_threads=threads)
+
+    def to_validate_on(self, job: HeadJob) -> Batches:
+        """The validation rows, in memory where they fit into that of the shuffle.
+
+        Where an epoch looks at some batches of them alone, those are drawn by the seed: the table is sorted by shard,
+        and so often by class.
+        """
+        spec = job.spec
+        rows = self.in_order(job, self.validation)
+        if spec.validation_steps:
+            return FeatureStream(
+                job.space.store, self.validation, spec.batch_size, job.seed, spec.shuffle_memory_mb
+            )
+        fits = len(self.validation) * rows.kind.row_bytes <= spec.shuffle_memory_mb * 2**20
+        return Held(tuple(rows.batches())) if fits else rows
 
 
-def _train(job: HeadJob, version: Version, data: _Data, report: Callable[[dict], None]) -> HeadResult:
+def _begun(job: HeadJob) -> tuple[Checkpoint | None, int]:
+    """Where a training of this head was when it was stopped, and the version that it has to stay on.
+
+    Another version of the same data may have its rows in another order.
+    """
+    store = job.space.store
+    if (kept := read_checkpoint(store, job.name)) is None:
+        return None, job.version
+    arrays, record = kept
+    try:
+        version = read_version(store, record["version"])
+        return Checkpoint(record["epoch"], record["step"], arrays, record["figures"]), version.number
+    except (FileNotFoundError, StorageError) as error:
+        logger.warning("head %s was begun on version %s, which is gone: %s", job.name, record["version"], error)
+        return None, job.version
+
+
+def _fit(
+    job: HeadJob, version: Version, data: _Data, report: Callable[[dict], None], checkpoint: Checkpoint | None
+) -> Trained:
+    store = job.space.store
     training = data.shuffled(job)
-    for log in (data.folder / "logs").glob("**/*.*"):
-        log.unlink()  # of a training that died, or is done again
-    trained = train(
+
+    def keep(epoch: int, step: int, arrays, figures: dict) -> None:
+        record = {"version": version.number, "epoch": epoch, "step": step, "figures": figures}
+        write_checkpoint(store, job.name, arrays, record)
+
+    if checkpoint is None:
+        for log in (data.folder / "logs").glob("**/*.*"):
+            log.unlink()  # of a training that died, or is done again
+    base = base_name(job.space.fingerprint, version.data_digest, job.spec, job.seed)
+    rows = TrainingData(
+        training.kind.shape,
+        np.dtype(training.kind.dtype).name,
+        training,
+        data.in_order(job, data.training),
+        data.to_validate_on(job),
+        training.class_counts(),
+    )
+    return train(
         job.spec,
-        TrainingData(
-            training.kind.shape,
-            np.dtype(training.kind.dtype).name,
-            training,
-            data.in_order(job, data.training),
-            data.in_order(job, data.validation),
-            np.bincount(data.training.samples["class"], minlength=len(job.spec.classes)),
-        ),
+        rows,
         job.seed,
         data.folder / "logs",
         report,
+        checkpoint,
+        Keeping(keep, job.checkpoint_seconds),
+        str(model_file(store, base)) if base else None,
     )
+
+
+def _train(
+    job: HeadJob, version: Version, data: _Data, report: Callable[[dict], None], checkpoint: Checkpoint | None
+) -> HeadResult:
+    if checkpoint is not None:
+        report({"resumed": True, "epoch": checkpoint.epoch + 1, "step": checkpoint.step})
+    try:
+        trained = _fit(job, version, data, report, checkpoint)
+    except CheckpointError as error:
+        logger.warning("head %s begins anew: %s", job.name, error)
+        trained = _fit(job, version, data, report, None)
     metrics = {
         "epochs": len(trained.history),
         "val_accuracy": trained.validation.accuracy,
@@ -146,7 +217,7 @@ def _train(job: HeadJob, version: Version, data: _Data, report: Callable[[dict],
     record = {
         "format_version": 1,
         "fingerprint": job.space.fingerprint,
-        "features": job.space.spec.record() | {"shape": list(training.kind.shape)},
+        "features": job.space.spec.record() | {"shape": list(job.space.spec.shape)},
         "version": version.number,
         "data_digest": version.data_digest,
         "classes": list(job.spec.classes),
@@ -157,12 +228,14 @@ def _train(job: HeadJob, version: Version, data: _Data, report: Callable[[dict],
         "per_class": _per_class(job.spec.classes, trained.validation),
         "confusion": trained.validation.confusion.tolist(),
         "history": trained.history,
+        "epoch_seconds": [round(seconds, 3) for seconds in trained.epoch_seconds],
         "environment": environment(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     keep_logs(job.space.store, job.name)
     write_head(job.space.store, job.name, record, temporary.read_bytes())
     temporary.unlink()
+    remove_checkpoint(job.space.store, job.name)
     return HeadResult(job.name, True, False, **metrics, peak_rss_mb=peak_rss_mb(), history=trained.history)
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from storage.layout import Store
 from storage.place import place
 from storage.shards import FeatureType, Format
+from storage.stream import READ_THREADS
 from vision.head import HeadSpec
 from vision.specs import FeatureSpec
 
@@ -142,6 +143,8 @@ class HeadJob:
     """Train, or find, the head of a version. `name` is the head digest: cache key and folder.
 
     is_forced: train it though it may be there. is_promoted: make it the current one, better or not.
+    checkpoint_seconds: at most so often a training keeps what it needs to go on after its death. read_threads: row
+    groups read at a time. Neither changes the head.
     """
 
     space: Space
@@ -151,6 +154,8 @@ class HeadJob:
     seed: int
     is_forced: bool = False
     is_promoted: bool = False
+    checkpoint_seconds: float = 60.0
+    read_threads: int = READ_THREADS
 
     def record(self) -> dict:
         return asdict(self)

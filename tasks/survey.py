@@ -3,12 +3,13 @@
 import os
 from dataclasses import asdict, replace
 
+from storage.errors import InputError
 from storage.layout import Store, check_space, fingerprint
 from storage.place import Place
 from storage.plan import Plan
 from storage.shards import Format
 from storage.versions import Version
-from tasks.heads import head_name
+from tasks.heads import base_name, find_head, head_name
 from tasks.records import HeadJob, PlanRecord, Space, VersionRecord
 from vision.head import HeadSpec
 from vision.specs import BACKBONES, Dtype, FeatureSpec, Pooling, Precision
@@ -78,6 +79,16 @@ def version_record(version: Version) -> VersionRecord:
 def head_job(
     space: Space, version: VersionRecord, spec: HeadSpec, seed: int, is_forced: bool = False, is_promoted: bool = False
 ) -> HeadJob:
-    """The training that this version asks for; its name tells whether it was done before."""
-    name = head_name(space.fingerprint, version.data_digest, spec, seed)
+    """The training that this version asks for; its name tells whether it was done before.
+
+    Raises InputError where the head that it goes on from is not there.
+    """
+    made_of = space.fingerprint, version.data_digest, spec, seed
+    base = base_name(*made_of)
+    if base is not None and find_head(space.store, base) is None:
+        raise InputError(
+            f"--initial-epoch: no head was trained for {spec.initial_epoch} epochs on these images with the other options "
+            f"the same; train it first, with --epochs {spec.initial_epoch}"
+        )
+    name = head_name(*made_of)
     return HeadJob(space, version.number, name, spec, seed, is_forced, is_promoted)

@@ -1,6 +1,8 @@
 """Batches of features: where they come from, and how Keras takes them."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +15,33 @@ class Batches(Protocol):
     def steps(self) -> int: ...
 
     def batches(self, epoch: int = 0, first_step: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]: ...
+
+
+@dataclass(frozen=True)
+class Held:
+    """Batches in memory: the same ones each epoch."""
+
+    held: tuple[tuple[np.ndarray, np.ndarray], ...]
+
+    @property
+    def steps(self) -> int:
+        return len(self.held)
+
+    def batches(self, epoch: int = 0, first_step: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return iter(self.held[first_step:])
+
+
+def epochs_dataset(stream, class_weights: np.ndarray | None = None):
+    """A tf.data pipeline over a stream that knows the `kind` of its features; each pass over it is the next epoch.
+
+    What `fit` of a model of one's own takes: x=epochs_dataset(stream). class_weights: (classes,), whose entries become
+    the weights of their samples, the third element.
+    """
+    epoch = count()
+    kind = stream.kind
+    return dataset(
+        lambda: stream.batches(next(epoch)), stream.steps, kind.shape, np.dtype(kind.dtype).name, class_weights
+    )
 
 
 def dataset(

@@ -18,10 +18,11 @@ VARIANCE_FLOOR = 1e-4
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """Everything that shapes a trained head, beside the data and the seed.
+    """Everything that shapes a trained head, beside the data, the seed and the head it goes on from.
 
-    classes: names in index order. kind: `mlp` has a hidden layer, `linear` none. steps_per_epoch: None is
-    one pass over the data. learning_rate: None takes the optimizer's own default. patience: epochs
+    classes: names in index order. kind: `mlp` has a hidden layer, `linear` none. epochs: the number of the last one;
+    initial_epoch: how many are done already, by the head it goes on from. steps_per_epoch: None is
+    one pass over the data. validation_steps: batches after each epoch, always the same; None is all. learning_rate: None takes the optimizer's own default. patience: epochs
     without a lower validation loss after which training ends; None goes on to the last. sampling:
     `bootstrap` draws with replacement. shuffle_memory_mb: bounds the window of the shuffle, so it
     changes the order of the samples.
@@ -30,7 +31,9 @@ class HeadSpec:
     classes: tuple[str, ...]
     kind: Kind = "mlp"
     epochs: int = 20
+    initial_epoch: int = 0
     steps_per_epoch: int | None = None
+    validation_steps: int | None = None
     batch_size: int = 128
     optimizer: Optimizer = "rmsprop"
     learning_rate: float | None = None

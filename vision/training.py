@@ -1,15 +1,20 @@
 """Training a head on batches of features."""
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from vision.batches import Batches, dataset
-from vision.evaluation import Evaluation, evaluate
-from vision.head import HeadSpec, balanced_weights, build_head, feature_statistics
+from vision.checkpoint import Checkpoint, put_back, state
+from vision.evaluation import Evaluation, evaluate, load_head
+from vision.head import HeadSpec, Statistics, balanced_weights, build_head, feature_statistics
+from vision.training_log import StepLog, keep_rows
 
 REPORT_EVERY_SECONDS = 1.0
 
@@ -19,7 +24,8 @@ class TrainingData:
     """What a head is trained on: features of this shape and stored dtype.
 
     training: shuffled by the seed. in_table_order: the same rows in a fixed order, for the statistics.
-    validation: read once an epoch, whole. class_counts: (classes,) training samples of each class.
+    validation: read once an epoch, whole or as many batches as the spec says. class_counts: (classes,) training samples
+    of each class.
     """
 
     shape: tuple[int, ...]
@@ -35,14 +41,27 @@ class Trained:
     """A trained Keras head, the history of its epochs, and how it does on every validation image once.
 
     history: one record an epoch with `loss`, `accuracy`, `val_loss`, `val_accuracy`. The weights kept are
-    those of the epoch with the lowest validation loss. samples: how many were trained on, over all epochs.
+    those of the epoch with the lowest validation loss. epoch_seconds: of each epoch's steps, without the validation.
+    samples: how many were trained on, over all epochs; seconds: all of it, with what ran before it was resumed.
     """
 
     model: object
     history: tuple[dict[str, float], ...]
+    epoch_seconds: tuple[float, ...]
     validation: Evaluation
     samples: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """Where checkpoints go: `write` gets the arrays one after the other (vision/checkpoint.py) and the record.
+
+    At an epoch's end or between two steps, when `every_seconds` have gone by since the one before.
+    """
+
+    write: Callable[[int, int, Iterable[tuple[str, np.ndarray]], dict[str, Any]], None]
+    every_seconds: float = 60.0
 
 
 def train(
@@ -51,81 +70,236 @@ def train(
     seed: int,
     log_folder: Path,
     report: Callable[[dict], None] = lambda record: None,
+    checkpoint: Checkpoint | None = None,
+    keeping: Keeping | None = None,
+    base: str | None = None,
 ) -> Trained:
     """Fit a head of `spec` and keep the weights of its best epoch.
 
-    `log_folder` gets `epochs.csv` and TensorBoard's `train/` and `validation/`. `report` hears, at most
+    `log_folder` gets `steps.csv`, `epochs.csv` and TensorBoard's `train/` and `validation/`. `report` hears, at most
     once a second, of the step (`epoch`, `epochs`, `step`, `steps`; epoch 0 is the pass for the
     statistics), and of each epoch's end (`epoch`, `epochs` and the figures of the history).
+    checkpoint: go on from there; each step is then what it would have been. base: the saved head to go on from
+    at `spec.initial_epoch`, with its optimizer. Raises CheckpointError for a checkpoint of another training.
     """
     import keras
 
-    began = time.perf_counter()
-    clock = _Clock(spec.epochs, report)
-    statistics = None
-    if spec.standardize:
-        statistics = feature_statistics(features for features, _ in clock.counted(data.in_table_order))
-    model = build_head(spec, data.shape, statistics, seed)
-    weights = balanced_weights(data.class_counts) if spec.class_weight == "balanced" else None
+    statistics = checkpoint.statistics if checkpoint else None
+    if spec.standardize and base is None and checkpoint is None:
+        statistics = feature_statistics(_reported(data.in_table_order, report))
+    model = build_head(spec, data.shape, statistics, seed) if base is None else load_head(base)
+    _make_all_variables(model, data.shape)
+    if checkpoint is not None:
+        put_back(model, checkpoint, "model", "optimizer")
     log_folder.mkdir(parents=True, exist_ok=True)
-    model.fit(
-        dataset(lambda: clock.counted(data.training), data.training.steps, data.shape, data.dtype, weights),
-        epochs=spec.epochs,
-        validation_data=dataset(data.validation.batches, data.validation.steps, data.shape, data.dtype),
-        callbacks=[
-            clock.callback(),
-            _keep_best(spec.patience or spec.epochs),
-            keras.callbacks.CSVLogger(log_folder / "epochs.csv"),
-            keras.callbacks.TensorBoard(log_folder, write_graph=False),
-        ],
-        shuffle=False,  # the stream has shuffled
-        verbose=0,
-    )
+    best = _keep_best(spec.patience or spec.epochs, checkpoint)
+    course = _Course(spec, data.training.steps, log_folder, report, checkpoint)
+    keeper = _Keeper(keeping, course, best, statistics)
+    weights = balanced_weights(data.class_counts) if spec.class_weight == "balanced" else None
+    callbacks = [
+        keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: course.begin_epoch(model, epoch),
+            on_train_batch_begin=lambda step, logs: course.begin_step(),
+            on_train_batch_end=lambda step, logs: course.end_step(logs),
+            on_epoch_end=lambda epoch, logs: course.end_epoch(logs),
+        ),
+        best,
+        keras.callbacks.CSVLogger(log_folder / "epochs.csv", append=True),
+        keras.callbacks.TensorBoard(log_folder, write_graph=False),
+        keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda step, logs: keeper.after_step(model),
+            on_epoch_end=lambda epoch, logs: keeper.after_epoch(model),
+        ),
+    ]
+    validation_steps = min(spec.validation_steps or data.validation.steps, data.validation.steps)
+    for first, end, step in _parts(course.epoch, course.step, spec.epochs):
+        model.fit(
+            dataset(
+                lambda step=step: data.training.batches(course.epoch, step),
+                data.training.steps - step,
+                data.shape,
+                data.dtype,
+                weights,
+            ),
+            initial_epoch=first,
+            epochs=end,
+            validation_data=dataset(
+                lambda: islice(data.validation.batches(), validation_steps), validation_steps, data.shape, data.dtype
+            ),
+            callbacks=callbacks,
+            shuffle=False,  # the stream has shuffled
+            verbose=0,
+        )
+        if model.stop_training:
+            break
+    course.log.close()
+    model.set_weights(best.best_weights)
     validation = evaluate(model, data.validation, data.shape, data.dtype, len(spec.classes))
-    return Trained(model, tuple(clock.history), validation, clock.samples, time.perf_counter() - began)
+    return Trained(
+        model, tuple(course.history), tuple(course.epoch_seconds), validation, course.samples, course.seconds
+    )
 
 
-def _keep_best(patience: int):
+def _reported(source: Batches, report: Callable[[dict], None]) -> Iterator[np.ndarray]:
+    """The features of a pass, of which `report` hears as of epoch 0."""
+    pace = _Pace(report)
+    for step, (features, _) in enumerate(source.batches(), 1):
+        yield features
+        pace.tell({"epoch": 0, "epochs": 1, "step": step, "steps": source.steps})
+
+
+def _make_all_variables(model, shape: tuple[int, ...]) -> None:
+    """Let Keras make those of the metrics and the optimizer now: they are there when a checkpoint is put back."""
+    model.test_on_batch(np.zeros((1, *shape), np.float32), np.zeros(1, np.int32))
+    model.optimizer.build(model.trainable_variables)
+
+
+def _parts(epoch: int, step: int, epochs: int) -> list[tuple[int, int, int]]:
+    """First epoch, end and first step of each call of `fit`: the rest of a broken epoch is a call of its own."""
+    parts = [(epoch, epoch + 1, step)] if step else []
+    return [*parts, (epoch + len(parts), epochs, 0)]
+
+
+def _keep_best(patience: int, checkpoint: Checkpoint | None):
     """Early stopping that holds room for the best weights from the beginning, so that no later epoch needs more memory."""
     import keras
 
     class KeepBest(keras.callbacks.EarlyStopping):
+        best_weights: list[np.ndarray] | None = None
+
         def on_train_begin(self, logs=None):
+            if self.best_weights is not None:
+                return  # the second part of a training that was resumed
             super().on_train_begin(logs)
-            self.best_weights = self.model.get_weights()
+            self.best_weights = checkpoint.best_weights if checkpoint else self.model.get_weights()
+            vars(self).update(checkpoint.record["best"] if checkpoint else {})
+
+        def on_train_end(self, logs=None):
+            pass  # `train` puts the best weights back when the last part is done
+
+        @property
+        def record(self) -> dict[str, Any]:
+            return {name: getattr(self, name) for name in ("best", "wait", "best_epoch", "stopped_epoch")}
 
     return KeepBest("val_loss", patience=patience, restore_best_weights=True)
 
 
-class _Clock:
-    """Knows which epoch Keras is in, keeps the history as it grows, and tells how far it is."""
+class _Pace:
+    """Reports at most once a second."""
 
-    def __init__(self, epochs: int, report: Callable[[dict], None]):
-        self.epoch = 0  # counts from 1; 0 before the first
-        self.samples = 0
-        self.history: list[dict[str, float]] = []
-        self._epochs = epochs
+    def __init__(self, report: Callable[[dict], None]):
         self._report = report
         self._reported = time.monotonic()
 
-    def counted(self, source: Batches) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The batches of the epoch; they are counted here, where it costs Keras nothing."""
-        for step, batch in enumerate(source.batches(max(0, self.epoch - 1)), 1):
-            yield batch
-            if self.epoch:
-                self.samples += len(batch[1])
-            if time.monotonic() - self._reported > REPORT_EVERY_SECONDS:
-                self._reported = time.monotonic()
-                self._report({"epoch": self.epoch, "epochs": self._epochs, "step": step, "steps": source.steps})
+    def tell(self, record: dict) -> None:
+        if time.monotonic() - self._reported > REPORT_EVERY_SECONDS:
+            self._reported = time.monotonic()
+            self._report(record)
 
-    def callback(self):
-        import keras
 
-        return keras.callbacks.LambdaCallback(on_epoch_begin=self._begin, on_epoch_end=self._end)
+class _Course:
+    """Follows Keras from step to step: what each one lost, the history, and how far the training is.
 
-    def _begin(self, epoch, logs):
-        self.epoch = epoch + 1
+    epoch, step: of the next step, counted from 0.
+    """
 
-    def _end(self, epoch, logs):
+    def __init__(
+        self,
+        spec: HeadSpec,
+        steps: int,
+        log_folder: Path,
+        report: Callable[[dict], None],
+        checkpoint: Checkpoint | None,
+    ):
+        self.epoch = checkpoint.epoch if checkpoint else spec.initial_epoch
+        self.step = checkpoint.step if checkpoint else 0
+        before = checkpoint.record if checkpoint else {}
+        self.history: list[dict[str, float]] = before.get("history", [])
+        self.epoch_seconds: list[float] = before.get("epoch_seconds", [])
+        self.samples: int = before.get("samples", 0)
+        self._losses: list[float] = before.get("losses", [])  # (loss sum, samples) of the epoch so far
+        self._began = time.perf_counter() - before.get("seconds", 0.0)
+        self._epoch_before: float = before.get("seconds_of_epoch", 0.0)
+        self._resumed = checkpoint if self.step else None
+        self._spec, self.steps, self._report, self._pace = spec, steps, report, _Pace(report)
+        keep_rows(log_folder / "epochs.csv", lambda row: int(row[0]) < self.epoch)
+        self.log = StepLog(log_folder / "steps.csv", self.epoch, self.step)
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._began
+
+    @property
+    def is_between_epochs(self) -> bool:
+        return self.step in (0, self.steps)
+
+    def record(self) -> dict[str, Any]:
+        """The figures so far, as a checkpoint keeps them."""
+        return {
+            "history": self.history,
+            "epoch_seconds": self.epoch_seconds,
+            "samples": self.samples,
+            "losses": self._losses if self.step else [],
+            "seconds": self.seconds,
+            "seconds_of_epoch": self._seconds_of_epoch if self.step else 0.0,
+        }
+
+    def begin_epoch(self, model, epoch: int) -> None:
+        """Keras has set its metrics to nothing; those of a broken epoch get back what they had."""
+        self.epoch = epoch
+        self._loss = next(metric for metric in model.metrics if metric.name == "loss")
+        if self._resumed is not None:
+            put_back(model, self._resumed, "metrics")
+            self._resumed = None
+        else:
+            self.step, self._losses, self._epoch_before = 0, [], 0.0
+        self._losses = self._losses or [0.0, 0.0]
+        self._epoch_began = time.perf_counter()
+
+    def begin_step(self) -> None:
+        self._loss.reset_state()  # Keras' is a mean over the epoch; a step's own loss is wanted too
+
+    def end_step(self, logs: dict[str, float]) -> None:
+        total, count = (float(variable.numpy()) for variable in self._loss.variables)
+        self._losses = [self._losses[0] + total, self._losses[1] + count]
+        self.samples += round(count)
+        self.log.add(self.epoch, self.step, float(logs["loss"]))
+        self.step += 1
+        self._seconds_of_epoch = self._epoch_before + time.perf_counter() - self._epoch_began
+        place = {"epoch": self.epoch + 1, "epochs": self._spec.epochs, "step": self.step, "steps": self.steps}
+        self._pace.tell(place)
+
+    def end_epoch(self, logs: dict[str, float]) -> None:
+        """Put the epoch's mean loss where Keras has that of the last step, for every callback behind this one."""
+        total, count = self._losses
+        logs["loss"] = total / count if count else math.nan
         self.history.append({name: float(value) for name, value in logs.items()})
-        self._report({"epoch": self.epoch, "epochs": self._epochs, **self.history[-1]})
+        self.epoch_seconds.append(self._seconds_of_epoch)
+        self.log.flush()
+        self._report({"epoch": self.epoch + 1, "epochs": self._spec.epochs, **self.history[-1]})
+        self.epoch, self.step = self.epoch + 1, 0
+
+
+class _Keeper:
+    """Writes a checkpoint when it is time for one."""
+
+    def __init__(self, keeping: Keeping | None, course: _Course, best, statistics: Statistics | None):
+        self._keeping, self._course, self._best, self._statistics = keeping, course, best, statistics
+        self._kept = time.monotonic()
+
+    def after_step(self, model) -> None:
+        if not self._course.is_between_epochs:  # the last step's is written when the epoch has its validation
+            self._keep(model)
+
+    def after_epoch(self, model) -> None:
+        if not model.stop_training:
+            self._keep(model)
+
+    def _keep(self, model) -> None:
+        if self._keeping is None or time.monotonic() - self._kept < self._keeping.every_seconds:
+            return
+        course = self._course
+        course.log.flush()
+        arrays = state(model, self._best.best_weights, self._statistics)
+        self._keeping.write(course.epoch, course.step, arrays, course.record() | {"best": self._best.record})
+        self._kept = time.monotonic()

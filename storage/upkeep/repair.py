@@ -66,8 +66,13 @@ def _readable(store: Store, number: int) -> Version | None:
     try:
         return read_version(store, number)
     except StoreDamaged as error:  # one of another format is not ours to mend
-        logger.warning("%s", error)
+        _say(store, str(error))
         return None
+
+
+def _say(store: Store, fault: str) -> None:
+    """Log a fault, without the advice to do what is being done."""
+    logger.warning("%s", fault.removesuffix(f"; {store.way_out}"))
 
 
 def _needs(version: Version) -> set[str]:
@@ -85,7 +90,7 @@ def _damaged(store: Store, versions: list[Version], is_deep: bool) -> set[str]:
     faults = {name: segment_fault(store, kind, name) for name, kind in kinds.items()}
     faults |= {ref.name: shard_fault(store, ref, is_deep) for ref in refs}
     for fault in filter(None, faults.values()):
-        logger.warning("%s", fault)
+        _say(store, fault)
     return {name for name, fault in faults.items() if fault}
 
 

@@ -19,6 +19,7 @@ from storage.files import derived_split
 from storage.layout import Store
 from storage.shards import Shard
 from storage.versions import latest_version
+from tasks.survey import version_record
 from tests import toy
 from tests.flows.conftest import PROJECT, TINY
 
@@ -213,9 +214,9 @@ def run(pipeline, tmp_path_factory):
         *("--images", images, "--store", store, *SMALL, "--max-bad-fraction", "0.5"),
         *("--classes", "dogs,cats", "--validation-fraction", "0.5", "--engine", "tensorflow", "--workers", "1"),
         *("--format", "npz", "--chunk-size", "16", "--head", "linear", "--epochs", "9", "--batch-size", "8"),
-        *("--optimizer", "adam", "--learning-rate", "1e-30", "--steps-per-epoch", "2", "--patience", "1"),
+        *("--optimizer", "adam", "--learning-rate", "1e-30", "--steps-per-epoch", "2", "--validation-steps", "1"),
         *("--class-weight", "balanced", "--sampling", "bootstrap", "--no-standardize", "--shuffle-memory-mb", "3"),
-        *("--seed", "5", "--single-writer"),
+        *("--seed", "5", "--single-writer", "--patience", "1"),
     )
     assert done.status == 0, done.stderr
     return images, store, done
@@ -269,14 +270,16 @@ def test_a_larger_budget_lets_a_broken_image_pass(run):
 
 
 @exercises("--classes", "--seed", "--head", "--optimizer", "--batch-size", "--shuffle-memory-mb", "--sampling")
-@exercises("--class-weight", "--standardize", "--learning-rate", "--steps-per-epoch", "--patience", "--epochs")
+@exercises("--class-weight", "--standardize", "--learning-rate", "--steps-per-epoch", "--patience", "--epochs", "--validation-steps")
 def test_the_head_is_made_as_asked(head):
     """That each of these changes the training is shown where the training is tested."""
     assert head["head"] == {
         "classes": ["dogs", "cats"],
         "kind": "linear",
         "epochs": 9,
+        "initial_epoch": 0,
         "steps_per_epoch": 2,
+        "validation_steps": 1,
         "batch_size": 8,
         "optimizer": "adam",
         "learning_rate": 1e-30,
@@ -290,6 +293,33 @@ def test_the_head_is_made_as_asked(head):
     # No float32 weight moves by so short a step: a plateau from the first epoch on.
     assert len({logs["val_loss"] for logs in head["history"]}) == 1
     assert len(head["history"]) == 2
+
+
+@exercises("--checkpoint-seconds", "--read-threads")
+def test_how_a_training_is_carried_out_reaches_its_job(first_run):
+    """What comes of both is tested where trainings are killed, tests/tasks/test_resume.py."""
+    images, store, _ = first_run
+    options = parse(["--images", str(images), "--store", str(store), *TINY, "--checkpoint-seconds", "5"])[0]
+    other = parse(["--images", str(images), "--store", str(store), *TINY, "--read-threads", "7"])[0]
+    space = options.space()
+    version = version_record(latest_version(space.store))
+    assert (options.head_job(space, version).checkpoint_seconds, other.head_job(space, version).read_threads) == (5, 7)
+    assert options.head_job(space, version).name == other.head_job(space, version).name
+
+
+@exercises("--initial-epoch")
+def test_a_later_epoch_needs_the_head_that_it_goes_on_from(capsys, again, pipeline):
+    images, store = again
+    arguments = ("--images", images, "--store", store, *TINY)
+    assert main([*map(str, arguments), "--epochs", "9", "--initial-epoch", "5"]) == 2
+    assert "no head was trained for 5 epochs on these images" in capsys.readouterr().err
+    assert main([*map(str, arguments), "--epochs", "3", "--initial-epoch", "3"]) == 2
+    assert "3 epochs are done and --epochs is 3" in capsys.readouterr().err
+    epochs = json.loads((store / "heads" / (store / "heads" / "current").read_text().strip() / "head.json").read_text())[
+        "head"
+    ]["epochs"]
+    done = pipeline(*arguments, "--epochs", epochs + 2, "--initial-epoch", epochs)
+    assert (done.status, done.record["epochs"]) == (0, 2), done.stderr
 
 
 @exercises("--force-retrain", "--extract-only")

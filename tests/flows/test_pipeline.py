@@ -268,21 +268,32 @@ def test_an_interrupt_keeps_the_shards_stops_the_children_and_leaves_with_130(en
 
 
 @pytest.mark.slow
-def test_an_interrupted_training_leaves_no_head_and_the_next_run_trains(pipeline, environment, again):
+@pytest.mark.parametrize("way", ["the run is interrupted", "the run is killed", "the child is killed"])
+def test_a_training_that_is_stopped_goes_on_by_a_retry_or_the_next_run(pipeline, environment, again, way):
+    """As if it had not been: the losses of all its steps are those of one that was left alone (tests/tasks/test_resume.py)."""
     images, store = again
-    arguments = ("--images", images, "--store", store, *TINY, "--epochs", "150")
+    arguments = ("--images", images, "--store", store, *TINY, "--epochs", "150", "--checkpoint-seconds", "0")
     before = set(store.glob("heads/*/head.json"))
     process = start(environment, *arguments)
     wait_until(lambda: any(len(log.read_text().splitlines()) > 5 for log in trained_logs(store)), process)
     children = children_of(process.pid)
-    os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
     assert children
-    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
-    assert set(store.glob("heads/*/head.json")) == before
-    done = pipeline(*arguments)
+    if way == "the child is killed":
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+        done = finished(process.wait(120), *process.communicate())
+        assert "Retry 1/" in done.stderr
+    else:
+        os.killpg(process.pid, signal.SIGINT if way.endswith("interrupted") else signal.SIGKILL)
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == (130 if way.endswith("interrupted") else -signal.SIGKILL), stderr
+        assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+        assert set(store.glob("heads/*/head.json")) == before
+        done = pipeline(*arguments)
     assert (done.status, done.record["extracted"], done.record["epochs"]) == (0, 0, 150), done.stderr
+    assert "training goes on where it was stopped, in epoch " in done.stderr
+    with open(store / "heads" / done.record["head"] / "logs" / "steps.csv") as file:
+        assert [line.split(",")[0] for line in file][1:] == [str(epoch) for epoch in range(150)]
 
 
 def trained_logs(store: Path) -> list[Path]:

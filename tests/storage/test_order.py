@@ -113,3 +113,28 @@ def test_with_replacement_every_sample_is_drawn_about_once_an_epoch_and_a_third_
 def test_a_window_without_a_group_is_refused(window_groups):
     with pytest.raises(ValueError, match="at least one row group"):
         Order((0, 3), window_groups, 0)
+
+
+@pytest.mark.parametrize(("window_groups", "off"), [(2, 0.5), (8, 0.25), (32, 0.12)])
+def test_windows_of_a_set_sorted_by_class_hold_both_classes(window_groups, off):
+    """64 groups of 128 samples, one class after the other: how far the share of a class in a window is from one half.
+
+    A window of K groups drawn at random has a share with standard deviation sqrt((64 - K) / 63) / (2 sqrt(K)): 0.35, 0.17, 0.063.
+    """
+    order = order_of([128] * 64, window_groups, seed=1)
+    shares = [
+        np.mean(order.samples(epoch, window) >= 32 * 128) for epoch in range(20) for window in range(order.num_windows)
+    ]
+    spread = np.sqrt(np.mean((np.array(shares) - 0.5) ** 2))
+    expected = np.sqrt((64 - window_groups) / 63) / (2 * np.sqrt(window_groups))
+    assert spread == pytest.approx(expected, rel=0.25)
+    assert spread < off
+
+
+def test_within_a_window_of_a_sorted_set_every_batch_is_as_mixed_as_the_window():
+    order = order_of([128] * 64, 16, seed=2)
+    for window in range(order.num_windows):
+        is_second = order.samples(0, window) >= 32 * 128
+        batches = is_second.reshape(-1, 128).mean(axis=1)
+        # Drawn without replacement, a batch's share is off by 0.044 with p (1 - p) = 1/4; four times that is never seen.
+        assert np.abs(batches - is_second.mean()).max() < 0.18

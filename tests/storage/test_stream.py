@@ -1,5 +1,5 @@
 from collections import Counter
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +117,43 @@ def test_epochs_of_so_many_steps_cut_the_passes_without_a_gap(shelf, rows, batch
     assert found == passes[: epochs * steps]
     if epochs:
         assert given_by(cut, epochs - 1, steps // 2) == found[(epochs - 1) * steps :][steps // 2 :]
+
+
+@settings(max_examples=40)
+@given(samples, st.integers(1, 20), st.integers(1, 30), memories, st.integers(1, 5), st.data())
+def test_the_batches_of_all_readers_are_those_of_one(shelf, rows, batch_size, steps, memory_mb, readers, data):
+    store, refs = shelf
+    stream = FeatureStream(store, table_of(refs, rows), batch_size, 5, memory_mb, steps=steps)
+    epoch, first_step = data.draw(st.integers(0, 3)), data.draw(st.integers(0, steps))
+    whole = given_by(stream, epoch)
+    for reader in range(readers):
+        found = [
+            [(int(f[0]), int(f[1]), int(label)) for f, label in zip(*batch, strict=True)]
+            for batch in stream.batches(epoch, first_step, reader, readers)
+        ]
+        assert found == [batch for step, batch in enumerate(whole) if step >= first_step and step % readers == reader]
+
+
+@pytest.mark.parametrize("threads", [1, 3, 8])
+def test_the_number_of_read_threads_changes_no_batch(shelf, threads):
+    store, refs = shelf
+    one, other = (
+        FeatureStream(store, everything(refs), 32, 9, 8 * GROUP_MB, read_threads=count) for count in (2, threads)
+    )
+    assert given_by(one, epoch=1) == given_by(other, epoch=1)
+
+
+def test_epochs_follow_each_other_without_an_end(shelf):
+    store, refs = shelf
+    stream = FeatureStream(store, everything(refs), 100, 4, 1)
+    found = [labels.tolist() for _, labels in islice(stream.epochs(first_epoch=1), 2 * stream.steps)]
+    assert found == [[s[2] for s in batch] for epoch in (1, 2) for batch in given_by(stream, epoch)]
+
+
+def test_a_row_that_its_shard_does_not_have_stops_the_stream(shelf):
+    store, refs = shelf
+    with pytest.raises(StoreDamaged, match=refs[2].name):
+        list(FeatureStream(store, table_of(refs, [(2, 4, 0), (2, 5, 0)]), 8, 0, 1).batches())
 
 
 @settings(max_examples=20)

@@ -40,6 +40,8 @@ FINGERPRINT, DATA = "f" * 32, "d" * 64
         {"class_weight": "balanced"},
         {"sampling": "bootstrap"},
         {"steps_per_epoch": 3},
+        {"validation_steps": 3},
+        {"initial_epoch": 1},
         {"patience": 3},
     ],
     ids=str,

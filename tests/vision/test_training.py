@@ -1,4 +1,6 @@
 import csv
+import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -7,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vision.batches import Held
+from vision.checkpoint import Checkpoint, CheckpointError
 from vision.evaluation import evaluate, load_head, precision_and_recall
 from vision.head import HeadSpec
-from vision.training import Trained, TrainingData, train
+from vision.training import Keeping, Trained, TrainingData, train
 
 pytestmark = [
     # Keras 3.15 on NumPy 2, wherever it saves: keras/src/backend/tensorflow/core.py, convert_to_numpy.
@@ -61,6 +65,9 @@ def trained(
     report=lambda record: None,
     logs=None,
     in_order=None,
+    checkpoint=None,
+    keeping=None,
+    base=None,
     **options,
 ) -> Trained:
     spec = HeadSpec(("cat", "dog", "fox")[:classes], **{"epochs": 3} | options)
@@ -74,7 +81,7 @@ def trained(
         np.bincount(points.labels, minlength=classes),
     )
     with tempfile.TemporaryDirectory() as folder:
-        return train(spec, data, seed, logs or Path(folder), report)
+        return train(spec, data, seed, logs or Path(folder), report, checkpoint, keeping, base)
 
 
 @pytest.fixture(scope="module")
@@ -226,3 +233,119 @@ def test_steps_are_told_while_an_epoch_goes_on(engine, monkeypatch):
     steps = [(record["epoch"], record["step"]) for record in heard if "step" in record]
     assert steps == [(epoch, step) for epoch in range(3) for step in range(1, 14)]
     assert {record["steps"] for record in heard if "step" in record} == {13}
+
+
+# Going on where a training was stopped
+
+
+@dataclass
+class Stopped:
+    """A training whose every checkpoint was kept, as JSON and arrays would be read from a file."""
+
+    found: Trained
+    logs: Path
+    checkpoints: list[Checkpoint]
+
+
+OPTIONS = {"epochs": 4, "class_weight": "balanced", "validation": Points(60, apart=0.3, draw=1), "learning_rate": 0.01}
+
+
+def stopped(logs: Path, **options) -> Stopped:
+    kept = []
+
+    def keep(epoch, step, arrays, record):
+        copies = {name: np.array(array) for name, array in arrays}
+        kept.append(Checkpoint(epoch, step, copies, json.loads(json.dumps(record))))
+
+    return Stopped(trained(logs=logs, keeping=Keeping(keep, 0.0), **OPTIONS | options), logs, kept)
+
+
+@pytest.fixture(scope="module")
+def whole(engine, tmp_path_factory) -> Stopped:
+    return stopped(tmp_path_factory.mktemp("whole") / "logs")
+
+
+def rows_of(path: Path) -> list[list[str]]:
+    with open(path, newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_a_checkpoint_is_kept_between_any_two_steps_and_after_each_epoch(whole):
+    steps = Points(200).steps
+    assert [(c.epoch, c.step) for c in whole.checkpoints] == [
+        place for epoch in range(4) for place in [*((epoch, step) for step in range(1, steps)), (epoch + 1, 0)]
+    ]
+
+
+@pytest.mark.parametrize("number", [0, 5, 12, 13, 20, 30, 38, 45, 50, 51])
+def test_a_training_goes_on_as_if_it_had_never_been_stopped(whole, number, tmp_path):
+    """To the last bit: each later step, the history, the weights, and the logs, which the dead run had written on."""
+    shutil.copytree(whole.logs, tmp_path / "logs")
+    with open(tmp_path / "logs" / "steps.csv", "a") as file:
+        file.write("3,1")  # cut off in the middle of a line
+    again = trained(logs=tmp_path / "logs", checkpoint=whole.checkpoints[number], **OPTIONS)
+    assert again.history == whole.found.history
+    assert again.samples == whole.found.samples == 800
+    assert (again.validation.loss, again.validation.accuracy) == (
+        whole.found.validation.loss,
+        whole.found.validation.accuracy,
+    )
+    for one, other in zip(again.model.get_weights(), whole.found.model.get_weights(), strict=True):
+        assert np.array_equal(one, other)
+    assert rows_of(tmp_path / "logs" / "steps.csv") == rows_of(whole.logs / "steps.csv")
+    assert rows_of(tmp_path / "logs" / "epochs.csv") == rows_of(whole.logs / "epochs.csv")
+
+
+def test_early_stopping_goes_on_counting_where_it_was(engine, tmp_path):
+    """Learned too fast: the fit is stopped by its patience, which began before the checkpoint."""
+    options = {"epochs": 30, "patience": 4, "learning_rate": 0.003}
+    before = stopped(tmp_path / "logs", **options)
+    assert 3 < len(before.found.history) < 30
+    for checkpoint in before.checkpoints[:: len(before.checkpoints) // 4]:
+        again = trained(logs=tmp_path / "again", checkpoint=checkpoint, **OPTIONS | options)
+        assert again.history == before.found.history
+        assert again.validation.loss == before.found.validation.loss
+
+
+def test_the_loss_of_each_step_is_that_of_its_batch(whole):
+    """Their mean over an epoch, weighted by their samples, is the loss of the epoch; the last batch is smaller."""
+    rows = rows_of(whole.logs / "steps.csv")
+    assert rows[0] == ["epoch", "step", "loss"]
+    for epoch, logs in enumerate(whole.found.history):
+        losses = [float(row[2]) for row in rows[1:] if row[0] == str(epoch)]
+        sizes = [16] * 12 + [8]
+        assert len(losses) == len(sizes)
+        assert np.average(losses, weights=sizes) == pytest.approx(logs["loss"], rel=1e-6)
+
+
+def test_a_checkpoint_of_another_training_is_refused(whole, tmp_path):
+    with pytest.raises(CheckpointError, match="others"):
+        trained(logs=tmp_path, checkpoint=whole.checkpoints[3], **OPTIONS | {"kind": "linear"})
+    with pytest.raises(CheckpointError, match="others"):
+        trained(logs=tmp_path, checkpoint=whole.checkpoints[3], **OPTIONS | {"optimizer": "adam"})
+
+
+def test_a_training_of_a_later_epoch_goes_on_from_the_head_it_is_given(usual, tmp_path):
+    usual.model.save(tmp_path / "head.keras")
+    points = Points(200, seed=0)
+    found = trained(base=str(tmp_path / "head.keras"), initial_epoch=3, epochs=5, training=points, logs=tmp_path / "l")
+    assert len(found.history) == 2
+    assert found.history[0]["loss"] < usual.history[0]["loss"]
+    assert sorted(set(points.asked)) == [3, 4]
+    assert [row[0] for row in rows_of(tmp_path / "l" / "epochs.csv")[1:]] == ["3", "4"]
+    assert int(found.model.optimizer.iterations.numpy()) == 5 * 13
+
+
+def test_an_epoch_is_validated_on_as_many_batches_as_were_asked_for_and_the_head_on_all(engine):
+    held_out = Points(60, draw=1, apart=0.5)
+    some = Points(32, draw=1, apart=0.5)
+    some.features, some.labels = held_out.features[:32], held_out.labels[:32]
+    found = trained(validation=held_out, validation_steps=2, epochs=2)
+    expected = trained(validation=some, epochs=2)
+    assert [logs["val_loss"] for logs in found.history] == [logs["val_loss"] for logs in expected.history]
+    assert found.validation.confusion.sum() == 60
+
+
+def test_batches_in_memory_train_as_those_they_came_from(usual):
+    again = trained(validation=Held(tuple(Points(60, 2, draw=1).batches())))
+    assert again.history == usual.history

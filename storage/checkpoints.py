@@ -1,0 +1,62 @@
+"""Checkpoints of trainings: arrays and a record in one file beside the head, replaced as a whole."""
+
+import io
+import json
+import logging
+import zipfile
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from storage.durable import writing
+from storage.heads import working_folder
+from storage.layout import Store, sealed, unsealed
+from storage.place import is_local
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT = "checkpoint.npz"
+RECORD = "record.json"
+
+
+def write_checkpoint(
+    store: Store, name: str, arrays: Iterable[tuple[str, np.ndarray]], record: dict[str, Any]
+) -> None:
+    """Replace the checkpoint of the head `name`; the arrays are taken one after the other, and none is held.
+
+    numpy's own layout of an npz, so that numpy alone can read it.
+    """
+    path = working_folder(store, name) / CHECKPOINT
+    with writing(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for key, array in arrays:
+            with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+        archive.writestr(RECORD, json.dumps(sealed(record)))
+    if not is_local(store.root):
+        there = store.head(name) / CHECKPOINT
+        there.fs.put_file(str(path), there.path)
+
+
+def read_checkpoint(store: Store, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    """The arrays and the record as they were written; None, with a warning, where they are not, or there are none."""
+    try:
+        with (store.head(name) / CHECKPOINT).open("rb") as file, zipfile.ZipFile(file) as archive:
+            record = unsealed(json.loads(archive.read(RECORD)))
+            members = [member for member in archive.namelist() if member != RECORD]
+            arrays = {member.removesuffix(".npy"): _array(archive.read(member)) for member in members}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
+        logger.warning("the checkpoint of head %s cannot be read, its training begins anew: %s", name, error)
+        return None
+    return arrays, record
+
+
+def _array(data: bytes) -> np.ndarray:
+    return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+
+
+def remove_checkpoint(store: Store, name: str) -> None:
+    for folder in {store.head(name), working_folder(store, name)}:
+        (folder / CHECKPOINT).unlink(missing_ok=True)

@@ -1,0 +1,41 @@
+"""Features of a store for a training of one's own: numpy alone, no Prefect, no TensorFlow.
+
+    from storage.reading import open_split
+    for features, labels in open_split("photos-store", "train").epochs(): ...
+"""
+
+from pathlib import Path
+
+from storage.choice import chosen_version, one_space
+from storage.errors import InputError
+from storage.export import index_order
+from storage.place import place
+from storage.samples import sample_table
+from storage.stream import FeatureStream
+
+
+def open_split(
+    store: str | Path,
+    split: str = "train",
+    batch_size: int = 128,
+    seed: int | None = 0,
+    *,
+    memory_mb: float = 256,
+    classes: tuple[str, ...] | None = None,
+    space: str = "",
+    version: int | None = None,
+    steps: int | None = None,
+    with_replacement: bool = False,
+) -> FeatureStream:
+    """The usable images of a split of one version, in batches that come shuffled by `seed`, or as they lie with None.
+
+    classes: the index order of the labels, sorted names if not given. space: the beginning of a fingerprint, where the
+    store has several. version: the newest if not given; it has to be there as long as it is read (`gc --keep`). The
+    rest: storage/stream.py. Raises InputError for a store, space, version, split or classes that are not there.
+    """
+    where = one_space(place(store), space)
+    chosen = chosen_version(where, version)
+    if not chosen.classes.get(split):
+        raise InputError(f"version {chosen.number} has no usable image in the split {split!r}")
+    table = sample_table(where, chosen, split, index_order(chosen, classes))
+    return FeatureStream(where, table, batch_size, seed, memory_mb, steps, with_replacement)
