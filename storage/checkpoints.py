@@ -5,6 +5,7 @@ import json
 import logging
 import zipfile
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ import numpy as np
 from storage.durable import writing
 from storage.heads import working_folder
 from storage.layout import Store, sealed, unsealed
-from storage.place import is_local
 
 logger = logging.getLogger(__name__)
 
@@ -20,9 +20,7 @@ CHECKPOINT = "checkpoint.npz"
 RECORD = "record.json"
 
 
-def write_checkpoint(
-    store: Store, name: str, arrays: Iterable[tuple[str, np.ndarray]], record: dict[str, Any]
-) -> None:
+def write_checkpoint(store: Store, name: str, arrays: Iterable[tuple[str, np.ndarray]], record: dict[str, Any]) -> None:
     """Replace the checkpoint of the head `name`; the arrays are taken one after the other, and none is held.
 
     numpy's own layout of an npz, so that numpy alone can read it.
@@ -33,8 +31,8 @@ def write_checkpoint(
             with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
         archive.writestr(RECORD, json.dumps(sealed(record)))
-    if not is_local(store.root):
-        there = store.head(name) / CHECKPOINT
+    there = store.head(name) / CHECKPOINT
+    if not isinstance(there, Path):
         there.fs.put_file(str(path), there.path)
 
 

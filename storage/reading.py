@@ -1,7 +1,7 @@
 """Features of a store for a training of one's own: numpy alone, no Prefect, no TensorFlow.
 
-    from storage.reading import open_split
-    for features, labels in open_split("photos-store", "train").epochs(): ...
+from storage.reading import open_split
+for features, labels in open_split("photos-store", "train").epochs(): ...
 """
 
 from pathlib import Path

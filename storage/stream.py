@@ -115,7 +115,9 @@ class FeatureStream:
         if rest is not None:
             yield rest if (step - reader) % readers == 0 else None
 
-    def _filled(self, rest: Batch, features: np.ndarray, labels: np.ndarray, pick: np.ndarray) -> tuple[np.ndarray, Batch]:
+    def _filled(
+        self, rest: Batch, features: np.ndarray, labels: np.ndarray, pick: np.ndarray
+    ) -> tuple[np.ndarray, Batch]:
         """What a window before has left, filled up to a batch, and the places of this window that are not in it."""
         at = self.batch_size - len(rest[1])
         more = _taken(features, labels, pick[:at])

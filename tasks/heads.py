@@ -137,9 +137,7 @@ class _Data:
         spec = job.spec
         rows = self.in_order(job, self.validation)
         if spec.validation_steps:
-            return FeatureStream(
-                job.space.store, self.validation, spec.batch_size, job.seed, spec.shuffle_memory_mb
-            )
+            return FeatureStream(job.space.store, self.validation, spec.batch_size, job.seed, spec.shuffle_memory_mb)
         fits = len(self.validation) * rows.kind.row_bytes <= spec.shuffle_memory_mb * 2**20
         return Held(tuple(rows.batches())) if fits else rows
 

@@ -28,7 +28,7 @@ def test_a_script_of_ones_own_trains_on_a_store_without_prefect(images, store, t
     assert ("tensorflow" in imported) == (how == "as it stands")
 
 
-GENERATOR = f'''
+GENERATOR = f"""
 import sys
 sys.path.insert(0, {str(PROJECT)!r})
 from itertools import islice
@@ -42,4 +42,4 @@ for features, labels in islice(training.epochs(), 50 * training.steps):
     weights -= 0.1 * rows.T @ (1 / (1 + np.exp(-rows @ weights)) - labels) / len(rows)
 right = [((f.reshape(len(f), -1).astype(float) @ weights > 0) == labels).mean() for f, labels in validation.batches()]
 print(f"{{len(training.table)}} images of {{', '.join(training.table.classes)}}: validation accuracy {{np.mean(right):.3f}}")
-'''
+"""

@@ -172,7 +172,8 @@ def _keep_best(patience: int, checkpoint: Checkpoint | None):
                 return  # the second part of a training that was resumed
             super().on_train_begin(logs)
             self.best_weights = checkpoint.best_weights if checkpoint else self.model.get_weights()
-            vars(self).update(checkpoint.record["best"] if checkpoint else {})
+            for name, value in (checkpoint.record["best"] if checkpoint else {}).items():
+                setattr(self, name, value)
 
         def on_train_end(self, logs=None):
             pass  # `train` puts the best weights back when the last part is done

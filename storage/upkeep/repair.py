@@ -7,7 +7,7 @@ from itertools import chain
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.errors import StoreDamaged
+from storage.errors import StorageError, StoreDamaged
 from storage.files import FILES_SCHEMA, failures_of, with_status
 from storage.heads import list_heads
 from storage.layout import Store, read_spec
@@ -66,13 +66,13 @@ def _readable(store: Store, number: int) -> Version | None:
     try:
         return read_version(store, number)
     except StoreDamaged as error:  # one of another format is not ours to mend
-        _say(store, str(error))
+        _say(store, error)
         return None
 
 
-def _say(store: Store, fault: str) -> None:
+def _say(store: Store, fault: StorageError) -> None:
     """Log a fault, without the advice to do what is being done."""
-    logger.warning("%s", fault.removesuffix(f"; {store.way_out}"))
+    logger.warning("%s", str(fault).removesuffix(f"; {store.way_out}"))
 
 
 def _needs(version: Version) -> set[str]:

@@ -270,7 +270,15 @@ def test_a_larger_budget_lets_a_broken_image_pass(run):
 
 
 @exercises("--classes", "--seed", "--head", "--optimizer", "--batch-size", "--shuffle-memory-mb", "--sampling")
-@exercises("--class-weight", "--standardize", "--learning-rate", "--steps-per-epoch", "--patience", "--epochs", "--validation-steps")
+@exercises(
+    "--class-weight",
+    "--standardize",
+    "--learning-rate",
+    "--steps-per-epoch",
+    "--patience",
+    "--epochs",
+    "--validation-steps",
+)
 def test_the_head_is_made_as_asked(head):
     """That each of these changes the training is shown where the training is tested."""
     assert head["head"] == {
@@ -315,9 +323,9 @@ def test_a_later_epoch_needs_the_head_that_it_goes_on_from(capsys, again, pipeli
     assert "no head was trained for 5 epochs on these images" in capsys.readouterr().err
     assert main([*map(str, arguments), "--epochs", "3", "--initial-epoch", "3"]) == 2
     assert "3 epochs are done and --epochs is 3" in capsys.readouterr().err
-    epochs = json.loads((store / "heads" / (store / "heads" / "current").read_text().strip() / "head.json").read_text())[
-        "head"
-    ]["epochs"]
+    epochs = json.loads(
+        (store / "heads" / (store / "heads" / "current").read_text().strip() / "head.json").read_text()
+    )["head"]["epochs"]
     done = pipeline(*arguments, "--epochs", epochs + 2, "--initial-epoch", epochs)
     assert (done.status, done.record["epochs"]) == (0, 2), done.stderr
 
