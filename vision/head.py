@@ -44,7 +44,10 @@ class HeadSpec:
     shuffle_memory_mb: int = 256
 
     def record(self) -> dict:
-        return asdict(self) | {"classes": list(self.classes)}
+        """Everything, but for what came later and is at its default: heads from before keep their names."""
+        later = {"initial_epoch": 0, "validation_steps": None}
+        known = {name: value for name, value in asdict(self).items() if name not in later or value != later[name]}
+        return known | {"classes": list(self.classes)}
 
 
 @dataclass(frozen=True)

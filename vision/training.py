@@ -112,24 +112,26 @@ def train(
         ),
     ]
     validation_steps = min(spec.validation_steps or data.validation.steps, data.validation.steps)
-    for first, end, step in _parts(course.epoch, course.step, spec.epochs):
+
+    def fit(first: int, end: int, step: int) -> None:
+        def rows() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            return data.training.batches(course.epoch, step)
+
+        def held_out() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            return islice(data.validation.batches(), validation_steps)
+
         model.fit(
-            dataset(
-                lambda step=step: data.training.batches(course.epoch, step),
-                data.training.steps - step,
-                data.shape,
-                data.dtype,
-                weights,
-            ),
+            dataset(rows, data.training.steps - step, data.shape, data.dtype, weights),
             initial_epoch=first,
             epochs=end,
-            validation_data=dataset(
-                lambda: islice(data.validation.batches(), validation_steps), validation_steps, data.shape, data.dtype
-            ),
+            validation_data=dataset(held_out, validation_steps, data.shape, data.dtype),
             callbacks=callbacks,
             shuffle=False,  # the stream has shuffled
             verbose=0,
         )
+
+    for part in _parts(course.epoch, course.step, spec.epochs):
+        fit(*part)
         if model.stop_training:
             break
     course.log.close()

@@ -285,7 +285,6 @@ def test_the_head_is_made_as_asked(head):
         "classes": ["dogs", "cats"],
         "kind": "linear",
         "epochs": 9,
-        "initial_epoch": 0,
         "steps_per_epoch": 2,
         "validation_steps": 1,
         "batch_size": 8,
