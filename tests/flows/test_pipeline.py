@@ -287,7 +287,8 @@ def test_a_training_that_is_stopped_goes_on_by_a_retry_or_the_next_run(pipeline,
         os.killpg(process.pid, signal.SIGINT if way.endswith("interrupted") else signal.SIGKILL)
         _, stderr = process.communicate(timeout=60)
         assert process.returncode == (130 if way.endswith("interrupted") else -signal.SIGKILL), stderr
-        assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+        if way.endswith("interrupted"):  # killed with the run, they are to be reaped by whoever reaps orphans
+            assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
         assert set(store.glob("heads/*/head.json")) == before
         done = pipeline(*arguments)
     assert (done.status, done.record["extracted"], done.record["epochs"]) == (0, 0, 150), done.stderr
