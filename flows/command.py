@@ -25,6 +25,7 @@ from storage.digests import list_images
 from storage.disk import check_room, expected_bytes, free_bytes
 from storage.errors import InputError
 from storage.files import counts
+from storage.heads import is_unranked
 from storage.lock import hold
 from storage.plan import Plan, make_plan
 from storage.scan import scan_folder
@@ -145,7 +146,9 @@ def _nothing_to_do(space: Space, plan: Plan, options: PipelineOptions) -> Outcom
         check_budget(outcome, options.max_bad_fraction, space.root)
         job = options.head_job(space, version)
     head = find_head(space.store, job.name)
-    if head is None or job.is_forced or (job.is_promoted and not head.is_promoted):
+    if head is None or job.is_forced or is_unranked(space.store, job.name):
+        return None
+    if job.promote == "always" and not head.is_promoted:
         return None
     return outcome.with_head(head)
 

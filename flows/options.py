@@ -216,7 +216,7 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
         same_names = {field.name for field in fields(HeadSpec)} - {"classes"}
         classes = index_order(self.classes, version.class_names)
         spec = HeadSpec(classes=classes, kind=self.head, **self.model_dump(include=same_names))
-        return head_job(space, version, spec, self.seed, self.force_retrain, self.promote)
+        return head_job(space, version, spec, self.seed, self.force_retrain, "always" if self.promote else "if_better")
 
 
 def takes_options(function: Callable[[PipelineOptions], Any]) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ from tasks.worker_pool import pool
 
 
 def _key(job: HeadJob, on_progress) -> str | None:
-    return None if job.is_forced or job.is_promoted else f"head-{job.name}"
+    return f"head-{job.name}" if job.promote == "if_better" and not job.is_forced else None
 
 
 @task(name="train_head", task_run_name="train_head {job.name}", **RETRY, cache_key_fn=keyed(_key))
