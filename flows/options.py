@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_type_hints
 
 import pydantic
 from pydantic import Field
@@ -219,15 +219,17 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
         return head_job(space, version, spec, self.seed, self.force_retrain, "always" if self.promote else "if_better")
 
 
-def takes_options(function: Callable[[PipelineOptions], Any]) -> Callable[..., Any]:
-    """Give a function of PipelineOptions flat keyword parameters, one a field.
+def takes_options(function: Callable[[Any], Any]) -> Callable[..., Any]:
+    """Give a function whose parameter `options` is a pydantic model flat keyword parameters, one a field.
 
     Prefect reads its parameter form from the signature, so `--param epochs=5` sets one field and leaves
     the others at their defaults; a nested model would have to be given whole.
     """
 
+    model = get_type_hints(function)["options"]
+
     def flat(**parameters: Any) -> Any:
-        return function(PipelineOptions(**parameters))
+        return function(model(**parameters))
 
     flat.__name__, flat.__doc__, flat.__module__ = function.__name__, function.__doc__, function.__module__
     flat.__qualname__ = function.__qualname__
@@ -242,7 +244,7 @@ def takes_options(function: Callable[[PipelineOptions], Any]) -> Callable[..., A
                     field.annotation, Field(json_schema_extra={"description": field.description}), *field.metadata
                 ],
             )
-            for name, field in PipelineOptions.model_fields.items()
+            for name, field in model.model_fields.items()
         ]
     )
     return flat
