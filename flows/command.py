@@ -11,8 +11,9 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import pydantic
 import yaml
@@ -25,6 +26,8 @@ from storage.digests import list_images
 from storage.disk import check_room, expected_bytes, free_bytes
 from storage.errors import InputError
 from storage.files import counts
+from storage.heads import is_unranked
+from storage.layout import Store
 from storage.lock import hold
 from storage.plan import Plan, make_plan
 from storage.scan import scan_folder
@@ -44,6 +47,8 @@ WATCHED = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING"}
 # Of a run that was interrupted the last line tells.
 NOISE = (PoolClosed.__name__, "was aborted by an interrupt signal", "was aborted by a termination signal")
 
+Options = TypeVar("Options", bound=pydantic.BaseModel)
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str):
@@ -52,14 +57,21 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status."""
+    return finish(lambda given, began: run(*parse(given), began), arguments)
+
+
+def finish(work: Callable[[list[str], float], dict[str, Any]], arguments: list[str] | None = None) -> int:
+    """Do the work of a command, print its JSON record, tell errors in one line, and return the exit status.
+
+    work: takes the arguments and when the command began (time.monotonic), and returns the record.
+    """
     began = time.monotonic()
     signal.signal(signal.SIGTERM, _interrupt)
     _log_to_stderr()
     record: dict[str, Any] | None = None
     status = 0
     try:
-        options, only_plan = parse(sys.argv[1:] if arguments is None else arguments)
-        record = run(options, only_plan, began)
+        record = work(sys.argv[1:] if arguments is None else arguments, began)
     except (Exception, KeyboardInterrupt) as error:
         outcome: Outcome | None = getattr(error, "outcome", None)
         record = outcome.line(time.monotonic() - began) if outcome else None
@@ -113,17 +125,22 @@ def run(options: PipelineOptions, only_plan: bool, began: float) -> dict[str, An
 
 
 def _run_flow(space: Space, options: PipelineOptions) -> Outcome:
+    start_prefect(space.store)
+    from flows.pipeline import extract_and_train
+
+    return extract_and_train(**options.model_dump())
+
+
+def start_prefect(store: Store) -> None:
+    """Let this process have a Prefect server, and keep what is foreseen off the terminal. Flows are imported after it."""
     for name, value in (ENVIRONMENT | (WATCHED if sys.stderr.isatty() else {})).items():
         os.environ.setdefault(name, value)
     say("starting Prefect, which takes half a minute the first time")
     from flows.server import start_server
 
-    start_server(space.store.cache / "logs" / "server.log")
-    from flows.pipeline import extract_and_train
-
+    start_server(store.cache / "logs" / "server.log")
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(_without_noise)
-    return extract_and_train(**options.model_dump())
 
 
 def _without_noise(record: logging.LogRecord) -> bool:
@@ -145,7 +162,9 @@ def _nothing_to_do(space: Space, plan: Plan, options: PipelineOptions) -> Outcom
         check_budget(outcome, options.max_bad_fraction, space.root)
         job = options.head_job(space, version)
     head = find_head(space.store, job.name)
-    if head is None or job.is_forced or (job.is_promoted and not head.is_promoted):
+    if head is None or job.is_forced or is_unranked(space.store, job.name):
+        return None
+    if job.promote == "always" and not head.is_promoted:
         return None
     return outcome.with_head(head)
 
@@ -196,9 +215,16 @@ def _describe_plan(space: Space, plan: Plan) -> dict[str, Any]:
 def parse(arguments: list[str]) -> tuple[PipelineOptions, bool]:
     """Options from flags, over those of --config, over the defaults; and whether only to plan."""
     given = vars(_parser().parse_args(arguments))
-    only_plan, config = given.pop("plan", False), given.pop("config", None)
+    only_plan = given.pop("plan", False)
+    return read_options(PipelineOptions, given), only_plan
+
+
+def read_options(model: type[Options], given: dict[str, Any]) -> Options:
+    """The options of a model from flags, over those of the file `config`, over the defaults. Raises InputError."""
+    given = dict(given)
+    config = _read_config(given.pop("config", None))
     try:
-        return PipelineOptions(**_read_config(config) | given), only_plan
+        return model(**config | given)
     except pydantic.ValidationError as error:
         raise InputError("; ".join(_complaint(item) for item in error.errors())) from error
 
@@ -226,21 +252,27 @@ def _read_config(path: str | None) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser, running = options_parser(
+        PipelineOptions,
         prog="python flows/pipeline.py",
         usage="%(prog)s [--images FOLDER] [--store FOLDER] [--weights imagenet|random|FILE] [options]",
         description="Extract features of a folder of images, only what is new, and train a classifier on them. "
         "Without --images a demo runs.",
         epilog="Exit status: 0 done, 1 failure, 2 bad arguments or input, 3 too many unusable images, "
         "4 too many images gone, 5 store busy, 130 interrupted. The last line on standard output is one JSON object.",
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
     )
+    running.add_argument("--plan", action="store_true", help="say what a run would do and why, and do nothing")
+    return parser
+
+
+def options_parser(model: type[pydantic.BaseModel], **texts: str) -> tuple[argparse.ArgumentParser, Any]:
+    """A parser with a flag for each field of a model, and --config; and its group `running`."""
+    parser = _Parser(**texts, allow_abbrev=False, argument_default=argparse.SUPPRESS)  # type: ignore[arg-type]
     groups: dict[str, Any] = {}
-    for name, field in PipelineOptions.model_fields.items():
+    for name, field in model.model_fields.items():
         title = field.title or "options"
         group = groups.setdefault(title, parser.add_argument_group(title))
-        default = "" if field.default is None or field.annotation is bool else f" ({field.default})"
+        default = "" if field.default in (None, "") or field.annotation is bool else f" ({_as_typed(field.default)})"
         settings: dict[str, Any] = {"help": f"{field.description}{default}".replace("%", "%%")}
         if field.annotation is bool:
             settings["action"] = argparse.BooleanOptionalAction if field.default else "store_true"
@@ -249,14 +281,19 @@ def _parser() -> argparse.ArgumentParser:
         group.add_argument(f"--{name.replace('_', '-')}", **settings)
     running = groups["running"]
     running.add_argument("--config", metavar="FILE.yaml", help="read parameters from a file; flags win over it")
-    running.add_argument("--plan", action="store_true", help="say what a run would do and why, and do nothing")
-    return parser
+    return parser, running
+
+
+def _as_typed(value: Any) -> Any:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else value
 
 
 def _metavar(annotation: Any) -> str:
     """What stands behind a flag in --help: the choices, or the kind of value."""
     if get_origin(annotation) is Literal:
         return "|".join(get_args(annotation))
+    if get_origin(annotation) is tuple:
+        return "N,N"
     kinds = get_args(annotation) or (annotation,)
     return {int: "N", float: "X", str: "TEXT"}.get(kinds[0], "A,B")
 
@@ -264,7 +301,7 @@ def _metavar(annotation: Any) -> str:
 def describe(error: BaseException) -> str:
     """An error in one line."""
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; finished shards are kept, and the next run goes on from them"
+        return str(error) or "interrupted; finished shards are kept, and the next run goes on from them"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}{f': {error.filename}' if error.filename else ''}; what was finished is kept"
     text = " ".join(str(error).split()) or type(error).__name__

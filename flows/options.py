@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_type_hints
 
 import pydantic
 from pydantic import Field
@@ -18,7 +18,7 @@ from storage.shards import MAX_ROWS, Format
 from storage.stream import READ_THREADS
 from tasks.devices import visible_gpus
 from tasks.heads import check_trainable, index_order
-from tasks.records import HeadJob, Space, VersionRecord
+from tasks.records import HeadJob, Promotion, Space, VersionRecord
 from tasks.survey import NAMED_WEIGHTS, find_space, head_job
 from vision.engines import EngineName, choose
 from vision.head import ClassWeight, HeadSpec, Kind, Optimizer, Sampling
@@ -246,19 +246,22 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
         same_names = {field.name for field in fields(HeadSpec)} - {"classes"}
         classes = index_order(self.classes, version.class_names)
         spec = HeadSpec(classes=classes, kind=self.head, **self.model_dump(include=same_names))
-        job = head_job(space, version, spec, self.seed, self.force_retrain, self.promote)
+        promote: Promotion = "always" if self.promote else "if_better"
+        job = head_job(space, version, spec, self.seed, self.force_retrain, promote)
         return replace(job, checkpoint_seconds=self.checkpoint_seconds, read_threads=self.read_threads)
 
 
-def takes_options(function: Callable[[PipelineOptions], Any]) -> Callable[..., Any]:
-    """Give a function of PipelineOptions flat keyword parameters, one a field.
+def takes_options(function: Callable[[Any], Any]) -> Callable[..., Any]:
+    """Give a function whose parameter `options` is a pydantic model flat keyword parameters, one a field.
 
     Prefect reads its parameter form from the signature, so `--param epochs=5` sets one field and leaves
     the others at their defaults; a nested model would have to be given whole.
     """
 
+    model = get_type_hints(function)["options"]
+
     def flat(**parameters: Any) -> Any:
-        return function(PipelineOptions(**parameters))
+        return function(model(**parameters))
 
     flat.__name__, flat.__doc__, flat.__module__ = function.__name__, function.__doc__, function.__module__
     flat.__qualname__ = function.__qualname__
@@ -273,7 +276,7 @@ def takes_options(function: Callable[[PipelineOptions], Any]) -> Callable[..., A
                     field.annotation, Field(json_schema_extra={"description": field.description}), *field.metadata
                 ],
             )
-            for name, field in PipelineOptions.model_fields.items()
+            for name, field in model.model_fields.items()
         ]
     )
     return flat

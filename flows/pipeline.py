@@ -30,7 +30,8 @@ from tasks.plan_chunks import plan_chunks
 from tasks.rates import remember_rate, seconds_a_chunk
 from tasks.records import HeadResult, Space, VersionRecord
 from tasks.scan_images import scan_images
-from tasks.train_head import train_head
+from tasks.train_head import logs_of, train_head
+from tasks.worker_pool import running
 
 
 @flow(name="extract-and-train", flow_run_name="{images}", validate_parameters=True)
@@ -81,7 +82,7 @@ def train(space: Space, version: VersionRecord, options: PipelineOptions, progre
     """From the newest version to its head."""
     job = options.head_job(space, version)
     progress.say(training_on(version))
-    with progress.step("train"):
+    with progress.step("train"), running(logs_of(job)):
         head = kept(train_head, space)(job, Training(progress).on_progress)
     show_head(job, head)
     progress.say(trained(head))

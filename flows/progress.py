@@ -13,6 +13,8 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
 from flows.words import duration, epoch, resumed
+from tasks.records import HeadJob, VersionRecord
+from vision.head import HeadSpec
 
 SAY_EVERY_SECONDS = 10.0
 
@@ -111,6 +113,30 @@ class Training:
             self._part = part
             self._meter.begin(part, epochs * record["steps"])
         self._meter.update(max(0, record["epoch"] - 1) * record["steps"] + record["step"])
+
+
+class Trainings:
+    """How far several trainings are: steps of all of them together, each as its child tells it."""
+
+    def __init__(self, progress: Progress, version: VersionRecord, jobs: list[HeadJob]):
+        images = sum(version.classes["train"].values())
+        total = sum(job.spec.epochs * _steps(job.spec, images) for job in jobs)
+        self._meter = progress.meter("train", total, "steps")
+        self._done: dict[str, int] = {}
+
+    def hears(self, job: HeadJob) -> Callable[[dict], None]:
+        """What a training reports to."""
+
+        def on_progress(record: dict) -> None:
+            if "step" in record and record["epoch"]:
+                self._done[job.name] = (record["epoch"] - 1) * record["steps"] + record["step"]
+                self._meter.update(sum(list(self._done.values())))
+
+        return on_progress
+
+
+def _steps(spec: HeadSpec, images: int) -> int:
+    return spec.steps_per_epoch or -(-images // min(spec.batch_size, images))
 
 
 @contextmanager

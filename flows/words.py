@@ -5,7 +5,9 @@ import sys
 from collections import Counter
 
 from flows.outcome import Outcome
-from tasks.records import ChunkResult, HeadResult, VersionRecord
+from tasks.records import ChunkResult, HeadJob, HeadResult, VersionRecord
+from vision.batch_size import Cell, Row
+from vision.head import HeadSpec
 
 
 def say(message: str) -> None:
@@ -50,13 +52,30 @@ def epoch(record: dict) -> str:
 
 def resumed(record: dict) -> str:
     """Where a training goes on that was stopped."""
-    return f"training goes on where it was stopped, in epoch {record['epoch']} after {record['step']} steps"
+    return f"training goes on where it was stopped, in epoch {record['epoch']} after {record['after_steps']} steps"
 
 
 def trained(head: HeadResult) -> str:
     """What the training came to."""
     place = "is the current head" if head.is_promoted else "is not promoted: the current head does better"
     return f"head {head.name}: val_accuracy {head.val_accuracy:.4f}, val_loss {head.val_loss:.4f}; it {place}"
+
+
+def studied(job: HeadJob, head: HeadResult) -> str:
+    """What a training of a study came to."""
+    return (
+        f"{combination(job.spec)}, seed {job.seed}: val_accuracy {head.val_accuracy:.4f}, "
+        f"val_loss {head.val_loss:.4f}, {duration(head.train_seconds)}"
+    )
+
+
+def combination(of: HeadSpec | Row | Cell) -> str:
+    """What tells one way of training in a study from the others."""
+    return f"batch size {of.batch_size}, {features(of.standardize)} features, {of.sampling}"
+
+
+def features(standardize: bool) -> str:
+    return "standardised" if standardize else "raw"
 
 
 def shares(chunks: list[ChunkResult]) -> str:

@@ -11,7 +11,7 @@ from storage.errors import StoreDamaged
 from storage.layout import HEAD_NAME, Store, current_head, sealed, sha256, unsealed
 from storage.place import Place, is_local
 
-RECORD, MODEL, PIN = "head.json", "head.keras", "pin.json"
+RECORD, MODEL, PIN, UNRANKED = "head.json", "head.keras", "pin.json", "unranked"
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,19 @@ def pin_version(store: Store, name: str, version: int) -> None:
 
 def unpin(store: Store, name: str) -> None:
     (store.head(name) / PIN).unlink(missing_ok=True)
+
+
+def mark_unranked(store: Store, name: str) -> None:
+    """Say of a head that it is not compared with the current one, as those of a study are not, until `mark_ranked`."""
+    replace(store.head(name) / UNRANKED, b"not compared with the current head\n")
+
+
+def mark_ranked(store: Store, name: str) -> None:
+    (store.head(name) / UNRANKED).unlink(missing_ok=True)
+
+
+def is_unranked(store: Store, name: str) -> bool:
+    return (store.head(name) / UNRANKED).exists()
 
 
 def pinned_version(folder: Place, fingerprint: str) -> int | None:

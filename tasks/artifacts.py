@@ -48,6 +48,11 @@ def show_head(job: HeadJob, head: HeadResult) -> None:
     _try(_create_head_artifact, job, head)
 
 
+def show_study(rows: list[dict[str, str]], description: str) -> None:
+    """The table of a study of batch sizes."""
+    _try(create_table_artifact, table=rows, key="batch-size-study", description=description)
+
+
 def _create_head_artifact(job: HeadJob, head: HeadResult) -> None:
     record = read_head(job.space.store, head.name)
     epochs = [

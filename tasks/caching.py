@@ -19,6 +19,7 @@ from prefect.tasks import exponential_backoff
 from pydantic import TypeAdapter
 
 from storage.handover import load_listing
+from storage.heads import is_unranked
 from storage.layout import Store, sha256
 from storage.place import place
 from storage.shards import ShardRef, is_present
@@ -89,7 +90,7 @@ def is_true(store: Store, record: Any) -> bool:
         newest = latest_version(store)
         return newest is not None and version_record(newest) == record
     head = find_head(store, record.name)
-    return head is not None and head.is_promoted == record.is_promoted
+    return head is not None and head.is_promoted == record.is_promoted and not is_unranked(store, record.name)
 
 
 def _can_be_read(listing: Path) -> bool:

@@ -12,7 +12,17 @@ import numpy as np
 from storage.checkpoints import read_checkpoint, remove_checkpoint, write_checkpoint
 from storage.durable import make_folder
 from storage.errors import InputError, StorageError, StoreDamaged
-from storage.heads import keep_logs, model_file, pin_version, read_head, unpin, working_folder, write_head
+from storage.heads import (
+    keep_logs,
+    mark_ranked,
+    mark_unranked,
+    model_file,
+    pin_version,
+    read_head,
+    unpin,
+    working_folder,
+    write_head,
+)
 from storage.layout import Store, canonical, current_head, promote_head, sha256
 from storage.samples import SampleTable, pin
 from storage.stream import FeatureStream
@@ -88,6 +98,8 @@ def train_head(job: HeadJob, report: Callable[[dict], None]) -> HeadResult:
     version = read_version(store, number)
     data = _Data.pinned(job, version)
     if result is None:
+        if job.promote == "never":
+            mark_unranked(store, job.name)
         result = _train(job, version, data, report, checkpoint)
     result = _promoted(job, result, data)
     unpin(store, job.name)
@@ -197,7 +209,7 @@ def _train(
     job: HeadJob, version: Version, data: _Data, report: Callable[[dict], None], checkpoint: Checkpoint | None
 ) -> HeadResult:
     if checkpoint is not None:
-        report({"resumed": True, "epoch": checkpoint.epoch + 1, "step": checkpoint.step})
+        report({"resumed": True, "epoch": checkpoint.epoch + 1, "after_steps": checkpoint.step})
     try:
         trained = _fit(job, version, data, report, checkpoint)
     except CheckpointError as error:
@@ -249,15 +261,18 @@ def _per_class(classes: tuple[str, ...], validation: Evaluation) -> dict[str, di
 def _promoted(job: HeadJob, result: HeadResult, data: _Data) -> HeadResult:
     """Move heads/current to this head unless the current one does better on the same validation rows.
 
-    It moves in any case where the job says so. A current head of another feature space or of other classes is not comparable and gives way.
+    It moves always or never where the job says so. A current head of another feature space or of other classes is not comparable and gives way.
     """
     store = job.space.store
     current = current_head(store)
-    is_better = job.is_promoted or current == job.name
+    if job.promote == "never":
+        return HeadResult(**vars(result) | {"is_promoted": current == job.name, "peak_rss_mb": peak_rss_mb()})
+    is_better = job.promote == "always" or current == job.name
     if not is_better:
         is_better = _current_accuracy(job, current, data) <= result.val_accuracy
     if is_better and current != job.name:
         promote_head(store, job.name)
+    mark_ranked(store, job.name)
     return HeadResult(**vars(result) | {"is_promoted": is_better, "peak_rss_mb": peak_rss_mb()})
 
 

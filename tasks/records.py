@@ -1,6 +1,7 @@
 """The small frozen records that pass between the steps: JSON in and out, never an array or a list of paths."""
 
 from dataclasses import asdict, dataclass, field
+from typing import Literal
 
 from storage.layout import Store
 from storage.place import place
@@ -9,12 +10,15 @@ from storage.stream import READ_THREADS
 from vision.head import HeadSpec
 from vision.specs import FeatureSpec
 
+Promotion = Literal["if_better", "always", "never"]
+
 
 @dataclass(frozen=True)
 class Space:
     """A feature space in a store, and where its images and weights come from.
 
-    fingerprint: the hash of `spec`. weights: `imagenet`, `random` or a path.
+    fingerprint: the hash of `spec`. weights: `imagenet`, `random` or a path. Both `images` and `weights` are empty
+    where nothing is to be extracted.
     """
 
     root: str
@@ -142,7 +146,8 @@ class ChunkResult:
 class HeadJob:
     """Train, or find, the head of a version. `name` is the head digest: cache key and folder.
 
-    is_forced: train it though it may be there. is_promoted: make it the current one, better or not.
+    is_forced: train it though it may be there. promote: whether it becomes the current head; if_better: unless
+    that does better on the same validation rows.
     checkpoint_seconds: at most so often a training keeps what it needs to go on after its death. read_threads: row
     groups read at a time. Neither changes the head.
     """
@@ -153,7 +158,7 @@ class HeadJob:
     spec: HeadSpec
     seed: int
     is_forced: bool = False
-    is_promoted: bool = False
+    promote: Promotion = "if_better"
     checkpoint_seconds: float = 60.0
     read_threads: int = READ_THREADS
 

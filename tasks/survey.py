@@ -4,13 +4,13 @@ import os
 from dataclasses import asdict, replace
 
 from storage.errors import InputError
-from storage.layout import Store, check_space, fingerprint
+from storage.layout import Store, check_space, fingerprint, read_spec
 from storage.place import Place
 from storage.plan import Plan
 from storage.shards import Format
 from storage.versions import Version
 from tasks.heads import base_name, find_head, head_name
-from tasks.records import HeadJob, PlanRecord, Space, VersionRecord
+from tasks.records import HeadJob, PlanRecord, Promotion, Space, VersionRecord
 from vision.head import HeadSpec
 from vision.specs import BACKBONES, Dtype, FeatureSpec, Pooling, Precision
 from vision.weights import weights_digest
@@ -42,6 +42,11 @@ def find_space(
     space = Space(str(root), str(images), fingerprint(spec.record()), spec, source)
     check_space(space.store)
     return space
+
+
+def stored_space(store: Store) -> Space:
+    """A feature space that is there, to train on: its images and weights are not asked for."""
+    return Space(str(store.root), "", store.fingerprint, FeatureSpec(**read_spec(store)), "")
 
 
 def row_bytes(space: Space, format: Format) -> float:
@@ -77,7 +82,12 @@ def version_record(version: Version) -> VersionRecord:
 
 
 def head_job(
-    space: Space, version: VersionRecord, spec: HeadSpec, seed: int, is_forced: bool = False, is_promoted: bool = False
+    space: Space,
+    version: VersionRecord,
+    spec: HeadSpec,
+    seed: int,
+    is_forced: bool = False,
+    promote: Promotion = "if_better",
 ) -> HeadJob:
     """The training that this version asks for; its name tells whether it was done before.
 
@@ -91,4 +101,4 @@ def head_job(
             f"the same; train it first, with --epochs {spec.initial_epoch}"
         )
     name = head_name(*made_of)
-    return HeadJob(space, version.number, name, spec, seed, is_forced, is_promoted)
+    return HeadJob(space, version.number, name, spec, seed, is_forced, promote)

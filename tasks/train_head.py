@@ -1,6 +1,7 @@
 """Task `train_head`: the head of a version, in a child process of its own."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from prefect import task
 
@@ -10,14 +11,22 @@ from tasks.records import HeadJob, HeadResult
 from tasks.worker_pool import pool
 
 
+def training_slots() -> tuple[Slot, ...]:
+    """One a GPU, or one for all the cores: a training uses every one of them."""
+    return tuple(Slot(gpu, available_cores()) for gpu in visible_gpus() or [None])
+
+
+def logs_of(job: HeadJob) -> Path:
+    return job.space.store.cache / "logs" / "training"
+
+
 def _key(job: HeadJob, on_progress) -> str | None:
-    return None if job.is_forced or job.is_promoted else f"head-{job.name}"
+    return f"head-{job.name}" if job.promote == "if_better" and not job.is_forced else None
 
 
 @task(name="train_head", task_run_name="train_head {job.name}", **RETRY, cache_key_fn=keyed(_key))
 def train_head(job: HeadJob, on_progress: Callable[[dict], None] | None = None) -> HeadResult:
-    """Train the head, or find it where it was trained before, and promote it if it is not worse."""
-    slots = (Slot(next(iter(visible_gpus()), None), available_cores()),)
-    with pool(slots, job.space.store.cache / "logs" / "training").lease() as worker:
+    """Train the head, or find it where it was trained before, and promote it as the job says."""
+    with pool(training_slots(), logs_of(job)).lease() as worker:
         result = worker.call("head", job.record(), on_progress or (lambda _: None), None)
     return HeadResult(**result)

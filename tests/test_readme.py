@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from flows.command import parse
+from flows.study_command import parse as parse_study
 from storage.__main__ import parse as parse_storage
 from tests import toy
 from tests.test_layers import PROJECT
@@ -39,6 +40,11 @@ def test_every_call_of_the_pipeline_is_one_that_it_takes(call, tmp_path, monkeyp
     Path("photos.yaml").write_text("images: photos\n")
     with suppress(SystemExit):  # --help
         parse(shlex.split(call)[2:])
+
+
+@pytest.mark.parametrize("call", re.findall(r"python flows/batch_size_study\.py[^\n&|]*", "\n".join(COMMANDS)))
+def test_every_call_of_the_study_is_one_that_it_takes(call):
+    parse_study(shlex.split(call)[2:])
 
 
 def storage_calls() -> list[str]:
@@ -112,7 +118,7 @@ def test_every_command_of_the_readme_does_its_work_when_typed_one_after_another(
         if call.startswith("tensorboard "):
             assert "train" in runs_of_tensorboard(call, tmp_path)
             continue
-        _, *words = shlex.split(call.replace("flows/pipeline.py", str(PROJECT / "flows" / "pipeline.py")))
+        _, *words = shlex.split(call.replace("python flows/", f"python {PROJECT}/flows/"))
         done = subprocess.run(
             [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
         )

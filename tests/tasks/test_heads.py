@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from storage.errors import InputError
-from storage.heads import write_head
+from storage.heads import is_unranked, write_head
 from storage.layout import Store, current_head
 from storage.versions import Version
+from tasks.caching import is_true
 from tasks.devices import Slot
 from tasks.heads import check_trainable, find_head, head_name, index_order
 from tasks.records import HeadJob, HeadResult
@@ -238,8 +239,26 @@ def test_a_worse_head_is_promoted_where_the_job_says_so(trainer):
     jobs = (trainer.job(epochs=1, seed=seed, learning_rate=NOTHING) for seed in range(9))
     worse = next(job for job in jobs if not trainer.train(job).is_promoted)
     assert current_head(trainer.store) != worse.name
-    assert trainer.train(dataclasses.replace(worse, is_promoted=True)).is_promoted
+    assert trainer.train(dataclasses.replace(worse, promote="always")).is_promoted
     assert current_head(trainer.store) == worse.name
+
+
+def test_a_head_that_is_never_promoted_is_unranked_until_it_is_compared(trainer):
+    current = current_head(trainer.store)
+    job = dataclasses.replace(trainer.job(seed=1), promote="never")
+    aside = trainer.train(job)
+    assert (aside.is_new, aside.is_promoted, current_head(trainer.store)) == (True, False, current)
+    assert is_unranked(trainer.store, job.name)
+    assert not is_true(trainer.store, aside)  # no record of it may keep a run from the comparison
+    compared = trainer.train(dataclasses.replace(job, promote="if_better"))
+    assert not compared.is_new
+    assert compared.is_promoted == (compared.val_accuracy >= trainer.result.val_accuracy)
+    assert not is_unranked(trainer.store, job.name)
+
+
+def test_the_current_head_stays_what_it_is_where_it_is_asked_for_again_and_never_promoted(trainer):
+    again = trainer.train(dataclasses.replace(trainer.job(), promote="never"))
+    assert (again.is_new, again.is_promoted, is_unranked(trainer.store, again.name)) == (False, True, False)
 
 
 def losses(result: HeadResult) -> tuple[float, ...]:

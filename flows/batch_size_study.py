@@ -1,0 +1,67 @@
+"""Flow `batch-size-study`: heads over batch sizes, seeds, features and samplings on one version, and what each came to.
+
+    python flows/batch_size_study.py --store STORE --batch-sizes 8,32,128 --seeds 0,1,2
+
+As a script it first finds out whether there is anything to train (flows/study_command.py), before Prefect is
+even imported. docs/batch-size.md tells what was found with it.
+"""
+
+if __name__ == "__main__":
+    from flows.study_command import main
+
+    raise SystemExit(main())
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.options import takes_options
+from flows.progress import Progress, Trainings, shown
+from flows.study_options import Study, StudyOptions
+from flows.study_report import StudyOutcome, report, table
+from flows.words import spent, studied, training_on
+from storage.layout import create_space
+from storage.lock import hold
+from tasks.artifacts import show_study
+from tasks.caching import kept
+from tasks.records import HeadResult
+from tasks.train_head import logs_of, train_head, training_slots
+from tasks.worker_pool import running
+
+
+# A training uses every core, or a GPU: one at a time, or one a GPU.
+@flow(
+    name="batch-size-study",
+    flow_run_name="{store}",
+    validate_parameters=True,
+    task_runner=ThreadPoolTaskRunner(max_workers=len(training_slots())),
+)
+@takes_options
+def batch_size_study(options: StudyOptions) -> StudyOutcome:
+    """Train the heads that are missing, each in a task run, and report on all of them."""
+    study = options.study()
+    with hold(study.space.store.root, options.wait), shown() as progress:
+        with progress.step("train"):
+            heads = train_missing(study, progress)
+        outcome, text = report(
+            study, options.folder, len(heads), max((head.peak_rss_mb for head in heads), default=None)
+        )
+        show_study(table(study.rows()), f"Version {study.version.number}, {len(study.jobs)} trainings")
+        progress.say(f"{text}\ntime: {spent(progress.seconds)}")
+        return outcome
+
+
+def train_missing(study: Study, progress: Progress) -> list[HeadResult]:
+    """Train what is not there; a training that fails ends the study, and those before it are kept."""
+    create_space(study.space.store, study.space.spec.record())  # sweeps up after runs that died
+    jobs = study.missing()
+    progress.say(f"{training_on(study.version)}; {len(jobs)} of {len(study.jobs)} trainings to do")
+    if not jobs:
+        return []
+    task, trainings, heads = kept(train_head, study.space), Trainings(progress, study.version, jobs), []
+    # At the end of `running`, by Ctrl-C too, no child goes on.
+    with running(logs_of(jobs[0])):
+        futures = [task.submit(job, trainings.hears(job)) for job in jobs]
+        for number, (job, future) in enumerate(zip(jobs, futures, strict=True), 1):
+            heads.append(future.result())
+            progress.say(f"{number} of {len(jobs)}: {studied(job, heads[-1])}")
+    return heads

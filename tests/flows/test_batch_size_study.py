@@ -1,0 +1,279 @@
+"""The study of batch sizes: its options, its report on heads that are there, and one run of the flow."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.study_command import main, parse
+from flows.study_options import StudyOptions
+from storage.heads import list_heads, write_head
+from storage.layout import Store, create_space, current_head, fingerprint
+from tests import toy
+from tests.flows.conftest import PROJECT, Done, finished
+from tests.flows.test_pipeline import wait_until
+
+FILES = ["study.csv", "study.json", "study.md", "study.png"]
+
+
+@pytest.fixture(scope="session")
+def committed(tmp_path_factory) -> Path:
+    """A store with one version of 40 pictures and no head; for reading only."""
+    folder = tmp_path_factory.mktemp("study")
+    toy.run(toy.pictures(folder / "images", per_class=20), folder / "store", validation_fraction=0.4)
+    return folder / "store"
+
+
+@pytest.fixture
+def filled(committed, store) -> Path:
+    """A copy of it, to be changed."""
+    return Path(shutil.copytree(committed, store))
+
+
+def arguments(store: Path, *more: object) -> list[str]:
+    return [*map(str, ("--store", store, "--out", store.parent / "out", *more))]
+
+
+def pretend(options: StudyOptions) -> None:
+    """Put heads in place that tell of trainings: batch size 4 does best, 16 diverges with raw features."""
+    study = options.study()
+    for job in study.jobs:
+        spec, loss = job.spec, 0.01 * job.spec.batch_size
+        last = float("nan") if spec.batch_size == 16 and not spec.standardize else loss
+        logs = {"loss": last, "accuracy": 1 - loss, "val_loss": loss, "val_accuracy": 1 - loss}
+        record = {
+            "head": spec.record(),
+            "seed": job.seed,
+            "history": [logs, logs],
+            "metrics": {
+                "epochs": 2,
+                "val_accuracy": 1 - loss - 0.001 * job.seed,
+                "val_loss": loss,
+                "train_seconds": 4.0,
+                "train_samples_per_second": 12.0,
+            },
+            "samples": {"train": 24, "validation": 16},
+            "confusion": [[8, 0], [0, 8]],
+            "epoch_seconds": [3.0, 1.0 / spec.batch_size],
+        }
+        write_head(study.space.store, job.name, record, b"a head")
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--batch-sizes", "8,many"], "--batch-sizes: expected a valid integer"),
+        (["--batch-sizes", "0"], "--batch-sizes: expected greater than or equal to 1"),
+        (["--batch-sizes", ""], "--batch-sizes"),
+        (["--seeds", "-1"], "--seeds"),
+        (["--seeds", str(2**32)], "--seeds"),
+        (["--standardize", "maybe"], "'both', 'yes' or 'no'"),
+        (["--sampling", "all"], "'both', 'shuffle' or 'bootstrap'"),
+        (["--images", "photos"], "--images"),
+        (["--version", "2"], "there is no version 2"),
+        (["--space", "ffff"], "there is no such feature space"),
+        (["--classes", "cats,cows"], "--classes names cats, cows"),
+        (["--out", "s3://bucket/out"], "--out: s3://bucket/out is no folder"),
+        (["--config", "/nowhere.yaml"], "/nowhere.yaml"),
+    ],
+)
+def test_what_cannot_work_is_one_line_and_status_2(capsys, committed, given, expected):
+    status = main(["--store", str(committed), *given])
+    captured = capsys.readouterr()
+    (line,) = captured.err.strip().splitlines()
+    assert (status, captured.out, line.startswith("error: ")) == (2, "", True)
+    assert expected in line
+
+
+def test_a_folder_that_is_no_store_is_refused(capsys, tmp_path):
+    assert main(["--store", str(tmp_path)]) == 2
+    assert "is no store" in capsys.readouterr().err
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(capsys, committed, tmp_path):
+    (tmp_path / "out").write_text("")
+    assert main(["--store", str(committed), "--out", str(tmp_path / "out")]) == 2
+    assert "--out" in capsys.readouterr().err
+
+
+def test_of_several_feature_spaces_one_has_to_be_named(capsys, filled):
+    other = replace(toy.SPEC, pooling="max").record()
+    create_space(Store(filled, fingerprint(other)), other)
+    assert main(arguments(filled)) == 2
+    assert "--space PREFIX has to choose one of 2" in capsys.readouterr().err
+
+
+def test_every_combination_is_trained_once(committed):
+    options = parse(arguments(committed, "--batch-sizes", "4,16,4", "--seeds", "0,7"))
+    jobs = options.study().jobs
+    told = {(job.spec.batch_size, job.seed, job.spec.standardize, job.spec.sampling) for job in jobs}
+    assert len(jobs) == len(told) == len({job.name for job in jobs}) == 2 * 2 * 2 * 2
+    assert {job.promote for job in jobs} == {"never"}
+
+
+def test_one_way_of_training_alone_can_be_asked_for(committed):
+    given = ("--standardize", "no", "--sampling", "bootstrap", "--batch-sizes", "4", "--seeds", "1")
+    (job,) = parse(arguments(committed, *given)).study().jobs
+    assert (job.spec.standardize, job.spec.sampling, job.spec.batch_size, job.seed) == (False, "bootstrap", 4, 1)
+
+
+def test_the_heads_are_those_that_the_pipeline_would_train(committed):
+    """The same digest: whoever takes the advice does not train again."""
+    from flows.options import PipelineOptions
+
+    study = parse(arguments(committed, "--batch-sizes", "16", "--seeds", "2", "--epochs", "3")).study()
+    same = PipelineOptions(images="photos", batch_size=16, seed=2, epochs=3)
+    assert same.head_job(study.space, study.version).name in {job.name for job in study.jobs}
+
+
+@pytest.mark.parametrize("written", ["8,32", "[8, 32]", "[8, 32, 8]"])
+def test_numbers_are_the_same_however_they_are_written(tmp_path, written):
+    from prefect.utilities.schema_tools import validate
+
+    from flows.batch_size_study import batch_size_study
+
+    (tmp_path / "study.yaml").write_text(f"batch_sizes: {written}\nseeds: 1\n")
+    options = parse(["--config", str(tmp_path / "study.yaml")])
+    assert (options.batch_sizes, options.seeds) == ((8, 32), (1,))
+    given = {"batch_sizes": yaml.safe_load(written), "seeds": 1}
+    assert batch_size_study.validate_parameters(given)["batch_sizes"] == (8, 32)
+    validate(given, batch_size_study.parameters.model_dump_for_openapi(), raise_on_error=True)
+
+
+def test_prefect_parameters_are_flat_optional_and_described():
+    from flows.batch_size_study import batch_size_study
+
+    assert batch_size_study.parameters.required == []
+    described = {name: schema.get("description") for name, schema in batch_size_study.parameters.properties.items()}
+    assert described == {name: field.description for name, field in StudyOptions.model_fields.items()}
+
+
+def test_help_names_every_parameter(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert all(f"--{name.replace('_', '-')}" in text for name in StudyOptions.model_fields)
+    assert "--batch-sizes N,N" in text
+    assert "(8,32,128)" in text
+
+
+# The report
+
+
+def test_a_study_whose_heads_are_there_is_told_without_prefect(capsys, filled):
+    given = arguments(filled, "--batch-sizes", "4,16", "--seeds", "0,1", "--epochs", "2", "--sampling", "shuffle")
+    pretend(parse(given))
+    assert main(given) == 0
+    captured = capsys.readouterr()
+    record = json.loads(captured.out.splitlines()[-1])
+    assert (record["trainings"], record["trained"], record["faulty"], record["version"]) == (8, 0, 2, 1)
+    assert (record["batch_size"], record["val_accuracy"]) == (4, pytest.approx(0.9595))
+    out = filled.parent / "out"
+    assert (record["out"], sorted(path.name for path in out.iterdir())) == (str(out), FILES)
+    assert "nothing to train: all 8 heads are there" in captured.err
+    assert captured.err.count("its loss is not finite") == 2
+
+
+def test_the_files_of_a_study_tell_the_same(capsys, filled):
+    given = arguments(filled, "--batch-sizes", "4,16", "--seeds", "0,1", "--epochs", "2")
+    pretend(parse(given))
+    assert main(given) == 0
+    out = filled.parent / "out"
+    told = json.loads((out / "study.json").read_text())["trainings"]
+    with open(out / "study.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(told) == len(lines) == 16
+    assert [row["head"] for row in told] == [line["head"] for line in lines]
+    assert {row["last_loss"] for row in told if row["faults"]} == {None}
+    assert {float(line["epoch_seconds"]) for line in lines} == {0.25, 0.0625}
+    text = (out / "study.md").read_text()
+    assert text.count("\n| ") == 2 + 8  # a head and a line a combination
+    assert "1606.02677" not in text
+    assert "arXiv:2205.10287" in text
+    assert (out / "study.png").read_bytes().startswith(b"\x89PNG")
+
+
+# The flow
+
+
+def study_of(environment: dict[str, str], *given: str) -> Done:
+    done = subprocess.run(
+        [sys.executable, PROJECT / "flows" / "batch_size_study.py", *given],
+        env=environment,
+        cwd=PROJECT.parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return finished(done.returncode, done.stdout, done.stderr)
+
+
+def test_a_study_trains_each_combination_and_promotes_none(environment, filled, capsys):
+    given = arguments(filled, "--batch-sizes", "4,16", "--seeds", "0", "--sampling", "shuffle", "--epochs", "2")
+    done = study_of(environment, *given)
+    assert done.status == 0, done.stderr
+    assert (done.record["trainings"], done.record["trained"]) == (4, 4)
+    store = toy.space(filled, filled).store
+    assert current_head(store) is None
+    assert len(list_heads(filled)) == 4
+    assert done.stderr.count("val_accuracy 0.") >= 4
+    assert sorted(path.name for path in (filled.parent / "out").iterdir()) == FILES
+
+    assert main(given) == 0
+    again = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (again["trained"], again["val_accuracy"]) == (0, done.record["val_accuracy"])
+
+
+@pytest.mark.slow
+def test_a_study_that_is_asked_again_trains_only_what_is_missing(environment, filled):
+    given = arguments(filled, "--batch-sizes", "4,16", "--seeds", "0,1", "--epochs", "1", "--sampling", "shuffle")
+    assert study_of(environment, *given).record["trained"] == 8
+    heads = sorted(filled.glob("heads/*/head.json"))
+    times = {path: path.stat().st_mtime_ns for path in heads}
+    for path in heads[:3]:
+        path.unlink()
+    again = study_of(environment, *given)
+    assert (again.record["trainings"], again.record["trained"]) == (8, 3)
+    assert [path for path in heads if path.stat().st_mtime_ns == times[path]] == heads[3:]
+
+
+@pytest.mark.slow
+def test_a_study_that_is_interrupted_keeps_what_it_has_trained(environment, filled):
+    given = arguments(filled, "--batch-sizes", "4,16", "--seeds", "0,1,2,3", "--epochs", "3")
+    call = [sys.executable, PROJECT / "flows" / "batch_size_study.py", *given]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(call, env=environment, stdout=pipe, stderr=pipe, text=True, cwd=PROJECT.parent)
+    wait_until(lambda: len(list(filled.glob("heads/*/head.json"))) >= 2, process)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (
+        said.splitlines()[-1] == "error: interrupted; finished trainings are kept, and the next study goes on from them"
+    )
+    assert 2 <= len(list(filled.glob("heads/*/head.json"))) < 32
+
+
+@pytest.mark.slow
+def test_a_head_of_a_study_becomes_the_current_one_once_the_pipeline_asks_for_it(pipeline, environment, again):
+    """The pipeline does not take a head that nobody has compared for a run with nothing to do."""
+    images, store = again
+    (store / "heads" / "current").unlink()
+    given = ("--batch-sizes", "8", "--seeds", "5", "--epochs", "2", "--standardize", "yes", "--sampling", "shuffle")
+    studied = study_of(environment, *arguments(store, *given))
+    assert (studied.status, studied.record["trained"]) == (0, 1), studied.stderr
+    tiny = ("--weights", "random", "--image-size", "32", "--epochs", "2", "--batch-size", "8", "--seed", "5")
+    done = pipeline("--images", images, "--store", store, *tiny)
+    assert (done.status, done.record["promoted"]) == (0, True), done.stderr
+    assert done.record["head"] in {head.name for head in list_heads(store)}
+    assert len(list_heads(store)) == 2
+    assert "nothing to do" in pipeline("--images", images, "--store", store, *tiny).stderr
