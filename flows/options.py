@@ -21,7 +21,7 @@ from tasks.records import HeadJob, Space, VersionRecord
 from tasks.survey import NAMED_WEIGHTS, find_space, head_job
 from vision.engines import EngineName, choose
 from vision.head import ClassWeight, HeadSpec, Kind, Optimizer, Sampling
-from vision.specs import BACKBONES, Dtype, FeatureSpec, Pooling, Precision
+from vision.specs import BACKBONES, Dtype, Exif, FeatureSpec, Pooling, Precision
 
 LARGEST_SEED = 2**32 - 2  # Keras takes 32 bits, and the last layer has the next seed
 
@@ -76,6 +76,9 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
     pooling: Pooling = Field("none", title="features", description="pooling of the last feature map")
     dtype: Dtype = Field("float16", title="features", description="type in which features are stored")
     precision: Precision = Field("float32", title="features", description="arithmetic of the backbone")
+    exif: Exif = Field(
+        "ignore", title="features", description="apply: turn pictures as their EXIF says; Keras does not"
+    )
 
     engine: EngineName = Field(
         "auto",
@@ -193,6 +196,7 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
             self.pooling,
             self.dtype,
             self.precision,
+            self.exif,
         )
 
     def chosen_engine(self) -> str:

@@ -126,7 +126,7 @@ def _decoded(
             seconds.read += time.perf_counter() - began
             began = time.perf_counter()
             hands.decoding(key)
-            result = decode(data, spec.image_size)
+            result = decode(data, spec.image_size, spec.exif)
         except ImageError as error:
             result = error
         seconds.decode += time.perf_counter() - began
