@@ -68,6 +68,7 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
     validation_fraction: Fraction = Field(
         0.2, title="input", description="share of images held out where the folders give no split"
     )
+    outside_links: bool = Field(False, title="input", description="follow links that lead out of the image folder")
     rehash: bool = Field(False, title="input", description="read every image again instead of trusting sizes and times")
 
     backbone: Literal[*BACKBONES] = Field("vgg16", title="features", description="the frozen network")

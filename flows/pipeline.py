@@ -57,7 +57,7 @@ def extract(space: Space, options: PipelineOptions, progress: Progress) -> tuple
 def _extract(space: Space, options: PipelineOptions, progress: Progress) -> tuple[Outcome, VersionRecord]:
     working = space.store.cache / "plans"
     with progress.step("scan"):
-        scan = scan_images(space, options.layout, options.label_file, str(working))
+        scan = scan_images(space, options.layout, options.label_file, str(working), options.outside_links)
     with progress.step("list"):
         listing = kept(list_images, space)(space, scan, options.rehash)
     with progress.step("plan"):
