@@ -68,7 +68,7 @@ def _read(file: Path) -> pa.Table:
         if "split" not in table.column_names:
             table = table.append_column("split", pa.nulls(table.num_rows, pa.string()))
         return pa.table({name: pc.cast(table[name], kind) for name, kind in COLUMNS.items()})
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"--labels: {file} cannot be read: {' '.join(str(error).split())}") from error
 
 
