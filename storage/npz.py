@@ -4,6 +4,8 @@ import io
 import json
 import math
 import struct
+import tokenize
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import IO
@@ -92,7 +94,11 @@ def _header(archive: zipfile.ZipFile, name: str, member: IO[bytes]) -> tuple[tup
     Raises ValueError for an array of objects, one in another order, and one of another size than it says.
     """
     np.lib.format.read_magic(member)
-    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(member)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of headers that Python 2 wrote
+            shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(member)
+    except (SyntaxError, tokenize.TokenError, MemoryError) as error:  # numpy has Python parse it
+        raise ValueError(f"the header of its {name} cannot be read ({error})") from error
     info, start = archive.getinfo(f"{name}.npy"), member.tell()
     if dtype.hasobject or is_fortran or min(shape, default=0) < 0:
         raise ValueError(f"its {name} are {dtype} of shape {shape}")

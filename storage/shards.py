@@ -3,6 +3,7 @@
 docs/format.md gives the layout and the measurements behind it.
 """
 
+import errno
 import json
 import logging
 import math
@@ -204,7 +205,8 @@ class Shard:
         except FileNotFoundError:
             raise StoreDamaged(f"shard {name} is missing; {way_out}") from None
         except DAMAGES as error:
-            if getattr(error, "errno", None):
+            # EINVAL is no fault of the machine: the file leads to a place before its beginning.
+            if getattr(error, "errno", None) not in (None, errno.EINVAL):
                 raise
             raise StoreDamaged(f"shard {name} is damaged ({error}); {way_out}") from error
 
@@ -213,7 +215,7 @@ def _check_footer(path: Place, ref: ShardRef) -> None:
     encoding = ENCODINGS[path.suffix[1:]]
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        if size != ref.size_bytes:
+        if size != ref.size_bytes or size < encoding.TAIL:
             raise ValueError(f"it has {size} bytes, its version says {ref.size_bytes}")
         file.seek(-encoding.TAIL, os.SEEK_END)
         file.seek(-min(size, encoding.footer_size(file.read())), os.SEEK_END)

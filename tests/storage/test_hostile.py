@@ -16,7 +16,8 @@ import pytest
 
 from storage.digests import list_images
 from storage.durable import replace as put
-from storage.errors import StoreDamaged
+from storage.errors import InputError, StoreDamaged
+from storage.labels import read_labels
 from storage.layout import canonical, sealed, sha256
 from storage.place import LARGEST_FILE, read_file
 from storage.scan import scan_folder
@@ -76,6 +77,13 @@ def test_a_labels_file_names_no_file_outside_of_the_root(path, tmp_path, caplog)
     table.write_text(f"path,class\ncats/000.png,cats\n{path.format(tmp_path=tmp_path)},cats\n")
     assert paths(scan_folder(images, labels=table)) == [b"cats/000.png"]
     assert "are of no image below" in caplog.text
+
+
+def test_a_labels_file_with_a_column_twice_is_refused(tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text("path,class,class\ncats/000.png,cats,dogs\n")
+    with pytest.raises(InputError, match="'class' more than once"):
+        read_labels(table, tmp_path)
 
 
 @pytest.mark.parametrize("path", [b"../outside.png", b"/etc/passwd", b"cats/../../x", b".."])
@@ -271,6 +279,16 @@ def test_a_parquet_shard_of_other_groups_or_columns_is_refused(committed):
             Shard(store, forged(store, "parquet", sink.getvalue(), rows))
 
 
+@pytest.mark.parametrize("format", ["parquet", "npz"])
+@pytest.mark.parametrize("data", [b"", b"PAR1"])
+def test_a_shard_shorter_than_its_footer_is_refused(format, data, committed):
+    store, _ = committed
+    ref = ShardRef(f"{sha256(data)}.{format}", len(data), 0, sha256(data))
+    put(store.shard(ref.name), data)
+    with pytest.raises(StoreDamaged, match="bytes"):
+        Shard(store, ref)
+
+
 def npy(header: str, body: bytes) -> bytes:
     text = header.encode().ljust(118 - 10 - 1) + b"\n"
     return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text + body
@@ -286,6 +304,7 @@ def npy(header: str, body: bytes) -> bytes:
         ("features", npy("{'descr': '<f2', 'fortran_order': False, 'shape': (3, 1000000, 3), }", bytes(36))),
         ("features", npy("{'descr': '<f2', 'fortran_order': True, 'shape': (3, 2, 3), }", bytes(36))),
         ("features", b"no array at all"),
+        ("features", npy("{'descr': '<f2', 'shape': (3L, ", b"")),
     ],
 )
 def test_an_npz_shard_whose_arrays_lie_is_refused_and_runs_nothing(member, content, committed):
@@ -297,6 +316,14 @@ def test_an_npz_shard_whose_arrays_lie_is_refused_and_runs_nothing(member, conte
             new.writestr(name, content if name == f"{member}.npy" else old.read(name))
     with pytest.raises(StoreDamaged):
         Shard(store, forged(store, "npz", sink.getvalue(), 3)).read()
+
+
+def test_an_npz_shard_whose_directory_leads_before_its_beginning_is_refused(committed):
+    store, _ = committed
+    data = bytearray(ENCODINGS["npz"].encode(DIGESTS, FEATURES, METADATA))
+    data[-6:-2] = (2**31).to_bytes(4, "little")  # where the directory says that it begins
+    with pytest.raises(StoreDamaged):
+        Shard(store, forged(store, "npz", bytes(data), 3))
 
 
 def test_an_npz_shard_that_unpacks_to_more_than_it_has_is_refused(committed):
