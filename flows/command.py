@@ -107,7 +107,7 @@ def run(options: PipelineOptions, only_plan: bool, began: float) -> dict[str, An
     """Do what there is to do, and return the JSON record."""
     if options.images is None:
         options = _demo(options)
-    scanned = scan_folder(options.folder, options.layout, options.label_file)
+    scanned = scan_folder(options.folder, options.layout, options.label_file, options.outside_links)
     space = options.space()
     plan = make_plan(space.store, list_images(scanned, space.store.cache, options.rehash), options.plan_options())
     if only_plan:

@@ -22,7 +22,7 @@ from tasks.records import HeadJob, Promotion, Space, VersionRecord
 from tasks.survey import NAMED_WEIGHTS, find_space, head_job
 from vision.engines import EngineName, choose
 from vision.head import ClassWeight, HeadSpec, Kind, Optimizer, Sampling
-from vision.specs import BACKBONES, Dtype, FeatureSpec, Pooling, Precision
+from vision.specs import BACKBONES, Dtype, Exif, FeatureSpec, Pooling, Precision
 
 LARGEST_SEED = 2**32 - 2  # Keras takes 32 bits, and the last layer has the next seed
 
@@ -69,6 +69,7 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
     validation_fraction: Fraction = Field(
         0.2, title="input", description="share of images held out where the folders give no split"
     )
+    outside_links: bool = Field(False, title="input", description="follow links that lead out of the image folder")
     rehash: bool = Field(False, title="input", description="read every image again instead of trusting sizes and times")
 
     backbone: Literal[*BACKBONES] = Field("vgg16", title="features", description="the frozen network")
@@ -77,6 +78,9 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
     pooling: Pooling = Field("none", title="features", description="pooling of the last feature map")
     dtype: Dtype = Field("float16", title="features", description="type in which features are stored")
     precision: Precision = Field("float32", title="features", description="arithmetic of the backbone")
+    exif: Exif = Field(
+        "ignore", title="features", description="apply: turn pictures as their EXIF says; Keras does not"
+    )
 
     engine: EngineName = Field(
         "auto",
@@ -223,6 +227,7 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
             self.pooling,
             self.dtype,
             self.precision,
+            self.exif,
         )
 
     def chosen_engine(self) -> str:

@@ -21,7 +21,7 @@ from flows.progress import Progress, Training, shown
 from flows.words import changes, committed, spent, trained, training_on
 from storage.layout import create_space
 from storage.lock import hold
-from tasks.artifacts import show_head, show_version
+from tasks.artifacts import show_head, show_quarantine, show_version
 from tasks.build_manifest import build_manifest
 from tasks.caching import kept
 from tasks.devices import slots
@@ -58,7 +58,7 @@ def extract(space: Space, options: PipelineOptions, progress: Progress) -> tuple
 def _extract(space: Space, options: PipelineOptions, progress: Progress) -> tuple[Outcome, VersionRecord]:
     working = space.store.cache / "plans"
     with progress.step("scan"):
-        scan = scan_images(space, options.layout, options.label_file, str(working))
+        scan = scan_images(space, options.layout, options.label_file, str(working), options.outside_links)
     with progress.step("list"):
         listing = kept(list_images, space)(space, scan, options.rehash)
     with progress.step("plan"):
@@ -72,6 +72,7 @@ def _extract(space: Space, options: PipelineOptions, progress: Progress) -> tupl
     with progress.step("commit"):
         version = kept(build_manifest, space)(plan, chunks)
     show_version(version)
+    show_quarantine(space, version)
     outcome = outcome_of(plan, chunks, version)
     progress.say(committed(outcome, chunks))
     remember_rate(space.store, outcome.extract_images_per_second)

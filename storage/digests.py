@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from storage.alignment import aligned
 from storage.durable import replace
+from storage.place import LARGEST_FILE, open_file
 from storage.scan import Scan, is_sure
 
 logger = logging.getLogger(__name__)
@@ -40,8 +41,8 @@ CACHE_SCHEMA = pa.schema(
 class Listing:
     """Every image once: the columns of the scan, its digest, and a reason where it could not be read.
 
-    files: SCAN_SCHEMA + digest (32 bytes, null where unreadable) + reason (`permission`,
-        `read_error`, else null). A file that vanished since the scan is not in it.
+    files: SCAN_SCHEMA + digest (32 bytes, null where unreadable) + reason (`permission`, `read_error`,
+        `too_many_pixels` for a file that no image is as large as, else null). A file that vanished since the scan is not in it.
     """
 
     scan: Scan
@@ -100,7 +101,9 @@ def _hash_files(scan: Scan, indices: np.ndarray) -> Iterator[tuple[int, int, byt
     def hash_one(index: int) -> tuple[int, int, bytes | None, str | None]:
         at = time.time_ns()
         try:
-            with open(os.path.join(root, paths[index].as_py()), "rb") as file:
+            with open_file(os.path.join(root, paths[index].as_py())) as file:
+                if os.fstat(file.fileno()).st_size > LARGEST_FILE:
+                    return index, at, None, "too_many_pixels"
                 return index, at, hashlib.file_digest(file, "sha256").digest(), None
         except FileNotFoundError:
             return index, at, None, "vanished"

@@ -88,7 +88,7 @@ def remove_head(store: Store, name: str) -> int:
     return size
 
 
-UNREADABLE = (ValueError, KeyError, TypeError, IndexError)
+UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)
 
 
 def _record(store: Store, name: str) -> dict:

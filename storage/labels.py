@@ -65,10 +65,13 @@ def _read(file: Path) -> pa.Table:
                 f"--labels: {file} has no column {missing[0]!r}; expected path, class and maybe split, "
                 f"found {', '.join(table.column_names) or 'none'}"
             )
+        twice = [name for name in COLUMNS if table.column_names.count(name) > 1]
+        if twice:
+            raise InputError(f"--labels: {file} has the column {twice[0]!r} more than once")
         if "split" not in table.column_names:
             table = table.append_column("split", pa.nulls(table.num_rows, pa.string()))
         return pa.table({name: pc.cast(table[name], kind) for name, kind in COLUMNS.items()})
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"--labels: {file} cannot be read: {' '.join(str(error).split())}") from error
 
 

@@ -22,6 +22,7 @@ from storage.place import Place, is_local
 FORMAT_VERSION = 1
 ROWS_PER_GROUP = 128  # rows of a shard that are read together
 SHARD_NAME = re.compile(r"[0-9a-f]{64}\.(parquet|npz)")
+SEGMENT_NAME = re.compile(r"(files|rows)-[0-9a-f]{64}\.parquet")
 FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 HEAD_NAME = re.compile(r"[0-9a-f]{32}")
 
@@ -103,6 +104,11 @@ class Store:
         if not SHARD_NAME.fullmatch(name):
             raise StoreDamaged(f"{name!r} is not the name of a shard")
         return self.shards / name[:2] / name
+
+    def segment(self, name: str) -> Place:
+        if not SEGMENT_NAME.fullmatch(name):
+            raise StoreDamaged(f"{name!r} is not the name of a segment")
+        return self.segments / name
 
     def version(self, number: int) -> Place:
         return self.versions / f"{number:020d}.json"

@@ -4,8 +4,11 @@ import io
 import json
 import math
 import struct
+import tokenize
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
+from typing import IO
 
 import numpy as np
 
@@ -54,13 +57,13 @@ class NpzRows:
             if damaged:
                 raise zipfile.BadZipFile(f"{damaged} has another checksum")
             self._digests = _array(archive, "digest")
-            self.metadata: dict[str, str] = json.loads(_array(archive, "metadata").item())
+            self.metadata: dict[str, str] = dict(json.loads(_array(archive, "metadata").item()))
             with archive.open("features.npy") as member:
-                np.lib.format.read_magic(member)
-                (self.num_rows, *shape), _, dtype = np.lib.format.read_array_header_1_0(member)
-                header_bytes = member.tell()
+                (self.num_rows, *shape), dtype, header_bytes = _header(archive, "features", member)
             start = archive.getinfo("features.npy").header_offset
         self.row_bytes = math.prod(shape) * dtype.itemsize
+        if self._digests.dtype != np.uint8 or self._digests.shape != (self.num_rows, 32):
+            raise ValueError(f"it has digests {self._digests.shape} for {self.num_rows} rows")
         with path.open("rb") as file:
             file.seek(start + LOCAL_HEADER - 4)
             self._start = start + LOCAL_HEADER + sum(struct.unpack("<HH", file.read(4))) + header_bytes
@@ -81,4 +84,24 @@ class NpzRows:
 
 def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     with archive.open(f"{name}.npy") as member:
-        return np.lib.format.read_array(member, allow_pickle=False)
+        shape, dtype, _ = _header(archive, name, member)
+        return np.frombuffer(member.read(), dtype).reshape(shape)
+
+
+def _header(archive: zipfile.ZipFile, name: str, member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, int]:
+    """Shape and dtype of an array, and the bytes before it, once they are those of the member as it lies in the file.
+
+    Raises ValueError for an array of objects, one in another order, and one of another size than it says.
+    """
+    np.lib.format.read_magic(member)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of headers that Python 2 wrote
+            shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(member)
+    except (SyntaxError, tokenize.TokenError, MemoryError) as error:  # numpy has Python parse it
+        raise ValueError(f"the header of its {name} cannot be read ({error})") from error
+    info, start = archive.getinfo(f"{name}.npy"), member.tell()
+    if dtype.hasobject or is_fortran or min(shape, default=0) < 0:
+        raise ValueError(f"its {name} are {dtype} of shape {shape}")
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size != start + math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"its {name} of shape {shape} have {info.file_size} bytes")
+    return shape, dtype, start

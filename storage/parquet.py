@@ -13,19 +13,13 @@ from storage.place import Place, is_local
 
 TAIL = 8  # bytes at the end of a file that say how long its footer is
 MAGIC = b"PAR1"
+PAGE_BYTES = 1024  # more than a row's digest, view and part of the page headers take
 
 
 def encode(digests: Sequence[bytes], features: np.ndarray, metadata: Mapping[str, str]) -> bytes:
     """The bytes of a shard: n digests of 32 bytes, (n, ...) features; the same for the same arguments."""
     row_bytes = math.prod(features.shape[1:]) * features.itemsize
-    schema = pa.schema(
-        [
-            pa.field("digest", pa.binary(32), nullable=False),
-            pa.field("view", pa.uint16(), nullable=False),
-            pa.field("features", pa.binary(row_bytes), nullable=False),
-        ],
-        metadata=dict(metadata),
-    )
+    schema = _schema(row_bytes).with_metadata(dict(metadata))
     flat = pa.py_buffer(np.ascontiguousarray(features).reshape(-1).view(np.uint8))
     rows = pa.FixedSizeBinaryArray.from_buffers(pa.binary(row_bytes), len(digests), [None, flat])
     views = pa.array(np.zeros(len(digests), np.uint16))
@@ -43,6 +37,16 @@ def encode(digests: Sequence[bytes], features: np.ndarray, metadata: Mapping[str
         write_batch_size=16,
     )
     return sink.getvalue().to_pybytes()
+
+
+def _schema(row_bytes: int) -> pa.Schema:
+    return pa.schema(
+        [
+            pa.field("digest", pa.binary(32), nullable=False),
+            pa.field("view", pa.uint16(), nullable=False),
+            pa.field("features", pa.binary(row_bytes), nullable=False),
+        ]
+    )
 
 
 def footer_size(tail: bytes) -> int:
@@ -63,6 +67,20 @@ class ParquetRows:
         self.metadata = {key.decode(): value.decode() for key, value in schema.metadata.items()}
         self.num_rows: int = self._file.metadata.num_rows
         self.row_bytes: int = schema.field("features").type.byte_width
+        self._check(schema)
+
+    def _check(self, schema: pa.Schema) -> None:
+        """Refuse a footer that says what no shard of ours has, before any row is read."""
+        if not schema.equals(_schema(self.row_bytes)):
+            raise ValueError(f"its columns are {', '.join(schema.names)}, of these types")
+        facts = self._file.metadata
+        groups = -(-self.num_rows // ROWS_PER_GROUP)
+        if facts.num_row_groups not in (groups, max(1, groups)):  # pyarrow gives no rows a group of their own
+            raise ValueError(f"it has {self.num_rows} rows in {facts.num_row_groups} groups")
+        for index in range(facts.num_row_groups):
+            group, rows = facts.row_group(index), min(ROWS_PER_GROUP, self.num_rows - index * ROWS_PER_GROUP)
+            if group.num_rows != rows or group.total_byte_size > 2 * rows * (self.row_bytes + PAGE_BYTES) + PAGE_BYTES:
+                raise ValueError(f"its group {index} has {group.num_rows} rows in {group.total_byte_size} bytes")
 
     def digests(self) -> list[bytes]:
         groups = range(self._file.num_row_groups)

@@ -3,8 +3,10 @@
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,6 +15,9 @@ from storage.errors import InputError
 # A upath.UPath: it has the methods of a Path. It is imported where it is needed alone, and so is not named here.
 Remote: TypeAlias = Any
 Place: TypeAlias = Path | Remote
+
+# No image of as many pixels as are decoded is larger: 89 million of them take 716 MB at 16 bits a channel, uncompressed.
+LARGEST_FILE = 2**30
 
 EXTRAS = {"s3": "s3", "gs": "gs"}
 # Throttled requests are tried again, each after twice the time of the one before; what another run wrote a moment
@@ -61,22 +66,43 @@ def identity(info: Mapping[str, Any]) -> bytes:
     return hashlib.sha256(f"etag {etag} {info['size']}".encode()).digest()
 
 
+def open_file(path: bytes) -> BufferedReader:
+    """Open a regular file and nothing else: a pipe would wait for its writer, a device may do anything.
+
+    Raises OSError.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "It is no regular file", os.fsdecode(path))
+    return open(descriptor, "rb")
+
+
 def read_file(root: Place, path: bytes) -> tuple[bytes, bytes]:
     """The bytes of a file below `root`, and the digest that those have, whoever writes meanwhile.
 
-    The sha256, or an object's identity. Raises OSError.
+    The sha256, or an object's identity. Raises OSError, also for a path that leads out of the root, and for a file
+    over LARGEST_FILE.
     """
+    if path.startswith(b"/") or b".." in path.split(b"/"):
+        raise OSError(errno.EINVAL, "It leads out of the image folder", os.fsdecode(path))
     if isinstance(root, Path):
-        with open(os.path.join(os.fsencode(root), path), "rb") as file:
-            data = file.read()
+        with open_file(os.path.join(os.fsencode(root), path)) as file:
+            data = file.read(_checked_size(os.fstat(file.fileno()).st_size, path))
         return data, hashlib.sha256(data).digest()
     try:
         with root.fs.open(f"{root.path}/{os.fsdecode(path)}", "rb", cache_type="all") as file:
-            return file.read(), identity(file.details)
+            return file.read(_checked_size(file.details["size"], path)), identity(file.details)
     except OSError:
         raise
     except Exception as error:  # the client's own, of which each library has others
         raise OSError(errno.EIO, f"{type(error).__name__}: {error}", os.fsdecode(path)) from error
+
+
+def _checked_size(size_bytes: int, path: bytes) -> int:
+    if size_bytes > LARGEST_FILE:
+        raise OSError(errno.EFBIG, "It is larger than any image", os.fsdecode(path))
+    return size_bytes
 
 
 def sizes(folder: Place) -> dict[str, int]:

@@ -77,13 +77,14 @@ class Scan:
         return hasher.hexdigest()[:32]
 
 
-def scan_folder(root: Place, layout: Layout = "auto", labels: Path | None = None) -> Scan:
+def scan_folder(root: Place, layout: Layout = "auto", labels: Path | None = None, outside_links: bool = False) -> Scan:
     """List the images below `root` by stat alone.
 
     `classes`: the first folder level is the class. `splits`: the first level is train, validation,
     val, valid or test, the second the class. `auto` takes `splits` only when every visible folder
     has such a name. Below the class, files lie at any depth. Where a table of `labels` is given, the
-    images are the files that it names, whatever their folders and suffixes. Of an object store the listing tells
+    images are the files that it names, whatever their folders and suffixes. Links are followed; such as lead out of
+    `root` only with `outside_links`, else they are ignored and told of. Of an object store the listing tells
     all, page by page. Raises InputError where `root` is not a folder that can be listed, or the table cannot be used.
     """
     scanned_ns = time.time_ns()
@@ -93,8 +94,17 @@ def scan_folder(root: Place, layout: Layout = "auto", labels: Path | None = None
     table = read_labels(labels, root) if labels is not None else {}
     depth = 1 if labels is None and _layout_of(root, top, layout) == "splits" else 0
     label = _by_table(table) if labels is not None else _by_folder(depth)
-    walk: _Walk | _ObjectWalk = _Walk(os.fsencode(root), depth, label) if is_local(root) else _ObjectWalk(root, label)
+    walk: _Walk | _ObjectWalk = (
+        _Walk(os.fsencode(root), depth, label, outside_links) if is_local(root) else _ObjectWalk(root, label)
+    )
     walk.folders()
+    if walk.outside:
+        logger.warning(
+            "%d links lead out of %s, as %s, and are not followed; --outside-links follows them",
+            len(walk.outside),
+            root,
+            ascii(os.fsdecode(walk.outside[0])),
+        )
     if walk.unreadable:
         logger.warning(
             "%d folders cannot be read, as %s: what the store knows of them stays as it was",
@@ -214,8 +224,11 @@ class _Rows:
 class _Walk:
     """The way through the folders, gathering rows in the order of SCAN_SCHEMA."""
 
-    def __init__(self, root: bytes, depth_of_class: int, label: Labeller):
+    def __init__(self, root: bytes, depth_of_class: int, label: Labeller, outside_links: bool):
         self.root = root
+        self.outside_links = outside_links
+        self.outside: list[bytes] = []
+        self._real_root = os.path.realpath(root)
         self.depth_of_class = depth_of_class
         self.label = label
         self.rows = _Rows(SCAN_SCHEMA)
@@ -260,9 +273,20 @@ class _Walk:
         for entry in found:
             if not _is_folder(entry):
                 self.file(prefix, entry)
-            elif not entry.name.startswith(b"."):
+            elif not entry.name.startswith(b".") and not self.is_refused(prefix, entry):
                 folders.append(entry)
         return folders
+
+    def is_refused(self, prefix: bytes, entry: os.DirEntry[bytes]) -> bool:
+        """Whether an entry that is wanted is a link that leads out of the root, and may not; it is kept in mind."""
+        if self.outside_links or not entry.is_symlink():
+            return False
+        end = os.path.realpath(entry.path)
+        if end == self._real_root or end.startswith(self._real_root.rstrip(b"/") + b"/"):
+            return False
+        self.outside.append(prefix + entry.name)
+        self.ignored += 1
+        return True
 
     def file(self, prefix: bytes, entry: os.DirEntry[bytes]) -> None:
         label = self.label(prefix, entry.name)
@@ -279,6 +303,8 @@ class _Walk:
             return
         if not stat.S_ISREG(status.st_mode):
             self.ignored += 1
+            return
+        if self.is_refused(prefix, entry):
             return
         self.rows.append((prefix + entry.name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, *label))
 
@@ -303,6 +329,7 @@ class _ObjectWalk:
         self.rows = _Rows(SCAN_SCHEMA.append(pa.field("digest", pa.binary(32))))
         self.ignored = 0
         self.unreadable: list[bytes] = []
+        self.outside: list[bytes] = []  # there are no links
 
     def folders(self) -> None:
         waiting = [b""]

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +24,7 @@ ROWS_SCHEMA = pa.schema(
 )
 SCHEMAS = {"files": FILES_SCHEMA, "rows": ROWS_SCHEMA}
 ROWS_PER_SEGMENT = 8192  # of files: on average, see _cut
+MOST_ROWS, MOST_BYTES = 65_536, 2**28  # of any segment, unpacked: one that says more is not read
 LARGEST = 4  # times as many rows are the most that a segment of files has
 
 
@@ -112,13 +112,32 @@ def read_segments(store: Store, kind: str, names: tuple[str, ...]) -> pa.Table:
     tables = []
     for name in names:
         try:
-            data = (store.segments / Path(name).name).read_bytes()
+            data = store.segment(name).read_bytes()
         except FileNotFoundError:
             raise StoreDamaged(f"segment {name} is missing from {store.segments}; {store.way_out}") from None
         if sha256(data) != name.rpartition("-")[2].removesuffix(".parquet"):
             raise StoreDamaged(f"segment {name} is damaged: its sha256 is not the one in its name; {store.way_out}")
-        tables.append(pq.read_table(pa.BufferReader(data)).cast(schema))
+        try:
+            tables.append(_unpacked(data, schema))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise StoreDamaged(f"segment {name} is not what it should be ({error}); {store.way_out}") from error
     return pa.concat_tables(tables).combine_chunks() if tables else schema.empty_table()
+
+
+def _unpacked(data: bytes, schema: pa.Schema) -> pa.Table:
+    """The table in a segment's bytes. Raises ValueError where the footer says of it what no segment of ours has."""
+    file = pq.ParquetFile(pa.BufferReader(data))
+    facts = file.metadata
+    size_bytes = sum(facts.row_group(index).total_byte_size for index in range(facts.num_row_groups))
+    if facts.num_rows > MOST_ROWS or size_bytes > MOST_BYTES:
+        raise ValueError(f"it says it has {facts.num_rows} rows in {size_bytes} bytes")
+    if not file.schema_arrow.equals(schema):
+        raise ValueError(f"its columns are {', '.join(file.schema_arrow.names)}, of these types")
+    table = file.read(use_threads=False)
+    for column in table.columns:
+        if pa.types.is_string(column.type):
+            column.validate(full=True)  # the reader does not look whether it is UTF-8
+    return table
 
 
 def in_order(rows: pa.Table) -> pa.Table:

@@ -3,11 +3,15 @@
 docs/format.md gives the layout and the measurements behind it.
 """
 
+import errno
 import json
 import logging
+import math
 import os
+import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,14 +50,22 @@ DAMAGES = (
     pa.ArrowException,
     zipfile.BadZipFile,
     struct.error,
+    zlib.error,
     OSError,
-    KeyError,
+    EOFError,
+    LookupError,
     AttributeError,
     TypeError,
     ValueError,
+    ArithmeticError,
+    NotImplementedError,
+    RecursionError,
 )
 
 MAX_ROWS = 65_535  # a row number is a u16 in the sample table
+DTYPES = ("<f2", "<f4")
+LARGEST_SHAPE = (4, 65_536)  # dimensions of a feature, and cells along each
+CODE = re.compile(r"[a-z_]{1,40}")
 LARGEST_FLOAT16 = 6.0e4
 
 
@@ -76,7 +88,17 @@ class FeatureType:
 
     @property
     def row_bytes(self) -> int:
-        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, str]) -> "FeatureType":
+        """What a shard says of its rows. Raises ValueError where they cannot be features, whatever else they may be."""
+        dtype, shape = metadata["dtype"], tuple(json.loads(metadata["shape"]))
+        most, longest = LARGEST_SHAPE
+        is_shape = len(shape) <= most and all(type(side) is int and 0 < side <= longest for side in shape)
+        if dtype not in DTYPES or not is_shape:
+            raise ValueError(f"it says it holds {dtype} of shape {shape}")
+        return cls(dtype, shape)
 
 
 def check_values(features: np.ndarray) -> None:
@@ -144,7 +166,7 @@ class Shard:
             _check_footer(path, ref)
             self._rows = ROWS[path.suffix[1:]](path)
             self.metadata = self._rows.metadata
-            self.kind = FeatureType(self.metadata["dtype"], tuple(json.loads(self.metadata["shape"])))
+            self.kind = FeatureType.of(self.metadata)
         if (self._rows.num_rows, self._rows.row_bytes) != (ref.num_rows, self.kind.row_bytes):
             raise StoreDamaged(f"shard {ref.name} does not hold the rows that its version lists; {store.way_out}")
 
@@ -154,12 +176,19 @@ class Shard:
             return self._rows.digests()
 
     def errors(self) -> dict[bytes, str]:
-        return {bytes.fromhex(digest): code for digest, code in json.loads(self.metadata["errors"])}
+        """Digest → code of the images whose bytes could not be used."""
+        with self._blaming():
+            found = {bytes.fromhex(digest): code for digest, code in json.loads(self.metadata["errors"])}
+            if not all(len(digest) == 32 and CODE.fullmatch(code) for digest, code in found.items()):
+                raise ValueError("it names what is no image, or no reason")
+        return found
 
     def read_group(self, group: int) -> np.ndarray:
         """The features of ROWS_PER_GROUP rows, fewer in the last group: (rows, *shape), read-only."""
         with self._blaming():
             rows = self._rows.group(group)
+            if len(rows) != max(0, min(ROWS_PER_GROUP, self.ref.num_rows - group * ROWS_PER_GROUP)):
+                raise ValueError(f"its group {group} has {len(rows)} rows")
         return rows.reshape(-1).view(self.kind.dtype).reshape(len(rows), *self.kind.shape)
 
     def read(self) -> np.ndarray:
@@ -176,7 +205,8 @@ class Shard:
         except FileNotFoundError:
             raise StoreDamaged(f"shard {name} is missing; {way_out}") from None
         except DAMAGES as error:
-            if getattr(error, "errno", None):
+            # EINVAL is no fault of the machine: the file leads to a place before its beginning.
+            if getattr(error, "errno", None) not in (None, errno.EINVAL):
                 raise
             raise StoreDamaged(f"shard {name} is damaged ({error}); {way_out}") from error
 
@@ -185,7 +215,7 @@ def _check_footer(path: Place, ref: ShardRef) -> None:
     encoding = ENCODINGS[path.suffix[1:]]
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        if size != ref.size_bytes:
+        if size != ref.size_bytes or size < encoding.TAIL:
             raise ValueError(f"it has {size} bytes, its version says {ref.size_bytes}")
         file.seek(-encoding.TAIL, os.SEEK_END)
         file.seek(-min(size, encoding.footer_size(file.read())), os.SEEK_END)

@@ -6,13 +6,24 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from storage.durable import create, sync_folder
 from storage.errors import StoreDamaged, VersionConflict
 from storage.files import class_counts, counts, data_digest
-from storage.layout import FORMAT_VERSION, Store, canonical, check_format, sealed, sha256, unsealed
+from storage.layout import (
+    FORMAT_VERSION,
+    SEGMENT_NAME,
+    SHARD_NAME,
+    Store,
+    canonical,
+    check_format,
+    sealed,
+    sha256,
+    unsealed,
+)
 from storage.segments import in_order, read_segments, write_files, write_rows
-from storage.shards import ShardRef
+from storage.shards import MAX_ROWS, ShardRef
 
 
 @dataclass(frozen=True)
@@ -42,8 +53,13 @@ class Version:
         return (read_segments(store, "files", (name,)) for name in self.files)
 
     def read_rows(self, store: Store) -> pa.Table:
-        """ROWS_SCHEMA, sorted by (digest, view)."""
-        return in_order(read_segments(store, "rows", self.rows))
+        """ROWS_SCHEMA, sorted by (digest, view). Raises StoreDamaged for rows that no shard of the version has."""
+        rows = in_order(read_segments(store, "rows", self.rows))
+        at = pc.index_in(rows["shard"], pa.array(list(self.shards), pa.string()))
+        size = pc.take(pa.array([ref.num_rows for ref in self.shards.values()], pa.uint32()), at)
+        if at.null_count or pc.any(pc.greater_equal(rows["row"].cast(pa.uint32()), size)).as_py():
+            raise StoreDamaged(f"version {self.number} has rows that are in none of its shards; {store.way_out}")
+        return rows
 
 
 def version_numbers(store: Store) -> list[int]:
@@ -68,11 +84,28 @@ def read_version(store: Store, number: int) -> Version:
         del record["format_version"]
         record["shards"] = {name: ShardRef(name, *values) for name, values in record["shards"].items()}
         record["files"], record["rows"] = tuple(record["files"]), tuple(record["rows"])
-        return Version(**record)
+        return _checked(Version(**record), number)
     except FileNotFoundError:
         raise StoreDamaged(f"version {number} is missing from {store.versions}; {store.way_out}") from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise StoreDamaged(f"version {number}, {path}, is damaged ({error}); {store.way_out}") from error
+
+
+def _checked(version: Version, number: int) -> Version:
+    """The version, where what it says of itself can be true. Raises ValueError or TypeError; no other file is touched."""
+    if version.number != number or not 0 <= version.parent < number:
+        raise ValueError(f"it says that it is number {version.number} and follows {version.parent}")
+    for name in (*version.files, *version.rows):
+        if not SEGMENT_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not the name of a segment")
+    for ref in version.shards.values():
+        if not SHARD_NAME.fullmatch(ref.name):
+            raise ValueError(f"{ref.name!r} is not the name of a shard")
+        if type(ref.num_rows) is not int or not 0 <= ref.num_rows <= MAX_ROWS or type(ref.size_bytes) is not int:
+            raise ValueError(
+                f"it says of shard {ref.name} that it has {ref.num_rows!r} rows in {ref.size_bytes!r} bytes"
+            )
+    return version
 
 
 def differing_files(store: Store, version: Version, other: Version | None) -> tuple[pa.Table, pa.Table]:

@@ -12,12 +12,16 @@ from prefect.artifacts import (
 )
 
 from storage.heads import read_head
-from tasks.records import HeadJob, HeadResult, VersionRecord
+from storage.upkeep.quarantine import MEANINGS, quarantined
+from storage.versions import read_version
+from storage.words import date_of, visible
+from tasks.records import HeadJob, HeadResult, Space, VersionRecord
 
 logger = logging.getLogger(__name__)
 
 # A wider confusion matrix is nothing to look at.
 LARGEST_MATRIX = 20
+MOST_QUARANTINED = 500  # rows of a table in the UI; `python -m storage quarantine` has them all
 
 
 class ProgressArtifact:
@@ -41,6 +45,29 @@ def show_version(version: VersionRecord) -> None:
     others = {name: count for name, count in version.counts.items() if name in ("pending", "quarantined")}
     rows += [{"split": "", "class": name, "images": count} for name, count in others.items()]
     _try(create_table_artifact, table=rows, key="version", description=f"Version {version.number}")
+
+
+def show_quarantine(space: Space, version: VersionRecord) -> None:
+    """A table of the images that cannot be used and why, where there are any."""
+    if version.counts["quarantined"]:
+        _try(_create_quarantine_artifact, space, version)
+
+
+def _create_quarantine_artifact(space: Space, version: VersionRecord) -> None:
+    bad = quarantined(read_version(space.store, version.number), space.store)
+    rows = [
+        {
+            "path": visible(row["path"]),
+            "reason": row["reason"],
+            "message": MEANINGS.get(row["reason"], ""),
+            "attempts": row["attempts"],
+            "first seen": date_of(row["first_seen_ns"]),
+            "last changed": date_of(row["last_seen_ns"]),
+        }
+        for row in bad.slice(0, MOST_QUARANTINED).to_pylist()
+    ]
+    others = f", {MOST_QUARANTINED} of them here" if bad.num_rows > MOST_QUARANTINED else ""
+    create_table_artifact(table=rows, key="quarantine", description=f"{bad.num_rows} images cannot be used{others}")
 
 
 def show_head(job: HeadJob, head: HeadResult) -> None:

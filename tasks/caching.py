@@ -85,7 +85,8 @@ def is_true(store: Store, record: Any) -> bool:
         return not record.unreadable and _can_be_read(Path(record.path))
     if isinstance(record, ChunkResult):
         ref = ShardRef(record.shard, record.size_bytes, record.rows, record.footer_checksum)
-        return not record.skipped and is_present(store, ref)
+        # An image that was condemned is tried again where it comes up again: `quarantine --retry` wants that.
+        return not record.skipped and not record.quarantined and is_present(store, ref)
     if isinstance(record, VersionRecord):
         newest = latest_version(store)
         return newest is not None and version_record(newest) == record

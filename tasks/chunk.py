@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from storage.handover import open_todo
 from storage.place import Place, place, read_file
@@ -18,17 +19,20 @@ from storage.plan import chunk
 from storage.shards import write_shard
 from tasks.records import ChunkResult, ChunksJob
 from vision.engines import Engine
-from vision.extraction import Extracted, extract
+from vision.extraction import Extracted, Hands, extract
 from vision.images import ImageError
 
 # Reasons that are the file's of the moment, not its bytes': the image stays pending and is tried again.
 TRANSIENT = {"vanished", "changed", "permission", "read_error"}
 
 
-def process_chunks(job: ChunksJob, engine: Engine, report: Callable[[dict], None]) -> list[ChunkResult]:
-    """Read, decode and infer the images of each chunk and write its shard; `report` hears of each batch.
+def process_chunks(
+    job: ChunksJob, engine: Engine, report: Callable[[dict], None], hands: Hands | None = None
+) -> list[ChunkResult]:
+    """Read, decode and infer the images of each chunk and write its shard.
 
-    A shard is written while the next chunk is inferred. `engine` is warm, and of the job's spec. Raises what
+    `report` hears of each batch, and of each chunk that is `finished`, from another thread; `hands` of what is being
+    done. A shard is written while the next chunk is inferred. `engine` is warm, and of the job's spec. Raises what
     stops a whole chunk: StoreDamaged, OSError (disk full).
     """
     results: list[ChunkResult] = []
@@ -36,17 +40,36 @@ def process_chunks(job: ChunksJob, engine: Engine, report: Callable[[dict], None
     with ThreadPoolExecutor(1, "write") as writer:
         for index in range(job.start, job.start + job.count):
             started = time.time()
-            found = _extract(job, index, engine, report)
+            found = _extract(job, index, engine, report, hands)
             if writing is not None:
                 results.append(writing.result())
-            writing = writer.submit(_write, job, engine, found, started)
+            writing = writer.submit(_finish, job, engine, found, started, report)
         results += [writing.result()] if writing else []
     return results
 
 
-def _extract(job: ChunksJob, index: int, engine: Engine, report: Callable[[dict], None]) -> Extracted:
+def _extract(
+    job: ChunksJob, index: int, engine: Engine, report: Callable[[dict], None], hands: Hands | None
+) -> Extracted:
     todo = chunk(open_todo(Path(job.plan)), index, job.chunk_size)
-    return extract(engine, _readers(todo, job.space.images), lambda done: report({"chunk": index, "done": done}))
+    return extract(engine, _readers(todo, job), lambda done: report({"chunk": index, "done": done}), hands)
+
+
+def try_alone(job: ChunksJob, engine: Engine, hands: Hands) -> str | None:
+    """Extract the job's one image and keep nothing: the code of what is wrong with it, None where nothing is."""
+    todo = open_todo(Path(job.plan)).slice(job.start * job.chunk_size, job.count * job.chunk_size)
+    digest = bytes.fromhex(job.alone or "")
+    one = todo.filter(pc.is_in(todo["digest"], pa.array([digest], todo["digest"].type)))
+    found = extract(engine, _readers(one, job), hands=hands)
+    return found.errors[digest][0] if digest in found.errors else None
+
+
+def _finish(
+    job: ChunksJob, engine: Engine, found: Extracted, started: float, report: Callable[[dict], None]
+) -> ChunkResult:
+    result = _write(job, engine, found, started)
+    report({"finished": asdict(result)})
+    return result
 
 
 def _write(job: ChunksJob, engine: Engine, found: Extracted, started: float) -> ChunkResult:
@@ -83,10 +106,18 @@ def _write(job: ChunksJob, engine: Engine, found: Extracted, started: float) -> 
     )
 
 
-def _readers(todo: pa.Table, images: str) -> Iterator[tuple[bytes, Callable[[], bytes]]]:
-    root = place(images)
+def _readers(todo: pa.Table, job: ChunksJob) -> Iterator[tuple[bytes, Callable[[], bytes]]]:
+    root = place(job.space.images)
+    condemned = {bytes.fromhex(digest): code for digest, code in job.condemned.items()}
     for digest, path in zip(todo["digest"].to_pylist(), todo["path"].to_pylist(), strict=True):
-        yield digest, lambda digest=digest, path=path: _read(root, path, digest)
+        if digest in condemned:
+            yield digest, lambda code=condemned[digest]: _refuse(code)
+        else:
+            yield digest, lambda digest=digest, path=path: _read(root, path, digest)
+
+
+def _refuse(code: str) -> bytes:
+    raise ImageError(code, "it ended the child that had it in hand")
 
 
 def _read(root: Place, path: bytes, digest: bytes) -> bytes:

@@ -1,9 +1,13 @@
 """Which devices this machine gives us: one slot for a child each. Asked without loading TensorFlow."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
+
+# TensorFlow with VGG16 at 224 pixels fills 1.3 GB, and the most pixels that are decoded another.
+SMALLEST_CHILD_MB = 4096.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,20 @@ def available_cores() -> int:
         return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
     except (OSError, ValueError):
         return cores
+
+
+def memory_mb() -> float:
+    """Memory that this process and its children may fill: the machine's, or less where its control group says so."""
+    limits = []
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # `max`: no limit
+            limits.append(int(Path(path).read_text()) / 2**20)
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20, *limits])
+
+
+def memory_mb_a_child(children: int) -> float:
+    """What one of so many children may fill: nine tenths of the memory shared out, but room for one backbone at least."""
+    return max(0.9 * memory_mb() / children, min(SMALLEST_CHILD_MB, 0.9 * memory_mb()))
 
 
 def slots(workers: int | None, engine: str = "tensorflow") -> tuple[Slot, ...]:

@@ -8,8 +8,10 @@ from prefect import task
 
 from storage.handover import open_todo
 from tasks.caching import RETRY, keyed
-from tasks.devices import Slot
+from tasks.devices import Slot, memory_mb_a_child
+from tasks.isolation import Isolation
 from tasks.records import ChunkResult, ChunksJob, PlanRecord
+from tasks.watch import Limits
 from tasks.worker_pool import pool
 
 # A child that has said nothing for so long is stuck: a batch of images takes seconds, loading
@@ -39,8 +41,8 @@ def extract_chunk(
     on_batch: Callable[[dict], None] | None = None,
 ) -> list[ChunkResult]:
     """Extract `count` chunks of the plan from chunk `start` on, in one child of this process's pool."""
+    limits = Limits(memory_mb_a_child(len(slots)))
     with pool(slots, logs_of(plan)).lease() as worker:
         threads = worker.slot.threads
         job = ChunksJob(plan.space, plan.path, start, count, plan.chunk_size, plan.format, threads, engine)
-        results = worker.call("chunks", job.record(), on_batch or (lambda _: None), SILENCE_SECONDS)
-    return [ChunkResult(**result) for result in results]
+        return Isolation(worker, job, on_batch or (lambda _: None), SILENCE_SECONDS, limits).run()

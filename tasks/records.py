@@ -97,7 +97,8 @@ class VersionRecord:
 class ChunksJob:
     """`count` chunks of the plan at `plan` (a path), from chunk `start` on: all that a child needs to extract them.
 
-    engine: the one that the run has chosen (vision/engines).
+    engine: the one that the run has chosen (vision/engines). condemned: hex digest → code of the images that ended
+    a child before: they are not touched. alone: the one image to be tried, of which nothing is kept.
     """
 
     space: Space
@@ -108,6 +109,8 @@ class ChunksJob:
     format: Format
     threads: int
     engine: str
+    condemned: dict[str, str] = field(default_factory=dict)
+    alone: str | None = None
 
     def record(self) -> dict:
         return asdict(self)

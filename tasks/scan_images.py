@@ -12,9 +12,11 @@ from tasks.records import ScanRecord, Space
 
 
 @task(name="scan_images", **RETRY, cache_policy=None)
-def scan_images(space: Space, layout: Layout, labels: Path | None, folder: str) -> ScanRecord:
+def scan_images(
+    space: Space, layout: Layout, labels: Path | None, folder: str, outside_links: bool = False
+) -> ScanRecord:
     """Always runs: only a look at the folder can tell that nothing has changed."""
-    scan = scan_folder(place(space.images), layout, labels)
+    scan = scan_folder(place(space.images), layout, labels, outside_links)
     prepare(Path(folder), keep=scan.digest)
     path = save_scan(scan, Path(folder))
     return ScanRecord(str(path), scan.digest, scan.files.num_rows, scan.ignored, scan.is_settled)

@@ -12,7 +12,7 @@ from storage.versions import Version
 from tasks.heads import base_name, find_head, head_name
 from tasks.records import HeadJob, PlanRecord, Promotion, Space, VersionRecord
 from vision.head import HeadSpec
-from vision.specs import BACKBONES, Dtype, FeatureSpec, Pooling, Precision
+from vision.specs import BACKBONES, Dtype, Exif, FeatureSpec, Pooling, Precision
 from vision.weights import weights_digest
 
 # Of trained VGG16's feature maps, 86 % of them zeros, zstd at level 1 keeps this part (docs/format.md). Of others
@@ -30,12 +30,15 @@ def find_space(
     pooling: Pooling,
     dtype: Dtype,
     precision: Precision,
+    exif: Exif = "ignore",
 ) -> Space:
     """The feature space that these options name. Reads the weights only where they are new to this store.
 
     Raises SpecError, WeightsError, InputError (a store of another format) with the way out.
     """
-    spec = FeatureSpec("", backbone, image_size, pooling, dtype, precision)  # what cannot be needs no weights
+    spec = FeatureSpec(
+        "", backbone, image_size, pooling, dtype, precision, exif=exif
+    )  # what cannot be needs no weights
     source = weights if weights in NAMED_WEIGHTS else os.path.abspath(weights)
     digest = weights_digest(BACKBONES[backbone], source, Store(root, "").cache / "weights.json")
     spec = replace(spec, weights=digest)

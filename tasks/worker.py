@@ -12,17 +12,24 @@ import signal
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, BinaryIO
 
+from tasks.in_hand import InHand
 from tasks.records import ChunksJob, HeadJob
 
 IDLE_SECONDS = 30.0
+FIRST_TO_GO = "500"  # of 1,000: where memory runs out, the kernel shall end a child and not who watches it
+_one_at_a_time = threading.Lock()
 
 
 def main() -> None:
     # Ctrl-C reaches the whole group; it is the parent that decides when a child stops.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(OSError):  # only Linux has it
+        Path("/proc/self/oom_score_adj").write_text(FIRST_TO_GO)
     # What TensorFlow prints must not fall between the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -54,20 +61,24 @@ def _run(job: dict, report) -> dict[str, Any]:
 
 
 def _perform(job: dict, report) -> dict | list[dict]:
-    if job["kind"] == "chunks":
-        from tasks.chunk import process_chunks
+    if job["kind"] in ("chunks", "trial"):
+        from tasks.chunk import process_chunks, try_alone
         from vision.engines import load_engine
 
-        chunks = ChunksJob.of(job["job"])
+        chunks, hands = ChunksJob.of(job["job"]), InHand(job["in_hand"])
         engine = load_engine(chunks.engine, chunks.space.spec, chunks.space.weights, chunks.threads)
-        return [asdict(result) for result in process_chunks(chunks, engine, report)]
+        if chunks.alone is not None:
+            return {"code": try_alone(chunks, engine, hands)}
+        return [asdict(result) for result in process_chunks(chunks, engine, report, hands)]
     from tasks.heads import train_head
 
     return asdict(train_head(HeadJob.of(job["job"]), report))
 
 
 def _answer(answers, record: dict) -> None:
-    answers.write(json.dumps(record).encode() + b"\n")
+    line = json.dumps(record).encode() + b"\n"
+    with _one_at_a_time:
+        answers.write(line)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from typing import Any
 
 from storage.errors import InputError, StorageError, StoreDamaged
 from tasks.devices import Slot
+from tasks.in_hand import InHand
+from tasks.watch import Breach, Limits, Watch
 from vision.specs import SpecError
 from vision.weights import WeightsError
 
@@ -24,7 +26,14 @@ EXPECTED = {kind.__name__: kind for kind in (InputError, StorageError, StoreDama
 
 
 class WorkerDied(RuntimeError):
-    """A child ended, or was ended by its time-out, in the middle of a job. Trying again can help."""
+    """A child ended, or had to be ended, in the middle of a job. Trying again can help.
+
+    code: `timeout` where it was ended for the time that it took, else `crashed`.
+    """
+
+    def __init__(self, message: str, code: str = "crashed"):
+        super().__init__(message)
+        self.code = code
 
 
 class PoolClosed(RuntimeError):
@@ -45,41 +54,61 @@ class Worker:
     def __init__(self, slot: Slot, log: Path):
         self.slot = slot
         self.log = log
+        self.in_hand = InHand.create()
         self.is_busy = False
         self.is_closed = False
         self._process: subprocess.Popen[bytes] | None = None
 
-    def call(self, kind: str, job: dict, on_progress: Callable[[dict], None], silence_seconds: float | None) -> Any:
+    def call(
+        self,
+        kind: str,
+        job: dict,
+        on_progress: Callable[[dict], None],
+        silence_seconds: float | None,
+        limits: Limits | None = None,
+    ) -> Any:
         """Run a job in the child and return its result.
 
-        Raises WorkerDied where the child ends or says nothing for `silence_seconds`, PoolClosed where the run
-        is ending, the error's own type where it is one of ours or the machine's, else WorkerFailed.
+        Raises WorkerDied where the child ends, says nothing for `silence_seconds` or is over its `limits`, PoolClosed
+        where the run is ending, the error's own type where it is one of ours or the machine's, else WorkerFailed.
+        After WorkerDied, `in_hand` is what the child left it.
         """
-        line = json.dumps({"kind": kind, "job": job}).encode() + b"\n"
         self.is_busy = True
-        process = self._accepting(line)
-        while message := _read_message(process, silence_seconds):
-            self.is_busy = "progress" in message
-            if "result" in message:
-                return message["result"]
-            if "error" in message:
-                raise self._error(**message["error"])
-            on_progress(message["progress"])
+        self.in_hand.clear()
+        process = self._accepting({"kind": kind, "job": job, "in_hand": self.in_hand.descriptor})
+        with Watch(process, silence_seconds, self.in_hand, limits) as watch:
+            while message := _read_message(process):
+                watch.heard()
+                self.is_busy = "progress" in message
+                if "result" in message:
+                    return message["result"]
+                if "error" in message:
+                    raise self._error(**message["error"])
+                on_progress(message["progress"])
         status = process.wait()
         if self.is_closed:
             raise PoolClosed(f"the run ended while a {kind} was going on")
-        raise WorkerDied(f"child {process.pid} ended with status {status} in the middle of a {kind}; see {self.log}")
+        raise self._death(process.pid, status, kind, watch.breach)
 
-    def _accepting(self, line: bytes) -> subprocess.Popen[bytes]:
+    def _death(self, pid: int, status: int, kind: str, breach: Breach | None) -> WorkerDied:
+        if breach is None:
+            return WorkerDied(f"child {pid} ended with status {status} in the middle of a {kind}; see {self.log}")
+        return WorkerDied(
+            f"child {pid} was ended in the middle of a {kind}: {breach.words}; see {self.log}", breach.code
+        )
+
+    def _accepting(self, request: dict) -> subprocess.Popen[bytes]:
         """A child that has accepted the job. One that was idle may have left a moment ago: once more with a new one."""
+        line = json.dumps(request).encode() + b"\n"
         for _ in range(2):
             if self.is_closed:
                 raise PoolClosed("the run has ended")
             process = self._process = self._running()
             try:
                 os.write(process.stdin.fileno(), line)  # type: ignore[union-attr]
-                if not self.is_closed and _read_line(process, START_SECONDS):
-                    return process
+                with Watch(process, START_SECONDS):
+                    if not self.is_closed and _read_line(process):
+                        return process
             except (BrokenPipeError, ValueError):
                 pass  # it left, or stop() closed its pipes
             self.stop()
@@ -103,6 +132,7 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
+                pass_fds=(self.in_hand.descriptor,),
             )
 
     def _error(self, kind: str, message: str, errno: int | None, filename: str | None) -> Exception:
@@ -122,22 +152,17 @@ class Worker:
             process.stdout.close()  # type: ignore[union-attr]
 
 
-def _read_line(process: subprocess.Popen[bytes], silence_seconds: float | None) -> bytes:
-    """The child's next line, empty at its end; a child that is silent for too long is killed."""
-    timer = threading.Timer(silence_seconds or threading.TIMEOUT_MAX, process.kill)
-    timer.daemon = True
-    timer.start()
+def _read_line(process: subprocess.Popen[bytes]) -> bytes:
+    """The child's next line, empty at its end."""
     try:
         return process.stdout.readline()  # type: ignore[union-attr]
     except ValueError:  # closed meanwhile, by stop() in another thread
         return b""
-    finally:
-        timer.cancel()
 
 
-def _read_message(process: subprocess.Popen[bytes], silence_seconds: float | None) -> dict | None:
+def _read_message(process: subprocess.Popen[bytes]) -> dict | None:
     """The child's next record; None where it ended, in the middle of a line or between two."""
-    line = _read_line(process, silence_seconds)
+    line = _read_line(process)
     return json.loads(line) if line.endswith(b"\n") else None
 
 

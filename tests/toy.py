@@ -55,9 +55,9 @@ def space(images: Path, store: Path) -> Space:
     return Space(str(store), str(images), fingerprint(SPEC.record()), SPEC, "random")
 
 
-def plan(images: Path, store: Path, labels: Path | None = None, **options) -> Plan:
+def plan(images: Path, store: Path, labels: Path | None = None, outside_links: bool = False, **options) -> Plan:
     where = space(images, store)
-    listing = list_images(scan_folder(images, labels=labels), where.store.cache)
+    listing = list_images(scan_folder(images, labels=labels, outside_links=outside_links), where.store.cache)
     return make_plan(where.store, listing, PlanOptions(**{"chunk_size": 8} | options))
 
 

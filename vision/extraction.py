@@ -1,15 +1,17 @@
 """From a stream of files to features: decode ahead, infer in batches of one fixed shape."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Protocol
 
 import numpy as np
 
 from vision.engines import Engine
 from vision.images import ImageError, decode
+from vision.specs import FeatureSpec
 
 
 @dataclass
@@ -35,10 +37,42 @@ class Extracted:
     seconds: StageSeconds = field(default_factory=StageSeconds)
 
 
+class Hands(Protocol):
+    """Is told which image is being read, then decoded, and which batch inferred, each until the next word of it.
+
+    Called for every image, from two threads: it should cost nothing beside a decode.
+    """
+
+    def reading(self, key: bytes) -> None: ...
+
+    def decoding(self, key: bytes) -> None: ...
+
+    def decoded(self) -> None: ...
+
+    def inferring(self, keys: Sequence[bytes]) -> None: ...
+
+    def inferred(self) -> None: ...
+
+
+class NoHands:
+    """Nobody wants to know."""
+
+    def reading(self, key: bytes) -> None: ...
+
+    def decoding(self, key: bytes) -> None: ...
+
+    def decoded(self) -> None: ...
+
+    def inferring(self, keys: Sequence[bytes]) -> None: ...
+
+    def inferred(self) -> None: ...
+
+
 def extract(
     engine: Engine,
     images: Iterable[tuple[bytes, Callable[[], bytes]]],
     on_batch: Callable[[int], None] = lambda done: None,
+    hands: Hands | None = None,
 ) -> Extracted:
     """Features of `images`, pairs of a key and a function that reads the file's bytes.
 
@@ -52,9 +86,12 @@ def extract(
     parts: list[np.ndarray] = []
     done = 0
     source = iter(images)
+    hands = hands or NoHands()
 
     def next_batch() -> list[tuple[bytes, np.ndarray | ImageError]]:
-        return list(_decoded(islice(source, engine.batch_size), engine.spec.image_size, seconds))
+        batch = list(_decoded(islice(source, engine.batch_size), engine.spec, seconds, hands))
+        hands.decoded()
+        return batch
 
     with ThreadPoolExecutor(1, "decode") as ahead:
         upcoming = ahead.submit(next_batch)
@@ -64,9 +101,11 @@ def extract(
             errors |= {key: (e.code, str(e)) for key, e in batch if isinstance(e, ImageError)}
             if good:
                 began = time.perf_counter()
+                hands.inferring([key for key, _ in good])
                 found = engine.features(np.stack([pixels for _, pixels in good]))
                 with np.errstate(over="ignore"):  # an overflow becomes inf, which the store refuses by name
                     parts.append(found.astype(engine.spec.dtype))
+                hands.inferred()
                 seconds.infer += time.perf_counter() - began
                 keys += [key for key, _ in good]
             done += len(batch)
@@ -76,16 +115,18 @@ def extract(
 
 
 def _decoded(
-    images: Iterable[tuple[bytes, Callable[[], bytes]]], size: int, seconds: StageSeconds
+    images: Iterable[tuple[bytes, Callable[[], bytes]]], spec: FeatureSpec, seconds: StageSeconds, hands: Hands
 ) -> Iterator[tuple[bytes, np.ndarray | ImageError]]:
     for key, read in images:
         began = time.perf_counter()
         result: np.ndarray | ImageError
         try:
+            hands.reading(key)
             data = read()
             seconds.read += time.perf_counter() - began
             began = time.perf_counter()
-            result = decode(data, size)
+            hands.decoding(key)
+            result = decode(data, spec.image_size, spec.exif)
         except ImageError as error:
             result = error
         seconds.decode += time.perf_counter() - began

@@ -9,8 +9,20 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
+from vision.specs import Exif
+
 logger = logging.getLogger(__name__)
 
+ORIENTATION = 274  # EXIF 2.32, table 4: which corner of the scene the first pixel is
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 OURS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"RIFF")
 # How images of other formats begin: TIFF, Photoshop, icons, JPEG 2000 and XL, Netpbm, QOI, SVG. HEIC and AVIF say `ftyp` at 4.
@@ -42,15 +54,18 @@ class ImageError(ValueError):
         self.code = code
 
 
-def decode(data: bytes, size: int) -> np.ndarray:
-    """The image as (size, size, 3) uint8 RGB: first frame, EXIF ignored, antialiased bilinear resize.
+def decode(data: bytes, size: int, exif: Exif = "ignore") -> np.ndarray:
+    """The image as (size, size, 3) uint8 RGB: first frame, antialiased bilinear resize; docs/images.md has it all.
 
-    The format is found by content, not by name. Raises ImageError; for too many pixels before any of them is
-    decoded.
+    The format is found by content, not by name. exif: whether the picture is turned as the camera was held. Raises
+    ImageError; for too many pixels before there is memory for any of them.
     """
     fast = fast_jpeg()
     try:
+        _check_webp(data)
         image = (fast and fast(data)) or by_pillow(data)
+        if exif == "apply":
+            image = _upright(image, data)
         return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
     except Exception as error:  # Pillow's decoders raise almost anything on broken input
         raise ImageError(_code(data, error), f"{type(error).__name__}: {error}") from error
@@ -65,6 +80,36 @@ def _code(data: bytes, error: Exception) -> str:
     if data.startswith(OURS):
         return "truncated" if "truncated" in str(error) or isinstance(error, EOFError) else "decode_error"
     return "unsupported" if data.startswith(OTHERS) or data[4:8] == b"ftyp" or b"<svg" in data[:1000] else "not_image"
+
+
+def _check_webp(data: bytes) -> None:
+    """Refuse a WebP of too many pixels by its header: Pillow makes room for two pictures before it looks at the size.
+
+    RFC 9649, sections 2.5 to 2.7: the first chunk has the size of the canvas, or of the one picture.
+    """
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+        return
+    kind, payload = data[12:16], data[20:30]
+    width = height = 0
+    if kind == b"VP8X":
+        width, height = 1 + int.from_bytes(payload[4:7], "little"), 1 + int.from_bytes(payload[7:10], "little")
+    elif kind == b"VP8L":
+        bits = int.from_bytes(payload[1:5], "little")
+        width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    elif kind == b"VP8 ":
+        width, height = (int.from_bytes(payload[at : at + 2], "little") & 0x3FFF for at in (6, 8))
+    if width * height > (Image.MAX_IMAGE_PIXELS or 0):
+        raise Image.DecompressionBombError(f"a WebP of {width} x {height} pixels")
+
+
+def _upright(image: Image.Image, data: bytes) -> Image.Image:
+    """The image turned as its EXIF says; one whose EXIF cannot be read stays as it is."""
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as header:
+            turn = TURNS.get(header.getexif().get(ORIENTATION, 1))
+    except Exception:  # of broken EXIF Pillow's parser raises almost anything
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def by_pillow(data: bytes) -> Image.Image:

@@ -8,6 +8,7 @@ from typing import Literal
 Pooling = Literal["none", "avg", "max"]
 Dtype = Literal["float16", "float32"]
 Precision = Literal["float32", "mixed_float16"]
+Exif = Literal["ignore", "apply"]
 
 
 class SpecError(ValueError):
@@ -46,8 +47,8 @@ class Backbone:
     is_vgg: bool = False
 
 
-# Decode to RGB with Pillow, first frame, EXIF orientation ignored as Keras does; Pillow's antialiased
-# bilinear resize; Keras' "caffe" preprocessing (RGB to BGR, ImageNet means subtracted). ResNet50, version 1, is
+# Decode to RGB with Pillow, first frame, EXIF orientation ignored as Keras does (unless the spec says so); Pillow's
+# antialiased bilinear resize; Keras' "caffe" preprocessing (RGB to BGR, ImageNet means subtracted). ResNet50, version 1, is
 # "caffe" in Keras as well: its weights were converted from Caffe; "tf" and "torch" are those of later networks.
 CAFFE = "pillow-rgb bilinear caffe 1"
 CAFFE_MEANS = (103.939, 116.779, 123.68)  # of ImageNet, in the order BGR
@@ -140,7 +141,8 @@ class FeatureSpec:
     """Everything that changes the value of a feature; its hash names the feature space.
 
     weights: digest of the weights' tensors (weights.py). image_size: side of the square in pixels.
-    preprocessing: the backbone's own, filled in; given, it must be that. Raises SpecError.
+    preprocessing: the backbone's own, filled in; given, it must be that. exif: whether pictures are turned as their
+    EXIF says. Raises SpecError.
     """
 
     weights: str
@@ -150,7 +152,7 @@ class FeatureSpec:
     dtype: Dtype = "float16"
     precision: Precision = "float32"
     preprocessing: str = ""
-    exif: str = "ignore"
+    exif: Exif = "ignore"
 
     def __post_init__(self):
         if self.backbone not in BACKBONES:

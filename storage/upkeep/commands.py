@@ -8,7 +8,7 @@ from storage.choice import chosen_spaces, chosen_version, one_space
 from storage.errors import StoreDamaged
 from storage.lock import hold
 from storage.upkeep.compaction import compact
-from storage.upkeep.quarantine import quarantined, release
+from storage.upkeep.quarantine import MEANINGS, quarantined, release
 from storage.upkeep.repair import repair_heads, repair_space
 from storage.upkeep.retention import collect
 from storage.upkeep.verification import verify_heads, verify_space
@@ -117,6 +117,8 @@ def quarantine(options: argparse.Namespace) -> Iterator[str]:
         times = (date_of(row["first_seen_ns"]), date_of(row["last_seen_ns"]))
         rows.append([visible(row["reason"]), str(row["attempts"]), *times, visible(row["path"])])
     yield from columns(rows, right=" r") if bad.num_rows else ["no image is quarantined"]
+    for code in sorted(set(bad["reason"].to_pylist())):
+        yield f"{visible(code)}: {MEANINGS.get(code, 'a reason that this program does not know')}"
     if options.retry and bad.num_rows:
         with hold(options.store, options.wait):
             made = release(store, chosen_version(store, None))

@@ -327,7 +327,8 @@ def test_gc_removes_nothing_where_a_version_cannot_be_read(lived, capsys):
 
 
 def test_quarantine_names_each_image_with_reason_attempts_and_times(lived, capsys):
-    status, (head, line), _ = call(capsys, lived, "quarantine")
+    status, (head, line, meaning), _ = call(capsys, lived, "quarantine")
+    assert meaning == "not_image: the file begins as no image does"
     assert status == 0
     assert head.split() == ["reason", "attempts", "first", "seen", "last", "changed", "path"]
     assert re.match(r"not_image +1  20\d\d-\d\d-\d\d .* UTC  20\d\d.* UTC  dogs/broken.png$", line), line

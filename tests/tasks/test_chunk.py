@@ -1,5 +1,5 @@
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -131,7 +131,7 @@ def test_chunks_of_one_job_give_the_shards_that_they_give_alone(job, images, sto
 
 def test_a_chunk_that_cannot_be_extracted_costs_no_shard_that_came_before_it(job):
     def report(record):
-        if record["chunk"] == 1:
+        if record.get("chunk") == 1:
             raise RuntimeError("in the middle of the second")
 
     with pytest.raises(RuntimeError, match="in the middle"):
@@ -149,8 +149,8 @@ def test_a_chunk_says_which_engine_made_it_and_why_that_stood_in(job):
 
 def test_progress_names_the_chunk_and_how_many_are_done(job):
     heard = []
-    process(job, heard.append)
-    assert heard == [{"chunk": 0, "done": 8}]
+    result, _ = process(job, heard.append)
+    assert heard == [{"chunk": 0, "done": 8}, {"finished": asdict(result)}]
 
 
 def test_a_chunk_knows_when_it_began_and_ended_and_where_the_time_went(job):

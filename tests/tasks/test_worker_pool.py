@@ -381,7 +381,7 @@ def test_a_chunk_becomes_a_shard_in_a_child_that_knows_no_prefect(warm, space, p
     shard = Shard(space.store, ShardRef(result.shard, result.size_bytes, result.rows, result.footer_checksum))
     assert shard.read().shape == (8, 1, 1, 512)
     assert shard.metadata["fingerprint"] == space.fingerprint
-    assert heard == [{"chunk": 0, "done": 8}]
+    assert heard == [{"chunk": 0, "done": 8}, {"finished": answer[0]}]
     # pydantic_core is the compiled part that Prefect cannot be imported without.
     mapped = Path(f"/proc/{child}/maps").read_text()
     assert "tensorflow" in mapped

@@ -1,0 +1,372 @@
+"""Paths, files and stores from elsewhere, made to lead astray: refused by an error of ours, with nothing else touched."""
+
+import io
+import json
+import os
+import threading
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from storage.digests import list_images
+from storage.durable import replace as put
+from storage.errors import InputError, StoreDamaged
+from storage.labels import read_labels
+from storage.layout import canonical, sealed, sha256
+from storage.place import LARGEST_FILE, read_file
+from storage.scan import scan_folder
+from storage.shards import ENCODINGS, FeatureType, Shard, ShardRef, write_shard
+from storage.versions import read_version
+from tests import toy
+from vision.specs import BACKBONES
+from vision.weights import WeightsError, read_weights
+
+
+def paths(scan) -> list[bytes]:
+    return scan.files["path"].to_pylist()
+
+
+# Paths
+
+
+@pytest.mark.parametrize("link", ["file", "folder"])
+def test_a_link_out_of_the_root_is_followed_only_where_that_is_allowed(link, tmp_path, caplog):
+    images = toy.pictures(tmp_path / "images", per_class=1)
+    outside = toy.picture(tmp_path / "outside" / "1.png", 99)
+    (images / "cats" / "link.png").symlink_to(outside if link == "file" else outside.parent)
+    refused = scan_folder(images)
+    assert (paths(refused), refused.ignored) == ([b"cats/000.png", b"dogs/000.png"], 1)
+    assert "1 links lead out of" in caplog.text
+    assert scan_folder(images, outside_links=True).files.num_rows == 3
+
+
+def test_links_within_the_root_are_followed_and_the_root_may_be_one(tmp_path, caplog):
+    images = toy.pictures(tmp_path / "real", per_class=1)
+    (images / "cats" / "also.png").symlink_to(images / "dogs" / "000.png")
+    (images / "birds").symlink_to(images / "dogs")
+    (tmp_path / "root").symlink_to(images)
+    assert paths(scan_folder(tmp_path / "root")) == [
+        b"birds/000.png",
+        b"cats/000.png",
+        b"cats/also.png",
+        b"dogs/000.png",
+    ]
+    assert "lead out" not in caplog.text
+
+
+def test_a_folder_whose_name_begins_as_the_roots_is_outside(tmp_path):
+    images = toy.pictures(tmp_path / "images", per_class=1)
+    toy.picture(tmp_path / "images 2" / "1.png", 99)
+    (images / "cats" / "more").symlink_to(tmp_path / "images 2")
+    assert scan_folder(images).files.num_rows == 2
+
+
+@pytest.mark.parametrize(
+    "path", ["../outside/1.png", "cats/../../outside/1.png", "{tmp_path}/outside/1.png", "/etc/passwd"]
+)
+def test_a_labels_file_names_no_file_outside_of_the_root(path, tmp_path, caplog):
+    images = toy.pictures(tmp_path / "images", per_class=1)
+    toy.picture(tmp_path / "outside" / "1.png", 99)
+    table = tmp_path / "labels.csv"
+    table.write_text(f"path,class\ncats/000.png,cats\n{path.format(tmp_path=tmp_path)},cats\n")
+    assert paths(scan_folder(images, labels=table)) == [b"cats/000.png"]
+    assert "are of no image below" in caplog.text
+
+
+def test_a_labels_file_with_a_column_twice_is_refused(tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text("path,class,class\ncats/000.png,cats,dogs\n")
+    with pytest.raises(InputError, match="'class' more than once"):
+        read_labels(table, tmp_path)
+
+
+@pytest.mark.parametrize("path", [b"../outside.png", b"/etc/passwd", b"cats/../../x", b".."])
+def test_no_file_outside_of_the_root_is_read_whatever_a_plan_says(path, images):
+    with pytest.raises(OSError, match="leads out of"):
+        read_file(images, path)
+
+
+def test_what_became_a_pipe_a_folder_or_a_device_is_not_waited_for(images, store):
+    scan = scan_folder(images)
+    for name, make in {
+        "000": os.mkfifo,
+        "001": os.mkdir,
+        "002": lambda path: os.symlink("/dev/zero", path),
+        "003": lambda path: os.symlink(path, path),
+    }.items():
+        (images / "cats" / f"{name}.png").unlink()
+        make(images / "cats" / f"{name}.png")
+    done = threading.Event()
+    threading.Timer(60, lambda: done.is_set() or os._exit(1)).start()
+    listing = list_images(scan, store)
+    done.set()
+    reasons = dict(zip(paths(scan), listing.files["reason"].to_pylist(), strict=True))
+    assert [reasons[b"cats/%03d.png" % index] for index in range(5)] == ["read_error"] * 4 + [None]
+
+
+def test_a_file_larger_than_any_image_is_not_read(images, store):
+    with open(images / "cats" / "000.png", "wb") as file:
+        file.truncate(LARGEST_FILE + 1)
+    listing = list_images(scan_folder(images), store)
+    assert listing.files["reason"][0].as_py() == "too_many_pixels"
+    assert listing.files["digest"][0].as_py() is None
+    with pytest.raises(OSError, match="larger than any image"):
+        read_file(images, b"cats/000.png")
+
+
+# Versions and segments
+
+
+@pytest.fixture
+def committed(images, store):
+    return toy.space(images, store).store, toy.run(images, store)[1]
+
+
+def forge(store, number: int, /, **changes) -> None:
+    """Change what a version says and seal it again, as whoever means harm would."""
+    record = json.loads(store.version(number).read_text())
+    record.pop("checksum")
+    put(store.version(number), json.dumps(sealed(record | changes)).encode())
+
+
+LIES = {
+    "another number": {"number": 7},
+    "its own parent": {"parent": 1},
+    "a segment elsewhere": {"files": ["../../../../etc/passwd"]},
+    "a segment of no text": {"files": [5]},
+    "segments that are none": {"rows": None},
+    "a shard elsewhere": {"shards": {"../../x.parquet": [1, 1, "a"]}},
+    "rows without number": {"shards": {"a" * 64 + ".parquet": [10, "many", "a"]}},
+    "rows without end": {"shards": {"a" * 64 + ".parquet": [10, 10**9, "a"]}},
+    "fewer rows than none": {"shards": {"a" * 64 + ".parquet": [10, -1, "a"]}},
+    "shards of two facts": {"shards": {"a" * 64 + ".parquet": [10, 1]}},
+    "what nobody asked for": {"more": 1},
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_version_that_lies_is_refused(lie, committed):
+    store, _ = committed
+    forge(store, 1, **LIES[lie])
+    with pytest.raises(StoreDamaged):
+        read_version(store, 1)
+
+
+def test_a_version_of_a_million_brackets_is_refused(committed):
+    store, _ = committed
+    put(store.version(1), b"[" * 1_000_000)
+    with pytest.raises(StoreDamaged):
+        read_version(store, 1)
+
+
+def with_segment(store, version, kind: str, table: pa.Table, **options):
+    """The version with one segment of this table, under its right name."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, **options)
+    name = f"{kind}-{sha256(sink.getvalue())}.parquet"
+    put(store.segment(name), sink.getvalue())
+    return replace(version, **{kind: (name,)})
+
+
+def test_rows_that_no_shard_has_are_refused(committed):
+    store, version = committed
+    rows = version.read_rows(store)
+    beyond = rows.set_column(3, rows.schema.field(3), pa.array([60_000] * rows.num_rows, pa.uint16()))
+    strange = rows.set_column(2, rows.schema.field(2), pa.array(["a" * 64 + ".parquet"] * rows.num_rows))
+    for table in (beyond, strange):
+        with pytest.raises(StoreDamaged, match="in none of its shards"):
+            with_segment(store, version, "rows", table).read_rows(store)
+
+
+@pytest.mark.parametrize("change", ["another type", "a column less", "nulls", "too many rows", "too large", "no UTF-8"])
+def test_a_segment_that_is_not_what_a_segment_is_is_refused(change, committed):
+    store, version = committed
+    files = version.read_files(store)
+    at = files.schema.get_field_index("class")
+    if change == "another type":
+        files = files.set_column(at, "class", pa.array(range(files.num_rows)))
+    elif change == "a column less":
+        files = files.drop_columns("class")
+    elif change == "nulls":
+        files = files.set_column(at, "class", pa.nulls(files.num_rows, pa.string()))
+    elif change == "too many rows":
+        files = pa.concat_tables([files] * 4000)
+    elif change == "too large":
+        files = files.set_column(at, files.schema.field(at), pa.array(["a" * 2**24] * files.num_rows))
+    else:
+        text = pa.array([b"\xff\xfe"] * files.num_rows).view(pa.string())
+        files = files.set_column(at, files.schema.field(at), text)
+    with pytest.raises(StoreDamaged, match="is not what it should be"):
+        with_segment(store, version, "files", files, use_dictionary=False).read_files(store)
+
+
+def test_a_segment_that_is_no_parquet_is_refused(committed):
+    store, version = committed
+    name = f"files-{sha256(b'PAR1 no')}.parquet"
+    put(store.segment(name), b"PAR1 no")
+    with pytest.raises(StoreDamaged, match="is not what it should be"):
+        replace(version, files=(name,)).read_files(store)
+
+
+# Shards
+
+
+def forged(store, format: str, data: bytes, rows: int) -> ShardRef:
+    """A shard of these bytes whose name, size and footer checksum are right."""
+    encoding = ENCODINGS[format]
+    footer = data[-encoding.footer_size(data[-encoding.TAIL :]) :]
+    ref = ShardRef(f"{sha256(data)}.{format}", len(data), rows, sha256(footer))
+    put(store.shard(ref.name), data)
+    return ref
+
+
+METADATA = {"dtype": "<f2", "shape": "[2, 3]", "errors": "[]"}
+DIGESTS = [bytes([number]) * 32 for number in range(3)]
+FEATURES = np.ones((3, 2, 3), np.float16)
+
+
+@pytest.mark.parametrize("format", ["parquet", "npz"])
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"dtype": "O"},
+        {"dtype": "|V2"},
+        {"shape": "[-2, -3]"},
+        {"shape": "[4294967296, 4294967296, 6]"},
+        {"shape": "[2.0, 3]"},
+        {"shape": "6"},
+        {"shape": "[" * 100_000},
+        {"shape": "[600000]"},
+    ],
+    ids=lambda facts: str(facts)[:40],
+)
+def test_a_shard_of_no_features_is_refused(format, facts, committed):
+    store, _ = committed
+    ref = forged(store, format, ENCODINGS[format].encode(DIGESTS, FEATURES, METADATA | facts), 3)
+    with pytest.raises(StoreDamaged):
+        Shard(store, ref)
+
+
+@pytest.mark.parametrize(
+    "errors", ["{", '[["zz", "truncated"]]', '[["00", "truncated"]]', f'[["{"0" * 64}", "Bad\\n"]]']
+)
+def test_a_shard_that_names_no_images_as_bad_ones_is_refused(errors, committed):
+    store, _ = committed
+    ref = forged(store, "parquet", ENCODINGS["parquet"].encode(DIGESTS, FEATURES, METADATA | {"errors": errors}), 3)
+    with pytest.raises(StoreDamaged):
+        Shard(store, ref).errors()
+
+
+def test_a_parquet_shard_of_other_groups_or_columns_is_refused(committed):
+    store, _ = committed
+    rows = 200
+    digest, view = pa.array([bytes(32)] * rows, pa.binary(32)), pa.array(np.zeros(rows, np.uint16))
+    features = pa.array([bytes(12)] * rows, pa.binary(12))
+    fields = [pa.field(name, kind, nullable=False) for name, kind in (("digest", pa.binary(32)), ("view", pa.uint16()))]
+    schema = pa.schema([*fields, pa.field("features", pa.binary(12), nullable=False)], metadata=METADATA)
+    table = pa.Table.from_arrays([digest, view, features], schema=schema)
+    text = schema.set(2, pa.field("features", pa.binary(), nullable=False))
+    for wrong, size in ((table, 200), (table, 7), (table.cast(text), 128)):
+        sink = io.BytesIO()
+        pq.write_table(wrong, sink, row_group_size=size, write_page_checksum=True)
+        with pytest.raises(StoreDamaged):
+            Shard(store, forged(store, "parquet", sink.getvalue(), rows))
+
+
+@pytest.mark.parametrize("format", ["parquet", "npz"])
+@pytest.mark.parametrize("data", [b"", b"PAR1"])
+def test_a_shard_shorter_than_its_footer_is_refused(format, data, committed):
+    store, _ = committed
+    ref = ShardRef(f"{sha256(data)}.{format}", len(data), 0, sha256(data))
+    put(store.shard(ref.name), data)
+    with pytest.raises(StoreDamaged, match="bytes"):
+        Shard(store, ref)
+
+
+def npy(header: str, body: bytes) -> bytes:
+    text = header.encode().ljust(118 - 10 - 1) + b"\n"
+    return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text + body
+
+
+@pytest.mark.parametrize(
+    ("member", "content"),
+    [
+        ("digest", npy("{'descr': '|u1', 'fortran_order': False, 'shape': (100000000000, 32), }", bytes(96))),
+        ("digest", npy("{'descr': '|u1', 'fortran_order': False, 'shape': (-3, -32), }", bytes(96))),
+        ("digest", npy("{'descr': '|O', 'fortran_order': False, 'shape': (3, 32), }", b"cos\nsystem\n(S'exit 1'\ntR.")),
+        ("metadata", npy("{'descr': '|O', 'fortran_order': False, 'shape': (), }", b"cos\nsystem\n(S'exit 1'\ntR.")),
+        ("features", npy("{'descr': '<f2', 'fortran_order': False, 'shape': (3, 1000000, 3), }", bytes(36))),
+        ("features", npy("{'descr': '<f2', 'fortran_order': True, 'shape': (3, 2, 3), }", bytes(36))),
+        ("features", b"no array at all"),
+        ("features", npy("{'descr': '<f2', 'shape': (3L, ", b"")),
+    ],
+)
+def test_an_npz_shard_whose_arrays_lie_is_refused_and_runs_nothing(member, content, committed):
+    store, _ = committed
+    whole = io.BytesIO(ENCODINGS["npz"].encode(DIGESTS, FEATURES, METADATA))
+    sink = io.BytesIO()
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(sink, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, content if name == f"{member}.npy" else old.read(name))
+    with pytest.raises(StoreDamaged):
+        Shard(store, forged(store, "npz", sink.getvalue(), 3)).read()
+
+
+def test_an_npz_shard_whose_directory_leads_before_its_beginning_is_refused(committed):
+    store, _ = committed
+    data = bytearray(ENCODINGS["npz"].encode(DIGESTS, FEATURES, METADATA))
+    data[-6:-2] = (2**31).to_bytes(4, "little")  # where the directory says that it begins
+    with pytest.raises(StoreDamaged):
+        Shard(store, forged(store, "npz", bytes(data), 3))
+
+
+def test_an_npz_shard_that_unpacks_to_more_than_it_has_is_refused(committed):
+    store, _ = committed
+    sink = io.BytesIO()
+    np.savez_compressed(
+        sink, digest=np.zeros((3, 32), np.uint8), metadata=np.array("{}"), features=np.zeros((3, 2**22))
+    )
+    with pytest.raises(StoreDamaged):
+        Shard(store, forged(store, "npz", sink.getvalue(), 3))
+
+
+def test_what_the_store_writes_itself_is_read(committed):
+    store, _ = committed
+    for format in ("parquet", "npz"):
+        ref = write_shard(store, DIGESTS, FEATURES, {bytes(32): "truncated"}, {}, format)
+        assert np.array_equal(Shard(store, ref).read(), FEATURES)
+        assert Shard(store, ref).errors() == {bytes(32): "truncated"}
+    assert FeatureType.of(METADATA).row_bytes == 12
+    assert canonical({}) == b"{}"
+
+
+# Weights
+
+
+@pytest.mark.parametrize("way", ["link", "external", "virtual", "huge"])
+def test_weights_that_lie_elsewhere_or_say_they_are_huge_are_not_read(way, tmp_path):
+    path = toy.weights_file(tmp_path / "weights.h5", seed=1)
+    other = toy.weights_file(tmp_path / "other.h5", seed=2)
+    where = "layers/block1_conv1/vars"
+    with h5py.File(path, "a") as file:
+        shape = file[f"{where}/0"].shape
+        del file[f"{where}/0"]
+        if way == "link":
+            file[f"{where}/0"] = h5py.ExternalLink(str(other), f"{where}/0")
+        elif way == "external":
+            file[where].create_dataset("0", shape, "f4", external=[(str(tmp_path / "raw"), 0, 10**6)])
+        elif way == "virtual":
+            layout = h5py.VirtualLayout(shape, "f4")
+            layout[:] = h5py.VirtualSource(str(other), f"{where}/0", shape)
+            file[where].create_virtual_dataset("0", layout)
+        else:
+            file[where].create_dataset("0", (10**6, 10**6), "f4", chunks=(10, 10))
+    other.unlink()
+    with pytest.raises(WeightsError, match=r"another file|should hold"):
+        read_weights(BACKBONES["vgg16"], Path(path))
