@@ -16,7 +16,7 @@ import yaml
 from flows.command import main, parse
 from flows.options import PipelineOptions
 from storage.files import derived_split
-from storage.layout import Store
+from storage.layout import Store, read_spec
 from storage.shards import Shard
 from storage.versions import latest_version
 from tasks.survey import version_record
@@ -209,14 +209,15 @@ def run(pipeline, tmp_path_factory):
     """One run with every such flag set to something else than its default: its images, store and record."""
     root = tmp_path_factory.mktemp("flags")
     images, store = toy.pictures(root / "images", per_class=30), root / "elsewhere"
-    (images / "cats" / "broken.png").write_bytes(b"not a picture")
+    (root / "broken.png").write_bytes(b"not a picture")
+    (images / "cats" / "broken.png").symlink_to(root / "broken.png")
     done = pipeline(
         *("--images", images, "--store", store, *SMALL, "--max-bad-fraction", "0.5"),
         *("--classes", "dogs,cats", "--validation-fraction", "0.5", "--engine", "tensorflow", "--workers", "1"),
         *("--format", "npz", "--chunk-size", "16", "--head", "linear", "--epochs", "9", "--batch-size", "8"),
         *("--optimizer", "adam", "--learning-rate", "1e-30", "--steps-per-epoch", "2", "--validation-steps", "1"),
         *("--class-weight", "balanced", "--sampling", "bootstrap", "--no-standardize", "--shuffle-memory-mb", "3"),
-        *("--seed", "5", "--single-writer", "--patience", "1"),
+        *("--seed", "5", "--single-writer", "--patience", "1", "--exif", "apply", "--outside-links"),
     )
     assert done.status == 0, done.stderr
     return images, store, done
@@ -237,6 +238,18 @@ def test_shards_of_the_format_made_by_the_engine_lie_in_the_store(run):
     for ref in version.shards.values():
         assert ref.name.endswith(".npz")
         assert Shard(where, ref).metadata["engine"].startswith("tensorflow ")
+
+
+@exercises("--exif")
+def test_pictures_that_are_turned_are_a_feature_space_of_their_own(run, first_run):
+    """What is turned and how is tested in tests/vision/test_kinds.py."""
+    assert read_spec(Store(run[1], run[2].record["fingerprint"]))["exif"] == "apply"
+    assert read_spec(Store(first_run[1], first_run[2].record["fingerprint"]))["exif"] == "ignore"
+
+
+@exercises("--outside-links")
+def test_a_link_that_leads_out_is_an_image_where_that_is_asked_for(run):
+    assert (run[2].record["images"], run[2].record["ignored"]) == (61, 0)
 
 
 @exercises("--single-writer")
