@@ -37,7 +37,7 @@ def find_head(store: Store, name: str) -> HeadResult | None:
     """The head of this name if it was trained to its end and is as it was written."""
     try:
         record = read_head(store, name)
-        metrics = record["metrics"]
+        metrics = record["metrics"] | _test_metrics(record.get("test"))
         return HeadResult(name, False, current_head(store) == name, **metrics, history=tuple(record["history"]))
     except (FileNotFoundError, StorageError, KeyError, TypeError):
         return None
@@ -85,11 +85,12 @@ def train_head(job: HeadJob, report: Callable[[dict], None]) -> HeadResult:
 
 @dataclass(frozen=True)
 class _Data:
-    """The streams of one training; `folder` holds the sample tables."""
+    """The streams of one training; `folder` holds the sample tables. test: None where no image is in that split."""
 
     training: SampleTable
     validation: SampleTable
     folder: Path
+    test: SampleTable | None
 
     @classmethod
     def pinned(cls, job: HeadJob, version: Version) -> "_Data":
@@ -97,7 +98,9 @@ class _Data:
         make_folder(folder)
         pin_version(job.space.store, job.name, version.number)
         tables = [pin(job.space.store, version, split, job.spec.classes, folder) for split in ("train", "validation")]
-        return cls(*tables, folder)
+        has_test = bool(version.classes.get("test"))
+        test = pin(job.space.store, version, "test", job.spec.classes, folder) if has_test else None
+        return cls(*tables, folder, test)
 
     def shuffled(self, job: HeadJob) -> FeatureStream:
         """The training rows in the order that the spec and the seed give."""
@@ -141,6 +144,7 @@ def _train(job: HeadJob, version: Version, data: _Data, report: Callable[[dict],
         "train_seconds": trained.seconds,
         "train_samples_per_second": trained.samples / trained.seconds,
     }
+    test = _tested(job, data, trained.model)
     temporary = data.folder / "writing.keras"
     trained.model.save(temporary)  # type: ignore[attr-defined]
     record = {
@@ -156,6 +160,7 @@ def _train(job: HeadJob, version: Version, data: _Data, report: Callable[[dict],
         "metrics": metrics,
         "per_class": _per_class(job.spec.classes, trained.validation),
         "confusion": trained.validation.confusion.tolist(),
+        "test": test,
         "history": trained.history,
         "environment": environment(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -163,12 +168,32 @@ def _train(job: HeadJob, version: Version, data: _Data, report: Callable[[dict],
     keep_logs(job.space.store, job.name)
     write_head(job.space.store, job.name, record, temporary.read_bytes())
     temporary.unlink()
-    return HeadResult(job.name, True, False, **metrics, peak_rss_mb=peak_rss_mb(), history=trained.history)
+    figures = {**metrics, **_test_metrics(test), "peak_rss_mb": peak_rss_mb()}
+    return HeadResult(job.name, True, False, **figures, history=trained.history)
 
 
-def _per_class(classes: tuple[str, ...], validation: Evaluation) -> dict[str, dict[str, float | int | None]]:
-    scores = precision_and_recall(validation.confusion)
-    images = validation.confusion.sum(axis=1).tolist()
+def _tested(job: HeadJob, data: _Data, model: object) -> dict | None:
+    """How the head that was kept does on the images that had no part in its training; None where there are none."""
+    if data.test is None:
+        return None
+    rows = data.in_order(job, data.test)
+    found = evaluate(model, rows, rows.kind.shape, np.dtype(rows.kind.dtype).name, len(job.spec.classes))
+    return {
+        "accuracy": found.accuracy,
+        "loss": found.loss,
+        "images": len(data.test),
+        "per_class": _per_class(job.spec.classes, found),
+        "confusion": found.confusion.tolist(),
+    }
+
+
+def _test_metrics(test: dict | None) -> dict[str, float | None]:
+    return {f"test_{name}": test and test[name] for name in ("accuracy", "loss")}
+
+
+def _per_class(classes: tuple[str, ...], found: Evaluation) -> dict[str, dict[str, float | int | None]]:
+    scores = precision_and_recall(found.confusion)
+    images = found.confusion.sum(axis=1).tolist()
     return {
         name: {"precision": precision, "recall": recall, "images": count}
         for name, (precision, recall), count in zip(classes, scores, images, strict=True)

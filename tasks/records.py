@@ -163,7 +163,10 @@ class HeadJob:
 
 @dataclass(frozen=True)
 class HeadResult:
-    """The head of a version: what head.json says of it, and whether it was trained just now and promoted."""
+    """The head of a version: what head.json says of it, and whether it was trained just now and promoted.
+
+    test_accuracy, test_loss: None where the version has no test images.
+    """
 
     name: str
     is_new: bool
@@ -173,6 +176,8 @@ class HeadResult:
     val_loss: float
     train_seconds: float
     train_samples_per_second: float
+    test_accuracy: float | None = None
+    test_loss: float | None = None
     peak_rss_mb: float = 0.0
     history: tuple[dict[str, float], ...] = field(default=(), repr=False)
 

@@ -47,6 +47,8 @@ KEYS = [
     "epochs",
     "val_accuracy",
     "val_loss",
+    "test_accuracy",
+    "test_loss",
     "head",
     "peak_rss_mb",
     "elapsed_seconds",
