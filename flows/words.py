@@ -3,6 +3,7 @@
 import math
 import sys
 from collections import Counter
+from pathlib import Path
 
 from flows.outcome import Outcome
 from tasks.records import ChunkResult, HeadResult, VersionRecord
@@ -55,6 +56,11 @@ def trained(head: HeadResult) -> str:
     figures = {name: getattr(head, name) for name in ("val_accuracy", "val_loss", "test_accuracy", "test_loss")}
     told = ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if value is not None)
     return f"head {head.name}: {told}; it {place}"
+
+
+def reported(head: HeadResult, logs: Path) -> str:
+    """Where people find what is known of a head that was trained just now."""
+    return f"report: {head.report}" if head.report else f"warning: the head has no report; {logs} says why"
 
 
 def shares(chunks: list[ChunkResult]) -> str:

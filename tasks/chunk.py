@@ -86,11 +86,11 @@ def _write(job: ChunksJob, engine: Engine, found: Extracted, started: float) -> 
 def _readers(todo: pa.Table, images: str) -> Iterator[tuple[bytes, Callable[[], bytes]]]:
     root = place(images)
     for digest, path in zip(todo["digest"].to_pylist(), todo["path"].to_pylist(), strict=True):
-        yield digest, lambda digest=digest, path=path: _read(root, path, digest)
+        yield digest, lambda digest=digest, path=path: read_image(root, path, digest)
 
 
-def _read(root: Place, path: bytes, digest: bytes) -> bytes:
-    """The bytes of a file, if they are still those that were listed: a row is of its digest or is not."""
+def read_image(root: Place, path: bytes, digest: bytes) -> bytes:
+    """The bytes of a file, if they are still those that were listed: a row is of its digest or is not. Raises ImageError."""
     try:
         data, found = read_file(root, path)
     except FileNotFoundError as error:

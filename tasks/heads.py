@@ -18,6 +18,7 @@ from storage.stream import FeatureStream
 from storage.versions import Version, read_version
 from tasks.chunk import peak_rss_mb
 from tasks.records import HeadJob, HeadResult
+from tasks.report import write_report
 from vision.evaluation import Evaluation, evaluate, load_head, precision_and_recall
 from vision.head import HeadSpec
 from vision.training import TrainingData, train
@@ -168,8 +169,9 @@ def _train(job: HeadJob, version: Version, data: _Data, report: Callable[[dict],
     keep_logs(job.space.store, job.name)
     write_head(job.space.store, job.name, record, temporary.read_bytes())
     temporary.unlink()
+    lies_at = write_report(job, version, record, trained.validation, data.validation)
     figures = {**metrics, **_test_metrics(test), "peak_rss_mb": peak_rss_mb()}
-    return HeadResult(job.name, True, False, **figures, history=trained.history)
+    return HeadResult(job.name, True, False, **figures, report=lies_at, history=trained.history)
 
 
 def _tested(job: HeadJob, data: _Data, model: object) -> dict | None:

@@ -165,7 +165,8 @@ class HeadJob:
 class HeadResult:
     """The head of a version: what head.json says of it, and whether it was trained just now and promoted.
 
-    test_accuracy, test_loss: None where the version has no test images.
+    test_accuracy, test_loss: None where the version has no test images. report: where that of a head that was
+    trained just now lies, None where it could not be written.
     """
 
     name: str
@@ -178,6 +179,7 @@ class HeadResult:
     train_samples_per_second: float
     test_accuracy: float | None = None
     test_loss: float | None = None
+    report: str | None = None
     peak_rss_mb: float = 0.0
     history: tuple[dict[str, float], ...] = field(default=(), repr=False)
 

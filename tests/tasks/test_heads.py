@@ -19,6 +19,7 @@ from tasks.heads import check_trainable, find_head, head_name, index_order
 from tasks.records import HeadJob, HeadResult
 from tasks.worker_pool import WorkerPool
 from tests import toy
+from tests.vision.test_report import Page
 from vision.head import HeadSpec
 
 SPEC = HeadSpec(("cats", "dogs"), epochs=2, batch_size=8)
@@ -194,6 +195,7 @@ def test_a_head_is_trained_kept_and_promoted(first):
         "head.json",
         "head.keras",
         "logs",
+        "report.html",
         "samples-train.npy",
         "samples-validation.npy",
     ]
@@ -283,6 +285,23 @@ def test_the_test_images_have_no_part_in_the_training(tested, tmp_path):
     assert (result.val_loss, result.val_accuracy) == (tested.result.val_loss, tested.result.val_accuracy)
     assert (result.test_loss, result.test_accuracy) == (None, None)
     assert json.loads((without.store.head(result.name) / "head.json").read_text())["test"] is None
+
+
+def test_the_report_shows_the_test_images_beside_the_validation_images(tested):
+    record = json.loads((tested.store.head(tested.result.name) / "head.json").read_text())
+    page = Page.of(Path(tested.result.report).read_text())
+    for split, accuracy in (("Validation", record["metrics"]["val_accuracy"]), ("Test", record["test"]["accuracy"])):
+        assert f"{split} accuracy {100 * accuracy:.1f} %" in page.text
+    wrong = np.array(record["confusion"])
+    assert len(page.all("img")) == min(24, wrong.sum() - np.trace(wrong))
+
+
+def test_a_training_whose_report_cannot_be_written_is_not_lost(trainer):
+    shutil.rmtree(trainer.store.head(trainer.job().name))
+    (trainer.store.head(trainer.job().name) / "report.html").mkdir(parents=True)
+    result = trainer.train(trainer.job())
+    assert (result.is_new, result.report) == (True, None)
+    assert find_head(trainer.store, result.name) is not None
 
 
 # Again, and found again
