@@ -75,6 +75,8 @@ class Outcome:
     epochs: int | None = None
     val_accuracy: float | None = None
     val_loss: float | None = None
+    test_accuracy: float | None = None
+    test_loss: float | None = None
     head: str | None = None
     promoted: bool | None = None
     peak_rss_mb: float | None = None
@@ -92,6 +94,8 @@ class Outcome:
             epochs=head.epochs,
             val_accuracy=head.val_accuracy,
             val_loss=head.val_loss,
+            test_accuracy=head.test_accuracy,
+            test_loss=head.test_loss,
             head=head.name,
             promoted=head.is_promoted,
             peak_rss_mb=max(self.peak_rss_mb or 0, head.peak_rss_mb),

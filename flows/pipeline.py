@@ -18,7 +18,7 @@ from flows.fan_out import extract_chunks
 from flows.options import PipelineOptions, takes_options
 from flows.outcome import Outcome, check_budget, outcome_of, telling
 from flows.progress import Progress, Training, shown
-from flows.words import changes, committed, spent, trained, training_on
+from flows.words import changes, committed, reported, spent, trained, training_on
 from storage.layout import create_space
 from storage.lock import hold
 from tasks.artifacts import show_head, show_quarantine, show_version
@@ -87,4 +87,6 @@ def train(space: Space, version: VersionRecord, options: PipelineOptions, progre
         head = kept(train_head, space)(job, Training(progress).on_progress)
     show_head(job, head)
     progress.say(trained(head))
+    if head.is_new:
+        progress.say(reported(head, space.store.cache / "logs" / "training"))
     return head

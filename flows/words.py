@@ -3,6 +3,7 @@
 import math
 import sys
 from collections import Counter
+from pathlib import Path
 
 from flows.outcome import Outcome
 from tasks.records import ChunkResult, HeadJob, HeadResult, VersionRecord
@@ -38,9 +39,10 @@ def committed(outcome: Outcome, chunks: list[ChunkResult]) -> str:
 def training_on(version: VersionRecord) -> str:
     """What a head is to be trained on."""
     sizes = {split: sum(by_class.values()) for split, by_class in version.classes.items()}
+    testing = f", testing on {sizes['test']:,}" if sizes.get("test") else ""
     return (
         f"training on {sizes['train']:,} images of {len(version.class_names)} classes, "
-        f"validating on {sizes['validation']:,}"
+        f"validating on {sizes['validation']:,}{testing}"
     )
 
 
@@ -58,7 +60,14 @@ def resumed(record: dict) -> str:
 def trained(head: HeadResult) -> str:
     """What the training came to."""
     place = "is the current head" if head.is_promoted else "is not promoted: the current head does better"
-    return f"head {head.name}: val_accuracy {head.val_accuracy:.4f}, val_loss {head.val_loss:.4f}; it {place}"
+    figures = {name: getattr(head, name) for name in ("val_accuracy", "val_loss", "test_accuracy", "test_loss")}
+    told = ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if value is not None)
+    return f"head {head.name}: {told}; it {place}"
+
+
+def reported(head: HeadResult, logs: Path) -> str:
+    """Where people find what is known of a head that was trained just now."""
+    return f"report: {head.report}" if head.report else f"warning: the head has no report; {logs} says why"
 
 
 def studied(job: HeadJob, head: HeadResult) -> str:

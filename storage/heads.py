@@ -11,7 +11,7 @@ from storage.errors import StoreDamaged
 from storage.layout import HEAD_NAME, Store, current_head, sealed, sha256, unsealed
 from storage.place import Place, is_local
 
-RECORD, MODEL, PIN, UNRANKED = "head.json", "head.keras", "pin.json", "unranked"
+RECORD, MODEL, PIN, REPORT, UNRANKED = "head.json", "head.keras", "pin.json", "report.html", "unranked"
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,11 @@ def working_folder(store: Store, name: str) -> Path:
     """Where a training maps and writes its files: the head's folder, or one of this machine for an object store."""
     folder = store.head(name)
     return folder if is_local(folder) else store.cache / "heads" / name
+
+
+def report_file(store: Store, name: str) -> Place:
+    """Where the report of a head lies, for people."""
+    return store.head(name) / REPORT
 
 
 def keep_logs(store: Store, name: str) -> None:

@@ -1,5 +1,5 @@
 """Thin edges: retries, caches, names, leases. Here storage and vision meet; nothing is computed.
 
-The modules without a Prefect import (records, survey, chunk, heads, worker, worker_pool, devices) run
+The modules without a Prefect import (records, survey, chunk, heads, report, worker, worker_pool, devices) run
 in the command line before Prefect is loaded, or in child processes where it never is.
 """

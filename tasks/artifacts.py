@@ -98,7 +98,7 @@ def _create_head_artifact(job: HeadJob, head: HeadResult) -> None:
 {"Trained just now" if head.is_new else "Found: trained before"} on version {job.version}, classes {", ".join(map(_name, job.spec.classes))}.
 It is {"" if head.is_promoted else "not "}the current head.
 
-**Validation accuracy {head.val_accuracy:.4f}**, loss {head.val_loss:.4f}; {head.epochs} epochs,
+**Validation accuracy {head.val_accuracy:.4f}**, loss {head.val_loss:.4f}{_test(head)}; {head.epochs} epochs,
 {head.train_samples_per_second:.0f} samples/s.
 
 {_table(("class", "precision", "recall", "images"), scores)}
@@ -116,6 +116,10 @@ def _confusion(classes: tuple[str, ...], confusion: list[list[int]]) -> str:
     names = tuple(map(_name, classes))
     rows = [(f"**{name}**", *counts) for name, counts in zip(names, confusion, strict=True)]
     return "Images of each class, by what they were taken for:\n\n" + _table(("", *names), rows)
+
+
+def _test(head: HeadResult) -> str:
+    return "" if head.test_accuracy is None else f"; test accuracy {head.test_accuracy:.4f}, loss {head.test_loss:.4f}"
 
 
 def _figure(value: float | None) -> str:

@@ -113,15 +113,15 @@ def _readers(todo: pa.Table, job: ChunksJob) -> Iterator[tuple[bytes, Callable[[
         if digest in condemned:
             yield digest, lambda code=condemned[digest]: _refuse(code)
         else:
-            yield digest, lambda digest=digest, path=path: _read(root, path, digest)
+            yield digest, lambda digest=digest, path=path: read_image(root, path, digest)
 
 
 def _refuse(code: str) -> bytes:
     raise ImageError(code, "it ended the child that had it in hand")
 
 
-def _read(root: Place, path: bytes, digest: bytes) -> bytes:
-    """The bytes of a file, if they are still those that were listed: a row is of its digest or is not."""
+def read_image(root: Place, path: bytes, digest: bytes) -> bytes:
+    """The bytes of a file, if they are still those that were listed: a row is of its digest or is not. Raises ImageError."""
     try:
         data, found = read_file(root, path)
     except FileNotFoundError as error:

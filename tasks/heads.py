@@ -29,6 +29,7 @@ from storage.stream import FeatureStream
 from storage.versions import Version, read_version
 from tasks.chunk import peak_rss_mb
 from tasks.records import HeadJob, HeadResult
+from tasks.report import write_report
 from vision.batches import Batches, Held
 from vision.checkpoint import Checkpoint, CheckpointError
 from vision.evaluation import Evaluation, evaluate, load_head, precision_and_recall
@@ -57,7 +58,7 @@ def find_head(store: Store, name: str) -> HeadResult | None:
     """The head of this name if it was trained to its end and is as it was written."""
     try:
         record = read_head(store, name)
-        metrics = record["metrics"]
+        metrics = record["metrics"] | _test_metrics(record.get("test"))
         return HeadResult(name, False, current_head(store) == name, **metrics, history=tuple(record["history"]))
     except (FileNotFoundError, StorageError, KeyError, TypeError):
         return None
@@ -108,11 +109,12 @@ def train_head(job: HeadJob, report: Callable[[dict], None]) -> HeadResult:
 
 @dataclass(frozen=True)
 class _Data:
-    """The streams of one training; `folder` holds the sample tables."""
+    """The streams of one training; `folder` holds the sample tables. test: None where no image is in that split."""
 
     training: SampleTable
     validation: SampleTable
     folder: Path
+    test: SampleTable | None
 
     @classmethod
     def pinned(cls, job: HeadJob, version: Version) -> "_Data":
@@ -120,7 +122,9 @@ class _Data:
         make_folder(folder)
         pin_version(job.space.store, job.name, version.number)
         tables = [pin(job.space.store, version, split, job.spec.classes, folder) for split in ("train", "validation")]
-        return cls(*tables, folder)
+        has_test = bool(version.classes.get("test"))
+        test = pin(job.space.store, version, "test", job.spec.classes, folder) if has_test else None
+        return cls(*tables, folder, test)
 
     def shuffled(self, job: HeadJob) -> FeatureStream:
         """The training rows in the order that the spec and the seed give."""
@@ -140,18 +144,19 @@ class _Data:
         memory_mb, threads = job.spec.shuffle_memory_mb, job.read_threads
         return FeatureStream(job.space.store, table, READING_BATCH, None, memory_mb, read_threads=threads)
 
-    def to_validate_on(self, job: HeadJob) -> Batches:
-        """The validation rows, in memory where they fit into that of the shuffle.
+    def to_validate_on(self, job: HeadJob) -> tuple[Batches, Batches]:
+        """The validation rows in table order, in memory where they fit into that of the shuffle; and those of an epoch.
 
-        Where an epoch looks at some batches of them alone, those are drawn by the seed: the table is sorted by shard,
-        and so often by class.
+        Where an epoch looks at some batches alone, they are drawn by the seed: the table is sorted by shard, and so
+        often by class.
         """
-        spec = job.spec
-        rows = self.in_order(job, self.validation)
-        if spec.validation_steps:
-            return FeatureStream(job.space.store, self.validation, spec.batch_size, job.seed, spec.shuffle_memory_mb)
+        spec, rows = job.spec, self.in_order(job, self.validation)
         fits = len(self.validation) * rows.kind.row_bytes <= spec.shuffle_memory_mb * 2**20
-        return Held(tuple(rows.batches())) if fits else rows
+        whole: Batches = Held(tuple(rows.batches())) if fits else rows
+        if not spec.validation_steps:
+            return whole, whole
+        drawn = FeatureStream(job.space.store, self.validation, spec.batch_size, job.seed, spec.shuffle_memory_mb)
+        return whole, drawn
 
 
 def _begun(job: HeadJob) -> tuple[Checkpoint | None, int]:
@@ -190,7 +195,7 @@ def _fit(
         np.dtype(training.kind.dtype).name,
         training,
         data.in_order(job, data.training),
-        data.to_validate_on(job),
+        *data.to_validate_on(job),
         training.class_counts(),
     )
     return train(
@@ -222,6 +227,7 @@ def _train(
         "train_seconds": trained.seconds,
         "train_samples_per_second": trained.samples / trained.seconds,
     }
+    test = _tested(job, data, trained.model)
     temporary = data.folder / "writing.keras"
     trained.model.save(temporary)  # type: ignore[attr-defined]
     record = {
@@ -237,6 +243,7 @@ def _train(
         "metrics": metrics,
         "per_class": _per_class(job.spec.classes, trained.validation),
         "confusion": trained.validation.confusion.tolist(),
+        "test": test,
         "history": trained.history,
         "epoch_seconds": [round(seconds, 3) for seconds in trained.epoch_seconds],
         "environment": environment(),
@@ -246,12 +253,33 @@ def _train(
     write_head(job.space.store, job.name, record, temporary.read_bytes())
     temporary.unlink()
     remove_checkpoint(job.space.store, job.name)
-    return HeadResult(job.name, True, False, **metrics, peak_rss_mb=peak_rss_mb(), history=trained.history)
+    lies_at = write_report(job, version, record, trained.validation, data.validation)
+    figures = {**metrics, **_test_metrics(test), "peak_rss_mb": peak_rss_mb()}
+    return HeadResult(job.name, True, False, **figures, report=lies_at, history=trained.history)
 
 
-def _per_class(classes: tuple[str, ...], validation: Evaluation) -> dict[str, dict[str, float | int | None]]:
-    scores = precision_and_recall(validation.confusion)
-    images = validation.confusion.sum(axis=1).tolist()
+def _tested(job: HeadJob, data: _Data, model: object) -> dict | None:
+    """How the head that was kept does on the images that had no part in its training; None where there are none."""
+    if data.test is None:
+        return None
+    rows = data.in_order(job, data.test)
+    found = evaluate(model, rows, rows.kind.shape, np.dtype(rows.kind.dtype).name, len(job.spec.classes))
+    return {
+        "accuracy": found.accuracy,
+        "loss": found.loss,
+        "images": len(data.test),
+        "per_class": _per_class(job.spec.classes, found),
+        "confusion": found.confusion.tolist(),
+    }
+
+
+def _test_metrics(test: dict | None) -> dict[str, float | None]:
+    return {f"test_{name}": test and test[name] for name in ("accuracy", "loss")}
+
+
+def _per_class(classes: tuple[str, ...], found: Evaluation) -> dict[str, dict[str, float | int | None]]:
+    scores = precision_and_recall(found.confusion)
+    images = found.confusion.sum(axis=1).tolist()
     return {
         name: {"precision": precision, "recall": recall, "images": count}
         for name, (precision, recall), count in zip(classes, scores, images, strict=True)

@@ -176,7 +176,11 @@ class HeadJob:
 
 @dataclass(frozen=True)
 class HeadResult:
-    """The head of a version: what head.json says of it, and whether it was trained just now and promoted."""
+    """The head of a version: what head.json says of it, and whether it was trained just now and promoted.
+
+    test_accuracy, test_loss: None where the version has no test images. report: where that of a head that was
+    trained just now lies, None where it could not be written.
+    """
 
     name: str
     is_new: bool
@@ -186,6 +190,9 @@ class HeadResult:
     val_loss: float
     train_seconds: float
     train_samples_per_second: float
+    test_accuracy: float | None = None
+    test_loss: float | None = None
+    report: str | None = None
     peak_rss_mb: float = 0.0
     history: tuple[dict[str, float], ...] = field(default=(), repr=False)
 

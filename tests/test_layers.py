@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ OWNERS = {
     "prefect": {"tasks", "flows", "deployments"},
     "tensorflow": {"vision", "tasks"},
     "keras": {"vision", "tasks"},
+    "matplotlib": {"vision"},
+    "jinja2": {"vision"},
 }
 # Run in the command line before Prefect is loaded, or in children where it never is.
 WITHOUT_PREFECT = [
@@ -26,6 +29,7 @@ WITHOUT_PREFECT = [
     "tasks.survey",
     "tasks.chunk",
     "tasks.heads",
+    "tasks.report",
     "tasks.worker",
     "tasks.worker_pool",
     "tasks.devices",
@@ -69,7 +73,7 @@ def test_nothing_loads_prefect_or_tensorflow_before_it_is_needed():
 import importlib, sys
 for name in {WITHOUT_PREFECT}:
     importlib.import_module(name)
-print(sorted(set(sys.modules) & {{"prefect", "tensorflow", "keras"}}))
+print(sorted(set(sys.modules) & {{"prefect", "tensorflow", "keras", "matplotlib", "jinja2"}}))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)
     assert done.stdout.strip() == "[]"
@@ -81,3 +85,14 @@ def test_the_flow_loads_no_tensorflow():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_installed_package_has_every_file_that_lies_in_it():
+    declared = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    for package in declared["packages"]:
+        folder = PROJECT / package.replace(".", "/")
+        patterns = declared["package-data"].get(package, [])
+        others = {path for path in folder.iterdir() if path.is_file() and path.suffix not in (".py", ".pyc")}
+        assert others == {path for pattern in patterns for path in folder.glob(pattern)}, package
+    there = {".".join(path.parent.relative_to(PROJECT).parts) for path in SOURCES}
+    assert there == set(declared["packages"])

@@ -1,22 +1,42 @@
 """How a head does on images that it was not trained on."""
 
 from dataclasses import dataclass
+from math import sqrt
 
 import numpy as np
 
 from vision.batches import Batches, dataset
 
+MISTAKES_KEPT = 24  # as many pictures as one looks through
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A sample that was taken for another class.
+
+    sample: its place in the order of its split. label, predicted: indices of classes. score, own_score: the
+    probability that the head gave to the predicted class, and to the right one.
+    """
+
+    sample: int
+    label: int
+    predicted: int
+    score: float
+    own_score: float
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Loss and accuracy over a split, and which class was taken for which.
+    """Loss and accuracy over a split, which class was taken for which, and the worst mistakes.
 
-    confusion: (classes, classes) int64, rows the true class, columns the predicted one.
+    confusion: (classes, classes) int64, rows the true class, columns the predicted one. mistakes: the
+    MISTAKES_KEPT with the highest score, the highest first, of equal ones the earlier sample.
     """
 
     loss: float
     accuracy: float
     confusion: np.ndarray
+    mistakes: tuple[Mistake, ...] = ()
 
 
 def evaluate(model, batches: Batches, shape: tuple[int, ...], dtype: str, num_classes: int) -> Evaluation:
@@ -24,12 +44,38 @@ def evaluate(model, batches: Batches, shape: tuple[int, ...], dtype: str, num_cl
     rows = dataset(batches.batches, batches.steps, shape, dtype)
     loss, accuracy = model.evaluate(rows, verbose=0)
     confusion = np.zeros((num_classes, num_classes), np.int64)
-    for features, labels in rows:
-        scores = model.predict_on_batch(features)
-        # One column is the probability of the second class; Keras' accuracy counts it from above one half.
-        predicted = scores[:, 0] > 0.5 if scores.shape[1] == 1 else scores.argmax(axis=1)
-        np.add.at(confusion, (labels.numpy(), predicted.astype(int)), 1)
-    return Evaluation(loss, accuracy, confusion)
+    worst: list[Mistake] = []
+    seen = 0
+    for features, numbers in rows:
+        labels, scores = numbers.numpy(), class_scores(model.predict_on_batch(features))
+        np.add.at(confusion, (labels, scores.argmax(axis=1)), 1)
+        worst = _worst([*worst, *_mistakes(labels, scores, seen)])
+        seen += len(labels)
+    return Evaluation(loss, accuracy, confusion, tuple(worst))
+
+
+def class_scores(outputs: np.ndarray) -> np.ndarray:
+    """(n, classes) probabilities from what a head gives.
+
+    One column is the probability of the second class. Keras' accuracy takes that class from above one half, and so
+    does the largest of the two.
+    """
+    return outputs if outputs.shape[1] > 1 else np.concatenate([1 - outputs, outputs], axis=1)
+
+
+def _mistakes(labels: np.ndarray, scores: np.ndarray, first: int) -> list[Mistake]:
+    """The worst mistakes of a batch that begins with sample `first`."""
+    predicted = scores.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    wrong = wrong[np.argsort(-scores[wrong, predicted[wrong]], kind="stable")[:MISTAKES_KEPT]]
+    return [
+        Mistake(first + int(at), int(own), int(other), float(scores[at, other]), float(scores[at, own]))
+        for at, own, other in zip(wrong, labels[wrong], predicted[wrong], strict=True)
+    ]
+
+
+def _worst(mistakes: list[Mistake]) -> list[Mistake]:
+    return sorted(mistakes, key=lambda mistake: (-mistake.score, mistake.sample))[:MISTAKES_KEPT]
 
 
 def load_head(path: str):
@@ -49,3 +95,14 @@ def precision_and_recall(confusion: np.ndarray) -> list[tuple[float | None, floa
         (int(hit) / int(taken) if taken else None, int(hit) / int(there) if there else None)
         for hit, taken, there in zip(right, confusion.sum(axis=0), confusion.sum(axis=1), strict=True)
     ]
+
+
+def wilson_interval(hits: int, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share of which `hits` of `count` were seen (E. B. Wilson 1927); 0 to 1 where none was."""
+    if not count:
+        return 0.0, 1.0
+    z = 1.959964  # 97.5 % of a normal distribution lie below
+    share, spread = hits / count, z * z / count
+    middle = (share + spread / 2) / (1 + spread)
+    half = z * sqrt(share * (1 - share) / count + spread / (4 * count)) / (1 + spread)
+    return max(0.0, middle - half), min(1.0, middle + half)

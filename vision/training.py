@@ -24,8 +24,8 @@ class TrainingData:
     """What a head is trained on: features of this shape and stored dtype.
 
     training: shuffled by the seed. in_table_order: the same rows in a fixed order, for the statistics.
-    validation: read once an epoch, whole or as many batches as the spec says. class_counts: (classes,) training samples
-    of each class.
+    validation: every image once in a fixed order, for the head that is kept. after_epochs: what is looked at after each
+    epoch, of which as many batches as the spec says. class_counts: (classes,) training samples of each class.
     """
 
     shape: tuple[int, ...]
@@ -33,6 +33,7 @@ class TrainingData:
     training: Batches
     in_table_order: Batches
     validation: Batches
+    after_epochs: Batches
     class_counts: np.ndarray
 
 
@@ -111,14 +112,14 @@ def train(
             on_epoch_end=lambda epoch, logs: keeper.after_epoch(model),
         ),
     ]
-    validation_steps = min(spec.validation_steps or data.validation.steps, data.validation.steps)
+    validation_steps = min(spec.validation_steps or data.after_epochs.steps, data.after_epochs.steps)
 
     def fit(first: int, end: int, step: int) -> None:
         def rows() -> Iterator[tuple[np.ndarray, np.ndarray]]:
             return data.training.batches(course.epoch, step)
 
         def held_out() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            return islice(data.validation.batches(), validation_steps)
+            return islice(data.after_epochs.batches(), validation_steps)
 
         model.fit(
             dataset(rows, data.training.steps - step, data.shape, data.dtype, weights),

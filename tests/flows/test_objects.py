@@ -50,7 +50,7 @@ def test_a_bucket_of_images_becomes_a_version_and_a_head_and_a_second_run_does_n
     assert first.status == 0, first.stderr
     assert (first.record["extracted"], first.record["version"], first.record["epochs"]) == (24, 1, 2)
     head = bucket / "store/heads" / first.record["head"]
-    assert {path.name for path in head.iterdir()} >= {"head.json", "head.keras", "logs"}
+    assert {path.name for path in head.iterdir()} >= {"head.json", "head.keras", "report.html", "logs"}
     again = done(call())
     assert (again.status, again.record["extracted"], again.record["head"]) == (0, 0, first.record["head"])
     assert "starting Prefect" not in again.stderr

@@ -47,6 +47,8 @@ KEYS = [
     "epochs",
     "val_accuracy",
     "val_loss",
+    "test_accuracy",
+    "test_loss",
     "head",
     "peak_rss_mb",
     "elapsed_seconds",
@@ -71,7 +73,7 @@ def test_images_become_a_version_and_a_head(first_run):
     assert (done.record["images"], done.record["classes"], done.record["new"]) == (60, 2, 60)
     assert (done.record["extracted"], done.record["version"], done.record["quarantined"]) == (60, 1, 0)
     head = store / "heads" / done.record["head"]
-    assert {path.name for path in head.iterdir()} >= {"head.keras", "head.json"}
+    assert {path.name for path in head.iterdir()} >= {"head.keras", "head.json", "report.html"}
     assert (store / "heads" / "current").read_text().strip() == done.record["head"]
     described = json.loads((head / "head.json").read_text())
     assert described["classes"] == ["cats", "dogs"]

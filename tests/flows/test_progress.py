@@ -1,10 +1,14 @@
 """Meters and words: figures that follow from what was reported, at the pace at which it was."""
 
+import dataclasses
+from pathlib import Path
+
 import pytest
 
 from flows import progress
 from flows.progress import Progress, Training
-from flows.words import changes, duration
+from flows.words import changes, duration, reported, trained
+from tasks.records import HeadResult
 
 
 @pytest.fixture
@@ -72,6 +76,20 @@ def test_what_did_not_happen_is_not_told():
     counts = dict.fromkeys(("new", "changed", "moved", "relabelled", "removed", "unchanged", "ignored"), 0)
     assert changes(5, counts | {"unchanged": 4, "moved": 1}) == "5 images: 1 moved, 4 unchanged"
     assert changes(5, counts | {"new": 5, "ignored": 2}) == "5 images: 5 new; 2 other files ignored"
+
+
+def test_a_head_is_told_of_with_its_figures_on_test_images_where_there_are_such():
+    head = HeadResult("a" * 32, True, True, 2, 0.75, 0.5, 1.0, 1.0)
+    figures = f"head {'a' * 32}: val_accuracy 0.7500, val_loss 0.5000"
+    assert trained(head) == f"{figures}; it is the current head"
+    tested = dataclasses.replace(head, test_accuracy=0.625, test_loss=0.25)
+    assert trained(tested) == f"{figures}, test_accuracy 0.6250, test_loss 0.2500; it is the current head"
+
+
+def test_it_is_told_where_the_report_lies_or_why_there_is_none():
+    head = HeadResult("a" * 32, True, True, 2, 0.75, 0.5, 1.0, 1.0, report="store/heads/a/report.html")
+    assert reported(head, Path("logs")) == "report: store/heads/a/report.html"
+    assert reported(dataclasses.replace(head, report=None), Path("logs")).startswith("warning: the head has no report")
 
 
 def test_a_time_is_told_in_the_unit_that_suits_it():

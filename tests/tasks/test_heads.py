@@ -1,6 +1,8 @@
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +20,7 @@ from tasks.heads import check_trainable, find_head, head_name, index_order
 from tasks.records import HeadJob, HeadResult
 from tasks.worker_pool import WorkerPool
 from tests import toy
+from tests.vision.test_report import Page
 from vision.head import HeadSpec
 
 SPEC = HeadSpec(("cats", "dogs"), epochs=2, batch_size=8)
@@ -195,6 +198,7 @@ def test_a_head_is_trained_kept_and_promoted(first):
         "head.json",
         "head.keras",
         "logs",
+        "report.html",
         "samples-train.npy",
         "samples-validation.npy",
     ]
@@ -223,6 +227,87 @@ def test_head_json_says_how_each_class_does(first):
         assert scores["images"] == confusion[index].sum()
         assert scores["recall"] == pytest.approx(confusion[index, index] / confusion[index].sum())
         assert scores["precision"] == (pytest.approx(confusion[index, index] / taken) if taken else None)
+
+
+# Test images
+
+
+@pytest.fixture(scope="module")
+def tested(tmp_path_factory: pytest.TempPathFactory, workers: WorkerPool) -> Trainer:
+    """A store with the head of a folder that has a test split."""
+    folder = tmp_path_factory.mktemp("tested")
+    for number, (split, count) in enumerate({"train": 20, "validation": 7, "test": 5}.items()):
+        for place, name in enumerate(SPEC.classes):
+            for index in range(count):
+                seed = 10_000 * number + 1000 * place + index
+                toy.picture(folder / "images" / split / name / f"{index}.png", seed)
+    _, version = toy.run(folder / "images", folder / "store", chunk_size=100)
+    made = Trainer(folder / "images", folder / "store", version, workers)
+    made.result = made.train(made.job())
+    return made
+
+
+EVALUATION = """
+import json, sys
+import keras, numpy as np
+head, data = keras.saving.load_model(sys.argv[1], safe_mode=True), np.load(sys.argv[2])
+features, labels = data["features"].astype("float32"), data["labels"]
+loss, accuracy = head.evaluate(features, labels, verbose=0)
+taken = (head.predict(features, verbose=0)[:, 0] > 0.5).astype(int)
+confusion = [[int(((labels == own) & (taken == other)).sum()) for other in range(2)] for own in range(2)]
+print(json.dumps({"loss": loss, "accuracy": accuracy, "confusion": confusion}))
+"""
+
+
+def test_the_figures_of_the_test_images_are_those_of_an_evaluation_apart(tested, tmp_path):
+    rows = toy.features_of(tested.images, tested.root, tested.version)
+    files = [file for file in tested.version.read_files(tested.store).to_pylist() if file["split"] == "test"]
+    labels = np.array([SPEC.classes.index(file["class"]) for file in files])
+    np.savez(tmp_path / "test.npz", features=np.stack([rows[file["digest"]] for file in files]), labels=labels)
+    head = tested.store.head(tested.result.name)
+    command = [sys.executable, "-c", EVALUATION, head / "head.keras", tmp_path / "test.npz"]
+    apart = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    test = json.loads((head / "head.json").read_text())["test"]
+    assert (test["images"], test["confusion"]) == (10, apart["confusion"])
+    assert (test["loss"], test["accuracy"]) == pytest.approx((apart["loss"], apart["accuracy"]), rel=1e-5)
+    assert (tested.result.test_loss, tested.result.test_accuracy) == (test["loss"], test["accuracy"])
+    assert {name: scores["images"] for name, scores in test["per_class"].items()} == {"cats": 5, "dogs": 5}
+
+
+def test_a_head_that_is_found_has_the_figures_of_the_test_images_too(tested):
+    found = find_head(tested.store, tested.result.name)
+    assert (found.test_loss, found.test_accuracy) == (tested.result.test_loss, tested.result.test_accuracy)
+
+
+def test_the_test_images_have_no_part_in_the_training(tested, tmp_path):
+    shutil.copytree(tested.images, tmp_path / "images", ignore=shutil.ignore_patterns("test"))
+    _, version = toy.run(tmp_path / "images", tmp_path / "store", chunk_size=100)
+    without = Trainer(tmp_path / "images", tmp_path / "store", version, tested.workers)
+    result = without.train(without.job())
+    assert list(result.history) == list(tested.result.history)
+    assert (result.val_loss, result.val_accuracy) == (tested.result.val_loss, tested.result.val_accuracy)
+    assert (result.test_loss, result.test_accuracy) == (None, None)
+    assert json.loads((without.store.head(result.name) / "head.json").read_text())["test"] is None
+
+
+def test_the_report_shows_the_test_images_beside_the_validation_images(tested):
+    record = json.loads((tested.store.head(tested.result.name) / "head.json").read_text())
+    page = Page.of(Path(tested.result.report).read_text())
+    for split, accuracy in (("Validation", record["metrics"]["val_accuracy"]), ("Test", record["test"]["accuracy"])):
+        assert f"{split} accuracy {100 * accuracy:.1f} %" in page.text
+    wrong = np.array(record["confusion"])
+    assert len(page.all("img")) == min(24, wrong.sum() - np.trace(wrong))
+
+
+def test_a_training_whose_report_cannot_be_written_is_not_lost(trainer):
+    shutil.rmtree(trainer.store.head(trainer.job().name))
+    (trainer.store.head(trainer.job().name) / "report.html").mkdir(parents=True)
+    result = trainer.train(trainer.job())
+    assert (result.is_new, result.report) == (True, None)
+    assert find_head(trainer.store, result.name) is not None
+
+
+# Again, and found again
 
 
 def test_a_forced_training_is_done_again_and_comes_to_the_same_head(trainer):

@@ -5,9 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_fscore_support
 
-from vision.evaluation import precision_and_recall
+from tests.vision.test_training import SHAPE, Points, trained
+from vision.evaluation import MISTAKES_KEPT, Mistake, class_scores, evaluate, precision_and_recall, wilson_interval
+
+pytestmark = [
+    # Keras 3.15 on NumPy 2, wherever it saves: keras/src/backend/tensorflow/core.py, convert_to_numpy.
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
+]
 
 
 @given(st.integers(2, 6).flatmap(lambda n: arrays(np.int64, (n, n), elements=st.integers(0, 9))))
@@ -30,3 +37,46 @@ def test_a_class_that_was_never_taken_has_no_precision_and_one_without_samples_n
         (None, 0),
         (0, None),
     ]
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("apart", [0.2, 3.0], ids=["many mistakes", "few mistakes"])
+def test_the_mistakes_kept_are_the_worst_of_all(engine, classes, apart):
+    """Held against all scores at once, sorted. Every point is there three times, so that scores are equal."""
+    model = trained(classes, epochs=1).model
+    points = Points(80, classes, draw=1, apart=apart, batch_size=7)
+    points.features, points.labels, points.count = (
+        np.tile(points.features, (3, 1, 1, 1)),
+        np.tile(points.labels, 3),
+        240,
+    )
+    found = evaluate(model, points, SHAPE, "float16", classes)
+    scores = np.concatenate([class_scores(model.predict_on_batch(features)) for features, _ in points.batches()])
+    predicted = scores.argmax(axis=1)
+    everything = [
+        Mistake(sample, int(own), int(other), float(scores[sample, other]), float(scores[sample, own]))
+        for sample, (own, other) in enumerate(zip(points.labels, predicted, strict=True))
+        if own != other
+    ]
+    worst = sorted(everything, key=lambda mistake: (-mistake.score, mistake.sample))
+    assert len(everything) == found.confusion.sum() - np.trace(found.confusion)
+    assert (len(everything) > MISTAKES_KEPT) == (apart < 1)
+    assert found.mistakes == tuple(worst[:MISTAKES_KEPT])
+
+
+@given(st.floats(0, 1, width=32))
+def test_of_two_classes_the_second_is_taken_from_above_one_half(score):
+    scores = class_scores(np.array([[score]], np.float32))
+    assert scores.shape == (1, 2)
+    assert scores.argmax() == (score > 0.5)
+
+
+@given(st.integers(1, 10_000).flatmap(lambda count: st.tuples(st.integers(0, count), st.just(count))))
+def test_the_interval_is_that_of_scipy(case):
+    hits, count = case
+    expected = binomtest(hits, count).proportion_ci(method="wilson")
+    assert wilson_interval(hits, count) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def test_of_no_image_any_share_may_be_right():
+    assert wilson_interval(0, 0) == (0, 1)

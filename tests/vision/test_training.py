@@ -72,12 +72,14 @@ def trained(
 ) -> Trained:
     spec = HeadSpec(("cat", "dog", "fox")[:classes], **{"epochs": 3} | options)
     points = training or Points(200, classes, seed, dtype=dtype)
+    held_out = validation or Points(60, classes, draw=1, dtype=dtype)
     data = TrainingData(
         SHAPE,
         dtype,
         points,
         in_order or Points(200, classes, dtype=dtype),
-        validation or Points(60, classes, draw=1, dtype=dtype),
+        held_out,
+        held_out,
         np.bincount(points.labels, minlength=classes),
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -1,0 +1,113 @@
+"""Charts as SVG that lies in a page: it takes the page's font and its colours, light or dark.
+
+matplotlib draws with colours of ours that stand for roles; in the text of the SVG each becomes the page's own.
+"""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+# Which CSS variable each colour stands for.
+INK, LINES, TRAINING, VALIDATION = ROLES = "#010203", "#040506", "#070809", "#0a0b0c"
+VARIABLES = dict(zip(ROLES, ("muted", "line", "training", "validation"), strict=True))
+HEAT = "#2f6fdb"
+
+STYLE = {
+    "svg.fonttype": "none",  # text stays text: it can be searched, and takes the page's font
+    "svg.image_inline": True,
+    "font.size": 9.5,
+    "axes.edgecolor": LINES,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": LINES,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": LINES,
+    "ytick.color": LINES,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+}
+
+
+def learning_curve(
+    name: str, training: Sequence[float], validation: Sequence[float], best: int | None, top: float | None = None
+) -> str:
+    """Two lines over the epochs, from 1 on. name: what they show, with its unit. best: the epoch that was kept."""
+
+    def draw(figure) -> None:
+        axes = figure.add_subplot()
+        epochs = np.arange(1, len(training) + 1)
+        line: dict[str, Any] = {"linewidth": 1.6, "clip_on": False}  # a loss of nothing lies on the axis, and is whole
+        mark = {"marker": "o", "markersize": 3} if len(epochs) <= 30 else {}
+        axes.plot(epochs, training, color=TRAINING, linestyle=(0, (4, 1.5)), **line, **mark)
+        axes.plot(epochs, validation, color=VALIDATION, **line, **mark)
+        axes.set(xlabel="epoch", ylabel=name, xlim=(1 - 0.02 * len(epochs), len(epochs) * 1.02))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_ylim(bottom=None if top else 0, top=top)
+        if best is not None:
+            _mark_best(axes, best, validation[best - 1], len(epochs))
+
+    return _svg(draw, (4.2, 2.7), name)
+
+
+def _mark_best(axes, best: int, value: float, count: int) -> None:
+    axes.axvline(best, color=INK, linewidth=0.8, linestyle=(0, (1, 2)))
+    axes.plot([best], [value], "o", color=VALIDATION, markersize=6, clip_on=False)
+    side = "left" if best < 0.3 * count else "right" if best > 0.7 * count else "center"
+    axes.annotate(
+        f"best epoch: {best}",
+        (best, 1.03),
+        xycoords=("data", "axes fraction"),
+        ha=side,
+        va="bottom",
+        annotation_clip=False,
+    )
+
+
+def heat_map(confusion: np.ndarray, name: str) -> str:
+    """Which class was taken for which, where a table of it would be too wide. confusion: (classes, classes) counts."""
+
+    def draw(figure) -> None:
+        from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+
+        axes = figure.add_subplot()
+        shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+        # Half of the way is a quarter of a class: what happens seldom can be seen beside what happens always.
+        axes.imshow(
+            shares,
+            cmap=LinearSegmentedColormap.from_list("heat", [f"{HEAT}00", HEAT]),
+            norm=PowerNorm(0.5, vmin=0, vmax=1),
+        )
+        axes.set(xlabel="taken for class", ylabel="class")
+        axes.grid(False)
+
+    return _svg(draw, (4.2, 4.2), name)
+
+
+def _svg(draw: Callable, inches: tuple[float, float], name: str) -> str:
+    """The SVG element of what `draw` puts into a figure, the same for the same figures."""
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    sink = io.StringIO()
+    with style.context(["default", STYLE | {"svg.hashsalt": name}]):
+        figure = Figure(inches, layout="constrained")
+        draw(figure)
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(sink, format="svg", transparent=True, metadata=nothing)
+    text = sink.getvalue()
+    return _at_home(text[text.index("<svg") :], re.sub(r"\W+", "-", name))
+
+
+def _at_home(svg: str, prefix: str) -> str:
+    """The SVG with the page's colours, and with ids that no other chart of the page has."""
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", svg)
+    for colour, variable in VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    return svg

@@ -1,0 +1,233 @@
+"""The page: what is known of a trained head, in one file that needs no script and no network.
+
+Names of classes and files are anybody's: jinja2 escapes whatever is put in, but for the SVG that charts.py draws
+from numbers alone, and the page forbids itself to load or run anything.
+"""
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vision.evaluation import wilson_interval
+from vision.report.charts import heat_map, learning_curve
+
+# A wider confusion matrix, or a longer list, is nothing to look at.
+LARGEST_MATRIX = 20
+LONGEST_LIST = 200
+CONFUSIONS_LISTED = 20
+
+# Of what shapes a head: how it is called, its unit, and what it means where it is not given.
+SETTINGS = {
+    "kind": ("kind", "", ""),
+    "epochs": ("epochs at most", "", ""),
+    "steps_per_epoch": ("steps an epoch", "", "one pass over the images"),
+    "batch_size": ("batch size", "images", ""),
+    "optimizer": ("optimizer", "", ""),
+    "learning_rate": ("learning rate", "", "the optimizer's own"),
+    "patience": ("patience", "epochs", "none: to the last epoch"),
+    "class_weight": ("class weights", "", ""),
+    "sampling": ("sampling", "", ""),
+    "standardize": ("features are standardised", "", ""),
+    "shuffle_memory_mb": ("memory of the shuffle", "MB", ""),
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A mistake as it is shown.
+
+    own, predicted: what it is and what it was taken for. own_score, score: the probabilities that the head gave to them.
+    path: of the file, as text. thumbnail: a JPEG; None where there is no picture any more, and `fault` says why.
+    """
+
+    own: str
+    predicted: str
+    own_score: float
+    score: float
+    path: str
+    thumbnail: bytes | None = None
+    fault: str = ""
+
+    @property
+    def address(self) -> str | None:
+        """The thumbnail as a data URI."""
+        if self.thumbnail is None:
+            return None
+        return f"data:image/jpeg;base64,{base64.b64encode(self.thumbnail).decode()}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the page is made of.
+
+    name: of the head. record: what head.json says of it (docs/format.md). classes: their names as text of one line.
+    images: where they lie. committed, trained: the times of the version and of the head, as text. mistakes: of the
+    validation images, the worst first.
+    """
+
+    name: str
+    record: Mapping[str, Any]
+    classes: tuple[str, ...]
+    images: str
+    committed: str
+    trained: str
+    mistakes: tuple[Shown, ...]
+
+
+@dataclass(frozen=True)
+class Split:
+    """How the head does on a split: the figures of head.json, and what follows from them.
+
+    right: how many images were taken for what they are. low, high: the 95 % interval of the accuracy. largest: the share
+    of the most frequent class, which is the accuracy of always naming it.
+    """
+
+    name: str
+    loss: float
+    accuracy: float
+    confusion: np.ndarray
+    per_class: tuple[Mapping[str, Any], ...]
+
+    @property
+    def images(self) -> int:
+        return int(self.confusion.sum())
+
+    @property
+    def right(self) -> int:
+        return int(np.trace(self.confusion))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson_interval(self.right, self.images)
+
+    @property
+    def largest(self) -> float:
+        return float(self.confusion.sum(axis=1).max() / max(self.images, 1))
+
+    @property
+    def shares(self) -> np.ndarray:
+        """(classes, classes) which part of a class was taken for which."""
+        return self.confusion / np.maximum(self.confusion.sum(axis=1, keepdims=True), 1)
+
+
+def render(report: Report) -> str:
+    """The page as HTML."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "figure": figure, "setting": setting}
+    record, splits = report.record, splits_of(report.record)
+    best = best_epoch(record["history"])
+    is_wide = len(report.classes) > LARGEST_MATRIX
+    return environment.get_template("page.html").render(
+        report=report,
+        record=record,
+        splits=splits,
+        best=best,
+        loss_curve=Markup(loss_curve(record["history"], best)),
+        accuracy_curve=Markup(accuracy_curve(record["history"], best)),
+        class_order=class_order(splits[0], is_wide),
+        is_wide=is_wide,
+        heat_maps=[Markup(heat_map(split.confusion, split.name)) for split in splits] if is_wide else [],
+        confusions=[confusions(split.confusion) for split in splits] if is_wide else [],
+        settings=settings(record["head"]),
+        sizes=[(f"{split.name} images", setting(split.images)) for split in splits],
+        versions=list(record["environment"].items()),
+    )
+
+
+def splits_of(record: Mapping[str, Any]) -> list[Split]:
+    """Validation, and test where the head was tested."""
+    metrics, test = record["metrics"], record.get("test")
+    validation = Split(
+        "validation",
+        metrics["val_loss"],
+        metrics["val_accuracy"],
+        np.array(record["confusion"]),
+        tuple(record["per_class"].values()),
+    )
+    if test is None:
+        return [validation]
+    tested = Split(
+        "test", test["loss"], test["accuracy"], np.array(test["confusion"]), tuple(test["per_class"].values())
+    )
+    return [validation, tested]
+
+
+def best_epoch(history: Sequence[Mapping[str, float]]) -> int | None:
+    """The epoch whose weights were kept, counted from 1: the first with the lowest validation loss; None where none has one."""
+    losses = [(logs["val_loss"], number) for number, logs in enumerate(history, 1) if not math.isnan(logs["val_loss"])]
+    return min(losses)[1] if losses else None
+
+
+def loss_curve(history: Sequence[Mapping[str, float]], best: int | None) -> str:
+    training, validation = ([logs[name] for logs in history] for name in ("loss", "val_loss"))
+    return learning_curve("loss, nats", training, validation, best)
+
+
+def accuracy_curve(history: Sequence[Mapping[str, float]], best: int | None) -> str:
+    training, validation = ([100 * logs[name] for logs in history] for name in ("accuracy", "val_accuracy"))
+    return learning_curve("accuracy, %", training, validation, best, top=100.5)
+
+
+def class_order(validation: Split, is_wide: bool) -> list[int]:
+    """Which classes are listed, in which order: as they are, or, where there are many, those first of which least was found."""
+    order = range(len(validation.per_class))
+    if not is_wide:
+        return list(order)
+    recalls = [scores["recall"] for scores in validation.per_class]
+    return sorted(order, key=lambda index: (recalls[index] is None, recalls[index]))[:LONGEST_LIST]
+
+
+def confusions(confusion: np.ndarray) -> list[tuple[int, int, int]]:
+    """The most frequent mistakes: class, what it was taken for, and how often."""
+    wrong = confusion - np.diag(np.diag(confusion))
+    places = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS_LISTED]
+    pairs = zip(*np.unravel_index(places, wrong.shape), strict=True)
+    return [(int(own), int(other), int(wrong[own, other])) for own, other in pairs if wrong[own, other]]
+
+
+def settings(head: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What shapes the head, by name; what is not known here goes by the name that it has."""
+    found = []
+    for name, value in head.items():
+        label, unit, absent = SETTINGS.get(name, (name.replace("_", " "), "", "none"))
+        if name != "classes":
+            found.append((label, absent if value is None else f"{setting(value)} {unit}".strip()))
+    return found
+
+
+def setting(value: Any) -> str:
+    """A value as people write it: True as yes, (7, 7, 512) as 7 × 7 × 512."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return " × ".join(map(setting, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def percent(share: float | None) -> str:
+    """A share in percent; one that is not quite all or nothing does not look so. None where there was nothing to divide by."""
+    if share is None:
+        return "–"
+    if math.isnan(share):
+        return "not a number"
+    if 0 < share < 0.0005 or 0.9995 <= share < 1:
+        return "under 0.1\N{NO-BREAK SPACE}%" if share < 0.5 else "over 99.9\N{NO-BREAK SPACE}%"
+    return f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
+
+
+def figure(value: float) -> str:
+    return "not a number" if math.isnan(value) else f"{value:.4f}"
