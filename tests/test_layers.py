@@ -20,7 +20,7 @@ OWNERS = {
     "prefect": {"tasks", "flows", "deployments"},
     "tensorflow": {"vision", "tasks"},
     "keras": {"vision", "tasks"},
-    "matplotlib": {"vision"},
+    "matplotlib": {"vision", "flows"},
     "jinja2": {"vision"},
 }
 # Run in the command line before Prefect is loaded, or in children where it never is.
