@@ -133,14 +133,19 @@ def _run_flow(space: Space, options: PipelineOptions) -> Outcome:
 
 def start_prefect(store: Store) -> None:
     """Let this process have a Prefect server, and keep what is foreseen off the terminal. Flows are imported after it."""
-    for name, value in (ENVIRONMENT | (WATCHED if sys.stderr.isatty() else {})).items():
-        os.environ.setdefault(name, value)
+    set_environment()
     say("starting Prefect, which takes half a minute the first time")
     from flows.server import start_server
 
     start_server(store.cache / "logs" / "server.log")
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(_without_noise)
+
+
+def set_environment() -> None:
+    """What Prefect reads of the environment when it is imported, where the user has not said otherwise."""
+    for name, value in (ENVIRONMENT | (WATCHED if sys.stderr.isatty() else {})).items():
+        os.environ.setdefault(name, value)
 
 
 def _without_noise(record: logging.LogRecord) -> bool:

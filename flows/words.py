@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from flows.outcome import Outcome
+from storage.arrivals import Arrival
 from tasks.records import ChunkResult, HeadJob, HeadResult, VersionRecord
 from vision.batch_size import Cell, Row
 from vision.head import HeadSpec
@@ -21,6 +22,12 @@ def changes(images: int, counts: dict[str, int]) -> str:
     told = ", ".join(f"{counts[kind]:,} {kind}" for kind in kinds if counts[kind])
     others = f"; {counts['ignored']:,} other files ignored" if counts["ignored"] else ""
     return f"{images:,} images: {told}{others}"
+
+
+def arrived(arrival: Arrival) -> str:
+    """What a watcher announces."""
+    counts = {"new": arrival.new, "changed": arrival.changed, "gone": arrival.gone}
+    return f"{', '.join(f'{count:,} {kind}' for kind, count in counts.items() if count)}; {arrival.images:,} images"
 
 
 def committed(outcome: Outcome, chunks: list[ChunkResult]) -> str:

@@ -80,6 +80,13 @@ def show_study(rows: list[dict[str, str]], description: str) -> None:
     _try(create_table_artifact, table=rows, key="batch-size-study", description=description)
 
 
+def show_maintenance(store: str, done: dict[str, list[str]]) -> None:
+    """What the maintenance of a store did, step by step."""
+    steps = (f"## {step}\n\n" + "\n".join(f"* {_name(line)}" for line in lines) for step, lines in done.items())
+    markdown = "\n\n".join([f"# Store {_name(store)}", *steps])
+    _try(create_markdown_artifact, key="store-maintenance", markdown=markdown, description=store)
+
+
 def _create_head_artifact(job: HeadJob, head: HeadResult) -> None:
     record = read_head(job.space.store, head.name)
     epochs = [
@@ -132,7 +139,7 @@ def _table(header: tuple[str, ...], rows: list[tuple]) -> str:
 
 
 def _name(name: str) -> str:
-    """A class as it is called, on one line: nothing in its name is markdown."""
+    """A name as it is, on one line: nothing in it is markdown."""
     return re.sub(r"([\\`*_{}\[\]<>&|~#!$])", r"\\\1", " ".join(name.split()))
 
 

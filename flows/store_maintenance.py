@@ -1,0 +1,51 @@
+"""Flow `store-maintenance`: verify a store, merge its small shards, and remove what its newest versions do not need.
+
+    python flows/store_maintenance.py --store STORE --keep 10
+
+The steps are those of `python -m storage` (docs/format.md). A store that is not what it says is left as it is.
+"""
+
+if __name__ == "__main__":
+    from flows.maintenance_command import main
+
+    raise SystemExit(main())
+
+from dataclasses import dataclass, field
+
+from prefect import flow, get_run_logger
+
+from flows.maintenance_options import MaintenanceOptions
+from flows.options import takes_options
+from tasks.artifacts import show_maintenance
+from tasks.keep_store import Unsound, collect_store, compact_store, verify_store
+
+STEPS = {"verify": verify_store, "compact": compact_store, "gc": collect_store}
+
+
+@dataclass
+class Maintained:
+    """What the maintenance of a store did: the lines of each step."""
+
+    store: str
+    verify: list[str] = field(default_factory=list)
+    compact: list[str] = field(default_factory=list)
+    gc: list[str] = field(default_factory=list)
+
+
+@flow(name="store-maintenance", flow_run_name="{store}", validate_parameters=True)
+@takes_options
+def store_maintenance(options: MaintenanceOptions) -> Maintained:
+    """Take the steps; the first that fails is the last, and the artifact tells of those before it too."""
+    given, done = options.commands(), dict[str, list[str]]()
+    log = get_run_logger()
+    try:
+        for step, task in STEPS.items():
+            done[step] = []
+            done[step] = task(given)
+            log.info("%s: %s", step, "; ".join(done[step]))
+    except Exception as error:
+        done[step] += [*(error.lines if isinstance(error, Unsound) else ()), str(error)]
+        raise
+    finally:
+        show_maintenance(options.store, done)
+    return Maintained(options.store, **done)

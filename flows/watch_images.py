@@ -1,0 +1,66 @@
+"""Flow `watch-images`: watch a folder of images, and announce to Prefect what arrives.
+
+    python flows/watch_images.py --images FOLDER --store STORE
+
+Each time that the folder has changed and come to rest, one event `images.arrived` of the resource `images:FOLDER` is
+emitted; docs/new-images.md tells what comes of it. It goes on until it is cancelled.
+"""
+
+if __name__ == "__main__":
+    from flows.watch_command import main
+
+    raise SystemExit(main())
+
+import time
+from dataclasses import dataclass
+from uuid import uuid4
+
+from prefect import flow, get_run_logger
+
+from flows.options import takes_options
+from flows.watch_options import WatchOptions
+from flows.words import arrived
+from storage.arrivals import Announced, Arrival, arrivals
+from storage.noticing import noticing
+from tasks.announce_images import announce_images
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a watcher came to: how many events it emitted, and of how many new, changed and removed images."""
+
+    events: int = 0
+    new: int = 0
+    changed: int = 0
+    gone: int = 0
+
+    def after(self, arrival: Arrival) -> "Watched":
+        return Watched(
+            self.events + 1, self.new + arrival.new, self.changed + arrival.changed, self.gone + arrival.gone
+        )
+
+
+@flow(name="watch-images", flow_run_name="{images}", validate_parameters=True)
+@takes_options
+def watch_images(options: WatchOptions) -> Watched:
+    """Announce what arrives, until the time is over."""
+    deadline = time.monotonic() + 3600 * options.hours if options.hours else None
+    announced, watched = Announced.of(options.watched(), options.folder), Watched()
+    get_run_logger().info("watching %s", options.folder)
+    for arrival in arrivals(options.look, noticing(options.folder, options.how), announced, options.patience()):
+        if arrival is not None and announce(arrival):
+            announced.remember(arrival)
+            watched = watched.after(arrival)
+        if deadline and time.monotonic() >= deadline:
+            break
+    return watched
+
+
+def announce(arrival: Arrival) -> bool:
+    """Emit the event of an arrival; False where the server does not take it, and the watcher has to try again."""
+    get_run_logger().info(arrived(arrival))
+    images = str(arrival.scan.root)
+    state = announce_images(
+        uuid4(), images, arrival.images, arrival.new, arrival.changed, arrival.gone, return_state=True
+    )
+    return state.is_completed()

@@ -1,0 +1,46 @@
+"""Task `announce_images`: one event for images that arrived, and the certainty that the server has it."""
+
+import time
+from uuid import UUID
+
+from prefect import task
+from prefect.client.orchestration import get_client
+from prefect.events import emit_event
+from prefect.events.filters import EventFilter, EventIDFilter
+from prefect.events.worker import EventsWorker
+
+from tasks.caching import RETRY
+
+EVENT = "images.arrived"
+# The server writes events down every few seconds.
+WRITTEN_SECONDS = 60.0
+
+
+class NotAnnounced(RuntimeError):
+    """The server did not take the event."""
+
+
+def resource_id(images: str) -> str:
+    """What the events of an image folder are about: one resource a folder, however many images."""
+    return f"images:{images}"
+
+
+@task(name="announce_images", task_run_name="announce_images {new}+{changed}-{gone}", **RETRY, cache_policy=None)
+def announce_images(event_id: UUID, images: str, total: int, new: int, changed: int, gone: int) -> None:
+    """Emit `images.arrived` for a folder, and wait until the server has it; the counts are for people alone.
+
+    event_id: by which a second try is known for the same event. Raises NotAnnounced.
+    """
+    emit_event(
+        EVENT,
+        resource={"prefect.resource.id": resource_id(images), "prefect.resource.name": images},
+        payload={"images": total, "new": new, "changed": changed, "gone": gone},
+        id=event_id,
+    )
+    EventsWorker.instance().wait_until_empty()
+    deadline = time.monotonic() + WRITTEN_SECONDS
+    with get_client(sync_client=True) as client:
+        while not client.read_events(EventFilter(id=EventIDFilter(id=[event_id])), limit=1).events:
+            if time.monotonic() >= deadline:
+                raise NotAnnounced(f"the server has not written down event {event_id} of {images}")
+            time.sleep(0.5)
