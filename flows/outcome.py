@@ -40,6 +40,10 @@ def exit_status(error: BaseException) -> int:
     return next((status for kind, status in EXIT_STATUS.items() if isinstance(error, kind)), 1)
 
 
+# What the rounds of a run add up to.
+SUMMED = ("new", "changed", "moved", "relabelled", "removed", "extracted", "adopted", "shards_written")
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The JSON line, key by key; None where there is nothing to tell.
@@ -82,6 +86,22 @@ class Outcome:
     peak_rss_mb: float | None = None
     elapsed_seconds: float | None = None
     stage_seconds: dict[str, float] | None = None
+
+    def after(self, earlier: "Outcome") -> "Outcome":
+        """This round of a run together with the rounds before it."""
+        summed = {name: getattr(self, name) + getattr(earlier, name) for name in SUMMED}
+        seconds = [each.extract_seconds for each in (earlier, self) if each.extract_seconds is not None]
+        engines = [each.engine for each in (earlier, self) if each.engine]
+        return replace(
+            self,
+            **summed,
+            unchanged=min(self.unchanged, earlier.unchanged),
+            extract_seconds=sum(seconds) if seconds else None,
+            extract_images_per_second=summed["extracted"] / sum(seconds) if seconds else None,
+            engine=", ".join(dict.fromkeys(engines)) or None,
+            fallback=self.fallback or earlier.fallback,
+            peak_rss_mb=max(each.peak_rss_mb or 0 for each in (earlier, self)) or None,
+        )
 
     def with_times(self, seconds: dict[str, float]) -> "Outcome":
         return replace(self, stage_seconds={name: round(value, 3) for name, value in seconds.items()})

@@ -18,6 +18,7 @@ from flows.fan_out import extract_chunks
 from flows.options import PipelineOptions, takes_options
 from flows.outcome import Outcome, check_budget, outcome_of, telling
 from flows.progress import Progress, Training, shown
+from flows.rounds import until_current
 from flows.words import changes, committed, reported, spent, trained, training_on
 from storage.layout import create_space
 from storage.lock import hold
@@ -28,7 +29,7 @@ from tasks.devices import slots
 from tasks.list_images import list_images
 from tasks.plan_chunks import plan_chunks
 from tasks.rates import remember_rate, seconds_a_chunk
-from tasks.records import HeadResult, Space, VersionRecord
+from tasks.records import HeadResult, ScanRecord, Space, VersionRecord
 from tasks.scan_images import scan_images
 from tasks.train_head import logs_of, train_head
 from tasks.worker_pool import running
@@ -37,30 +38,51 @@ from tasks.worker_pool import running
 @flow(name="extract-and-train", flow_run_name="{images}", validate_parameters=True)
 @takes_options
 def extract_and_train(options: PipelineOptions) -> Outcome:
-    """List images, extract what is new, commit the next version, train its head."""
+    """List images, extract what is new, commit the next version, train its head; again for what arrives meanwhile."""
     space = options.space()
     with hold(space.store.root, options.wait), shown() as progress:
-        outcome, version = extract(space, options, progress)
-        if not options.extract_only:
-            with telling(outcome):
-                check_budget(outcome, options.max_bad_fraction, space.root)
-                outcome = outcome.with_head(train(space, version, options, progress))
+        outcome = until_current(
+            lambda: one_round(space, options, progress), lambda: look_again(space, options, progress), progress.say
+        )
         progress.say(f"time: {spent(progress.seconds)}")
         return outcome.with_times(progress.seconds)
 
 
-def extract(space: Space, options: PipelineOptions, progress: Progress) -> tuple[Outcome, VersionRecord]:
+def one_round(space: Space, options: PipelineOptions, progress: Progress) -> tuple[Outcome, str]:
+    """From the folder to the newest version and its head, and the digest of the scan that they are of."""
+    outcome, version, scan = extract(space, options, progress)
+    if not options.extract_only:
+        with telling(outcome):
+            check_budget(outcome, options.max_bad_fraction, space.root)
+            outcome = outcome.with_head(train(space, version, options, progress))
+    return outcome, scan.digest
+
+
+def look_again(space: Space, options: PipelineOptions, progress: Progress) -> ScanRecord | None:
+    """A scan at the end; None where it fails, as the work is done, and where no more is to be done."""
+    if options.limit is not None:
+        return None
+    with progress.step("scan"):
+        state = scan(space, options, return_state=True)
+    return state.result() if state.is_completed() else None
+
+
+def scan(space: Space, options: PipelineOptions, **how):
+    plans = space.store.cache / "plans"
+    return scan_images(space, options.layout, options.label_file, str(plans), options.outside_links, **how)
+
+
+def extract(space: Space, options: PipelineOptions, progress: Progress) -> tuple[Outcome, VersionRecord, ScanRecord]:
     """From the folder to the newest version; again where another run committed one first, on top of that."""
     create_space(space.store, space.spec.record(), options.single_writer)
     return until_committed(lambda: _extract(space, options, progress), progress.say)
 
 
-def _extract(space: Space, options: PipelineOptions, progress: Progress) -> tuple[Outcome, VersionRecord]:
-    working = space.store.cache / "plans"
+def _extract(space: Space, options: PipelineOptions, progress: Progress) -> tuple[Outcome, VersionRecord, ScanRecord]:
     with progress.step("scan"):
-        scan = scan_images(space, options.layout, options.label_file, str(working), options.outside_links)
+        scanned = scan(space, options)
     with progress.step("list"):
-        listing = kept(list_images, space)(space, scan, options.rehash)
+        listing = kept(list_images, space)(space, scanned, options.rehash)
     with progress.step("plan"):
         plan = plan_chunks(space, listing, options.plan_options())
     progress.say(changes(listing.images, plan.counts))
@@ -76,7 +98,7 @@ def _extract(space: Space, options: PipelineOptions, progress: Progress) -> tupl
     outcome = outcome_of(plan, chunks, version)
     progress.say(committed(outcome, chunks))
     remember_rate(space.store, outcome.extract_images_per_second)
-    return outcome, version
+    return outcome, version, scanned
 
 
 def train(space: Space, version: VersionRecord, options: PipelineOptions, progress: Progress) -> HeadResult:

@@ -78,12 +78,12 @@ class Progress:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Take the time of a step; its meters end with it."""
+        """Take the time of a step, added to what it took before; its meters end with it."""
         began = time.monotonic()
         try:
             yield
         finally:
-            self.seconds[name] = time.monotonic() - began
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
             while self._meters:
                 self._meters.pop().end()
 
