@@ -23,6 +23,7 @@ from storage.layout import create_space
 from storage.lock import hold
 from tasks.artifacts import show_study
 from tasks.caching import kept
+from tasks.naming import name_process
 from tasks.records import HeadResult
 from tasks.train_head import logs_of, train_head, training_slots
 from tasks.worker_pool import running
@@ -33,6 +34,7 @@ from tasks.worker_pool import running
     name="batch-size-study",
     flow_run_name="{store}",
     validate_parameters=True,
+    on_running=[name_process],
     task_runner=ThreadPoolTaskRunner(max_workers=len(training_slots())),
 )
 @takes_options

@@ -50,7 +50,7 @@ NOISE = (PoolClosed.__name__, "was aborted by an interrupt signal", "was aborted
 Options = TypeVar("Options", bound=pydantic.BaseModel)
 
 
-class _Parser(argparse.ArgumentParser):
+class OneLineParser(argparse.ArgumentParser):
     def error(self, message: str):
         raise InputError(f"{message}; see --help")
 
@@ -272,7 +272,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def options_parser(model: type[pydantic.BaseModel], **texts: str) -> tuple[argparse.ArgumentParser, Any]:
     """A parser with a flag for each field of a model, and --config; and its group `running`."""
-    parser = _Parser(**texts, allow_abbrev=False, argument_default=argparse.SUPPRESS)  # type: ignore[arg-type]
+    parser = OneLineParser(**texts, allow_abbrev=False, argument_default=argparse.SUPPRESS)  # type: ignore[arg-type]
     groups: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         title = field.title or "options"

@@ -27,6 +27,7 @@ from tasks.build_manifest import build_manifest
 from tasks.caching import kept
 from tasks.devices import slots
 from tasks.list_images import list_images
+from tasks.naming import name_process
 from tasks.plan_chunks import plan_chunks
 from tasks.rates import remember_rate, seconds_a_chunk
 from tasks.records import HeadResult, ScanRecord, Space, VersionRecord
@@ -35,7 +36,7 @@ from tasks.train_head import logs_of, train_head
 from tasks.worker_pool import running
 
 
-@flow(name="extract-and-train", flow_run_name="{images}", validate_parameters=True)
+@flow(name="extract-and-train", flow_run_name="{images}", validate_parameters=True, on_running=[name_process])
 @takes_options
 def extract_and_train(options: PipelineOptions) -> Outcome:
     """List images, extract what is new, commit the next version, train its head; again for what arrives meanwhile."""

@@ -18,6 +18,7 @@ from flows.maintenance_options import MaintenanceOptions
 from flows.options import takes_options
 from tasks.artifacts import show_maintenance
 from tasks.keep_store import Unsound, collect_store, compact_store, verify_store
+from tasks.naming import name_process
 
 STEPS = {"verify": verify_store, "compact": compact_store, "gc": collect_store}
 
@@ -32,7 +33,7 @@ class Maintained:
     gc: list[str] = field(default_factory=list)
 
 
-@flow(name="store-maintenance", flow_run_name="{store}", validate_parameters=True)
+@flow(name="store-maintenance", flow_run_name="{store}", validate_parameters=True, on_running=[name_process])
 @takes_options
 def store_maintenance(options: MaintenanceOptions) -> Maintained:
     """Take the steps; the first that fails is the last, and the artifact tells of those before it too."""

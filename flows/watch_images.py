@@ -23,6 +23,7 @@ from flows.words import arrived
 from storage.arrivals import Announced, Arrival, arrivals
 from storage.noticing import noticing
 from tasks.announce_images import announce_images
+from tasks.naming import name_process
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Watched:
         )
 
 
-@flow(name="watch-images", flow_run_name="{images}", validate_parameters=True)
+@flow(name="watch-images", flow_run_name="{images}", validate_parameters=True, on_running=[name_process])
 @takes_options
 def watch_images(options: WatchOptions) -> Watched:
     """Announce what arrives, until the time is over."""

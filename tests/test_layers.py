@@ -36,6 +36,9 @@ WITHOUT_PREFECT = [
     "tasks.rates",
     "flows.command",
     "flows.study_command",
+    "flows.watch_command",
+    "flows.maintenance_command",
+    "flows.reap",
 ]
 SOURCES = sorted(path for room in BELOW for path in (PROJECT / room).glob("**/*.py"))
 

@@ -1,0 +1,150 @@
+"""After a crash: runs that the server takes for running though their processes are gone are set to Crashed.
+
+    python -m flows.reap
+
+Such a run keeps its deployment's place, so that no other run of it begins. A flow run of this project names its process
+to the server (tasks/naming.py). What runs on another machine is left alone, as nothing is known of it here.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from flows.command import OneLineParser, finish, set_environment
+from flows.words import say
+from storage.errors import InputError
+from tasks.processes import Process
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas import FlowRun, TaskRun
+
+FLOWS = ["extract-and-train", "batch-size-study", "watch-images", "store-maintenance"]
+PAGE = 200
+# From Pending to Running a process starts and imports Prefect: seconds, or a minute on a slow disk.
+PENDING_SECONDS = 300.0
+# The server writes down task runs some seconds after their flow run has ended.
+WRITTEN_SECONDS = 60.0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return finish(lambda given, began: run(parse(given), began), arguments)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = OneLineParser(
+        prog="python -m flows.reap",
+        description="Set flow and task runs of this project to Crashed that the server takes for running though their "
+        "processes on this machine are gone.",
+        epilog="Exit status: 0 done, 1 failure, 2 bad arguments. The last line on standard output is one JSON object.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--pending",
+        metavar="SECONDS",
+        type=float,
+        default=PENDING_SECONDS,
+        help="take a run for dead that has been Pending for so long (300)",
+    )
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="take every run for dead whose process is not known to live, those of other machines too",
+    )
+    return parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace, began: float) -> dict[str, Any]:
+    """Reap, and return the JSON record."""
+    set_environment()
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL
+    from prefect.states import Crashed
+
+    if not PREFECT_API_URL.value():
+        raise InputError("PREFECT_API_URL is not set: it names the Prefect server whose runs are to be looked at")
+    with get_client(sync_client=True) as client:
+        active = _active(client)
+        dead = [flow_run.id for flow_run in active if _reap(client, flow_run, options)]
+        abandoned = _abandoned(client, dead)
+        for task_run_id in abandoned:
+            client.set_task_run_state(task_run_id, Crashed(message="Its flow run ended without it."), force=True)
+    say(f"{len(dead)} of {len(active)} active flow runs and {len(abandoned)} task runs were dead")
+    return {
+        "flow_runs": len(dead),
+        "task_runs": len(abandoned),
+        "left": len(active) - len(dead),
+        "elapsed_seconds": round(time.monotonic() - began, 4),
+    }
+
+
+def _reap(client: "SyncPrefectClient", flow_run: "FlowRun", options: argparse.Namespace) -> bool:
+    """Set a flow run to Crashed if it is dead: one that was being cancelled to Cancelled."""
+    from prefect.states import Cancelled, Crashed
+
+    state, why = flow_run.state, death(flow_run, datetime.now(UTC), options.pending, options.all)
+    if state is None or why is None:
+        return False
+    kind = Cancelled if state.is_cancelling() else Crashed
+    client.set_flow_run_state(flow_run.id, kind(message=f"It was {state.name}, and {why}."), force=True)
+    say(f"{flow_run.name} ({flow_run.id}) was {state.name}, and {why}: {kind.__name__}")
+    return True
+
+
+def death(flow_run: "FlowRun", now: datetime, pending_seconds: float, is_all: bool) -> str | None:
+    """Why a flow run that the server takes for active is dead; None where it lives, or may live."""
+    state, process = flow_run.state, Process.of(flow_run.labels)
+    assert state is not None
+    if state.is_pending():
+        waits = (now - state.timestamp).total_seconds()
+        return f"has not begun for {waits:.0f} s" if is_all or waits >= pending_seconds else None
+    is_alive = process.is_alive() if process else None
+    if is_alive:
+        return None
+    if is_alive is False:
+        return f"its process {process.pid} is gone"  # type: ignore[union-attr]
+    return "nothing is known of its process" if is_all else None
+
+
+def _active(client: "SyncPrefectClient") -> list["FlowRun"]:
+    from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter
+    from prefect.client.schemas.objects import StateType
+
+    states = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+    flows = FlowFilter(name=FlowFilterName(any_=FLOWS))
+    runs = FlowRunFilter.model_validate({"state": {"type": {"any_": states}}})
+    return list(_pages(partial(client.read_flow_runs, flow_filter=flows, flow_run_filter=runs)))
+
+
+def _abandoned(client: "SyncPrefectClient", reaped: list[UUID]) -> dict[UUID, "TaskRun"]:
+    """Task runs that are active though their flow run has ended: long enough ago, or just now by us."""
+    from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, TaskRunFilter
+    from prefect.client.schemas.objects import TERMINAL_STATES, StateType
+
+    ended = (datetime.now(UTC) - timedelta(seconds=WRITTEN_SECONDS)).isoformat()
+    of_ended = {"state": {"type": {"any_": sorted(TERMINAL_STATES)}}, "end_time": {"before_": ended}}
+    flows = FlowFilter(name=FlowFilterName(any_=FLOWS))
+    tasks = TaskRunFilter.model_validate({"state": {"type": {"any_": [StateType.RUNNING, StateType.PENDING]}}})
+    found: dict[UUID, TaskRun] = {}
+    for question in (of_ended, {"id": {"any_": reaped}}):
+        runs = FlowRunFilter.model_validate(question)
+        ask = partial(client.read_task_runs, flow_filter=flows, flow_run_filter=runs, task_run_filter=tasks)
+        found |= {task_run.id: task_run for task_run in _pages(ask)}
+    return found
+
+
+def _pages(read: Callable[..., list]) -> Iterator[Any]:
+    """Everything that a question to the server finds."""
+    offset = 0
+    while found := read(limit=PAGE, offset=offset):
+        yield from found
+        offset += PAGE
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,21 @@
+"""What the server is told of a flow run while it goes on: its process."""
+
+import logging
+
+from prefect.client.orchestration import get_client
+
+from tasks.processes import Process
+
+logger = logging.getLogger(__name__)
+
+
+def name_process(flow, flow_run, state) -> None:
+    """Let the server know which process a flow run is. A hook of flows, for when they begin to run.
+
+    `python -m flows.reap` reads it; a run never fails for want of it.
+    """
+    try:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run_labels(flow_run.id, Process.own().labels())
+    except Exception as error:  # the server may be busy or gone; the work is not
+        logger.warning("the process of flow run %s is not known to the server: %s", flow_run.name, error)

@@ -1,0 +1,92 @@
+"""Runs whose processes died are told from those that live, and set to Crashed on a real server."""
+
+import json
+import signal
+import subprocess
+import sys
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from prefect.client.schemas import FlowRun
+from prefect.states import Cancelling, Pending, Running
+
+from flows.reap import death
+from tasks.processes import Process
+from tests import toy
+from tests.flows.conftest import PROJECT, TINY
+from tests.flows.test_pipeline import ask, start, trained_logs, wait_until
+
+NOW = datetime.now(UTC)
+OWN = Process.own()
+GONE = replace(OWN, started=OWN.started - 1)
+ELSEWHERE = replace(OWN, host="elsewhere.example")
+
+
+def flow_run(state, process: Process | None) -> FlowRun:
+    return FlowRun(flow_id=uuid.uuid4(), name="photos", state=state, labels=process.labels() if process else {})
+
+
+@pytest.mark.parametrize("state", [Running(), Cancelling()])
+def test_a_run_is_dead_where_its_process_is_known_to_be_gone(state):
+    assert "is gone" in death(flow_run(state, GONE), NOW, 300, is_all=False)
+    for process in (OWN, ELSEWHERE, None):
+        assert death(flow_run(state, process), NOW, 300, is_all=False) is None
+    assert death(flow_run(state, OWN), NOW, 300, is_all=True) is None
+    for process in (ELSEWHERE, None):
+        assert "nothing is known" in death(flow_run(state, process), NOW, 300, is_all=True)
+
+
+def test_a_run_that_has_not_begun_is_dead_after_a_while():
+    for seconds, is_dead in ((299, False), (301, True)):
+        run = flow_run(Pending(timestamp=NOW - timedelta(seconds=seconds)), None)
+        assert (death(run, NOW, 300, is_all=False) is not None) == is_dead
+        assert death(run, NOW, 300, is_all=True)
+
+
+def test_a_server_started_here_keeps_its_leases_in_files():
+    code = "from prefect.settings import get_current_settings as s; print(s().server.concurrency.lease_storage)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "prefect.server.concurrency.lease_storage.filesystem"
+
+
+@pytest.mark.slow
+def test_runs_left_running_by_killed_processes_are_set_to_crashed_and_living_ones_are_not(
+    server, environment, tmp_path
+):
+    images, other = (toy.pictures(tmp_path / name, per_class=20) for name in ("images", "other"))
+    arguments = (*TINY, "--epochs", "5000", "--patience", "5000")
+    dead = start(environment, "--images", images, "--store", tmp_path / "store", *arguments)
+    wait_until(lambda: trained_logs(tmp_path / "store"), dead)
+    dead.send_signal(signal.SIGKILL)
+    dead.communicate()
+    living = start(environment, "--images", other, "--store", tmp_path / "other-store", *arguments)
+    try:
+        wait_until(lambda: trained_logs(tmp_path / "other-store"), living)
+        assert states(server, "flow_runs", images) == ["RUNNING"]
+
+        done = reap(environment)
+        assert (done["flow_runs"], done["task_runs"]) == (1, 1)
+        assert states(server, "flow_runs", images) == ["CRASHED"]
+        assert set(states(server, "task_runs", images)) == {"COMPLETED", "CRASHED"}
+        assert states(server, "flow_runs", other) == ["RUNNING"]
+        assert "CRASHED" not in states(server, "task_runs", other)
+        assert (reap(environment)["flow_runs"], reap(environment)["task_runs"]) == (0, 0)
+    finally:
+        living.send_signal(signal.SIGTERM)
+        living.communicate(timeout=120)
+    assert "RUNNING" not in states(server, "flow_runs", other)
+
+
+def states(server: str, what: str, images) -> list[str]:
+    (run,) = ask(server, "flow_runs", name=str(images))
+    return [found["state_type"] for found in ask(server, what, id=run["id"])]
+
+
+def reap(environment: dict[str, str]) -> dict:
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.reap"], env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
