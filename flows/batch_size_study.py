@@ -18,6 +18,7 @@ from flows.options import takes_options
 from flows.progress import Progress, Trainings, shown
 from flows.study_options import Study, StudyOptions
 from flows.study_report import StudyOutcome, report, table
+from flows.turns import turn_seconds
 from flows.words import spent, studied, training_on
 from storage.layout import create_space
 from storage.lock import hold
@@ -41,7 +42,7 @@ from tasks.worker_pool import running
 def batch_size_study(options: StudyOptions) -> StudyOutcome:
     """Train the heads that are missing, each in a task run, and report on all of them."""
     study = options.study()
-    with hold(study.space.store.root, options.wait), shown() as progress:
+    with shown() as progress, hold(study.space.store.root, turn_seconds(options.wait), progress.say):
         with progress.step("train"):
             heads = train_missing(study, progress)
         outcome, text = report(

@@ -30,6 +30,6 @@ class MaintenanceOptions(pydantic.BaseModel, extra="forbid", frozen=True):
     def _can_be_kept_as_text(cls, value: str, info: pydantic.ValidationInfo) -> str | None:
         return PipelineOptions._can_be_kept_as_text(value, info)
 
-    def commands(self) -> Namespace:
-        """The options of the commands of `python -m storage`."""
-        return Namespace(**self.model_dump() | {"store": place(self.store)})
+    def commands(self, wait: float) -> Namespace:
+        """The options of the commands of `python -m storage`, which wait so many seconds for another run."""
+        return Namespace(**self.model_dump() | {"store": place(self.store), "wait": wait})

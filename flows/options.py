@@ -106,7 +106,12 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
         title="running",
         description="declare that no two runs ever use the store at a time: for file systems without hard links",
     )
-    wait: float = Field(0, ge=0, title="running", description="seconds to wait for another run on the same store")
+    wait: float = Field(
+        0,
+        ge=0,
+        title="running",
+        description="seconds to wait for another run on the same store; a deployment's run waits a day if not given",
+    )
 
     head: Kind = Field(
         "mlp", title="training", description="mlp: the tutorial's Dense 256 and dropout; linear: neither"

@@ -19,6 +19,7 @@ from flows.options import PipelineOptions, takes_options
 from flows.outcome import Outcome, check_budget, outcome_of, telling
 from flows.progress import Progress, Training, shown
 from flows.rounds import until_current
+from flows.turns import turn_seconds
 from flows.words import changes, committed, reported, spent, trained, training_on
 from storage.layout import create_space
 from storage.lock import hold
@@ -41,7 +42,7 @@ from tasks.worker_pool import running
 def extract_and_train(options: PipelineOptions) -> Outcome:
     """List images, extract what is new, commit the next version, train its head; again for what arrives meanwhile."""
     space = options.space()
-    with hold(space.store.root, options.wait), shown() as progress:
+    with shown() as progress, hold(space.store.root, turn_seconds(options.wait), progress.say):
         outcome = until_current(
             lambda: one_round(space, options, progress), lambda: look_again(space, options, progress), progress.say
         )

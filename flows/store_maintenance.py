@@ -16,6 +16,7 @@ from prefect import flow, get_run_logger
 
 from flows.maintenance_options import MaintenanceOptions
 from flows.options import takes_options
+from flows.turns import turn_seconds
 from tasks.artifacts import show_maintenance
 from tasks.keep_store import Unsound, collect_store, compact_store, verify_store
 from tasks.naming import name_process
@@ -37,7 +38,7 @@ class Maintained:
 @takes_options
 def store_maintenance(options: MaintenanceOptions) -> Maintained:
     """Take the steps; the first that fails is the last, and the artifact tells of those before it too."""
-    given, done = options.commands(), dict[str, list[str]]()
+    given, done = options.commands(turn_seconds(options.wait)), dict[str, list[str]]()
     log = get_run_logger()
     try:
         for step, task in STEPS.items():

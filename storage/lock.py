@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -16,8 +16,10 @@ POLL_SECONDS = 0.2
 
 
 @contextmanager
-def hold(root: Place, wait_seconds: float = 0) -> Iterator[None]:
+def hold(root: Place, wait_seconds: float = 0, say: Callable[[str], None] | None = None) -> Iterator[None]:
     """Hold the store at `root` for the length of the block.
+
+    say: is told, once, where it has to wait.
 
     An object store has no lock: several runs may work, and of their commits each builds on the one before.
 
@@ -33,6 +35,9 @@ def hold(root: Place, wait_seconds: float = 0) -> Iterator[None]:
         while not _try_lock(file.fileno()):
             if time.monotonic() >= deadline:
                 raise StoreBusy(f"the store {root} is in use{_holder(file)}; wait for it, or pass --wait SECONDS")
+            if say is not None:
+                say(f"the store {root} is in use{_holder(file)}: waiting until it is free")
+                say = None
             time.sleep(POLL_SECONDS)
         file.truncate(0)
         since = datetime.now(UTC).isoformat(timespec="seconds")

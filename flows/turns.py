@@ -1,0 +1,10 @@
+"""Runs on one store follow each other: how long one waits for its turn."""
+
+from prefect.runtime import deployment
+
+DEPLOYED_SECONDS = 24 * 3600.0
+
+
+def turn_seconds(wait_seconds: float) -> float:
+    """What was asked for; else a day for a run of a deployment, which nobody starts again, and nothing for others."""
+    return wait_seconds or (DEPLOYED_SECONDS if deployment.id is not None else 0.0)

@@ -1,0 +1,170 @@
+"""Runs of a deployment by a real worker: several at once on one store, and one that is cancelled."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from storage.layout import spaces
+from storage.upkeep.verification import verify_space
+from storage.versions import latest_version, version_numbers
+from tests import toy
+from tests.flows.conftest import PROJECT
+from tests.flows.test_pipeline import ask, children_of, trained_logs
+
+pytestmark = pytest.mark.slow
+POOL, DEPLOYMENT = "together", "extract-and-train/together"
+OPTIONS = {"weights": "random", "image_size": 32, "chunk_size": 16}
+
+TRIGGER = """
+import sys, json
+from prefect.automations import Automation
+from prefect.client.orchestration import get_client
+from prefect.events import EventTrigger, RunDeployment
+name, images, parameters = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+with get_client(sync_client=True) as client:
+    deployment = client.read_deployment_by_name(name)
+trigger = EventTrigger(expect={"images.arrived"}, match={"prefect.resource.id": f"images:{images}"}, posture="Reactive")
+run = RunDeployment(deployment_id=deployment.id, parameters=parameters)
+Automation(name=images, trigger=trigger, actions=[run]).create()
+"""
+SCHEDULE = """
+import json, sys
+from datetime import UTC, datetime, timedelta
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.schedules import IntervalSchedule
+with get_client(sync_client=True) as client:
+    deployment = client.read_deployment_by_name(sys.argv[1])
+    daily = IntervalSchedule(interval=timedelta(days=1), anchor_date=datetime.now(UTC) + timedelta(seconds=10))
+    client.create_deployment_schedules(deployment.id, [(daily, True)], 1, json.loads(sys.argv[2]), "daily")
+"""
+
+
+@pytest.fixture(scope="module")
+def prefect(environment):
+    """Call the Prefect command in the project's folder."""
+
+    def call(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *arguments], env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def worker(prefect, environment, tmp_path_factory):
+    """A worker of a pool of its own, for which the flow is deployed."""
+    prefect("-m", "prefect", "work-pool", "create", POOL, "--type", "process")
+    entry = "flows/pipeline.py:extract_and_train"
+    prefect("-m", "prefect", "--no-prompt", "deploy", entry, "--name", "together", "--pool", POOL)
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--install-policy", "never"]
+    with open(tmp_path_factory.mktemp("worker") / "log", "w+") as log:
+        process = subprocess.Popen(
+            command, env=environment | {"PREFECT_WORKER_QUERY_SECONDS": "2"}, cwd=PROJECT, stdout=log, stderr=log
+        )
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen, seconds: float = 300):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert process.poll() is None, "the worker has ended"
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return found
+
+
+def parameters(images: Path, store: Path, **others) -> dict:
+    return {**OPTIONS, "images": str(images), "store": str(store), **others}
+
+
+def run_words(values: dict) -> list[str]:
+    return [word for name, value in values.items() for word in ("--param", f"{name}={json.dumps(value)}")]
+
+
+def test_a_trigger_a_schedule_and_a_manual_run_at_once_follow_each_other(
+    prefect, worker, server, environment, tmp_path
+):
+    images, store = toy.pictures(tmp_path / "images", per_class=20), tmp_path / "store"
+    given = parameters(images, store, epochs=2)
+    prefect("-c", TRIGGER, DEPLOYMENT, str(images), json.dumps(given))
+    prefect("-c", SCHEDULE, DEPLOYMENT, json.dumps(given))
+    watching = subprocess.Popen(
+        [sys.executable, PROJECT / "flows" / "watch_images.py", "--images", images, "--store", store, "--hours", "1"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        prefect("-m", "prefect", "deployment", "run", DEPLOYMENT, *run_words(given))
+        wait_for(lambda: list(store.glob("*/versions/*.json")), worker)
+        for number in range(20):
+            toy.picture(images / "cats" / f"new {number}.png", 9000 + number)
+
+        def ended() -> list[str]:
+            runs = [run for run in ask(server, "flow_runs", name=str(images)) if run["deployment_id"]]
+            states = [run["state_type"] for run in runs]
+            # The burst triggers a run as well: four altogether, none of which a user would take for an error.
+            return states if len(states) >= 4 and not {"RUNNING", "PENDING"} & set(states) else []
+
+        assert set(wait_for(ended, worker)) == {"COMPLETED"}
+    finally:
+        watching.terminate()
+        watching.wait(60)
+    (where,) = spaces(store)
+    version = latest_version(where)
+    assert version_numbers(where) == list(range(1, version.number + 1))
+    assert version.counts == {"images": 60, "ok": 60, "pending": 0, "quarantined": 0}
+    assert sum(ref.num_rows for ref in version.shards.values()) == 60  # nothing was extracted twice
+    assert {path.name for path in where.shards.glob("*/*")} == set(version.shards)
+    assert not list(verify_space(where, is_deep=True))
+
+
+def test_a_run_that_is_cancelled_leaves_no_process_and_the_next_goes_on(prefect, worker, server, tmp_path):
+    images, store = toy.pictures(tmp_path / "images", per_class=20), tmp_path / "store"
+    given = parameters(images, store, epochs=5000, patience=5000)
+    created = prefect("-m", "prefect", "deployment", "run", DEPLOYMENT, *run_words(given))
+    run_id = re.search(r"UUID: (\S+)", created).group(1)
+    wait_for(lambda: trained_logs(store), worker)
+    group = json.loads((store / "lock").read_text())["pid"]
+    descendants = descendants_of(group)
+    assert descendants, "the training is in a child"
+    prefect("-m", "prefect", "flow-run", "cancel", run_id)
+    wait_for(lambda: state_of(server, run_id) == "CANCELLED", worker)
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in {group, *descendants}), worker, 60)
+    states = [task["state_type"] for task in ask(server, "task_runs", id=run_id)]
+    assert "FAILED" not in states
+
+    created = prefect("-m", "prefect", "deployment", "run", DEPLOYMENT, *run_words(given | {"epochs": 2}))
+    run_id = re.search(r"UUID: (\S+)", created).group(1)
+    assert wait_for(lambda: {"COMPLETED", "FAILED", "CRASHED"} & {state_of(server, run_id)}, worker) == {"COMPLETED"}
+    assert version_numbers(spaces(store)[0]) == [1]
+
+
+def state_of(server: str, run_id: str) -> str:
+    return ask(server, "flow_runs", id=run_id)[0]["state_type"]
+
+
+def descendants_of(pid: int) -> set[int]:
+    found, waiting = set(), [pid]
+    while waiting:
+        for child in children_of(waiting.pop()):
+            found.add(child)
+            waiting.append(child)
+    return found
