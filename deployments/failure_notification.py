@@ -1,0 +1,68 @@
+"""Tell people when a run fails or crashes: an automation of the Prefect server that calls a webhook.
+
+    NOTIFY_URL=https://… python -m deployments.failure_notification
+
+The message goes as `{"text": …}`, which Slack, Mattermost and their like take. The address is kept as a secret of the
+server, not in a parameter. Called again it replaces what it made.
+"""
+
+import os
+import sys
+from contextlib import suppress
+
+from prefect.automations import Automation
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.events import EventTrigger
+from prefect.events.actions import SendNotification
+
+from flows.reap import FLOWS
+
+NAME = "extract-and-train-failures"
+SUBJECT = "{{ flow.name }} {{ flow_run.state.name }}"
+BODY = """{{ flow.name }}, run {{ flow_run.name }}: {{ flow_run.state.name }}
+{{ flow_run.state.message }}
+{{ flow_run|ui_url }}"""
+
+
+def notify_of_failures(url: str) -> Automation:
+    """Make the automation on the server of PREFECT_API_URL; every failed or crashed run of this project calls the address."""
+    block = CustomWebhookNotificationBlock(
+        name=NAME,
+        url="{{url}}",
+        json_data={"text": "{{subject}}\n{{body}}"},
+        secrets={"url": url},  # type: ignore[arg-type]
+    )
+    block_id = block.save(NAME, overwrite=True)
+    automation = Automation(
+        name=NAME,
+        description="A run of this project failed or crashed.",
+        trigger=EventTrigger(
+            expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
+            match={"prefect.resource.id": "prefect.flow-run.*"},
+            match_related={"prefect.resource.role": "flow", "prefect.resource.name": FLOWS},
+            posture="Reactive",
+            threshold=1,
+        ),
+        actions=[SendNotification(block_document_id=block_id, subject=SUBJECT, body=BODY)],
+    )
+    _delete(NAME)
+    return automation.create()
+
+
+def _delete(name: str) -> None:
+    with suppress(ValueError):  # there is none
+        Automation.read(name=name).delete()
+
+
+def main() -> int:
+    url = os.environ.get("NOTIFY_URL")
+    if not url:
+        print("error: NOTIFY_URL is not set: it names the address to call when a run fails", file=sys.stderr)
+        return 2
+    notify_of_failures(url)
+    print(f"automation {NAME} made", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

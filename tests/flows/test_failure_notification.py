@@ -1,0 +1,61 @@
+"""A run that fails is told to a webhook by a real server, with its reason."""
+
+import json
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from queue import Queue
+
+import pytest
+
+from tests import toy
+from tests.flows.conftest import PROJECT, TINY
+
+
+@pytest.fixture
+def webhook():
+    """The address of a webhook, and a queue of what it is called with."""
+    calls: Queue = Queue()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            calls.put((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/secret", calls
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.slow
+def test_a_failed_run_calls_the_webhook_once_with_its_reason(environment, pipeline, tmp_path, webhook):
+    address, calls = webhook
+    for _ in range(2):  # the second replaces what the first made
+        made = subprocess.run(
+            [sys.executable, "-m", "deployments.failure_notification"],
+            env={**environment, "NOTIFY_URL": address},
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert made.returncode == 0, made.stderr
+        assert "secret" not in made.stdout + made.stderr
+    good, bad = toy.pictures(tmp_path / "good"), toy.pictures(tmp_path / "bad", classes=("cats",))
+    assert pipeline("--images", good, "--store", tmp_path / "store", *TINY).status == 0
+    failed = pipeline("--images", bad, "--store", tmp_path / "other", *TINY)
+    assert failed.status == 2
+    path, message = calls.get(timeout=120)
+    assert path == "/secret"
+    assert f"extract-and-train, run {bad}: Failed" in message["text"]
+    assert "training needs at least two classes" in message["text"]
+    assert calls.empty()
