@@ -20,7 +20,7 @@ from flows.outcome import Outcome, check_budget, outcome_of, telling
 from flows.progress import Progress, Training, shown
 from flows.rounds import until_current
 from flows.turns import turn_seconds
-from flows.words import changes, committed, reported, spent, trained, training_on
+from flows.words import changes, committed, reported, run_name, spent, trained, training_on
 from storage.layout import create_space
 from storage.lock import hold
 from tasks.artifacts import show_head, show_quarantine, show_version
@@ -28,7 +28,7 @@ from tasks.build_manifest import build_manifest
 from tasks.caching import kept
 from tasks.devices import slots
 from tasks.list_images import list_images
-from tasks.naming import name_process
+from tasks.naming import name_process, name_run
 from tasks.plan_chunks import plan_chunks
 from tasks.rates import remember_rate, seconds_a_chunk
 from tasks.records import HeadResult, ScanRecord, Space, VersionRecord
@@ -88,6 +88,7 @@ def _extract(space: Space, options: PipelineOptions, progress: Progress) -> tupl
     with progress.step("plan"):
         plan = plan_chunks(space, listing, options.plan_options())
     progress.say(changes(listing.images, plan.counts))
+    name_run(run_name(space.images, listing.images, plan), space.spec.backbone)
     engine = options.chosen_engine()
     workers = slots(options.workers, engine)
     with progress.step("extract"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flows.outcome import Outcome
 from storage.arrivals import Arrival
-from tasks.records import ChunkResult, HeadJob, HeadResult, VersionRecord
+from tasks.records import ChunkResult, HeadJob, HeadResult, PlanRecord, VersionRecord
 from vision.batch_size import Cell, Row
 from vision.head import HeadSpec
 
@@ -22,6 +22,11 @@ def changes(images: int, counts: dict[str, int]) -> str:
     told = ", ".join(f"{counts[kind]:,} {kind}" for kind in kinds if counts[kind])
     others = f"; {counts['ignored']:,} other files ignored" if counts["ignored"] else ""
     return f"{images:,} images: {told}{others}"
+
+
+def run_name(folder: str, images: int, plan: PlanRecord) -> str:
+    """What a run is called once it is known what there is to do."""
+    return f"{folder}: {images:,} images, {plan.images:,} to extract"
 
 
 def arrived(arrival: Arrival) -> str:

@@ -7,7 +7,6 @@ from prefect import task
 from prefect.client.orchestration import get_client
 from prefect.events import emit_event
 from prefect.events.filters import EventFilter, EventIDFilter
-from prefect.events.worker import EventsWorker
 
 from tasks.caching import RETRY
 
@@ -37,7 +36,6 @@ def announce_images(event_id: UUID, images: str, total: int, new: int, changed: 
         payload={"images": total, "new": new, "changed": changed, "gone": gone},
         id=event_id,
     )
-    EventsWorker.instance().wait_until_empty()
     deadline = time.monotonic() + WRITTEN_SECONDS
     with get_client(sync_client=True) as client:
         while not client.read_events(EventFilter(id=EventIDFilter(id=[event_id])), limit=1).events:

@@ -19,7 +19,7 @@ def _key(plan: PlanRecord, chunks: list[ChunkResult]) -> str:
     return f"manifest-{Path(plan.path).stem}-{sha256(shards.encode())}"
 
 
-@task(name="build_manifest", **RETRY, cache_key_fn=keyed(_key))
+@task(name="build_manifest", task_run_name="build_manifest ({plan.images} new)", **RETRY, cache_key_fn=keyed(_key))
 def build_manifest(plan: PlanRecord, chunks: list[ChunkResult]) -> VersionRecord:
     """Commit what the plan and its shards say; the newest version itself where they say nothing new."""
     store = plan.space.store

@@ -1,8 +1,9 @@
-"""What the server is told of a flow run while it goes on: its process."""
+"""What the server is told of a flow run while it goes on: its process, and a name and tags by which people know it."""
 
 import logging
 
 from prefect.client.orchestration import get_client
+from prefect.runtime import flow_run as this_run
 
 from tasks.processes import Process
 
@@ -19,3 +20,12 @@ def name_process(flow, flow_run, state) -> None:
             client.update_flow_run_labels(flow_run.id, Process.own().labels())
     except Exception as error:  # the server may be busy or gone; the work is not
         logger.warning("the process of flow run %s is not known to the server: %s", flow_run.name, error)
+
+
+def name_run(name: str, *tags: str) -> None:
+    """Give the flow run that is going on a name, and add tags to those that it has. A run never fails for want of them."""
+    try:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(this_run.id, name=name, tags=sorted({*this_run.tags, *tags}))
+    except Exception as error:
+        logger.warning("the flow run was not named %s: %s", name, error)

@@ -12,7 +12,7 @@ from tasks.records import ListingRecord, PlanRecord, Space
 from tasks.survey import plan_record, row_bytes
 
 
-@task(name="plan_chunks", **RETRY, cache_policy=None)
+@task(name="plan_chunks", task_run_name="plan_chunks ({listing.images})", **RETRY, cache_policy=None)
 def plan_chunks(space: Space, listing: ListingRecord, options: PlanOptions) -> PlanRecord:
     """Always runs: it asks the store, which other runs may have moved on, and the disk."""
     listed = load_listing(Path(listing.path))

@@ -24,7 +24,12 @@ def _key(job: HeadJob, on_progress) -> str | None:
     return f"head-{job.name}" if job.promote == "if_better" and not job.is_forced else None
 
 
-@task(name="train_head", task_run_name="train_head {job.name}", **RETRY, cache_key_fn=keyed(_key))
+@task(
+    name="train_head",
+    task_run_name="train_head {job.name} (version {job.version})",
+    **RETRY,
+    cache_key_fn=keyed(_key),
+)
 def train_head(job: HeadJob, on_progress: Callable[[dict], None] | None = None) -> HeadResult:
     """Train the head, or find it where it was trained before, and promote it as the job says."""
     with pool(training_slots(), logs_of(job)).lease() as worker:

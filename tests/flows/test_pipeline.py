@@ -398,9 +398,10 @@ def test_a_busy_store_is_left_alone(pipeline, first_run, again):
 
 
 def ask(server: str, what: str, **flow_run: str) -> list[dict]:
-    """What the server knows of the flow runs with this name or id."""
+    """What the server knows of the flow runs with this id, or this in their name."""
     ((field, value),) = flow_run.items()
-    body = json.dumps({"limit": 200, "flow_runs": {field: {"any_": [value]}}}).encode()
+    which = {"any_": [value]} if field == "id" else {"like_": value}
+    body = json.dumps({"limit": 200, "flow_runs": {field: which}}).encode()
     request = urllib.request.Request(
         f"{server}/{what}/filter", body, {"Content-Type": "application/json"}, method="POST"
     )
@@ -413,6 +414,8 @@ def test_people_see_the_steps_and_what_came_of_them(server, first_run):
     runs = ask(server, "flow_runs", name=str(images))
     run = min(runs, key=lambda run: run["start_time"])  # other tests may have run over these pictures since
     assert run["state_type"] == "COMPLETED"
+    assert run["name"] == f"{images}: 60 images, 60 to extract"
+    assert "vgg16" in run["tags"]
     mine = [task["name"] for task in ask(server, "task_runs", id=run["id"])]
     steps = {name.partition(" ")[0].rpartition("-")[0] or name.partition(" ")[0] for name in mine}
     assert steps == {"scan_images", "list_images", "plan_chunks", "extract_chunk", "build_manifest", "train_head"}
