@@ -23,7 +23,7 @@ from flows.turns import turn_seconds
 from flows.words import changes, committed, reported, run_name, spent, trained, training_on
 from storage.layout import create_space
 from storage.lock import hold
-from tasks.artifacts import show_head, show_quarantine, show_version
+from tasks.artifacts import ProgressArtifact, show_head, show_quarantine, show_version
 from tasks.build_manifest import build_manifest
 from tasks.caching import kept
 from tasks.devices import slots
@@ -109,7 +109,9 @@ def train(space: Space, version: VersionRecord, options: PipelineOptions, progre
     job = options.head_job(space, version)
     progress.say(training_on(version))
     with progress.step("train"), running(logs_of(job)):
-        head = kept(train_head, space)(job, Training(progress).on_progress)
+        training = Training(progress, ProgressArtifact("training-progress", f"Training on version {version.number}"))
+        head = kept(train_head, space)(job, training.on_progress)
+        training.end()
     show_head(job, head)
     progress.say(trained(head))
     if head.is_new:

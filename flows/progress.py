@@ -13,6 +13,7 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
 from flows.words import duration, epoch, resumed
+from tasks.artifacts import ProgressArtifact
 from tasks.records import HeadJob, VersionRecord
 from vision.head import HeadSpec
 
@@ -96,8 +97,8 @@ class Progress:
 class Training:
     """How far a training is, as its child tells it (vision/training.py)."""
 
-    def __init__(self, progress: Progress):
-        self._progress = progress
+    def __init__(self, progress: Progress, artifact: ProgressArtifact | None = None):
+        self._progress, self._artifact = progress, artifact
         self._meter = progress.meter("train", None, "steps")
         self._part = ""
 
@@ -112,7 +113,15 @@ class Training:
         if part != self._part:
             self._part = part
             self._meter.begin(part, epochs * record["steps"])
-        self._meter.update(max(0, record["epoch"] - 1) * record["steps"] + record["step"])
+        done = max(0, record["epoch"] - 1) * record["steps"] + record["step"]
+        self._meter.update(done)
+        if record["epoch"] and self._artifact is not None:
+            self._artifact.update(done / (epochs * record["steps"]))
+
+    def end(self) -> None:
+        """The training is over, after fewer epochs maybe."""
+        if self._artifact is not None:
+            self._artifact.update(1)
 
 
 class Trainings:

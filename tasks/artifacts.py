@@ -2,6 +2,7 @@
 
 import logging
 import re
+import time
 from uuid import UUID
 
 from prefect.artifacts import (
@@ -24,14 +25,21 @@ LARGEST_MATRIX = 20
 MOST_QUARANTINED = 500  # rows of a table in the UI; `python -m storage quarantine` has them all
 
 
+UPDATE_EVERY_SECONDS = 2.0
+
+
 class ProgressArtifact:
-    """A progress bar in the UI, from 0 to 1."""
+    """A progress bar in the UI, from 0 to 1; it moves every two seconds at most."""
 
     def __init__(self, key: str, description: str):
         self._id: UUID | None = _try(create_progress_artifact, progress=0.0, key=key, description=description)
 
+        self._updated = time.monotonic()
+
     def update(self, fraction: float) -> None:
-        if self._id is not None:
+        is_due = fraction >= 1 or time.monotonic() - self._updated >= UPDATE_EVERY_SECONDS
+        if self._id is not None and is_due:
+            self._updated = time.monotonic()
             _try(update_progress_artifact, self._id, progress=100 * fraction)
 
 

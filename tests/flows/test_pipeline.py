@@ -420,8 +420,8 @@ def test_people_see_the_steps_and_what_came_of_them(server, first_run):
     steps = {name.partition(" ")[0].rpartition("-")[0] or name.partition(" ")[0] for name in mine}
     assert steps == {"scan_images", "list_images", "plan_chunks", "extract_chunk", "build_manifest", "train_head"}
     artifacts = {item["key"]: item for item in ask(server, "artifacts", id=run["id"])}
-    assert artifacts.keys() == {"extraction", "version", "training"}
-    assert artifacts["extraction"]["data"] == 100
+    assert artifacts.keys() == {"extraction", "version", "training-progress", "training"}
+    assert artifacts["extraction"]["data"] == artifacts["training-progress"]["data"] == 100
     table = json.loads(artifacts["version"]["data"])
     assert sum(row["images"] for row in table if row["split"]) == 60
     report = artifacts["training"]["data"]

@@ -1,0 +1,113 @@
+"""The watcher as a command and as a flow on a real server, which goes away for a while."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests import toy
+from tests.flows.conftest import PROJECT, free_port, wait_for_health
+
+WATCH = PROJECT / "flows" / "watch_images.py"
+
+
+def watch(environment: dict[str, str], *arguments) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, WATCH, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ([], "--images: the folder of images is missing"),
+        (["--images", "nowhere"], "nowhere"),
+        (["--images", "{images}", "--quiet-seconds", "0"], "--quiet-seconds"),
+        (["--images", "{images}"], "PREFECT_API_URL is not set"),
+    ],
+)
+def test_what_cannot_work_is_told_in_one_line(images, tmp_path, arguments, error):
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    given = [word.format(images=images) for word in arguments]
+    done = watch({**environment, "PREFECT_HOME": str(tmp_path)}, *given)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert error in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+class Server:
+    """A Prefect server of this test's own, which can be stopped and started again."""
+
+    def __init__(self, home):
+        self.port, self._home = free_port(), home
+        self.address = f"http://127.0.0.1:{self.port}/api"
+        self.environment = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_API_URL": self.address}
+        self.start()
+
+    def start(self):
+        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
+        log = self._home / "server.log"
+        with open(log, "ab") as lines:
+            self._process = subprocess.Popen(
+                command, env=self.environment, cwd=self._home, stdout=lines, stderr=lines, start_new_session=True
+            )
+        wait_for_health(self._process, self.address, log)
+
+    def kill(self):
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+READ = """
+import json
+from prefect.client.orchestration import get_client
+from prefect.events.filters import EventFilter, EventNameFilter
+with get_client(sync_client=True) as client:
+    found = client.read_events(EventFilter(event=EventNameFilter(name=["images.arrived"])), limit=50).events
+print(json.dumps([[event.resource.id, event.payload] for event in reversed(found)]))
+"""
+
+
+def announced(environment: dict[str, str]) -> list:
+    done = subprocess.run([sys.executable, "-c", READ], env=environment, capture_output=True, text=True, timeout=120)
+    return json.loads(done.stdout) if done.returncode == 0 else []
+
+
+@pytest.mark.slow
+def test_what_arrives_while_the_server_is_away_is_announced_once_it_is_back(tmp_path):
+    images, home = toy.pictures(tmp_path / "images"), tmp_path / "home"
+    home.mkdir()
+    server = Server(home)
+    arguments = [WATCH, "--images", images, "--store", tmp_path / "store", "--poll-seconds", "5"]
+    watcher = subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        env=server.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until(lambda: len(announced(server.environment)) == 1, watcher)
+        server.kill()
+        toy.picture(images / "cats" / "new.png", 9000)
+        time.sleep(5)
+        server.start()
+        until(lambda: len(announced(server.environment)) >= 2, watcher)
+        first, second = announced(server.environment)[:2]
+        assert first == [f"images:{images}", {"images": 20, "new": 20, "changed": 0, "gone": 0}]
+        assert second == [f"images:{images}", {"images": 21, "new": 1, "changed": 0, "gone": 0}]
+    finally:
+        watcher.kill()
+        watcher.communicate()
+        server.kill()
+
+
+def until(condition, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(1)
