@@ -55,7 +55,11 @@ class Server:
             self._process = subprocess.Popen(
                 command, env=self.environment, cwd=self._home, stdout=lines, stderr=lines, start_new_session=True
             )
-        wait_for_health(self._process, self.address, log)
+        try:
+            wait_for_health(self._process, self.address, log)
+        except BaseException:
+            self.kill()
+            raise
 
     def kill(self):
         os.killpg(self._process.pid, signal.SIGKILL)
@@ -106,7 +110,7 @@ def test_what_arrives_while_the_server_is_away_is_announced_once_it_is_back(tmp_
 
 
 def until(condition, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while not condition():
         assert process.poll() is None
         assert time.monotonic() < deadline
