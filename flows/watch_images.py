@@ -48,12 +48,13 @@ def watch_images(options: WatchOptions) -> Watched:
     deadline = time.monotonic() + 3600 * options.hours if options.hours else None
     announced, watched = Announced.of(options.watched(), options.folder), Watched()
     get_run_logger().info("watching %s", options.folder)
-    for arrival in arrivals(options.look, noticing(options.folder, options.how), announced, options.patience()):
-        if arrival is not None and announce(arrival):
-            announced.remember(arrival)
-            watched = watched.after(arrival)
-        if deadline and time.monotonic() >= deadline:
-            break
+    with noticing(options.folder, options.how) as notices:
+        for arrival in arrivals(options.look, notices, announced, options.patience()):
+            if arrival is not None and announce(arrival):
+                announced.remember(arrival)
+                watched = watched.after(arrival)
+            if deadline and time.monotonic() >= deadline:
+                break
     return watched
 
 

@@ -5,10 +5,12 @@ import logging
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import Queue
 from typing import Literal, Protocol
 
 import pyarrow as pa
@@ -18,7 +20,7 @@ from storage.place import Place
 logger = logging.getLogger(__name__)
 
 How = Literal["auto", "events", "listing"]
-TICK_SECONDS = 0.25
+TICK_MS = 250
 # Of what others do on these, the kernel of this machine tells nothing.
 NETWORK = (
     "nfs",
@@ -38,7 +40,7 @@ NETWORK = (
 
 
 class Noticing(Protocol):
-    """Tells when to look at a folder."""
+    """Tells when to look at a folder. A signal to the process ends each of these at once."""
 
     def wait(self, seconds: float) -> bool:
         """Wait until something changes, or for so long; whether something is known to have changed."""
@@ -62,43 +64,99 @@ class Listing:
 
 
 class Events:
-    """The kernel's events of a folder and all below it, from the moment that this is made."""
+    """The kernel's events of a folder and all below it, from the moment that this is made until it is closed.
+
+    A thread waits for them: in the main one watchfiles would make an interruption of every signal.
+    """
 
     def __init__(self, folder: Path):
+        self._folder = folder
+        self._changed, self._is_over = threading.Event(), threading.Event()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._identity = _identity(self._folder)
+        began: Queue[Exception | None] = Queue()
+        self._thread = threading.Thread(target=self._listen, args=(began,), daemon=True)
+        self._thread.start()
+        if (error := began.get()) is not None:
+            raise error
+
+    def _listen(self, began: Queue[Exception | None]) -> None:
         from watchfiles import watch
 
-        self._folder = folder
-        self._changes: Iterator[set] = watch(
-            folder,
-            watch_filter=None,
-            debounce=1000,
-            step=50,
-            rust_timeout=int(1000 * TICK_SECONDS),
-            yield_on_timeout=True,
-            ignore_permission_denied=True,
-            force_polling=False,
-        )
-        next(self._changes)  # it begins to watch only now
+        try:
+            changes = watch(
+                self._folder,
+                watch_filter=None,
+                debounce=1000,
+                step=50,
+                rust_timeout=TICK_MS,
+                yield_on_timeout=True,
+                ignore_permission_denied=True,
+                force_polling=False,
+                stop_event=self._is_over,
+            )
+            for number, found in enumerate(changes):
+                if found:
+                    self._changed.set()
+                if number == 0:  # it watches from here on
+                    began.put(None)
+        except Exception as error:  # the folder is gone, or there are too many below it
+            began.put(error)
+            self._changed.set()
 
     def wait(self, seconds: float) -> bool:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if next(self._changes):
-                return True
-        return False
+        self._renew()
+        has_changed = self._changed.wait(seconds)
+        self._changed.clear()
+        return has_changed
 
     def rest(self, quiet_seconds: float, most_seconds: float) -> bool:
-        began = last = time.monotonic()
-        while time.monotonic() - began < most_seconds:
-            if next(self._changes):
-                last = time.monotonic()
-            elif time.monotonic() - last >= quiet_seconds:
+        deadline = time.monotonic() + most_seconds
+        while time.monotonic() < deadline:
+            if not self._changed.wait(quiet_seconds):
                 return True
+            self._changed.clear()
         return False
 
+    def _renew(self) -> None:
+        """Begin anew where the folder is another one of the same name: what was mounted or made again since."""
+        identity = _identity(self._folder)
+        if identity is None or (identity == self._identity and self._thread.is_alive()):
+            return
+        self.close()
+        self._is_over = threading.Event()
+        try:
+            self._begin()
+            self._changed.set()
+        except (OSError, RuntimeError):
+            self._changed.clear()
 
-def noticing(folder: Place, how: How = "auto") -> Noticing:
+    def close(self) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    with suppress(OSError):
+        status = os.stat(folder)
+        return status.st_dev, status.st_ino
+    return None
+
+
+@contextmanager
+def noticing(folder: Place, how: How = "auto") -> Iterator[Noticing]:
     """The way that suits where a folder lies, unless one is asked for."""
+    found = _noticing(folder, how)
+    try:
+        yield found
+    finally:
+        if isinstance(found, Events):
+            found.close()
+
+
+def _noticing(folder: Place, how: How) -> Noticing:
     if how == "listing" or not isinstance(folder, Path):
         return Listing()
     kind = file_system(folder, mounts())
@@ -107,7 +165,7 @@ def noticing(folder: Place, how: How = "auto") -> Noticing:
         return Listing()
     try:
         return Events(folder)
-    except OSError as error:  # of too many folders, too many events
+    except (OSError, RuntimeError) as error:
         logger.warning("no events of %s (%s): looking at it instead", folder, error)
         return Listing()
 

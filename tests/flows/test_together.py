@@ -157,6 +157,18 @@ def test_a_run_that_is_cancelled_leaves_no_process_and_the_next_goes_on(prefect,
     assert version_numbers(spaces(store)[0]) == [1]
 
 
+def test_a_watcher_that_is_cancelled_ends(prefect, worker, server, tmp_path):
+    images, store = toy.pictures(tmp_path / "images"), tmp_path / "store"
+    entry = "flows/watch_images.py:watch_images"
+    prefect("-m", "prefect", "--no-prompt", "deploy", entry, "--name", "together", "--pool", POOL)
+    given = {"images": str(images), "store": str(store)}
+    created = prefect("-m", "prefect", "deployment", "run", "watch-images/together", *run_words(given))
+    run_id = re.search(r"UUID: (\S+)", created).group(1)
+    wait_for(lambda: list(store.glob("cache/watch/*/*.scan")), worker)
+    prefect("-m", "prefect", "flow-run", "cancel", run_id)
+    wait_for(lambda: state_of(server, run_id) == "CANCELLED", worker)
+
+
 def state_of(server: str, run_id: str) -> str:
     return ask(server, "flow_runs", id=run_id)[0]["state_type"]
 

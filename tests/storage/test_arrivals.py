@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -34,16 +36,17 @@ class Watcher(threading.Thread):
         self.told: list[Arrival] = []
         self.looks = 0
         self._images, self._announced = images, Announced(memory)
-        self._noticing, self._patience = noticing(images, how), Patience(quiet, most_seconds, poll_seconds=QUIET)
+        self._how, self._patience = how, Patience(quiet, most_seconds, poll_seconds=QUIET)
         self._is_over = threading.Event()
 
     def run(self):
-        for arrival in arrivals(self._look, self._noticing, self._announced, self._patience):
-            if arrival:
-                self.told.append(arrival)
-                self._announced.remember(arrival)
-            if self._is_over.is_set():
-                break
+        with noticing(self._images, self._how) as notices:
+            for arrival in arrivals(self._look, notices, self._announced, self._patience):
+                if arrival:
+                    self.told.append(arrival)
+                    self._announced.remember(arrival)
+                if self._is_over.is_set():
+                    break
 
     def _look(self) -> Scan:
         self.looks += 1
@@ -152,8 +155,9 @@ def test_what_is_no_image_is_not_announced(images, tmp_path):
         assert len(watcher.told) == 1
 
 
-def test_a_folder_that_is_away_for_a_while_does_not_end_the_watching(images, tmp_path):
-    with watching(images, tmp_path / "memory", how="listing") as watcher:
+@both
+def test_a_folder_that_is_away_for_a_while_does_not_end_the_watching(images, tmp_path, how):
+    with watching(images, tmp_path / "memory", how=how) as watcher:
         watcher.until(lambda: len(watcher.told) == 1)
         images.rename(tmp_path / "away")
         watcher.has_looked_again()
@@ -189,10 +193,11 @@ from storage.arrivals import Announced, Patience, arrivals
 from storage.noticing import noticing
 from storage.scan import scan_folder
 images, announced = Path(sys.argv[1]), Announced(Path(sys.argv[2]))
-for arrival in arrivals(lambda: scan_folder(images), noticing(images), announced, Patience(0.5, 60, 60)):
-    if arrival:
-        announced.remember(arrival)
-        print(json.dumps([arrival.new, arrival.changed, arrival.gone]), flush=True)
+with noticing(images) as notices:
+    for arrival in arrivals(lambda: scan_folder(images), notices, announced, Patience(0.5, 60, 60)):
+        if arrival:
+            announced.remember(arrival)
+            print(json.dumps([arrival.new, arrival.changed, arrival.gone]), flush=True)
 """
 
 
@@ -303,10 +308,43 @@ def test_a_folder_lies_on_the_file_system_mounted_nearest_above_it(folder, kind)
 
 
 def test_a_folder_of_this_machine_is_watched_by_events_and_a_mount_by_listing(images, monkeypatch):
-    assert isinstance(noticing(images), Events)
+    with noticing(images) as notices:
+        assert isinstance(notices, Events)
     monkeypatch.setattr("storage.noticing.mounts", lambda: f"1 1 0:1 / {images} rw - cifs //there/photos rw\n")
-    assert isinstance(noticing(images), Listing)
-    assert isinstance(noticing(images, "events"), Events)
+    with noticing(images) as notices:
+        assert isinstance(notices, Listing)
+    with noticing(images, "events") as notices:
+        assert isinstance(notices, Events)
+
+
+def test_events_go_on_where_the_folder_is_made_again(images):
+    with noticing(images, "events") as notices:
+        assert not notices.wait(0.5)
+        shutil.rmtree(images)
+        notices.rest(0.5, 10)
+        toy.pictures(images)
+        notices.wait(10)  # it is another folder, which is to be looked at
+        notices.rest(0.5, 10)
+        toy.picture(images / "cats" / "new.png", 9000)
+        assert notices.wait(10)
+
+
+def test_a_signal_ends_the_waiting_as_what_it_is(images):
+    class Told(Exception):
+        pass
+
+    def tell(number, frame):
+        raise Told
+
+    before = signal.signal(signal.SIGUSR1, tell)
+    try:
+        for how in ("events", "listing"):
+            with noticing(images, how) as notices:
+                threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+                with pytest.raises(Told):
+                    notices.wait(60)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_this_machine_says_what_its_folders_lie_on(tmp_path):
