@@ -18,8 +18,8 @@ from flows.fan_out import extract_chunks
 from flows.options import PipelineOptions, takes_options
 from flows.outcome import Outcome, check_budget, outcome_of, telling
 from flows.progress import Progress, Training, shown
-from flows.rounds import until_current
-from flows.turns import turn_seconds
+from flows.rounds import at_rest, until_current
+from flows.turns import is_deployed, turn_seconds
 from flows.words import changes, committed, reported, run_name, spent, trained, training_on
 from storage.layout import create_space
 from storage.lock import hold
@@ -82,7 +82,8 @@ def extract(space: Space, options: PipelineOptions, progress: Progress) -> tuple
 
 def _extract(space: Space, options: PipelineOptions, progress: Progress) -> tuple[Outcome, VersionRecord, ScanRecord]:
     with progress.step("scan"):
-        scanned = scan(space, options)
+        # Nobody waits for a run of a deployment, and its schedule knows nothing of files that are being copied.
+        scanned = at_rest(lambda: scan(space, options)) if is_deployed() else scan(space, options)
     with progress.step("list"):
         listing = kept(list_images, space)(space, scanned, options.rehash)
     with progress.step("plan"):

@@ -34,6 +34,16 @@ def until_current(
     return outcome
 
 
+def at_rest(look: Callable[[], ScanRecord]) -> ScanRecord:
+    """A scan of images that have come to rest, or of whatever is there after a while."""
+    for _ in range(LOOKS):
+        scan = look()
+        if scan.is_settled:
+            break
+        time.sleep(PAUSE_SECONDS)
+    return scan
+
+
 def _has_changed(look: Callable[[], ScanRecord | None], worked_on: str) -> bool:
     """Whether the images are others than were worked on; where they are, once they have come to rest, or after a while."""
     for _ in range(LOOKS):

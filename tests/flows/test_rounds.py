@@ -7,7 +7,7 @@ import pytest
 
 from flows import rounds
 from flows.outcome import Outcome
-from flows.rounds import ROUNDS, until_current
+from flows.rounds import ROUNDS, at_rest, until_current
 from storage.layout import Store
 from storage.versions import latest_version, version_numbers
 from tasks.records import ScanRecord
@@ -71,6 +71,15 @@ def test_a_round_begins_once_the_images_have_come_to_rest_or_after_a_while(monke
     work, worked_on = work_on([str(number) for number in range(100)])
     until_current(work, lambda: scan("never at rest", False), lambda line: None)
     assert len(worked_on) == ROUNDS
+
+
+def test_a_deployed_run_waits_for_files_that_are_being_copied_but_not_for_ever(monkeypatch):
+    monkeypatch.setattr(rounds, "PAUSE_SECONDS", 0)
+    seen = iter([scan("a", False), scan("b", False), scan("c"), scan("d")])
+    assert at_rest(lambda: next(seen)) == scan("c")
+    looks = iter(range(1000))
+    assert not at_rest(lambda: scan(str(next(looks)), False)).is_settled
+    assert next(looks) < 100
 
 
 def test_what_goes_as_it_came_needs_no_round(monkeypatch):

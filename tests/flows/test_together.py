@@ -81,7 +81,7 @@ def worker(prefect, environment, tmp_path_factory):
                 process.wait()
 
 
-def wait_for(condition: Callable[[], object], process: subprocess.Popen, seconds: float = 300):
+def wait_for(condition: Callable[[], object], process: subprocess.Popen, seconds: float = 600):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert process.poll() is None, "the worker has ended"
@@ -114,6 +114,7 @@ def test_a_trigger_a_schedule_and_a_manual_run_at_once_follow_each_other(
     try:
         prefect("-m", "prefect", "deployment", "run", DEPLOYMENT, *run_words(given))
         wait_for(lambda: list(store.glob("*/versions/*.json")), worker)
+        wait_for(lambda: list(store.glob("cache/watch/*/*.scan")), worker)
         for number in range(20):
             toy.picture(images / "cats" / f"new {number}.png", 9000 + number)
 
