@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self, get_type_hints
 import pydantic
 from pydantic import Field
 
+from flows.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS, check_below, roots
 from storage.errors import InputError
 from storage.place import Place, place
 from storage.plan import PlanOptions
@@ -24,6 +25,13 @@ from vision.engines import EngineName, choose
 from vision.head import ClassWeight, HeadSpec, Kind, Optimizer, Sampling
 from vision.specs import BACKBONES, Dtype, Exif, FeatureSpec, Pooling, Precision
 
+ROOTS = {
+    "images": IMAGE_ROOTS,
+    "labels": IMAGE_ROOTS,
+    "store": STORE_ROOTS,
+    "out": STORE_ROOTS,
+    "weights": WEIGHTS_ROOTS,
+}
 LARGEST_SEED = 2**32 - 2  # Keras takes 32 bits, and the last layer has the next seed
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -174,7 +182,7 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
     @pydantic.field_validator("images", "store", "labels", "weights")
     @classmethod
     def _can_be_kept_as_text(cls, value: str | None, info: pydantic.ValidationInfo) -> str | None:
-        """The whole path, as it is kept: the working folder may be what is not UTF-8."""
+        """The whole path, as it is kept: the working folder may be what is not UTF-8. And it lies below the roots."""
         is_path = value and "://" not in value and not (info.field_name == "weights" and value in NAMED_WEIGHTS)
         path = os.path.abspath(value) if is_path else ""
         try:
@@ -184,7 +192,17 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
                 f"--{info.field_name}: the path {path!a} is not UTF-8, and Prefect and Arrow keep paths as text; "
                 "make a link to it that is (names below the image folder may be any bytes)"
             ) from None
+        if is_path or (value and "://" in value):
+            check_below(f"--{info.field_name}", value, ROOTS[info.field_name or ""])
         return value
+
+    @pydantic.model_validator(mode="after")
+    def _stays_in_the_images(self) -> Self:
+        if self.outside_links and roots(IMAGE_ROOTS):
+            raise ValueError(
+                f"--outside-links: links may lead out of {IMAGE_ROOTS}, which is set; leave one of them out"
+            )
+        return self
 
     @pydantic.model_validator(mode="after")
     def _is_a_feature_space(self) -> Self:

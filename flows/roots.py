@@ -1,0 +1,44 @@
+"""Which folders and buckets a parameter may name: those below the configured roots, or any where none are configured.
+
+A deployment's parameters come from whoever reaches its server. The roots are set where its worker is started,
+as PATH is, and a parameter cannot move them:
+
+    EXTRACT_AND_TRAIN_IMAGE_ROOTS=/data/photos:s3://bucket/photos
+"""
+
+import os
+import re
+
+IMAGE_ROOTS = "EXTRACT_AND_TRAIN_IMAGE_ROOTS"  # images, tables of labels
+STORE_ROOTS = "EXTRACT_AND_TRAIN_STORE_ROOTS"  # stores, reports of studies
+WEIGHTS_ROOTS = "EXTRACT_AND_TRAIN_WEIGHTS_ROOTS"
+
+
+def roots(name: str) -> list[str]:
+    """The roots that a variable of the environment sets; the colon of s3:// separates nothing."""
+    return [root for root in re.split(r":(?!//)", os.environ.get(name, "")) if root]
+
+
+def is_below(address: str, root: str) -> bool:
+    """Whether an address is a root or lies below it, links followed and `..` taken for what it is."""
+    where, above = _absolute(address), _absolute(root)
+    return where is not None and above is not None and f"{where}/".startswith(f"{above.rstrip('/')}/")
+
+
+def check_below(flag: str, address: str, name: str) -> None:
+    """Raise ValueError for an address outside of the roots that the variable `name` sets."""
+    allowed = roots(name)
+    if allowed and not any(is_below(address, root) for root in allowed):
+        raise ValueError(
+            f"{flag}: {address} lies outside of what this machine lets a run use ({', '.join(allowed)}); "
+            f"give a place below, or set {name} where the worker is started"
+        )
+
+
+def _absolute(address: str) -> str | None:
+    """The real path of a local address, the prefix of an object store; None for one that leads upwards there."""
+    scheme, mark, rest = address.partition("://")
+    if not mark:
+        return os.path.realpath(address)
+    parts = [part for part in rest.split("/") if part]
+    return None if {".", ".."} & set(parts) else f"{scheme}://{'/'.join(parts)}"
