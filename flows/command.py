@@ -13,13 +13,13 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import pydantic
 import yaml
 
 from flows import demo
-from flows.options import PipelineOptions
+from flows.options import Options, PipelineOptions, checked
 from flows.outcome import FORESEEN, Outcome, check_budget, exit_status, outcome_of, telling
 from flows.words import changes, duration, say
 from storage.digests import list_images
@@ -46,8 +46,6 @@ ENVIRONMENT = {
 WATCHED = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING"}
 # Of a run that was interrupted the last line tells.
 NOISE = (PoolClosed.__name__, "was aborted by an interrupt signal", "was aborted by a termination signal")
-
-Options = TypeVar("Options", bound=pydantic.BaseModel)
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -106,7 +104,7 @@ def _log_to_stderr() -> None:
 def run(options: PipelineOptions, only_plan: bool, began: float) -> dict[str, Any]:
     """Do what there is to do, and return the JSON record."""
     if options.images is None:
-        options = _demo(options)
+        options = demo.stand_in(options, options.model_fields_set, say)
     scanned = scan_folder(options.folder, options.layout, options.label_file, options.outside_links)
     space = options.space()
     plan = make_plan(space.store, list_images(scanned, space.store.cache, options.rehash), options.plan_options())
@@ -174,20 +172,6 @@ def _nothing_to_do(space: Space, plan: Plan, options: PipelineOptions) -> Outcom
     return outcome.with_head(head)
 
 
-def _demo(options: PipelineOptions) -> PipelineOptions:
-    meant = sorted(options.model_fields_set & {"store", "labels", "layout", "classes", "weights"})
-    if meant:
-        raise InputError(
-            f"--images: the folder of images is missing; --{meant[0]} was given, so this is not for the demo"
-        )
-    chosen = options.model_dump(include=options.model_fields_set - {"images"})
-    options = PipelineOptions(**demo.DEFAULTS | chosen)
-    say(f"demo: 1,797 scanned digits in {options.images}, features in {options.store}; your own: --images FOLDER")
-    say(f"demo: the weights are random: untrained, so the accuracy says nothing about {options.backbone} on photos")
-    demo.write_digits(options.folder)
-    return options
-
-
 def _describe_plan(space: Space, plan: Plan) -> dict[str, Any]:
     """Say what a run would do and why; the record has the same figures."""
     record = plan_record(space, plan, "")
@@ -228,20 +212,7 @@ def read_options(model: type[Options], given: dict[str, Any]) -> Options:
     """The options of a model from flags, over those of the file `config`, over the defaults. Raises InputError."""
     given = dict(given)
     config = _read_config(given.pop("config", None))
-    try:
-        return model(**config | given)
-    except pydantic.ValidationError as error:
-        raise InputError("; ".join(_complaint(item) for item in error.errors())) from error
-
-
-def _complaint(item: Any) -> str:
-    if item["type"] == "value_error":
-        return str(item["ctx"]["error"])  # one of ours, which names its flag
-    name = str(item["loc"][0]).replace("_", "-") if item["loc"] else "options"
-    if item["type"] == "extra_forbidden":
-        return f"{name} is not a parameter; see --help"
-    expected = item["msg"].replace("Input should be", "expected").replace("unable to parse string as", "not")
-    return f"--{name}: {expected}, got {item['input']!r}"
+    return checked(model, config | given)
 
 
 def _read_config(path: str | None) -> dict[str, Any]:

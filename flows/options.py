@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_type_hints
+from typing import Annotated, Any, Literal, Self, TypeVar, get_type_hints
 
 import pydantic
 from pydantic import Field
@@ -32,6 +32,8 @@ ROOTS = {
     "out": STORE_ROOTS,
     "weights": WEIGHTS_ROOTS,
 }
+Options = TypeVar("Options", bound=pydantic.BaseModel)
+
 LARGEST_SEED = 2**32 - 2  # Keras takes 32 bits, and the last layer has the next seed
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -217,6 +219,10 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
             )
         return self
 
+    def changed(self) -> set[str]:
+        """The names of those that are not at their defaults."""
+        return {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}
+
     @property
     def folder(self) -> Place:
         """The image folder, absolute, or the prefix of an object store. Raises InputError where none was given."""
@@ -279,6 +285,24 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
         return replace(job, checkpoint_seconds=self.checkpoint_seconds, read_threads=self.read_threads)
 
 
+def checked(model: type[Options], values: dict[str, Any]) -> Options:
+    """The options of a model. Raises InputError, in one line and in the words of the flags."""
+    try:
+        return model(**values)
+    except pydantic.ValidationError as error:
+        raise InputError("; ".join(_complaint(item) for item in error.errors())) from error
+
+
+def _complaint(item: Any) -> str:
+    if item["type"] == "value_error":
+        return str(item["ctx"]["error"])  # one of ours, which names its flag
+    name = str(item["loc"][0]).replace("_", "-") if item["loc"] else "options"
+    if item["type"] == "extra_forbidden":
+        return f"{name} is not a parameter; see --help"
+    expected = item["msg"].replace("Input should be", "expected").replace("unable to parse string as", "not")
+    return f"--{name}: {expected}, got {item['input']!r}"
+
+
 def takes_options(function: Callable[[Any], Any]) -> Callable[..., Any]:
     """Give a function whose parameter `options` is a pydantic model flat keyword parameters, one a field.
 
@@ -289,7 +313,7 @@ def takes_options(function: Callable[[Any], Any]) -> Callable[..., Any]:
     model = get_type_hints(function)["options"]
 
     def flat(**parameters: Any) -> Any:
-        return function(model(**parameters))
+        return function(checked(model, parameters))
 
     flat.__name__, flat.__doc__, flat.__module__ = function.__name__, function.__doc__, function.__module__
     flat.__qualname__ = function.__qualname__

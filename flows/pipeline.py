@@ -11,8 +11,9 @@ if __name__ == "__main__":
 
     raise SystemExit(main())
 
-from prefect import flow
+from prefect import flow, get_run_logger
 
+from flows import demo
 from flows.conflicts import until_committed
 from flows.fan_out import extract_chunks
 from flows.options import PipelineOptions, takes_options
@@ -41,6 +42,8 @@ from tasks.worker_pool import running
 @takes_options
 def extract_and_train(options: PipelineOptions) -> Outcome:
     """List images, extract what is new, commit the next version, train its head; again for what arrives meanwhile."""
+    if options.images is None:
+        options = demo.stand_in(options, options.changed(), get_run_logger().info)
     space = options.space()
     with shown() as progress, hold(space.store.root, turn_seconds(options.wait), progress.say):
         outcome = until_current(
