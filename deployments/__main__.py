@@ -1,0 +1,98 @@
+"""`python -m deployments up` stands a server, a worker and a watcher up on this machine, `down` takes them down."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from deployments.laptop import Home, default_home, down, origin, run_keeper, up
+from flows import demo
+from flows.command import finish, options_parser, read_options
+from flows.options import PipelineOptions
+from flows.words import say
+from storage.errors import InputError
+
+PLACES = ("images", "store", "labels", "weights")
+USAGE = "usage: python -m deployments up [--images FOLDER --store STORE] [--port N] [options of the pipeline] | down"
+
+
+def main() -> int:
+    command, *rest = sys.argv[1:] or ["--help"]
+    if command == "keep":
+        return run_keeper(Home(Path(rest[0])))
+    if command in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    return finish(lambda arguments, _: {"up": stand_up, "down": take_down}.get(command, _unknown)(arguments), rest)
+
+
+def stand_up(arguments: list[str]) -> dict[str, Any]:
+    parameters, port = parse(arguments)
+    if "images" not in parameters:
+        parameters = _demo() | parameters
+    from deployments.profile import use_profile
+    from deployments.settings import client_settings
+
+    home = default_home()
+    say("starting a server, a worker and a watcher, which takes a minute the first time")
+    state = up(home, parameters, port)
+    use_profile(
+        client_settings(origin(port), home.password())
+        | {"PREFECT_PLUGINS_ENABLED": "true", "PREFECT_PLUGINS_ALLOW": "extract-and-train"},
+        home.path / "profile-before",
+    )
+    say(f"up: {origin(port)} (password: {home.path}/password), watching {parameters['images']}; logs: {home.logs}")
+    say("now: prefect deployment run extract-and-train --watch; the end: python -m deployments down")
+    return {"url": origin(port), "home": str(home.path), "keeper": state["keeper"]}
+
+
+def parse(arguments: list[str]) -> tuple[dict[str, Any], int]:
+    """The parameters that were given, with absolute paths, and the port. Raises InputError."""
+    parser, running = options_parser(
+        PipelineOptions,
+        prog="python -m deployments up",
+        usage="%(prog)s [--images FOLDER] [--store STORE] [--port N] [options]",
+        description="Stand everything up on this machine. Options of the pipeline become parameters of its deployment; "
+        "without --images it is the demo.",
+        epilog="Exit status: 0 up, 1 failure, 2 bad arguments or up already. The last line on standard output is one JSON object.",
+    )
+    running.add_argument("--port", type=int, metavar="N", help="where the server listens, on this machine alone (4200)")
+    given = vars(parser.parse_args(arguments))
+    port = given.pop("port", 4200)
+    options = read_options(PipelineOptions, given)
+    if options.images is None and options.model_fields_set & set(PLACES):
+        raise InputError("--images: the folder of images is missing")
+    if options.images is not None:
+        options.space()  # a store among the images, or weights that are not there, are better known now
+    named = options.model_fields_set | ({"store"} if options.images else set())
+    parameters = json.loads(options.model_dump_json(include=named))
+    return parameters | {name: _absolute(parameters[name]) for name in PLACES if parameters.get(name)}, port
+
+
+def _absolute(address: str) -> str:
+    return address if "://" in address or address in ("imagenet", "random") else os.path.abspath(address)
+
+
+def _demo() -> dict[str, Any]:
+    parameters = {name: _absolute(value) if name in PLACES else value for name, value in demo.DEFAULTS.items()}
+    demo.write_digits(Path(parameters["images"]))
+    say("demo: scanned digits and random, untrained weights; your own: --images FOLDER --store STORE")
+    return parameters
+
+
+def take_down(arguments: list[str]) -> dict[str, Any]:
+    if arguments:
+        raise InputError(f"down takes no arguments, got {' '.join(arguments)}")
+    home = default_home()
+    number = down(home)
+    say(f"down: {number} processes ended" if number else "down: nothing was up")
+    return {"ended": number, "home": str(home.path)}
+
+
+def _unknown(arguments: list[str]) -> dict[str, Any]:
+    raise InputError(f"unknown command; {USAGE}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

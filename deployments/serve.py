@@ -1,0 +1,44 @@
+"""Every deployment from one process, without a pool and a worker: `python deployments/serve.py`.
+
+For a laptop that has a server already; it has what prefect.yaml says, and pauses the schedules when it ends.
+"""
+
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.path[0] = os.path.dirname(sys.path[0])  # the project, instead of this folder
+
+from typing import Any
+
+from prefect import serve
+from prefect.deployments.runner import RunnerDeployment
+from prefect.events import DeploymentEventTrigger
+from prefect.flows import load_flow_from_entrypoint
+from prefect.schedules import Cron
+
+from deployments.definitions import PROJECT, read_definitions
+
+
+def served(definition: dict[str, Any]) -> RunnerDeployment:
+    """A deployment as prefect.yaml defines it, to be run by the process that serves it."""
+    flow = load_flow_from_entrypoint(definition["entrypoint"])
+    return flow.to_deployment(
+        definition["name"],
+        description=definition["description"],
+        tags=definition["tags"],
+        parameters=definition.get("parameters", {}),
+        concurrency_limit=definition["concurrency_limit"],
+        schedules=[Cron(each["cron"], timezone=each["timezone"]) for each in definition.get("schedules", [])],
+        triggers=[DeploymentEventTrigger.model_validate(each) for each in definition.get("triggers", [])],
+        job_variables=definition["work_pool"]["job_variables"],
+    )
+
+
+def main() -> None:
+    os.chdir(PROJECT)  # where the entrypoints are, and what relative folders are meant from
+    serve(*[served(definition) for definition in read_definitions()["deployments"]])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""What a server, and whatever talks to it, is started with. compose.yaml and systemd/ say the same (a test compares)."""
+
+POOL = "extract-and-train"
+PRIVATE = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+# Leases on disk: a slot that a crash of everything left taken is free again after five minutes, not never.
+SERVER = {
+    **PRIVATE,
+    "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "5",
+    "PREFECT_PLUGINS_ENABLED": "false",
+}
+WORKER = {
+    **PRIVATE,
+    "PREFECT_WORKER_QUERY_SECONDS": "2",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "storage,vision,tasks",
+    "PREFECT_PLUGINS_ENABLED": "false",
+}
+
+
+def server_settings(origin: str, password: str) -> dict[str, str]:
+    """Of a server whose pages are shown at `origin`; only a page of its own may talk to it, and only by password."""
+    return SERVER | {
+        "PREFECT_SERVER_API_AUTH_STRING": password,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origin,
+    }
+
+
+def client_settings(origin: str, password: str) -> dict[str, str]:
+    return {"PREFECT_API_URL": f"{origin}/api", "PREFECT_API_AUTH_STRING": password}
