@@ -206,14 +206,24 @@ def run_keeper(home: Home) -> int:
             _deploy(home, server.environment | others[0].environment)
             for service in others:
                 service.start()
-            home.write(**state | {"is_ready": True})
+            state["is_ready"] = True
+            home.write(**state, **_pids(server, *others))
     except OSError as error:
         home.write(**state | {"error": str(error)})
         server.stop()
         return 1
-    keep([server, *others], is_over, lambda text: print(time.strftime("%F %T"), text, flush=True))
-    home.write(**state)
+
+    def restarted(service: Service, status: int | None) -> None:
+        print(time.strftime("%F %T"), f"{service.name} ended with status {status}; started it again", flush=True)
+        home.write(**state, **_pids(server, *others))
+
+    keep([server, *others], is_over, restarted)
+    home.write(**state | {"is_ready": False})
     return 0
+
+
+def _pids(*services: Service) -> dict[str, dict[str, int]]:
+    return {"pids": {service.name: service.process.pid for service in services if service.process}}
 
 
 def services(home: Home, state: dict[str, Any]) -> list[Service]:

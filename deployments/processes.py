@@ -64,14 +64,17 @@ class Service:
                     continue
 
 
-def keep(services: list[Service], is_over: threading.Event, tell: Callable[[str], None]) -> None:
-    """Start again what dies, until it is over; then stop the services, the last one first."""
+def keep(services: list[Service], is_over: threading.Event, restarted: Callable[[Service, int | None], None]) -> None:
+    """Start again what dies, until it is over; then stop the services, the last one first.
+
+    restarted: hears of each service that was started again, and the status with which it had ended.
+    """
     while not is_over.wait(0.5):
         for service in services:
             if service.is_due():
                 status = service.process.returncode if service.process else None
-                tell(f"{service.name} ended with status {status}; starting it again")
                 service.start_again()
+                restarted(service, status)
     for service in reversed(services):
         service.stop()
 

@@ -12,6 +12,7 @@ if __name__ == "__main__":
 from typing import Any
 
 from prefect import serve
+from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.flows import load_flow_from_entrypoint
@@ -28,7 +29,7 @@ def served(definition: dict[str, Any]) -> RunnerDeployment:
         description=definition["description"],
         tags=definition["tags"],
         parameters=definition.get("parameters", {}),
-        concurrency_limit=definition["concurrency_limit"],
+        concurrency_limit=ConcurrencyLimitConfig.model_validate(definition["concurrency_limit"]),
         schedules=[Cron(each["cron"], timezone=each["timezone"]) for each in definition.get("schedules", [])],
         triggers=[DeploymentEventTrigger.model_validate(each) for each in definition.get("triggers", [])],
         job_variables=definition["work_pool"]["job_variables"],

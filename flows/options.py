@@ -51,6 +51,15 @@ ClassNames = Annotated[
 ]
 
 
+def _stays_below_the_roots(follows: bool) -> bool:
+    if follows and roots(IMAGE_ROOTS):
+        raise ValueError(f"--outside-links: links may lead out of {IMAGE_ROOTS}, which is set; leave one of them out")
+    return follows
+
+
+OutsideLinks = Annotated[bool, pydantic.AfterValidator(_stays_below_the_roots)]
+
+
 class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
     """Parameters of `extract-and-train`. `title` is the group that --help shows a flag in."""
 
@@ -79,7 +88,9 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
     validation_fraction: Fraction = Field(
         0.2, title="input", description="share of images held out where the folders give no split"
     )
-    outside_links: bool = Field(False, title="input", description="follow links that lead out of the image folder")
+    outside_links: OutsideLinks = Field(
+        False, title="input", description="follow links that lead out of the image folder"
+    )
     rehash: bool = Field(False, title="input", description="read every image again instead of trusting sizes and times")
 
     backbone: Literal[*BACKBONES] = Field("vgg16", title="features", description="the frozen network")
@@ -197,14 +208,6 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
         if is_path or (value and "://" in value):
             check_below(f"--{info.field_name}", value, ROOTS[info.field_name or ""])
         return value
-
-    @pydantic.model_validator(mode="after")
-    def _stays_in_the_images(self) -> Self:
-        if self.outside_links and roots(IMAGE_ROOTS):
-            raise ValueError(
-                f"--outside-links: links may lead out of {IMAGE_ROOTS}, which is set; leave one of them out"
-            )
-        return self
 
     @pydantic.model_validator(mode="after")
     def _is_a_feature_space(self) -> Self:

@@ -5,8 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.command import main, parse
+from flows.maintenance_command import parse as parse_maintenance
 from flows.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS, is_below, roots
 from flows.study_command import parse as parse_study
+from flows.watch_command import parse as parse_watch
 from storage.errors import InputError
 
 
@@ -48,6 +50,14 @@ def test_a_study_writes_nothing_outside(rooms):
 def test_links_out_of_the_images_are_not_followed_where_roots_are_set(rooms):
     with pytest.raises(InputError, match="--outside-links"):
         parse(["--images", "photos", "--outside-links"])
+    with pytest.raises(InputError, match="--outside-links"):
+        parse_watch(["--images", "photos", "--store", ".", "--outside-links"])
+
+
+@pytest.mark.parametrize("parse_other", [parse_watch, parse_maintenance])
+def test_neither_a_watcher_nor_the_maintenance_goes_outside(rooms, parse_other):
+    with pytest.raises(InputError, match=r"--store: .*ROOTS"):
+        parse_other(["--store", "../database"])
 
 
 def test_the_command_ends_with_2_and_has_written_nothing(rooms, capsys):

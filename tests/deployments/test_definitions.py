@@ -1,0 +1,95 @@
+"""prefect.yaml, and what is made of it: each deployment is one of a flow that is there, with parameters that it takes."""
+
+from pathlib import Path
+
+import pytest
+from prefect.events import DeploymentEventTrigger
+from prefect.flows import load_flow_from_entrypoint
+
+from deployments.definitions import MAIN, OPTIONS, PROJECT, parameters_of, read_definitions, with_parameters
+from deployments.plugin import full_name
+from deployments.serve import served
+from deployments.settings import POOL
+from flows.options import PipelineOptions
+from tasks.announce_images import EVENT, resource_id
+
+DEFINITIONS = read_definitions()["deployments"]
+
+
+@pytest.fixture(autouse=True)
+def in_the_project(monkeypatch):
+    monkeypatch.chdir(PROJECT)
+
+
+@pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda each: each["name"])
+def test_a_deployment_is_of_the_flow_of_its_name_and_takes_its_parameters(definition):
+    flow = load_flow_from_entrypoint(definition["entrypoint"])
+    assert flow.name == definition["name"]
+    assert full_name(definition["name"]) == f"{flow.name}/{definition['name']}"
+    flow.validate_parameters(definition["parameters"])
+    OPTIONS[definition["name"]](**definition["parameters"])
+    assert definition["work_pool"]["name"] == POOL
+    assert definition["concurrency_limit"]["limit"] == 1
+
+
+def test_there_is_one_deployment_a_flow():
+    assert sorted(each["name"] for each in DEFINITIONS) == sorted(OPTIONS)
+
+
+def test_the_trigger_hears_what_the_watcher_says():
+    (main,) = [each for each in DEFINITIONS if each["name"] == MAIN]
+    (trigger,) = [DeploymentEventTrigger.model_validate(each) for each in main["triggers"]]
+    assert trigger.expect == {EVENT}
+    assert trigger.enabled
+    assert trigger.match.matches({"prefect.resource.id": resource_id("/data/photos")})
+    assert not trigger.match.matches({"prefect.resource.id": "prefect.flow-run.1"})
+    assert not trigger.parameters  # what is new is found by looking, never believed of an event
+
+
+@pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda each: each["name"])
+def test_what_is_served_is_what_is_deployed(definition):
+    deployment = served(definition)
+    assert deployment.parameters == definition["parameters"]
+    assert sorted(deployment.tags) == sorted(definition["tags"])
+    assert deployment.concurrency_limit == 1
+    assert deployment.concurrency_options.collision_strategy == definition["concurrency_limit"]["collision_strategy"]
+    assert [each.schedule.cron for each in deployment.schedules] == [
+        each["cron"] for each in definition.get("schedules", [])
+    ]
+    assert [each.expect for each in deployment.triggers] == [
+        set(each["expect"]) for each in definition.get("triggers", [])
+    ]
+
+
+def test_ones_own_parameters_reach_every_deployment_that_takes_them():
+    own = {"images": "/data/photos", "store": "/data/store", "weights": "random", "epochs": 3, "out": "/data/study"}
+    document = with_parameters(read_definitions(), own)
+    for name, model in OPTIONS.items():
+        parameters = parameters_of(document, name)
+        model(**parameters)
+        assert parameters["store"] == "/data/store"
+    assert {name: parameters_of(document, MAIN)[name] for name in own if name != "out"} == {
+        name: value for name, value in own.items() if name != "out"
+    }
+    assert parameters_of(document, "watch-images")["images"] == "/data/photos"
+    assert parameters_of(document, "batch-size-study")["out"] == "/data/study"
+    assert "epochs" not in parameters_of(document, "batch-size-study")
+
+
+def test_other_images_are_never_extracted_with_the_weights_of_the_demo():
+    given = parameters_of(read_definitions(), MAIN) | {"images": "/data/photos"}
+    assert PipelineOptions(**given).weights == "imagenet"
+
+
+def test_no_secret_lies_among_the_deployments():
+    for path in (PROJECT / "deployments").rglob("*"):
+        if path.is_file() and path.suffix != ".pyc":
+            text = path.read_text()
+            for line in text.splitlines():
+                name, mark, value = line.strip().partition("=" if path.suffix == ".service" else ":")
+                if mark and "AUTH_STRING" in name and not name.lstrip().startswith("#"):
+                    assert value.strip().startswith(("${", "password")), f"{path.name}: {line}"
+
+
+def test_every_entrypoint_is_a_file_of_the_project():
+    assert all((PROJECT / Path(each["entrypoint"].partition(":")[0])).is_file() for each in DEFINITIONS)
