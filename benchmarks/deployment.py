@@ -1,0 +1,296 @@
+"""Does it keep working when a process dies, and how soon is a new image in the store? The last line is one JSON object.
+
+    python benchmarks/deployment.py --arrivals 20 --bursts 20
+    python benchmarks/deployment.py --crashes 3
+    python benchmarks/deployment.py --together 5
+
+Everything is stood up by `python -m deployments up`, on tiny pictures and the demo's backbone (VGG16 at 32 pixels, random
+weights). `--arrivals`: pictures are copied into the folder one at a time, when nothing runs; seconds until a version
+contains each. `--bursts`: 50 at a time; how many were lost. `--crashes`: so many times each, the worker, the server, the
+flow and all three are killed while chunks are extracted. `--together`: a schedule's, a trigger's and a manual run at once.
+`PREFECT_SERVER_DATABASE_CONNECTION_URL` in the environment leads to another database than SQLite.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+PROJECT = Path(__file__).parents[1]
+sys.path.insert(0, str(PROJECT))
+
+from deployments.processes import marked  # noqa: E402
+from storage.files import OK  # noqa: E402
+from storage.layout import Store, spaces  # noqa: E402
+from storage.versions import latest_version, version_numbers  # noqa: E402
+from tests import toy  # noqa: E402
+
+SETTINGS = ("--weights", "random", "--image-size", "32", "--epochs", "1", "--chunk-size", "16")
+VICTIMS = {"worker": ("worker",), "server": ("server",), "flow": ("flow",), "all": ("worker", "server", "flow")}
+# A server that starts on a busy machine. What does not come within it is lost.
+PATIENCE = 600.0
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def until(what: str, holds: Callable[[], object], seconds: float = PATIENCE, every: float = 0.1) -> float:
+    """Wait until something holds, and return how long that took."""
+    began = time.monotonic()
+    while not holds():
+        if time.monotonic() - began > seconds:
+            raise TimeoutError(f"not within {seconds:.0f} s: {what}")
+        time.sleep(every)
+    return time.monotonic() - began
+
+
+@dataclass(frozen=True)
+class Stand:
+    """An installation of its own: its folders, and the commands as a user types them."""
+
+    folder: Path
+    port: int
+
+    @property
+    def images(self) -> Path:
+        return self.folder / "photos"
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "prefect" / "extract-and-train"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API_")}
+        return kept | {"PREFECT_HOME": str(self.folder / "prefect"), "DO_NOT_TRACK": "1", "COLUMNS": "500"}
+
+    def call(self, *words: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", *words], env=self.environment, cwd=self.folder, capture_output=True, text=True
+        )
+
+    def must(self, *words: str) -> str:
+        done = self.call(*words)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(words)}: {done.stdout[-2000:]}\n{done.stderr[-2000:]}\n{self.logs()}")
+        return done.stdout
+
+    def logs(self) -> str:
+        return "\n".join(f"--- {path.name}\n{path.read_text()[-3000:]}" for path in self.home.glob("logs/*.log"))
+
+    def runs(self, *states: str) -> list[dict]:
+        """Runs of extract-and-train in these states (all that began, if none is named), oldest first."""
+        words = ["prefect", "flow-run", "ls", "--flow-name", "extract-and-train", "--limit", "200", "-o", "json"]
+        found = json.loads(self.must(*words, *(word for state in states for word in ("--state", state))))
+        return sorted(found, key=lambda run: run["expected_start_time"] or "")
+
+    @property
+    def store(self) -> Store | None:
+        root = self.folder / "store"
+        return next(iter(spaces(root)), None) if root.is_dir() else None
+
+    def contained(self) -> set[bytes]:
+        """The paths of the images whose features the newest version has."""
+        version = latest_version(self.store) if self.store else None
+        if version is None or self.store is None:
+            return set()
+        return {
+            row["path"]
+            for row in version.read_files(self.store).select(["path", "status"]).to_pylist()
+            if row["status"] == OK
+        }
+
+    def paths(self) -> set[bytes]:
+        return {os.fsencode(path.relative_to(self.images)) for path in self.images.rglob("*.png")}
+
+    def versions(self) -> list[int]:
+        return version_numbers(self.store) if self.store else []
+
+    def shards(self) -> dict[str, list[bytes]]:
+        """The digests in each shard that is there, in a version or not."""
+        root = self.store.shards if self.store else self.folder / "none"
+        return {
+            path.stem: pq.read_table(path, columns=["digest"])["digest"].to_pylist() for path in root.rglob("*.parquet")
+        }
+
+    def process(self, name: str) -> list[int]:
+        """The process of a service, or those of the runs of the pipeline."""
+        if name != "flow":
+            return [json.loads((self.home / "state.json").read_text())["pids"][name]]
+        return [pid for pid in marked(self.home) if is_run(pid)]
+
+    def is_idle(self) -> bool:
+        return not self.process("flow")
+
+    def kill(self, name: str) -> None:
+        for pid in self.process(name):
+            os.kill(pid, signal.SIGKILL)
+
+
+def is_run(pid: int) -> bool:
+    """Whether a process is that of a run that a worker started."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return any(word in (b"prefect.engine", b"prefect.flow_engine") for word in words)
+
+
+@contextmanager
+def stood_up(folder: Path, per_class: int = 20) -> Iterator[Stand]:
+    """Everything up on a few pictures, with its first version; taken down in the end."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        stand = Stand(folder, probe.getsockname()[1])
+    toy.pictures(stand.images, per_class=per_class)
+    words = ["--images", str(stand.images), "--store", str(folder / "store"), *SETTINGS, "--port", str(stand.port)]
+    try:
+        stand.must("deployments", "up", *words)
+        yield stand
+    finally:
+        stand.call("deployments", "down")
+
+
+def first_version(stand: Stand) -> None:
+    stand.must("prefect", "deployment", "run", "extract-and-train", "--watch")
+    until("the first version", lambda: stand.contained() == stand.paths())
+
+
+def new_picture(stand: Stand, number: int) -> bytes:
+    """A picture that came from elsewhere: copied, as people do it."""
+    with tempfile.TemporaryDirectory(dir=stand.folder) as elsewhere:
+        source = toy.picture(Path(elsewhere) / "new.png", seed=100_000 + number)
+        target = stand.images / ("cats", "dogs")[number % 2] / f"new-{number:05d}.png"
+        shutil.copyfile(source, target)
+    return os.fsencode(target.relative_to(stand.images))
+
+
+def arrivals(stand: Stand, count: int) -> dict:
+    """Seconds from the copy of a picture to a version that contains it, when nothing runs."""
+    seconds = []
+    for number in range(count):
+        until("no run", stand.is_idle)
+        time.sleep(2)
+        path = new_picture(stand, number)
+        seconds.append(until(f"{path!r} in a version", lambda path=path: path in stand.contained()))
+        say(f"arrival {number + 1} of {count}: {seconds[-1]:.1f} s")
+    return {
+        "arrivals": count,
+        "p50_seconds": round(statistics.median(seconds), 2),
+        "p95_seconds": round(sorted(seconds)[max(0, -(-95 * count // 100) - 1)], 2),
+        "largest_seconds": round(max(seconds), 2),
+    }
+
+
+def bursts(stand: Stand, count: int, files: int = 50, seed: int = 0) -> dict:
+    """So many bursts of files, the next as soon as the one before is in a version, or a moment after it was copied."""
+    moments, lost = random.Random(seed), 0
+    for burst in range(count):
+        arrived = {new_picture(stand, 10_000 + burst * files + number) for number in range(files)}
+        if moments.random() < 0.5:
+            time.sleep(moments.uniform(0, 20))  # the next comes while this one is worked on
+            continue
+        until(f"burst {burst}", lambda arrived=arrived: arrived <= stand.contained())
+        say(f"burst {burst + 1} of {count} is in version {stand.versions()[-1]}")
+    try:
+        until("all bursts", lambda: stand.paths() <= stand.contained())
+    except TimeoutError:
+        lost = len(stand.paths() - stand.contained())
+    return {"bursts": count, "files_a_burst": files, "lost": lost}
+
+
+def crash(stand: Stand, names: tuple[str, ...], number: int, images: int = 160) -> dict:
+    """Kill processes while a run extracts, and see what the runs after it make of it."""
+    before = set(stand.shards())
+    for index in range(images):
+        new_picture(stand, 50_000 + number * images + index)
+    until("a run that has written a shard", lambda: set(stand.shards()) - before and stand.process("flow"), every=0.02)
+    for name in names:
+        stand.kill(name)
+    at_death = set(stand.shards()) - before
+    began = time.monotonic()
+    until("the server", lambda: stand.call("prefect", "flow-run", "ls").returncode == 0, every=1)
+    stand.must("deployments", "reap")
+    stand.must("prefect", "deployment", "run", "extract-and-train", "--watch")
+    until("all images in a version", lambda: stand.paths() == stand.contained())
+    seconds = time.monotonic() - began
+    until("no run", stand.is_idle)
+    stand.must("deployments", "reap")
+    every = [digest for digests in stand.shards().values() for digest in digests]
+    version = latest_version(stand.store) if stand.store else None
+    record = {
+        "killed": "+".join(names),
+        "shards_at_death": len(at_death),
+        "of_them_adopted": len(at_death & set(version.shards if version else ())),
+        "extracted_twice": len(every) - len(set(every)),
+        "left_running": len(stand.runs("RUNNING")) + len(stand.runs("PENDING")),
+        "seconds_to_a_version": round(seconds, 1),
+    }
+    say(json.dumps(record))
+    return record
+
+
+def together(stand: Stand, number: int) -> dict:
+    """A run by hand, one by a schedule's hand and one by a trigger at the same moment: all complete."""
+    known = {run["id"] for run in stand.runs()}
+    new_picture(stand, 90_000 + number)
+    words = [sys.executable, "-m", "prefect", "deployment", "run", "extract-and-train"]
+    by_hand = [
+        subprocess.Popen([*words, *more], env=stand.environment, cwd=stand.folder, stdout=subprocess.DEVNULL)
+        for more in (["--watch"], ["--watch", "--start-in", "3 seconds"])
+    ]
+    statuses = [process.wait(PATIENCE) for process in by_hand]
+    until("the picture in a version", lambda: stand.paths() <= stand.contained())
+    until("no run", stand.is_idle)
+    time.sleep(8)  # one that waits for its turn comes every five seconds
+    until("no run", stand.is_idle)
+    ended = [run["state"]["type"] for run in stand.runs() if run["id"] not in known and run["start_time"]]
+    versions = stand.versions()
+    return {
+        "statuses": statuses,
+        "states": sorted(set(ended)),
+        "runs": len(ended),
+        "versions_follow": versions == list(range(versions[0], versions[-1] + 1)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arrivals", type=int, default=0)
+    parser.add_argument("--bursts", type=int, default=0)
+    parser.add_argument("--crashes", type=int, default=0, help="so many times each")
+    parser.add_argument("--together", type=int, default=0)
+    given = parser.parse_args()
+    result: dict = {"database": os.environ.get("PREFECT_SERVER_DATABASE_CONNECTION_URL", "sqlite").partition(":")[0]}
+    with tempfile.TemporaryDirectory(prefix="deployment-") as folder, stood_up(Path(folder)) as stand:
+        first_version(stand)
+        if given.arrivals:
+            result |= arrivals(stand, given.arrivals)
+        if given.bursts:
+            result |= bursts(stand, given.bursts)
+        if given.together:
+            result["together"] = [together(stand, number) for number in range(given.together)]
+        if given.crashes:
+            rounds = [names for _ in range(given.crashes) for names in VICTIMS.values()]
+            result["crashes"] = [crash(stand, names, number) for number, names in enumerate(rounds)]
+    result["left_processes"] = len(marked(stand.home))
+    print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()
