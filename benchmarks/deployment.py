@@ -79,9 +79,13 @@ class Stand:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API_")}
         return kept | {"PREFECT_HOME": str(self.folder / "prefect"), "DO_NOT_TRACK": "1", "COLUMNS": "500"}
 
-    def call(self, *words: str) -> subprocess.CompletedProcess:
+    def call(self, *words: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess:
         return subprocess.run(
-            [sys.executable, "-m", *words], env=self.environment, cwd=self.folder, capture_output=True, text=True
+            [sys.executable, "-m", *words],
+            env=environment or self.environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
         )
 
     def must(self, *words: str) -> str:
@@ -96,7 +100,7 @@ class Stand:
     def runs(self, *states: str) -> list[dict]:
         """Runs of extract-and-train in these states (all that began, if none is named), oldest first."""
         words = ["prefect", "flow-run", "ls", "--flow-name", "extract-and-train", "--limit", "200", "-o", "json"]
-        found = json.loads(self.must(*words, *(word for state in states for word in ("--state", state))))
+        found = json.loads(self.must(*words, *(word for state in states for word in ("--state-type", state))))
         return sorted(found, key=lambda run: run["expected_start_time"] or "")
 
     @property
@@ -225,12 +229,12 @@ def crash(stand: Stand, names: tuple[str, ...], number: int, images: int = 160) 
     at_death = set(stand.shards()) - before
     began = time.monotonic()
     until("the server", lambda: stand.call("prefect", "flow-run", "ls").returncode == 0, every=1)
-    stand.must("deployments", "reap")
+    stand.must("flows.reap")
     stand.must("prefect", "deployment", "run", "extract-and-train", "--watch")
     until("all images in a version", lambda: stand.paths() == stand.contained())
     seconds = time.monotonic() - began
     until("no run", stand.is_idle)
-    stand.must("deployments", "reap")
+    stand.must("flows.reap")
     every = [digest for digests in stand.shards().values() for digest in digests]
     version = latest_version(stand.store) if stand.store else None
     record = {
@@ -238,7 +242,8 @@ def crash(stand: Stand, names: tuple[str, ...], number: int, images: int = 160) 
         "shards_at_death": len(at_death),
         "of_them_adopted": len(at_death & set(version.shards if version else ())),
         "extracted_twice": len(every) - len(set(every)),
-        "left_running": len(stand.runs("RUNNING")) + len(stand.runs("PENDING")),
+        "left_running": len(stand.runs("RUNNING")),
+        "left_pending": len(stand.runs("PENDING")),
         "seconds_to_a_version": round(seconds, 1),
     }
     say(json.dumps(record))

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import yaml
+from flows.reap import PENDING_SECONDS
 
 from deployments.definitions import PROJECT, parameters_of, read_definitions, with_parameters
 from deployments.health import is_healthy
@@ -204,6 +205,9 @@ def run_keeper(home: Home) -> int:
         _start_server(server, state["port"], is_over)
         if not is_over.is_set():
             _deploy(home, server.environment | others[0].environment)
+            threading.Thread(
+                target=_reap, args=(home, state["port"], others[0].environment, is_over), daemon=True
+            ).start()
             for service in others:
                 service.start()
             state["is_ready"] = True
@@ -216,10 +220,25 @@ def run_keeper(home: Home) -> int:
     def restarted(service: Service, status: int | None) -> None:
         print(time.strftime("%F %T"), f"{service.name} ended with status {status}; started it again", flush=True)
         home.write(**state, **_pids(server, *others))
+        threading.Thread(target=_reap, args=(home, state["port"], others[0].environment, is_over), daemon=True).start()
 
     keep([server, *others], is_over, restarted)
     home.write(**state | {"is_ready": False})
     return 0
+
+
+def _reap(home: Home, port: int, environment: dict[str, str], is_over: threading.Event) -> None:
+    """Once the server answers, let it know which runs died; and again when none can be about to begin any more."""
+    for pause in (0.0, PENDING_SECONDS + 10):
+        deadline = time.monotonic() + START_SECONDS
+        is_over.wait(pause)
+        while not is_healthy(origin(port)) and time.monotonic() < deadline:
+            if is_over.wait(0.5):
+                return
+        with open(home.logs / "reap.log", "ab") as lines:
+            subprocess.run(
+                [sys.executable, "-m", "flows.reap"], env=environment, cwd=PROJECT, stdout=lines, stderr=lines
+            )
 
 
 def _pids(*services: Service) -> dict[str, dict[str, int]]:

@@ -76,7 +76,11 @@ def test_a_container_has_the_settings_of_its_service(service):
     assert wanted.items() <= container["environment"].items()
     assert (container["environment"].keys() >= ROOTS) == (service != "server")
     assert container["restart"] == "unless-stopped"
-    check_command(service, shlex.split(container["command"]))
+    words = shlex.split(container["command"])
+    if words[:2] == ["sh", "-c"]:
+        reaping, words = words[2].split("; exec ")[0], shlex.split(words[2].split("; exec ")[1])
+        assert reaping == "python -m flows.reap"
+    check_command(service, words)
 
 
 def check_command(service: str, words: list[str]) -> None:
