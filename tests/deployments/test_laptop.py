@@ -69,16 +69,17 @@ def test_a_parameter_outside_of_the_roots_fails_the_run_in_one_line(stand):
 
 
 def test_nobody_talks_to_the_server_without_the_password(stand, password):
-    assert ask(stand, "deployments/filter", None, "POST")[0] == 401
-    assert ask(stand, "deployments/filter", "admin:wrong", "POST")[0] == 401
-    assert ask(stand, "admin/version", None)[0] == 401
+    for wrong in (None, "admin:", "admin:wrong", password[:-1], password.upper()):
+        assert ask(stand, "admin/version", wrong)[0] == 401
+        assert ask(stand, "csrf-token?client=1", wrong)[0] == 401
+        assert ask(stand, "deployments/filter", wrong, "POST")[0] in (401, 403)
     assert ask(stand, "admin/version", password)[0] == 200
     done = stand.call("prefect", "--no-prompt", "deployment", "ls")
     assert done.returncode == 0
     stand_in = stand.environment | {"PREFECT_API_AUTH_STRING": "admin:wrong"}
-    wrong = stand.call("prefect", "deployment", "run", "extract-and-train", environment=stand_in)
-    assert wrong.returncode != 0
-    assert "401" in wrong.stdout + wrong.stderr
+    refused = stand.call("prefect", "deployment", "run", "extract-and-train", environment=stand_in)
+    assert refused.returncode != 0
+    assert "401" in refused.stdout + refused.stderr
 
 
 def test_a_page_of_another_origin_is_let_in_nowhere(stand, password):
