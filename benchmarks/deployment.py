@@ -79,11 +79,13 @@ class Stand:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API_")}
         return kept | {"PREFECT_HOME": str(self.folder / "prefect"), "DO_NOT_TRACK": "1", "COLUMNS": "500"}
 
-    def call(self, *words: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+    def call(
+        self, *words: str, environment: dict[str, str] | None = None, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess:
         return subprocess.run(
             [sys.executable, "-m", *words],
             env=environment or self.environment,
-            cwd=self.folder,
+            cwd=cwd or self.folder,
             capture_output=True,
             text=True,
         )
@@ -262,7 +264,7 @@ def together(stand: Stand, number: int) -> dict:
     statuses = [process.wait(PATIENCE) for process in by_hand]
     until("the picture in a version", lambda: stand.paths() <= stand.contained())
     until("no run", stand.is_idle)
-    time.sleep(8)  # one that waits for its turn comes every five seconds
+    time.sleep(20)  # one that waits for its turn comes every 15 seconds
     until("no run", stand.is_idle)
     ended = [run["state"]["type"] for run in stand.runs() if run["id"] not in known and run["start_time"]]
     versions = stand.versions()

@@ -59,7 +59,7 @@ def parse(arguments: list[str]) -> tuple[dict[str, Any], int]:
     )
     running.add_argument("--port", type=int, metavar="N", help="where the server listens, on this machine alone (4200)")
     given = vars(parser.parse_args(arguments))
-    port = given.pop("port", 4200)
+    port = given.pop("port", None) or _default_port()
     options = read_options(PipelineOptions, given)
     if options.images is None and options.model_fields_set & set(PLACES):
         raise InputError("--images: the folder of images is missing")
@@ -68,6 +68,11 @@ def parse(arguments: list[str]) -> tuple[dict[str, Any], int]:
     named = options.model_fields_set | ({"store"} if options.images else set())
     parameters = json.loads(options.model_dump_json(include=named))
     return parameters | {name: _absolute(parameters[name]) for name in PLACES if parameters.get(name)}, port
+
+
+def _default_port() -> int:
+    """Prefect's own setting, or Prefect's own number."""
+    return int(os.environ.get("PREFECT_SERVER_API_PORT") or 4200)
 
 
 def _absolute(address: str) -> str:

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import IO, Any
 
 import yaml
-from flows.reap import PENDING_SECONDS
 
 from deployments.definitions import PROJECT, parameters_of, read_definitions, with_parameters
 from deployments.health import is_healthy
 from deployments.processes import MARK, STOP_SECONDS, Service, end_marked, keep, marked
 from deployments.settings import POOL, WORKER, client_settings, server_settings
+from flows.reap import PENDING_SECONDS
 from flows.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS
 from storage.errors import InputError
 

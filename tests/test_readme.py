@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from deployments.__main__ import parse as parse_up
 from flows.command import parse
 from flows.study_command import parse as parse_study
 from storage.__main__ import parse as parse_storage
 from tests import toy
+from tests.flows.conftest import free_port
 from tests.test_layers import PROJECT
 from vision.specs import BACKBONES
 
@@ -54,6 +56,12 @@ def storage_calls() -> list[str]:
 @pytest.mark.parametrize("call", storage_calls())
 def test_every_call_of_the_storage_command_is_one_that_it_takes(call):
     parse_storage(shlex.split(call)[3:])
+
+
+def test_every_call_of_the_deployments_is_one_that_it_takes():
+    calls = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m deployments ")]
+    assert [command for command, *_ in calls] == ["up", "down"]
+    assert all(parse_up(rest)[1] == 4200 for command, *rest in calls if command == "up")
 
 
 def test_the_readme_calls_each_storage_command():
@@ -96,7 +104,7 @@ def test_the_demo_does_what_the_readme_says(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_every_command_of_the_readme_does_its_work_when_typed_one_after_another(tmp_path: Path, bucket):
+def test_every_command_of_the_readme_does_its_work_when_typed_one_after_another(tmp_path: Path, bucket, request):
     """All but those that install, which CI types. Keras finds a file where it keeps the ImageNet weights."""
     toy.pictures(tmp_path / "photos", per_class=20)
     bucket.fs.mkdir("bucket")
@@ -111,19 +119,26 @@ def test_every_command_of_the_readme_does_its_work_when_typed_one_after_another(
     environment = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"} | {
         "PREFECT_HOME": str(tmp_path / "prefect"),
         "KERAS_HOME": str(tmp_path / "keras"),
+        "PREFECT_SERVER_API_PORT": str(free_port()),
     }
+    request.addfinalizer(lambda: typed(["-m", "deployments", "down"], tmp_path, environment))
     calls = [call for call in COMMANDS if "pip install" not in call and not call.endswith("--help")]
     for number, call in enumerate(calls):
         toy.picture(tmp_path / "photos" / "cats" / f"later-{number}.png", 5000 + number)
         if call.startswith("tensorboard "):
             assert "train" in runs_of_tensorboard(call, tmp_path)
             continue
-        _, *words = shlex.split(call.replace("python flows/", f"python {PROJECT}/flows/"))
-        done = subprocess.run(
-            [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
-        )
+        words = shlex.split(call.replace("python flows/", f"python {PROJECT}/flows/"))
+        words = ["-m", *words] if words[0] == "prefect" else words[1:]
+        done = typed(words, tmp_path, environment)
         assert done.returncode == 0, f"{call}\n{done.stderr}"
     assert json.loads((tmp_path / "photos-npz" / "classes.json").read_text())["classes"] == ["cats", "dogs"]
+
+
+def typed(words: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
+    )
 
 
 def runs_of_tensorboard(call: str, folder: Path) -> str:

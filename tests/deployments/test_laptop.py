@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.deployment import VICTIMS, arrivals, bursts, crash, first_version, stood_up, together, until
+from deployments.definitions import PROJECT
 from deployments.processes import marked
 
 pytestmark = pytest.mark.slow
@@ -122,6 +123,30 @@ def test_runs_at_once_all_complete_and_versions_follow_each_other(stand):
     assert found["statuses"] == [0, 0]
     assert found["states"] == ["COMPLETED"]
     assert found["versions_follow"]
+
+
+def test_the_commands_for_a_server_of_ones_own_do_the_same(stand, password):
+    """Without the profile that `up` makes: Prefect finds the plugin by the project's own settings."""
+    own = {name: value for name, value in stand.environment.items() if name != "PREFECT_HOME"}
+    own |= {"PREFECT_API_URL": f"http://127.0.0.1:{stand.port}/api", "PREFECT_API_AUTH_STRING": password}
+    own |= {"PREFECT_HOME": str(stand.folder / "another")}
+    given = {
+        "images": stand.images,
+        "store": stand.folder / "store",
+        "weights": "random",
+        "image_size": 32,
+        "epochs": 3,
+    }
+    for words in (
+        ["--no-prompt", "deploy", "--prefect-file", "deployments/prefect.yaml", "--all"],
+        ["deployment", "run", "extract-and-train", "--watch", *words_of(given)],
+    ):
+        done = stand.call("prefect", *words, environment=own, cwd=PROJECT)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def words_of(parameters: dict) -> list[str]:
+    return [word for name, value in parameters.items() for word in ("--param", f"{name}={value}")]
 
 
 @pytest.mark.parametrize("victims", VICTIMS)
