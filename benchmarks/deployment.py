@@ -131,7 +131,7 @@ class Stand:
         """The digests in each shard that is there, in a version or not."""
         root = self.store.shards if self.store else self.folder / "none"
         return {
-            path.stem: pq.read_table(path, columns=["digest"])["digest"].to_pylist() for path in root.rglob("*.parquet")
+            path.name: pq.read_table(path, columns=["digest"])["digest"].to_pylist() for path in root.rglob("*.parquet")
         }
 
     def process(self, name: str) -> list[int]:
