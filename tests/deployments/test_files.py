@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 
+import prefect.settings
 import pytest
 import yaml
 
@@ -81,6 +82,17 @@ def test_a_container_has_the_settings_of_its_service(service):
         reaping, words = words[2].split("; exec ")[0], shlex.split(words[2].split("; exec ")[1])
         assert reaping == "python -m flows.reap"
     check_command(service, words)
+
+
+def test_every_setting_is_one_that_prefect_has(unit):
+    _, content = unit
+    names = {value.partition("=")[0] for value in content.values("Service", "Environment")}
+    for container in CONTAINERS.values():
+        names |= set(container.get("environment", {}))
+    ours = [name for name in names | set(SERVER) | set(WORKER) if name.startswith("PREFECT_")]
+    assert len(ours) > 10
+    for name in ours:
+        assert getattr(prefect.settings, name) is not None
 
 
 def check_command(service: str, words: list[str]) -> None:

@@ -1,0 +1,103 @@
+"""What `up` makes of its arguments, before anything is started; and the profile that it leaves as it found it."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+from prefect.settings import PREFECT_PROFILES_PATH, Profile, ProfilesCollection, load_profiles, save_profiles
+from prefect.settings import temporary_settings as with_settings
+
+from deployments.__main__ import parse
+from deployments.laptop import Home, chosen_roots, services
+from deployments.profile import NAME, leave_profile, use_profile
+from flows.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS, is_below, roots
+from storage.errors import InputError
+
+
+def test_what_is_given_becomes_parameters_with_absolute_paths_and_nothing_else(images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["--images", "images", "--weights", "random", "--classes", "cats,dogs", "--epochs", "3", "--port", "4711"]
+    assert parse(words) == (
+        {
+            "images": str(images),
+            "store": str(tmp_path / "store"),
+            "weights": "random",
+            "classes": ["cats", "dogs"],
+            "epochs": 3,
+        },
+        4711,
+    )
+
+
+@pytest.mark.parametrize("words", [["--store", "store"], ["--weights", "random"], ["--labels", "photos.csv"]])
+def test_a_place_without_images_is_no_demo(words):
+    with pytest.raises(InputError, match="--images: the folder of images is missing"):
+        parse(words)
+
+
+def test_a_store_among_the_images_is_refused_before_anything_starts(images):
+    with pytest.raises(InputError, match="--store"):
+        parse(["--images", str(images), "--store", str(images / "cats"), "--weights", "random"])
+
+
+def test_runs_are_confined_to_what_was_given_unless_the_environment_says_otherwise(tmp_path, monkeypatch):
+    given = {"images": "/data/photos", "store": "s3://bucket/store", "weights": "/data/w/vgg.h5", "out": "/data/study"}
+    found = chosen_roots(Home(tmp_path), given)
+    for name, value in found.items():
+        monkeypatch.setenv(name, value)
+    assert roots(IMAGE_ROOTS) == ["/data/photos"]
+    assert roots(STORE_ROOTS) == ["s3://bucket/store", "/data/study"]
+    assert all(any(is_below(place, root) for root in roots(WEIGHTS_ROOTS)) for place in ("/data/w/vgg.h5",))
+    assert chosen_roots(Home(tmp_path), {**given, "images": "/elsewhere"})[IMAGE_ROOTS] == "/data/photos"
+
+
+def test_every_root_is_set_whatever_is_given(tmp_path):
+    found = chosen_roots(Home(tmp_path), {"images": "s3://bucket/photos", "store": "/data/store", "out": "/data/study"})
+    assert all(found[name] for name in (IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS))
+
+
+def test_no_password_stands_in_a_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("PREFECT_PROFILE", "mine")
+    home = Home(tmp_path / "home")
+    home.make()
+    found = services(home, {"port": 4711, "roots": {}})
+    secret = home.password()
+    assert len(secret) > 30
+    assert (home.path / "password").stat().st_mode & 0o777 == 0o600
+    for service in found:
+        assert secret not in " ".join(service.command)
+        assert secret in service.environment.values()
+        assert "PREFECT_PROFILE" not in service.environment
+    assert home.password() == secret
+
+
+def test_a_port_that_is_taken_and_a_down_without_an_up_are_told_in_one_line(images, tmp_path):
+    environment = os.environ | {"PREFECT_HOME": str(tmp_path / "prefect")}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        words = ["up", "--images", images, "--store", tmp_path / "store", "--weights", "random", "--port", port]
+        for arguments, status, said in ((words, 2, f"something listens on {port}"), (["down"], 0, "nothing was up")):
+            done = subprocess.run(
+                [sys.executable, "-m", "deployments", *arguments], env=environment, capture_output=True, text=True
+            )
+            assert done.returncode == status, done.stderr
+            assert said in done.stderr.splitlines()[-1]
+
+
+def test_the_profile_before_is_the_active_one_again(tmp_path):
+    path, before = tmp_path / "profiles.toml", tmp_path / "before"
+    with with_settings({PREFECT_PROFILES_PATH: path}):
+        mine = Profile(name="mine", settings={"PREFECT_API_URL": "http://127.0.0.1:1/api"})
+        save_profiles(ProfilesCollection([mine], active="mine"))
+        for port in (2, 3):  # a second `up` after a machine that went down
+            use_profile({"PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}, before)
+            found = load_profiles()
+            assert found.active_name == NAME
+            assert found[NAME].to_environment_variables()["PREFECT_API_URL"] == f"http://127.0.0.1:{port}/api"
+        assert path.stat().st_mode & 0o777 == 0o600
+        leave_profile(before)
+        leave_profile(before)
+        found = load_profiles(include_defaults=False)
+        assert (found.active_name, found.names) == ("mine", {"mine"})
