@@ -76,8 +76,9 @@ def _stop(process: subprocess.Popen) -> None:
 
 
 def main() -> None:
-    # Flows and tasks talk to it; nobody looks at it, and nothing is scheduled on it.
+    # Flows and tasks talk to it; nobody looks at it, and nothing is scheduled on it. Plugins are for the command line.
     os.environ |= {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+    os.environ["PREFECT_PLUGINS_ENABLED"] = "false"
     import uvicorn
 
     threading.Thread(target=_leave_with_parent, daemon=True).start()
