@@ -8,6 +8,9 @@ import sys
 
 if __name__ == "__main__":
     sys.path[0] = os.path.dirname(sys.path[0])  # the project, instead of this folder
+    from deployments.settings import WORKER
+
+    os.environ |= WORKER | os.environ  # runs inherit it; read when Prefect is imported
 
 from typing import Any
 
@@ -32,7 +35,6 @@ def served(definition: dict[str, Any]) -> RunnerDeployment:
         concurrency_limit=ConcurrencyLimitConfig.model_validate(definition["concurrency_limit"]),
         schedules=[Cron(each["cron"], timezone=each["timezone"]) for each in definition.get("schedules", [])],
         triggers=[DeploymentEventTrigger.model_validate(each) for each in definition.get("triggers", [])],
-        job_variables=definition["work_pool"]["job_variables"],
     )
 
 

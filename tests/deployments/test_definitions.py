@@ -52,6 +52,7 @@ def test_what_is_served_is_what_is_deployed(definition):
     assert deployment.parameters == definition["parameters"]
     assert sorted(deployment.tags) == sorted(definition["tags"])
     assert deployment.concurrency_limit == 1
+    assert not deployment.job_variables  # which Prefect refuses where there is no pool
     assert deployment.concurrency_options.collision_strategy == definition["concurrency_limit"]["collision_strategy"]
     assert [each.schedule.cron for each in deployment.schedules] == [
         each["cron"] for each in definition.get("schedules", [])
