@@ -1,6 +1,7 @@
 """From what lies in the folder and what the store holds to what has to be done: decided once, before any work."""
 
 import logging
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -139,10 +140,20 @@ def finish(store: Store, plan: Plan, new: Iterable[ShardRef]) -> tuple[pa.Table,
     """
     rows, shards, found = add_rows(store, plan.rows, plan.shards, new)
     files = with_status(plan.files, rows["digest"].combine_chunks(), plan.failures | found)
-    tried = pc.is_in(files["digest"], pa.array(list(found), DIGEST))
-    index = files.schema.get_field_index("attempts")
-    attempts = pc.add(files["attempts"], tried.cast(pa.int32()))
-    return files.set_column(index, files.schema.field(index), attempts), rows, shards
+    return _with_attempts(files, found), rows, shards
+
+
+def _with_attempts(files: pa.Table, failures: Mapping[bytes, str]) -> pa.Table:
+    """Count one more attempt, made now, at each file that turned out unusable or could not be read."""
+    tried = pc.or_(pc.is_null(files["digest"]), pc.is_in(files["digest"], pa.array(list(failures), DIGEST)))
+    columns = {
+        "attempts": pc.add(files["attempts"], tried.cast(pa.int32())),
+        "last_seen_ns": pc.if_else(tried, time.time_ns(), files["last_seen_ns"]),
+    }
+    for name, column in columns.items():
+        index = files.schema.get_field_index(name)
+        files = files.set_column(index, files.schema.field(index), column)
+    return files
 
 
 def chunk(todo: pa.Table, index: int, chunk_size: int) -> pa.Table:

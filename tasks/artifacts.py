@@ -70,7 +70,7 @@ def _create_quarantine_artifact(space: Space, version: VersionRecord) -> None:
             "message": MEANINGS.get(row["reason"], ""),
             "attempts": row["attempts"],
             "first seen": date_of(row["first_seen_ns"]),
-            "last changed": date_of(row["last_seen_ns"]),
+            "last tried": date_of(row["last_seen_ns"]),
         }
         for row in bad.slice(0, MOST_QUARANTINED).to_pylist()
     ]

@@ -112,7 +112,7 @@ def quarantine(options: argparse.Namespace) -> Iterator[str]:
     store = one_space(options.store, options.space)
     version = chosen_version(store, None)
     bad = quarantined(version, store)
-    rows = [["reason", "attempts", "first seen", "last changed", "path"]]
+    rows = [["reason", "attempts", "first seen", "last tried", "path"]]
     for row in bad.to_pylist():
         times = (date_of(row["first_seen_ns"]), date_of(row["last_seen_ns"]))
         rows.append([visible(row["reason"]), str(row["attempts"]), *times, visible(row["path"])])

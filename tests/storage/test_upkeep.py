@@ -21,6 +21,7 @@ from storage.samples import pin
 from storage.segments import ROWS_SCHEMA
 from storage.shards import Shard
 from storage.stream import FeatureStream
+from storage.upkeep.quarantine import quarantined
 from storage.versions import commit, latest_version, read_version, version_numbers
 from tests import toy
 
@@ -330,11 +331,18 @@ def test_quarantine_names_each_image_with_reason_attempts_and_times(lived, capsy
     status, (head, line, meaning), _ = call(capsys, lived, "quarantine")
     assert meaning == "not_image: the file begins as no image does"
     assert status == 0
-    assert head.split() == ["reason", "attempts", "first", "seen", "last", "changed", "path"]
+    assert head.split() == ["reason", "attempts", "first", "seen", "last", "tried", "path"]
     assert re.match(r"not_image +1  20\d\d-\d\d-\d\d .* UTC  20\d\d.* UTC  dogs/broken.png$", line), line
 
 
+def times(lived: Path) -> tuple[int, int]:
+    """When the one image that cannot be used was first seen, and last tried."""
+    (row,) = quarantined(latest_version(store_of(lived)), store_of(lived)).to_pylist()
+    return row["first_seen_ns"], row["last_seen_ns"]
+
+
 def test_retry_lets_the_next_run_try_again(lived, capsys):
+    first_seen, last_tried = times(lived)
     assert plan(lived).todo.num_rows == 0
     status, lines, _ = call(capsys, lived, "quarantine", "--retry")
     assert (status, lines[-1]) == (0, "committed version 4: the next run tries 1 image again")
@@ -342,6 +350,7 @@ def test_retry_lets_the_next_run_try_again(lived, capsys):
     assert planned.todo["path"].to_pylist() == [b"dogs/broken.png"]
     assert version.counts["quarantined"] == 1
     assert call(capsys, lived, "quarantine")[1][1].split()[:2] == ["not_image", "2"]
+    assert times(lived)[0] == first_seen <= last_tried < times(lived)[1]
 
 
 # Beside a run
