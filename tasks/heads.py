@@ -32,7 +32,7 @@ from tasks.records import HeadJob, HeadResult
 from tasks.report import write_report
 from vision.batches import Batches, Held
 from vision.checkpoint import Checkpoint, CheckpointError
-from vision.evaluation import Evaluation, evaluate, load_head, precision_and_recall
+from vision.evaluation import Evaluation, HeadError, evaluate, load_head, precision_and_recall
 from vision.head import HeadSpec
 from vision.training import Keeping, Trained, TrainingData, train
 
@@ -220,6 +220,8 @@ def _train(
     except CheckpointError as error:
         logger.warning("head %s begins anew: %s", job.name, error)
         trained = _fit(job, version, data, report, None)
+    except HeadError as error:
+        raise StoreDamaged(f"{error}; train the head to go on from again with --force-retrain") from error
     metrics = {
         "epochs": len(trained.history),
         "val_accuracy": trained.validation.accuracy,

@@ -7,7 +7,12 @@ import numpy as np
 
 from vision.batches import Batches, dataset
 
+LONGEST_REASON = 300  # Keras puts whole configurations into its messages
 MISTAKES_KEPT = 24  # as many pictures as one looks through
+
+
+class HeadError(ValueError):
+    """A file is no head, or one that only code of its own could make work."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +84,14 @@ def _worst(mistakes: list[Mistake]) -> list[Mistake]:
 
 
 def load_head(path: str):
-    """A saved head, read in Keras' safe mode."""
+    """A saved head, read in Keras' safe mode. Raises HeadError where that refuses it, or it is no head at all."""
     import keras
 
-    return keras.saving.load_model(path, safe_mode=True)
+    try:
+        return keras.saving.load_model(path, safe_mode=True)
+    except Exception as error:  # Keras raises almost anything of what is not its own
+        reason = " ".join(str(error).split())[:LONGEST_REASON]
+        raise HeadError(f"{path} is no head that can be used: no code of a head's own is run ({reason})") from error
 
 
 def precision_and_recall(confusion: np.ndarray) -> list[tuple[float | None, float | None]]:

@@ -1,8 +1,12 @@
+import base64
 import dataclasses
+import io
 import json
+import marshal
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storage.errors import InputError
+from storage.errors import InputError, StoreDamaged
 from storage.heads import is_unranked, write_head
 from storage.layout import Store, current_head
 from storage.versions import Version
@@ -227,6 +231,49 @@ def test_head_json_says_how_each_class_does(first):
         assert scores["images"] == confusion[index].sum()
         assert scores["recall"] == pytest.approx(confusion[index, index] / confusion[index].sum())
         assert scores["precision"] == (pytest.approx(confusion[index, index] / taken) if taken else None)
+
+
+# Heads from elsewhere
+
+
+def with_layer(model: bytes, kind: dict) -> bytes:
+    """The file of a head whose Dropout is a layer of another kind."""
+    sink = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(model)) as old, zipfile.ZipFile(sink, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name == "config.json":
+                config = json.loads(data)
+                next(layer for layer in config["config"]["layers"] if layer["class_name"] == "Dropout").update(kind)
+                data = json.dumps(config).encode()
+            new.writestr(name, data)
+    return sink.getvalue()
+
+
+def lambda_layer(marker: Path) -> dict:
+    """As Keras saves a layer of a Python lambda, one that leaves a file where it is run."""
+    code = marshal.dumps(eval(f"lambda x: open({str(marker)!r}, 'w') and x").__code__)
+    kept = {"code": base64.b64encode(code).decode(), "defaults": None, "closure": None}
+    function = {"class_name": "__lambda__", "config": kept}
+    return {"module": "keras.layers", "class_name": "Lambda", "config": {"function": function, "arguments": {}}}
+
+
+def layer_of_a_class(marker: Path) -> dict:
+    """A class of any module, called with anything."""
+    return {"module": "subprocess", "class_name": "Popen", "config": {"args": ["touch", str(marker)]}}
+
+
+@pytest.mark.parametrize("layer", [lambda_layer, layer_of_a_class])
+def test_a_head_with_code_of_its_own_is_refused_and_runs_nothing(layer, trainer, tmp_path):
+    job, marker = trainer.job(), tmp_path / "marker"
+    record = json.loads((trainer.store.head(job.name) / "head.json").read_text())
+    model = (trainer.store.head(job.name) / "head.keras").read_bytes()
+    record.pop("checksum")
+    write_head(trainer.store, job.name, record, with_layer(model, layer(marker)))
+    with pytest.raises(StoreDamaged, match=r"head\.keras is no head that can be used: no code .* --force-retrain"):
+        trainer.train(trainer.job(epochs=3, initial_epoch=2))
+    assert trainer.train(trainer.job(seed=1, epochs=1)).is_promoted  # the current one gives way
+    assert not marker.exists()
 
 
 # Test images
