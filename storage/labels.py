@@ -70,7 +70,9 @@ def _read(file: Path) -> pa.Table:
             raise InputError(f"--labels: {file} has the column {twice[0]!r} more than once")
         if "split" not in table.column_names:
             table = table.append_column("split", pa.nulls(table.num_rows, pa.string()))
-        return pa.table({name: pc.cast(table[name], kind) for name, kind in COLUMNS.items()})
+        table = pa.table({name: pc.cast(table[name], kind) for name, kind in COLUMNS.items()})
+        table.validate(full=True)  # the reader of Parquet does not look whether text is UTF-8
+        return table
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"--labels: {file} cannot be read: {' '.join(str(error).split())}") from error
 
