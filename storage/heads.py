@@ -8,8 +8,8 @@ from pathlib import Path
 
 from storage.durable import replace
 from storage.errors import StoreDamaged
-from storage.layout import HEAD_NAME, Store, current_head, sealed, sha256, unsealed
-from storage.place import Place, is_local
+from storage.layout import HEAD_NAME, Store, current_head, file_sha256, sealed, sha256, unsealed
+from storage.place import Place, is_local, read_whole
 
 RECORD, MODEL, PIN, REPORT, UNRANKED = "head.json", "head.keras", "pin.json", "report.html", "unranked"
 
@@ -97,14 +97,14 @@ UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError, Recur
 
 
 def _record(store: Store, name: str) -> dict:
-    record = unsealed(json.loads((store.head(name) / RECORD).read_text()))
+    record = unsealed(json.loads(read_whole(store.head(name) / RECORD)))
     if (store.head(name) / MODEL).stat().st_size != record["model"][0]:
         raise ValueError(f"{MODEL} has another size")
     return record
 
 
 def _model_fault(store: Store, name: str, record: dict) -> str | None:
-    is_whole = sha256((store.head(name) / MODEL).read_bytes()) == record["model"][1]
+    is_whole = file_sha256(store.head(name) / MODEL) == record["model"][1]
     return None if is_whole else f"{MODEL} has another sha256"
 
 
@@ -164,7 +164,7 @@ def is_unranked(store: Store, name: str) -> bool:
 def pinned_version(folder: Place, fingerprint: str) -> int | None:
     """The version of a feature space that the training in a head's folder reads, if one does."""
     try:
-        record = unsealed(json.loads((folder / PIN).read_text()))
+        record = unsealed(json.loads(read_whole(folder / PIN)))
         return int(record["version"]) if record["fingerprint"] == fingerprint else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

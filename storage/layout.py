@@ -17,7 +17,7 @@ from pathlib import Path
 
 from storage.durable import SINGLE_WRITER, create, replace, sweep
 from storage.errors import InputError, StoreDamaged
-from storage.place import Place, is_local
+from storage.place import Place, is_local, read_whole
 
 FORMAT_VERSION = 1
 ROWS_PER_GROUP = 128  # rows of a shard that are read together
@@ -29,6 +29,12 @@ HEAD_NAME = re.compile(r"[0-9a-f]{32}")
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def file_sha256(path: Place) -> str:
+    """The same of a file, which is read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def canonical(record: Mapping) -> bytes:
@@ -123,7 +129,7 @@ def check_space(store: Store) -> None:
     """Refuse a space of a format this program does not know. A space that is not there yet is fine."""
     path = store.space / "space.json"
     try:
-        found = json.loads(path.read_text()).get("format_version")
+        found = json.loads(read_whole(path)).get("format_version")
     except FileNotFoundError:
         return
     except (ValueError, AttributeError) as error:
@@ -177,7 +183,7 @@ def read_spec(store: Store) -> dict:
     check_space(store)
     path = store.space / "space.json"
     try:
-        spec = dict(json.loads(path.read_text())["spec"])
+        spec = dict(json.loads(read_whole(path))["spec"])
     except FileNotFoundError:
         raise StoreDamaged(f"{path} is missing; run again with the options of this space, which writes it") from None
     except (ValueError, KeyError, TypeError) as error:

@@ -19,6 +19,9 @@ Place: TypeAlias = Path | Remote
 # No image of as many pixels as are decoded is larger: 89 million of them take 716 MB at 16 bits a channel, uncompressed.
 LARGEST_FILE = 2**30
 
+# No record of ours is larger, and no segment: a version of 100 million images takes 64 MB.
+LARGEST_RECORD = 2**28
+
 EXTRAS = {"s3": "s3", "gs": "gs"}
 # Throttled requests are tried again, each after twice the time of the one before; what another run wrote a moment
 # ago has to be seen.
@@ -103,6 +106,16 @@ def _checked_size(size_bytes: int, path: bytes) -> int:
     if size_bytes > LARGEST_FILE:
         raise OSError(errno.EFBIG, "It is larger than any image", os.fsdecode(path))
     return size_bytes
+
+
+def read_whole(path: Place) -> bytes:
+    """The bytes of a record or segment of the store. Raises OSError, ValueError for a file over LARGEST_RECORD."""
+    with path.open("rb") as file:
+        size_bytes = file.seek(0, os.SEEK_END)
+        if size_bytes > LARGEST_RECORD:
+            raise ValueError(f"it is larger than {LARGEST_RECORD} bytes")
+        file.seek(0)
+        return file.read(size_bytes)
 
 
 def sizes(folder: Place) -> dict[str, int]:

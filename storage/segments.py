@@ -1,6 +1,7 @@
 """Segments: immutable, bounded pieces of a version's two tables, named by the sha256 of their bytes."""
 
 import hashlib
+import io
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,6 +14,8 @@ from storage.durable import put
 from storage.errors import StoreDamaged
 from storage.files import FILES_SCHEMA
 from storage.layout import Store, sha256
+from storage.pages import check_pages
+from storage.place import read_whole
 
 ROWS_SCHEMA = pa.schema(
     [
@@ -112,9 +115,11 @@ def read_segments(store: Store, kind: str, names: tuple[str, ...]) -> pa.Table:
     tables = []
     for name in names:
         try:
-            data = store.segment(name).read_bytes()
+            data = read_whole(store.segment(name))
         except FileNotFoundError:
             raise StoreDamaged(f"segment {name} is missing from {store.segments}; {store.way_out}") from None
+        except ValueError as error:
+            raise StoreDamaged(f"segment {name} is not what it should be ({error}); {store.way_out}") from None
         if sha256(data) != name.rpartition("-")[2].removesuffix(".parquet"):
             raise StoreDamaged(f"segment {name} is damaged: its sha256 is not the one in its name; {store.way_out}")
         try:
@@ -127,10 +132,14 @@ def read_segments(store: Store, kind: str, names: tuple[str, ...]) -> pa.Table:
 def _unpacked(data: bytes, schema: pa.Schema) -> pa.Table:
     """The table in a segment's bytes. Raises ValueError where the footer says of it what no segment of ours has."""
     file = pq.ParquetFile(pa.BufferReader(data))
-    facts = file.metadata
-    size_bytes = sum(facts.row_group(index).total_byte_size for index in range(facts.num_row_groups))
-    if facts.num_rows > MOST_ROWS or size_bytes > MOST_BYTES:
-        raise ValueError(f"it says it has {facts.num_rows} rows in {size_bytes} bytes")
+    groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
+    rows = [file.metadata.num_rows, *(group.num_rows for group in groups)]
+    if not all(0 <= number <= MOST_ROWS for number in rows):
+        raise ValueError(f"it says it has {rows[0]} rows, in groups of {rows[1:]}")
+    left = MOST_BYTES
+    for group in groups:
+        for column in map(group.column, range(group.num_columns)):
+            left -= check_pages(io.BytesIO(data), column, left, MOST_ROWS)
     if not file.schema_arrow.equals(schema):
         raise ValueError(f"its columns are {', '.join(file.schema_arrow.names)}, of these types")
     table = file.read(use_threads=False)

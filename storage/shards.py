@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Literal, Protocol
+from typing import IO, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ import pyarrow as pa
 from storage import npz, parquet
 from storage.durable import put
 from storage.errors import StoreDamaged
-from storage.layout import ROWS_PER_GROUP, SHARD_NAME, Store, sha256
+from storage.layout import ROWS_PER_GROUP, SHARD_NAME, Store, file_sha256, sha256
 from storage.place import Place, sizes
 
 logger = logging.getLogger(__name__)
@@ -212,15 +212,20 @@ class Shard:
 
 
 def _check_footer(path: Place, ref: ShardRef) -> None:
-    encoding = ENCODINGS[path.suffix[1:]]
+    format = path.suffix[1:]
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        if size != ref.size_bytes or size < encoding.TAIL:
+        if size != ref.size_bytes or size < ENCODINGS[format].TAIL:
             raise ValueError(f"it has {size} bytes, its version says {ref.size_bytes}")
-        file.seek(-encoding.TAIL, os.SEEK_END)
-        file.seek(-min(size, encoding.footer_size(file.read())), os.SEEK_END)
-        if sha256(file.read()) != ref.footer_checksum:
+        if _footer_checksum(file, format) != ref.footer_checksum:
             raise ValueError("the checksum of its footer is another")
+
+
+def _footer_checksum(file: IO[bytes], format: str) -> str:
+    encoding, size = ENCODINGS[format], file.seek(0, os.SEEK_END)
+    file.seek(-encoding.TAIL, os.SEEK_END)
+    file.seek(-min(size, encoding.footer_size(file.read())), os.SEEK_END)
+    return sha256(file.read())
 
 
 def is_present(store: Store, ref: ShardRef) -> bool:
@@ -240,17 +245,18 @@ def present_shards(store: Store, refs: Mapping[str, ShardRef]) -> dict[str, Shar
 def uncommitted_shards(store: Store, committed: Mapping[str, ShardRef]) -> list[ShardRef]:
     """Intact shards in the store that the version does not list: the work of a run that died.
 
-    Their bytes are hashed: a file that is not what its name says is left alone.
+    Their bytes are hashed, piece by piece: a file that is not what its name says is left alone.
     """
     found = []
-    for name in sorted(sizes(store.shards)):
+    for name, size_bytes in sorted(sizes(store.shards).items()):
         if name in committed or not SHARD_NAME.fullmatch(name):
             continue
         path, format = store.shard(name), name.partition(".")[2]
         try:
-            data = path.read_bytes()
-            if f"{sha256(data)}.{format}" == name:
-                found.append(ShardRef(name, len(data), ROWS[format](path).num_rows, sha256(_footer(data, format))))
+            if f"{file_sha256(path)}.{format}" == name:
+                with path.open("rb") as file:
+                    footer_checksum = _footer_checksum(file, format)
+                found.append(ShardRef(name, size_bytes, ROWS[format](path).num_rows, footer_checksum))
         except FileNotFoundError:
             continue  # a file of such a name that lies in another folder
         except DAMAGES as error:

@@ -22,6 +22,7 @@ from storage.layout import (
     sha256,
     unsealed,
 )
+from storage.place import read_whole
 from storage.segments import in_order, read_segments, write_files, write_rows
 from storage.shards import MAX_ROWS, ShardRef
 
@@ -78,7 +79,7 @@ def latest_version(store: Store) -> Version | None:
 def read_version(store: Store, number: int) -> Version:
     path = store.version(number)
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(read_whole(path))
         check_format(path, record["format_version"])
         record = unsealed(record)
         del record["format_version"]

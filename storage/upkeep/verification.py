@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from storage.errors import StorageError, StoreDamaged
 from storage.files import class_counts, counts, data_digest, usable
 from storage.heads import MODEL, RECORD, list_heads
-from storage.layout import ROWS_PER_GROUP, Store, read_spec, sha256
+from storage.layout import ROWS_PER_GROUP, Store, file_sha256, read_spec
 from storage.place import Place
 from storage.segments import read_segments
 from storage.shards import Shard, ShardRef
@@ -88,7 +88,7 @@ def shard_fault(store: Store, ref: ShardRef, is_deep: bool) -> StorageError | No
         if is_deep:
             for group in range(-(-ref.num_rows // ROWS_PER_GROUP)):
                 shard.read_group(group)
-            if sha256(store.shard(ref.name).read_bytes()) != ref.name.partition(".")[0]:
+            if file_sha256(store.shard(ref.name)) != ref.name.partition(".")[0]:
                 raise StoreDamaged(f"shard {ref.name} is damaged (its sha256 is not the one in its name)")
     except StorageError as error:
         return error

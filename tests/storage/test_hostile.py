@@ -4,6 +4,7 @@ import io
 import json
 import os
 import threading
+import tracemalloc
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +20,10 @@ from storage.durable import replace as put
 from storage.errors import InputError, StoreDamaged
 from storage.labels import read_labels
 from storage.layout import canonical, sealed, sha256
-from storage.place import LARGEST_FILE, read_file
+from storage.place import LARGEST_FILE, LARGEST_RECORD, read_file
 from storage.scan import scan_folder
-from storage.shards import ENCODINGS, FeatureType, Shard, ShardRef, write_shard
+from storage.segments import ROWS_SCHEMA
+from storage.shards import ENCODINGS, FeatureType, Shard, ShardRef, uncommitted_shards, write_shard
 from storage.versions import read_version
 from tests import toy
 from vision.specs import BACKBONES
@@ -84,6 +86,16 @@ def test_a_labels_file_with_a_column_twice_is_refused(tmp_path):
     table.write_text("path,class,class\ncats/000.png,cats,dogs\n")
     with pytest.raises(InputError, match="'class' more than once"):
         read_labels(table, tmp_path)
+
+
+@pytest.mark.parametrize("column", ["class", "split"])
+def test_a_labels_file_whose_text_is_none_is_refused(column, tmp_path):
+    columns = {"path": [b"cats/000.png"], "class": [b"cats"], "split": [b"train"]} | {column: [b"\xff\xfe"]}
+    pq.write_table(
+        pa.table({name: pa.array(cells).view(pa.string()) for name, cells in columns.items()}), tmp_path / "l.parquet"
+    )
+    with pytest.raises(InputError, match="cannot be read"):
+        read_labels(tmp_path / "l.parquet", tmp_path)
 
 
 @pytest.mark.parametrize("path", [b"../outside.png", b"/etc/passwd", b"cats/../../x", b".."])
@@ -163,6 +175,16 @@ def test_a_version_of_a_million_brackets_is_refused(committed):
     put(store.version(1), b"[" * 1_000_000)
     with pytest.raises(StoreDamaged):
         read_version(store, 1)
+
+
+def test_a_record_or_segment_larger_than_any_is_not_read(committed):
+    store, version = committed
+    for path in (store.version(1), store.segment(version.rows[0])):
+        os.truncate(path, LARGEST_RECORD + 1)
+    with pytest.raises(StoreDamaged, match="larger than"):
+        read_version(store, 1)
+    with pytest.raises(StoreDamaged, match="larger than"):
+        version.read_rows(store)
 
 
 def with_segment(store, version, kind: str, table: pa.Table, **options):
@@ -287,6 +309,55 @@ def test_a_shard_shorter_than_its_footer_is_refused(format, data, committed):
     put(store.shard(ref.name), data)
     with pytest.raises(StoreDamaged, match="bytes"):
         Shard(store, ref)
+
+
+def lying(data: bytes, unpacked: int, values: int) -> bytes:
+    """A Parquet file of one group whose last column has one page, and a header of that which says other sizes."""
+    group = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(0)
+    column = group.column(group.num_columns - 1)
+    start, packed = column.data_page_offset, column.total_compressed_size - 40
+    header = b"\x15\0\x15" + varint(2 * unpacked) + b"\x15" + varint(2 * packed)
+    header += b"\x2c\x15" + varint(2 * values) + b"\x15\0\x15\x06\x15\x06\0\0"
+    return data[:start] + header + data[start + len(header) :]
+
+
+def varint(number: int) -> bytes:
+    return bytes([number & 127 | 128]) + varint(number >> 7) if number > 127 else bytes([number])
+
+
+NOISE = np.random.default_rng(0).integers(0, 15_000, (3, 2, 3000), np.uint16).view(np.float16)
+
+
+@pytest.mark.parametrize(("unpacked", "values"), [(2**31 - 1, 3), (36_000, 2**31 - 1)])
+def test_a_page_that_says_it_is_huge_is_refused_before_there_is_memory_for_it(unpacked, values, committed):
+    store, version = committed
+    most = pa.default_memory_pool().max_memory()
+    whole = ENCODINGS["parquet"].encode(DIGESTS, NOISE, METADATA | {"shape": "[2, 3000]"})
+    assert np.array_equal(Shard(store, forged(store, "parquet", whole, 3)).read(), NOISE)
+    shard = Shard(store, forged(store, "parquet", lying(whole, unpacked, values), 3))
+    with pytest.raises(StoreDamaged, match="a page says that it has"):
+        shard.read()
+    rows = pa.concat_tables([version.read_rows(store)] * 500)
+    segment = io.BytesIO()
+    pq.write_table(rows.cast(ROWS_SCHEMA), segment, use_dictionary=False, compression="none")
+    name = f"rows-{sha256(lying(segment.getvalue(), unpacked, values))}.parquet"
+    put(store.segment(name), lying(segment.getvalue(), unpacked, values))
+    with pytest.raises(StoreDamaged, match="a page says that it has"):
+        replace(version, rows=(name,)).read_rows(store)
+    assert pa.default_memory_pool().max_memory() <= max(most, 2**30)
+
+
+def test_a_shard_that_a_dead_run_left_is_hashed_in_pieces(committed):
+    store, version = committed
+    left = write_shard(store, DIGESTS, FEATURES, {}, {})
+    put(store.shard("a" * 64 + ".npz"), b"")
+    os.truncate(store.shard("a" * 64 + ".npz"), 2**28)
+    tracemalloc.start()
+    try:
+        assert uncommitted_shards(store, version.shards) == [left]
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
 
 
 def npy(header: str, body: bytes) -> bytes:
