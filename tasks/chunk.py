@@ -52,7 +52,8 @@ def _extract(
     job: ChunksJob, index: int, engine: Engine, report: Callable[[dict], None], hands: Hands | None
 ) -> Extracted:
     todo = chunk(open_todo(Path(job.plan)), index, job.chunk_size)
-    return extract(engine, _readers(todo, job), lambda done: report({"chunk": index, "done": done}), hands)
+    apart = {bytes.fromhex(digest) for digest in job.apart}
+    return extract(engine, _readers(todo, job), lambda done: report({"chunk": index, "done": done}), hands, apart)
 
 
 def try_alone(job: ChunksJob, engine: Engine, hands: Hands) -> str | None:

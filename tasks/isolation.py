@@ -21,9 +21,10 @@ UNEXPLAINED_DEATHS = 3
 class Isolation:
     """One job of chunks in a worker's child, whatever its images do to that.
 
-    A chunk that is finished is not done again. Of one that was cut off, the images in hand are tried once alone, one
-    after the other, in a new child; those that end it too are condemned, named in the shard like what cannot be
-    decoded, and the chunk is extracted without them.
+    A chunk that is finished is not done again. Of one that was cut off, the images in hand are tried alone, one after
+    the other; those that end a new child in which they are the first are condemned, named in the shard like what
+    cannot be decoded, and the chunk is extracted without them. Where there are none, all of them are
+    inferred from then on each without others: one of them may kill only in company.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Isolation:
         self._results: list[ChunkResult] = []
         self._condemned: dict[str, str] = {}
         self._cleared: set[bytes] = set()
+        self._apart: set[bytes] = set()
 
     def run(self) -> list[ChunkResult]:
         """The results of all chunks. Raises what `Worker.call` does; WorkerDied where no image is to blame."""
@@ -59,7 +61,11 @@ class Isolation:
     def _rest(self) -> ChunksJob:
         done = len(self._results)
         return replace(
-            self._job, start=self._job.start + done, count=self._job.count - done, condemned=dict(self._condemned)
+            self._job,
+            start=self._job.start + done,
+            count=self._job.count - done,
+            condemned=dict(self._condemned),
+            apart=tuple(digest.hex() for digest in sorted(self._apart)),
         )
 
     def _hear(self, record: dict) -> None:
@@ -73,14 +79,19 @@ class Isolation:
         in_hand = self._worker.in_hand.suspects()
         suspects = [digest for digest in in_hand if digest not in self._cleared and digest.hex() not in self._condemned]
         logger.warning("%s; the %d images it had in hand are tried alone", death, len(suspects))
-        guilty = 0
+        guilty, is_new = 0, True
         for digest in suspects:
             code = self._try_alone(digest)
+            if code is not None and not is_new:
+                code = self._try_alone(digest)  # those before it may have done harm to that child
+            is_new = code is not None
             if code is None:
                 self._cleared.add(digest)
             else:
                 self._condemned[digest.hex()] = code
                 guilty += 1
+        if not guilty:
+            self._apart.update(in_hand)
         return guilty
 
     def _try_alone(self, digest: bytes) -> str | None:

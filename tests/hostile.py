@@ -19,8 +19,8 @@ from tests.toy import SPEC, ToyEngine
 
 CHILD = (sys.executable, "-m", "tests.hostile")
 DEEDS = ("hang", "crash", "fill")
-IN_COMPANY = "crash in company"
-COLOURS = {(40 + index, 7, 7): deed for index, deed in enumerate((*DEEDS, IN_COMPANY))}
+IN_COMPANY, AFTER_OTHERS = "crash in company", "crash after others"
+COLOURS = {(40 + index, 7, 7): deed for index, deed in enumerate((*DEEDS, IN_COMPANY, AFTER_OTHERS))}
 
 
 def do(deed: str) -> None:
@@ -47,12 +47,15 @@ def spoil(path: Path, stage: str, deed: str) -> bytes:
 
 
 class HostileEngine(ToyEngine):
+    seen = 0
+
     def features(self, pixels: np.ndarray) -> np.ndarray:
         for picture in pixels:
             deed = COLOURS.get(tuple(picture[0, 0].tolist()))
-            if deed == IN_COMPANY and len(pixels) > 1:
+            if (deed == IN_COMPANY and len(pixels) > 1) or (deed == AFTER_OTHERS and self.seen):
                 do("crash")
             do(deed or "")
+            self.seen += 1
         return super().features(pixels)
 
 

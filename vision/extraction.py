@@ -1,10 +1,9 @@
 """From a stream of files to features: decode ahead, infer in batches of one fixed shape."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -73,23 +72,24 @@ def extract(
     images: Iterable[tuple[bytes, Callable[[], bytes]]],
     on_batch: Callable[[int], None] = lambda done: None,
     hands: Hands | None = None,
+    apart: Container[bytes] = (),
 ) -> Extracted:
     """Features of `images`, pairs of a key and a function that reads the file's bytes.
 
     The next batch is read and decoded in a thread while one is inferred. A file that cannot be read or
     decoded, as an ImageError of its reader or of the decoder says, costs its own row only; anything
-    else passes through. `on_batch` is told how many are done.
+    else passes through. `on_batch` is told how many are done. apart: keys that are inferred each without others.
     """
     seconds = StageSeconds()
     errors: dict[bytes, tuple[str, str]] = {}
     keys: list[bytes] = []
     parts: list[np.ndarray] = []
     done = 0
-    source = iter(images)
+    batches = _batches(images, engine, apart)
     hands = hands or NoHands()
 
     def next_batch() -> list[tuple[bytes, np.ndarray | ImageError]]:
-        batch = list(_decoded(islice(source, engine.batch_size), engine.spec, seconds, hands))
+        batch = list(_decoded(next(batches, []), engine.spec, seconds, hands))
         hands.decoded()
         return batch
 
@@ -112,6 +112,22 @@ def extract(
             on_batch(done)
     empty = np.empty((0, *engine.spec.shape), engine.spec.dtype)
     return Extracted(keys, np.concatenate([empty, *parts]), errors, seconds)
+
+
+def _batches(
+    images: Iterable[tuple[bytes, Callable[[], bytes]]], engine: Engine, apart: Container[bytes]
+) -> Iterator[list[tuple[bytes, Callable[[], bytes]]]]:
+    """The images in batches, which may become smaller on the way, and each of those `apart` in one of its own."""
+    batch = []
+    for image in images:
+        if image[0] in apart:
+            yield [image]
+            continue
+        batch.append(image)
+        if len(batch) >= engine.batch_size:
+            yield batch
+            batch = []
+    yield batch
 
 
 def _decoded(

@@ -111,10 +111,21 @@ def test_chunks_that_were_finished_before_a_death_are_not_extracted_again(images
     assert [first_of.count(index) for index in range(bad // 8 - 1)] == [1] * (bad // 8 - 1)
 
 
-def test_an_image_that_kills_only_in_company_is_not_condemned_and_the_death_is_told(images, store, workers):
+def test_an_image_that_kills_only_in_company_has_its_row(images, store, workers):
     hostile.spoil(images / "cats" / "000.png", "infer", hostile.IN_COMPANY)
+    extraction = Extraction(images, store, workers)
+    rows = [key for shard in extraction.shards(extraction.run()) for key in shard.digests()]
+    assert sorted(rows) == sorted(extraction.plan.todo["digest"].to_pylist())
+
+
+def test_an_image_that_kills_only_a_child_that_has_seen_others_is_not_condemned_and_the_death_is_told(
+    images, store, workers
+):
+    bad = digest(hostile.spoil(images / "cats" / "000.png", "infer", hostile.AFTER_OTHERS))
+    extraction = Extraction(images, store, workers)
+    assert extraction.plan.todo["digest"].to_pylist().index(bad) % 8  # it is tried after others
     with pytest.raises(WorkerDied, match="ended with status -11"):
-        Extraction(images, store, workers).run()
+        extraction.run()
 
 
 def test_a_death_of_which_no_image_is_guilty_costs_no_row(images, store, workers):
