@@ -14,7 +14,7 @@ from storage.durable import put
 from storage.errors import StoreDamaged
 from storage.files import FILES_SCHEMA
 from storage.layout import Store, sha256
-from storage.pages import check_pages
+from storage.pages import check_pages, column_places
 from storage.place import read_whole
 
 ROWS_SCHEMA = pa.schema(
@@ -132,14 +132,14 @@ def read_segments(store: Store, kind: str, names: tuple[str, ...]) -> pa.Table:
 def _unpacked(data: bytes, schema: pa.Schema) -> pa.Table:
     """The table in a segment's bytes. Raises ValueError where the footer says of it what no segment of ours has."""
     file = pq.ParquetFile(pa.BufferReader(data))
-    groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
+    groups = (file.metadata.row_group(index) for index in range(file.num_row_groups))
     rows = [file.metadata.num_rows, *(group.num_rows for group in groups)]
     if not all(0 <= number <= MOST_ROWS for number in rows):
         raise ValueError(f"it says it has {rows[0]} rows, in groups of {rows[1:]}")
     left = MOST_BYTES
-    for group in groups:
-        for column in map(group.column, range(group.num_columns)):
-            left -= check_pages(io.BytesIO(data), column, left, MOST_ROWS)
+    for places in column_places(io.BytesIO(data)):
+        for place in places:
+            left -= check_pages(io.BytesIO(data), place, left, MOST_ROWS)
     if not file.schema_arrow.equals(schema):
         raise ValueError(f"its columns are {', '.join(file.schema_arrow.names)}, of these types")
     table = file.read(use_threads=False)

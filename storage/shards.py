@@ -58,8 +58,7 @@ DAMAGES = (
     TypeError,
     ValueError,
     ArithmeticError,
-    NotImplementedError,
-    RecursionError,
+    RuntimeError,
 )
 
 MAX_ROWS = 65_535  # a row number is a u16 in the sample table

@@ -6,6 +6,7 @@ import os
 import threading
 import tracemalloc
 import zipfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,18 +15,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from storage.digests import list_images
 from storage.durable import replace as put
 from storage.errors import InputError, StoreDamaged
 from storage.labels import read_labels
-from storage.layout import canonical, sealed, sha256
+from storage.layout import Store, canonical, sealed, sha256
 from storage.place import LARGEST_FILE, LARGEST_RECORD, read_file
 from storage.scan import scan_folder
-from storage.segments import ROWS_SCHEMA
+from storage.segments import ROWS_SCHEMA, SCHEMAS, read_segments
 from storage.shards import ENCODINGS, FeatureType, Shard, ShardRef, uncommitted_shards, write_shard
 from storage.versions import read_version
 from tests import toy
+from tests.fuzz import corpus
 from vision.specs import BACKBONES
 from vision.weights import WeightsError, read_weights
 
@@ -387,6 +391,39 @@ def test_an_npz_shard_whose_arrays_lie_is_refused_and_runs_nothing(member, conte
             new.writestr(name, content if name == f"{member}.npy" else old.read(name))
     with pytest.raises(StoreDamaged):
         Shard(store, forged(store, "npz", sink.getvalue(), 3)).read()
+
+
+def test_an_npz_shard_that_asks_for_a_password_is_refused(committed):
+    store, _ = committed
+    data = bytearray(ENCODINGS["npz"].encode(DIGESTS, FEATURES, METADATA))
+    directory = data.index(b"PK\1\2")
+    data[6] = data[directory + 8] = 1  # encrypted, says the flag of the first array
+    with pytest.raises(StoreDamaged, match="encrypted"):
+        Shard(store, forged(store, "npz", bytes(data), 3))
+
+
+WHOLE = {kind: data[2:] for kind, data in corpus.shards().items()} | {
+    kind: data[1:] for kind, data in corpus.segments().items()
+}
+
+
+@given(st.sampled_from(sorted(WHOLE)), st.data())
+@settings(max_examples=200)
+def test_whatever_is_overwritten_in_a_shard_or_segment_it_is_read_or_refused(tmp_path_factory, kind, data):
+    store = Store(tmp_path_factory.mktemp("store"), "0" * 32)
+    broken = bytearray(WHOLE[kind])
+    for at, value in data.draw(st.lists(st.tuples(st.integers(0, len(broken) - 1), st.integers(0, 255)), min_size=1)):
+        broken[at] = value
+    with suppress(StoreDamaged):
+        if kind in SCHEMAS:
+            name = f"{kind}-{sha256(broken)}.parquet"
+            put(store.segment(name), bytes(broken))
+            read_segments(store, kind, (name,)).to_pylist()
+        else:
+            tail = ENCODINGS[kind].TAIL
+            broken[-tail:] = WHOLE[kind][-tail:]  # else there is no footer to take a checksum of
+            shard = Shard(store, forged(store, kind, bytes(broken), 3))
+            shard.digests(), shard.errors(), shard.read()
 
 
 def test_an_npz_shard_whose_directory_leads_before_its_beginning_is_refused(committed):
