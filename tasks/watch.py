@@ -46,12 +46,12 @@ class Limits:
 def own_memory_mb(pid: int) -> float:
     """Memory in MB that a process has filled and that no file stands behind; 0 where the system does not tell.
 
-    Not its address space, of which TensorFlow takes many times what it fills, nor the pages of mapped files, which
+    Not its address space, of which TensorFlow takes three times what it fills, nor the pages of mapped files, which
     the kernel takes back when it needs them.
     """
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        return sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "VmSwap:"))) / 1024
+        return sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "RssShmem:", "VmSwap:"))) / 1024
     except (OSError, ValueError):
         return 0.0
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -208,6 +209,10 @@ def test_memory_is_what_a_process_has_filled_not_what_it_has_asked_for():
     assert own_memory_mb(os.getpid()) - before < 100
     asked.fill(1)
     assert own_memory_mb(os.getpid()) - before > 200
+    with mmap.mmap(-1, 300 * 2**20) as shared:
+        before = own_memory_mb(os.getpid())
+        shared.write(bytes(len(shared)))
+        assert own_memory_mb(os.getpid()) - before > 200
     assert own_memory_mb(2**22 + 1) == 0
 
 
