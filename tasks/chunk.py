@@ -1,5 +1,6 @@
 """The one unit of extraction, whatever runs it: a chunk becomes a shard. Runs in a child; no Prefect here."""
 
+import logging
 import os
 import resource
 import time
@@ -17,10 +18,13 @@ from storage.handover import open_todo
 from storage.place import Place, place, read_file
 from storage.plan import chunk
 from storage.shards import write_shard
+from storage.words import visible
 from tasks.records import ChunkResult, ChunksJob
 from vision.engines import Engine
 from vision.extraction import Extracted, Hands, extract
 from vision.images import ImageError
+
+logger = logging.getLogger(__name__)
 
 # Reasons that are the file's of the moment, not its bytes': the image stays pending and is tried again.
 TRANSIENT = {"vanished", "changed", "permission", "read_error"}
@@ -53,7 +57,11 @@ def _extract(
 ) -> Extracted:
     todo = chunk(open_todo(Path(job.plan)), index, job.chunk_size)
     apart = {bytes.fromhex(digest) for digest in job.apart}
-    return extract(engine, _readers(todo, job), lambda done: report({"chunk": index, "done": done}), hands, apart)
+    found = extract(engine, _readers(todo, job), lambda done: report({"chunk": index, "done": done}), hands, apart)
+    paths = dict(zip(todo["digest"].to_pylist(), todo["path"].to_pylist(), strict=True))
+    for digest, (code, message) in found.errors.items():
+        logger.warning("%s has no row, %s: %s", visible(paths[digest]), code, visible(message))
+    return found
 
 
 def try_alone(job: ChunksJob, engine: Engine, hands: Hands) -> str | None:

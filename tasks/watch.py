@@ -51,7 +51,9 @@ def own_memory_mb(pid: int) -> float:
     """
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        return sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "RssShmem:", "VmSwap:"))) / 1024
+        return (
+            sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "RssShmem:", "VmSwap:"))) / 1024
+        )
     except (OSError, ValueError):
         return 0.0
 

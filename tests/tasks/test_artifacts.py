@@ -1,10 +1,12 @@
 """What people see of a head in the Prefect UI, as Markdown is read there."""
 
+import re
+
 import pytest
 from markdown_it import MarkdownIt
 
 from tasks import artifacts
-from tasks.records import HeadJob, HeadResult
+from tasks.records import HeadJob, HeadResult, VersionRecord
 from tests import toy
 from vision.head import HeadSpec
 
@@ -25,6 +27,24 @@ def texts(images, store, monkeypatch) -> list[str]:
     artifacts.show_head(job, HeadResult("a" * 32, True, True, 1, 0.5, 0.5, 1.0, 1.0))
     tokens = MarkdownIt("commonmark").enable("table").parse(written[0])
     return ["".join(part.content for part in token.children) for token in tokens if token.type == "inline"]
+
+
+def test_the_images_that_cannot_be_used_are_a_table_with_reason_message_attempts_and_times(images, store, monkeypatch):
+    (images / "cats" / "bro\nken.png").write_bytes(b"")
+    _, version = toy.run(images, store)
+    written: list[dict] = []
+    monkeypatch.setattr(artifacts, "create_table_artifact", lambda **given: written.append(given))
+    record = VersionRecord(version.number, version.data_digest, version.counts, version.classes, ("cats", "dogs"))
+    artifacts.show_quarantine(toy.space(images, store), record)
+    ((row,),) = [given["table"] for given in written]
+    assert re.fullmatch(r"20\d\d-.* UTC", row.pop("first seen"))
+    assert re.fullmatch(r"20\d\d-.* UTC", row.pop("last tried"))
+    assert row == {
+        "path": r"cats/bro\nken.png",
+        "reason": "zero_byte",
+        "message": "the file is empty",
+        "attempts": 1,
+    }
 
 
 def test_whatever_a_class_is_called_is_read_as_it_is_called(texts):

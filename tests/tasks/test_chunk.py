@@ -102,7 +102,9 @@ def test_bytes_that_changed_into_no_image_are_not_blamed_on_the_listed_digest(jo
 @pytest.mark.parametrize(
     ("content", "code"), [(b"no image", "not_image"), (b"", "zero_byte"), (b"\x89PNG\r\n\x1a\n", "decode_error")]
 )
-def test_a_file_that_never_was_an_image_is_named_in_the_shard_and_costs_its_row_only(content, code, images, store):
+def test_a_file_that_never_was_an_image_is_named_in_the_shard_and_costs_its_row_only(
+    content, code, images, store, caplog
+):
     (images / "cats" / "bad.png").write_bytes(content)
     planned = toy.plan(images, store, chunk_size=100)
     where = toy.space(images, store)
@@ -112,6 +114,7 @@ def test_a_file_that_never_was_an_image_is_named_in_the_shard_and_costs_its_row_
     assert (result.images, result.rows, result.quarantined, result.skipped) == (21, 20, 1, {})
     assert list(shard.errors().values()) == [code]
     assert set(shard.errors()).isdisjoint(shard.digests())
+    assert f"cats/bad.png has no row, {code}: " in caplog.text
 
 
 def test_a_chunk_of_which_nothing_is_left_still_becomes_a_shard(job):
