@@ -138,6 +138,8 @@ class FeatureStream:
         """Read the features of a row group's samples."""
         samples = self.table.samples[slice(*self.order.group_starts[group : group + 2])]
         shard, lock = self._open(int(samples["shard"][0]))
+        if shard.kind != self.kind:
+            raise StoreDamaged(f"shard {shard.ref.name} holds {shard.kind}, the others {self.kind}; {self._way_out}")
         with lock:
             stored = shard.read_group(int(samples["row"][0]) // ROWS_PER_GROUP)
         rows = samples["row"] % ROWS_PER_GROUP

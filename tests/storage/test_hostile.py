@@ -24,9 +24,11 @@ from storage.errors import InputError, StoreDamaged
 from storage.labels import read_labels
 from storage.layout import Store, canonical, sealed, sha256
 from storage.place import LARGEST_FILE, LARGEST_RECORD, read_file
+from storage.samples import SAMPLE, SampleTable
 from storage.scan import scan_folder
 from storage.segments import ROWS_SCHEMA, SCHEMAS, read_segments
 from storage.shards import ENCODINGS, FeatureType, Shard, ShardRef, uncommitted_shards, write_shard
+from storage.stream import FeatureStream
 from storage.versions import read_version
 from tests import toy
 from tests.fuzz import corpus
@@ -391,6 +393,14 @@ def test_an_npz_shard_whose_arrays_lie_is_refused_and_runs_nothing(member, conte
             new.writestr(name, content if name == f"{member}.npy" else old.read(name))
     with pytest.raises(StoreDamaged):
         Shard(store, forged(store, "npz", sink.getvalue(), 3)).read()
+
+
+def test_a_shard_whose_features_have_another_shape_than_the_others_is_not_read(committed):
+    store, _ = committed
+    shards = tuple(write_shard(store, DIGESTS, array, {}, {}) for array in (FEATURES, FEATURES.reshape(3, 3, 2)))
+    table = SampleTable(np.array([(0, 0, 0), (1, 0, 0)], SAMPLE), shards, ("cats",))
+    with pytest.raises(StoreDamaged, match=r"shape=\(3, 2\).*, the others .*shape=\(2, 3\)"):
+        list(FeatureStream(store, table, 2, None, 1).batches())
 
 
 def test_an_npz_shard_that_asks_for_a_password_is_refused(committed):

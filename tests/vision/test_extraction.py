@@ -94,6 +94,22 @@ def test_no_file_is_read_before_the_batch_before_its_own_is_being_inferred(image
     assert all(count <= 8 * (batch + 2) for batch, count in enumerate(seen))
 
 
+def test_images_that_are_to_be_apart_are_inferred_each_without_others(images):
+    seen = []
+
+    class Watching(ToyEngine):
+        def features(self, pixels):
+            seen.append(len(pixels))
+            return super().features(pixels)
+
+    found = extract(Watching(), images, apart={images[0][0], images[9][0]})
+    assert sorted(seen) == [1, 1, 2, 8, 8]
+    whole = extract(ToyEngine(), images)
+    expected = dict(zip(whole.keys, whole.features, strict=True))
+    assert sorted(found.keys) == sorted(expected)
+    assert all(np.array_equal(row, expected[key]) for key, row in zip(found.keys, found.features, strict=True))
+
+
 def test_a_value_too_large_for_float16_is_left_for_the_store_to_refuse(images):
     class Large(ToyEngine):
         def features(self, pixels):
