@@ -242,6 +242,15 @@ def test_a_segment_that_is_no_parquet_is_refused(committed):
         replace(version, files=(name,)).read_files(store)
 
 
+def test_a_footer_at_which_pyarrow_ends_the_process_is_refused(committed):
+    store, _ = committed
+    found = (corpus.HERE / "segment" / "a-footer-of-other-sizes").read_bytes()
+    kind, data = "rows" if found[:1] == b"R" else "files", found[1:]
+    put(store.segment(f"{kind}-{sha256(data)}.parquet"), data)
+    with pytest.raises(StoreDamaged, match="is not what it should be"):
+        read_segments(store, kind, (f"{kind}-{sha256(data)}.parquet",))
+
+
 # Shards
 
 
