@@ -120,7 +120,7 @@ def compare_losses(splits: Splits, memory: Arrays, channels: Statistics, spec: H
         head, kept = build_head(spec, shape, channels, seed), step_losses()
         for epoch in range(COMPARED_EPOCHS):
             if name == "stream":
-                batches = dataset(lambda epoch=epoch: stream.batches(epoch), stream.steps, shape, dtype)
+                batches = dataset(lambda epoch=epoch: stream.batches(epoch), shape, dtype, steps=stream.steps)
                 arguments = {"x": batches}
             else:
                 order = np.concatenate([stream.order.samples(epoch, w) for w in range(stream.order.num_windows)])

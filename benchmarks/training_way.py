@@ -107,8 +107,8 @@ class Ours:
         """What vision/training.py gives to `fit`."""
         stream = self.stream(self.batch_size, self.seed)
         dtype = np.dtype(stream.kind.dtype).name
-        batches = dataset(lambda: stream.batches(epochs.number), stream.steps, stream.kind.shape, dtype)
-        return {"x": batches, "shuffle": False}
+        batches = dataset(lambda: stream.epochs(epochs.number), stream.kind.shape, dtype)
+        return {"x": batches, "steps_per_epoch": stream.steps, "shuffle": False}
 
     def rows(self, folder: Path) -> Rows:
         in_order = self.stream(READING_BATCH, None)

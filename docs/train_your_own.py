@@ -31,8 +31,15 @@ def main(store: str) -> float:
     )
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     weights = balanced_weights(training.class_counts())  # of each sample, the third element of a batch
-    model.fit(epochs_dataset(training, weights), epochs=5, validation_data=epochs_dataset(validation), verbose=0)
-    loss, accuracy = model.evaluate(epochs_dataset(validation), verbose=0)
+    model.fit(
+        epochs_dataset(training, weights),
+        steps_per_epoch=training.steps,
+        epochs=5,
+        validation_data=epochs_dataset(validation),
+        validation_steps=validation.steps,
+        verbose=0,
+    )
+    loss, accuracy = model.evaluate(epochs_dataset(validation), steps=validation.steps, verbose=0)
     print(f"{len(training.table)} images of {', '.join(classes)}: validation accuracy {accuracy:.3f}, loss {loss:.3f}")
     return accuracy
 

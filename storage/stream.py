@@ -1,14 +1,18 @@
 """The stream: batches of features and labels in an order, from shards, in flat memory."""
 
+import math
+from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count, islice
 from threading import Lock
 
 import numpy as np
 
+from storage.buffers import Buffers
 from storage.errors import StoreDamaged
 from storage.layout import ROWS_PER_GROUP, Store
 from storage.order import Order
@@ -57,82 +61,83 @@ class FeatureStream:
         window_groups = int(memory_mb * 2**20 / 2 / (ROWS_PER_GROUP * self.kind.row_bytes))
         starts = tuple(table.group_starts().tolist())
         self.order = Order(starts, max(1, window_groups), seed, with_replacement)
+        window_rows = min(len(table), self.order.window_groups * ROWS_PER_GROUP)
+        self._window_buffers = Buffers(window_rows * self.kind.row_bytes)
+        self._batch_buffers = Buffers(self.batch_size * self.kind.row_bytes)
 
     @property
     def _steps_a_pass(self) -> int:
         return -(-len(self.table) // self.batch_size)
 
-    def batches(self, epoch: int = 0, first_step: int = 0, reader: int = 0, readers: int = 1) -> Iterator[Batch]:
-        """The batches of an epoch from `first_step` on; of several readers, each takes every `readers`-th of them."""
-        step, end = epoch * self.steps + first_step, (epoch + 1) * self.steps
-        while step < end:
-            number, within = divmod(step, self._steps_a_pass)
-            with closing(self._pass(number, within, reader + within - step + epoch * self.steps, readers)) as batches:
-                for batch in islice(batches, end - step):
-                    if batch is not None:
-                        yield batch
-                    step += 1
+    def batches(
+        self, epoch: int = 0, first_step: int = 0, reader: int = 0, readers: int = 1, *, epochs: int | None = 1
+    ) -> Iterator[Batch]:
+        """The batches of an epoch from `first_step` on, and of those after it; `epochs` in all, None: without an end.
+
+        Of several readers, each takes every `readers`-th of them, counted from the beginning of `epoch`.
+        """
+        first = epoch * self.steps
+        end = None if epochs is None else first + epochs * self.steps
+        with closing(self._windows(first + first_step, end)) as windows:
+            window = None
+            for step in count(first + first_step) if end is None else range(first + first_step, end):
+                number, within = divmod(step, self._steps_a_pass)
+                at, last = within * self.batch_size, min((within + 1) * self.batch_size, len(self.table))
+                batch = None if (step - first - reader) % readers else self._new_batch(last - at)
+                while at < last:
+                    if window is None or not window.has(number, at):
+                        window = None  # before the next is waited for
+                        window = next(windows)
+                    at += window.give(at, last, batch)
+                if batch is not None:
+                    yield batch
 
     def epochs(self, first_epoch: int = 0) -> Iterator[Batch]:
         """The batches of all epochs, without an end: what a loop of one's own, or a generator for Keras, takes."""
-        for epoch in count(first_epoch):
-            yield from self.batches(epoch)
+        return self.batches(first_epoch, epochs=None)
 
     def class_counts(self) -> np.ndarray:
         """(classes,) how many samples each class has."""
         return np.bincount(self.table.samples["class"], minlength=len(self.table.classes))
 
-    def _pass(self, number: int, first_step: int, reader: int, readers: int) -> Generator[Batch | None, None, None]:
-        """The batches of one pass over the table, None for those of other readers: of the step numbers, those that
-        leave the same rest as `reader` are this one's. The next window is read while one is given.
-        """
-        skip = first_step * self.batch_size
-        ends = self.order.window_ends(number)
-        first = int(np.searchsorted(ends, skip, side="right"))
-        skip -= int(ends[first - 1]) if first else 0
-        rest: Batch | None = None
-        step = first_step
+    def _windows(self, first_step: int, end: int | None) -> Generator["Window", None, None]:
+        """The windows that hold the batches of these steps; the next one is read while one is given."""
+        places = self._places(first_step, end)
         with ThreadPoolExecutor(1, "read-ahead") as ahead, ThreadPoolExecutor(self.read_threads, "read") as threads:
-            reading = ahead.submit(self._read, number, first, threads)
-            for window in range(first, self.order.num_windows):
-                features, labels, pick = reading.result()
-                if window + 1 < self.order.num_windows:
-                    reading = ahead.submit(self._read, number, window + 1, threads)
-                pick, skip = pick[skip:], 0
-                if rest is not None:
-                    pick, rest = self._filled(rest, features, labels, pick)
-                    if len(rest[1]) < self.batch_size:
-                        continue
-                    yield rest if (step - reader) % readers == 0 else None
-                    step, rest = step + 1, None
-                whole = len(pick) // self.batch_size * self.batch_size
-                for start in range(0, whole, self.batch_size):
-                    index = pick[start : start + self.batch_size]
-                    yield _taken(features, labels, index) if (step - reader) % readers == 0 else None
-                    step += 1
-                rest = _taken(features, labels, pick[whole:]) if whole < len(pick) else None
-                del features, labels  # before the next is waited for
-        if rest is not None:
-            yield rest if (step - reader) % readers == 0 else None
+            reading = deque(ahead.submit(self._read, *place, threads) for place in islice(places, 1))
+            while reading:
+                reading.extend(ahead.submit(self._read, *place, threads) for place in islice(places, 1))
+                yield reading.popleft().result()
 
-    def _filled(
-        self, rest: Batch, features: np.ndarray, labels: np.ndarray, pick: np.ndarray
-    ) -> tuple[np.ndarray, Batch]:
-        """What a window before has left, filled up to a batch, and the places of this window that are not in it."""
-        at = self.batch_size - len(rest[1])
-        more = _taken(features, labels, pick[:at])
-        return pick[at:], (np.concatenate([rest[0], more[0]]), np.concatenate([rest[1], more[1]]))
+    def _places(self, first_step: int, end: int | None) -> Iterator[tuple[int, int]]:
+        """(pass, window) of each window that has batches of these steps."""
+        first = self._place(first_step, 0)
+        last = (math.inf, 0) if end is None else self._place(end - 1, self.batch_size - 1)
+        for number in count(first[0]):
+            for window in range(first[1] if number == first[0] else 0, self.order.num_windows):
+                if (number, window) > last:
+                    return
+                yield number, window
 
-    def _read(self, number: int, window: int, threads: Executor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The features and labels of a window as they lie on disk, and the order in which to give them."""
+    def _place(self, step: int, sample: int) -> tuple[int, int]:
+        """(pass, window) of a sample of the batch of a step."""
+        number, within = divmod(step, self._steps_a_pass)
+        place = min(within * self.batch_size + sample, len(self.table) - 1)
+        return number, int(np.searchsorted(self.order.window_ends(number), place, side="right"))
+
+    def _new_batch(self, size: int) -> Batch:
+        return self._batch_buffers.empty((size, *self.kind.shape), self.kind.dtype), np.empty(size, np.uint16)
+
+    def _read(self, number: int, window: int, threads: Executor) -> "Window":
         groups, starts = self.order.groups(number, window), np.asarray(self.order.group_starts)
         indices = np.concatenate([np.arange(starts[group], starts[group + 1]) for group in groups])
-        features = np.empty((len(indices), *self.kind.shape), self.kind.dtype)
+        features = self._window_buffers.empty((len(indices), *self.kind.shape), self.kind.dtype)
         ends = np.cumsum(starts[groups + 1] - starts[groups])
         list(threads.map(self._fill, groups, np.split(features, ends[:-1])))
         position = np.argsort(indices, kind="stable")
         pick = position[np.searchsorted(indices[position], self.order.samples(number, window))]
-        return features, self.table.samples["class"][indices], pick
+        begin = int(self.order.window_ends(number)[window]) - len(indices)
+        return Window(number, begin, features, self.table.samples["class"][indices], pick)
 
     def _fill(self, group: int, features: np.ndarray) -> None:
         """Read the features of a row group's samples."""
@@ -145,8 +150,30 @@ class FeatureStream:
         rows = samples["row"] % ROWS_PER_GROUP
         if rows[-1] >= len(stored):
             raise StoreDamaged(f"shard {shard.ref.name} has fewer rows than its version lists; {self._way_out}")
-        np.take(stored, rows, axis=0, out=features, mode="clip")  # any other mode fills a buffer first
+        np.take(stored, rows, axis=0, out=features, mode="clip")
 
 
-def _taken(features: np.ndarray, labels: np.ndarray, index: np.ndarray) -> Batch:
-    return np.take(features, index, axis=0), labels[index]
+@dataclass(frozen=True)
+class Window:
+    """Samples that are shuffled together: the features and labels as they lie on disk, and the order to give them in.
+
+    number: of the pass over the table. begin: how many samples of the pass come before.
+    """
+
+    number: int
+    begin: int
+    features: np.ndarray
+    labels: np.ndarray
+    pick: np.ndarray
+
+    def has(self, number: int, place: int) -> bool:
+        return number == self.number and place < self.begin + len(self.pick)
+
+    def give(self, place: int, last: int, batch: Batch | None) -> int:
+        """Fill the end of a batch with the samples of the pass from `place` on, up to `last`; how many there were."""
+        picked = self.pick[place - self.begin : last - self.begin]
+        if batch is not None:
+            features, labels = (array[len(array) - (last - place) :][: len(picked)] for array in batch)
+            np.take(self.features, picked, axis=0, out=features, mode="clip")  # another mode fills a buffer first
+            np.take(self.labels, picked, out=labels, mode="clip")
+        return len(picked)

@@ -2,19 +2,21 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, islice, repeat
 from typing import Protocol
 
 import numpy as np
 
 
 class Batches(Protocol):
-    """Where features come from: batches of an epoch, each (features, labels)."""
+    """Where features come from: batches of some epochs, each (features, labels)."""
 
     @property
     def steps(self) -> int: ...
 
-    def batches(self, epoch: int = 0, first_step: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]: ...
+    def batches(
+        self, epoch: int = 0, first_step: int = 0, *, epochs: int | None = 1
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]: ...
 
 
 @dataclass(frozen=True)
@@ -27,33 +29,35 @@ class Held:
     def steps(self) -> int:
         return len(self.held)
 
-    def batches(self, epoch: int = 0, first_step: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        return iter(self.held[first_step:])
+    def batches(
+        self, epoch: int = 0, first_step: int = 0, *, epochs: int | None = 1
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return islice(
+            chain.from_iterable(repeat(self.held) if epochs is None else repeat(self.held, epochs)), first_step, None
+        )
 
 
 def epochs_dataset(stream, class_weights: np.ndarray | None = None):
-    """A tf.data pipeline over a stream that knows the `kind` of its features; each pass over it is the next epoch.
+    """A tf.data pipeline over a stream that knows the `kind` of its features: epoch after epoch, without an end.
 
-    What `fit` of a model of one's own takes: x=epochs_dataset(stream). class_weights: (classes,), whose entries become
-    the weights of their samples, the third element.
+    What `fit` of a model of one's own takes: x=epochs_dataset(stream), steps_per_epoch=stream.steps. class_weights:
+    (classes,), whose entries become the weights of their samples, the third element.
     """
-    epoch = count()
-    kind = stream.kind
-    return dataset(
-        lambda: stream.batches(next(epoch)), stream.steps, kind.shape, np.dtype(kind.dtype).name, class_weights
-    )
+    return dataset(stream.epochs, stream.kind.shape, np.dtype(stream.kind.dtype).name, class_weights)
 
 
 def dataset(
     batches: Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]],
-    steps: int,
     shape: tuple[int, ...],
     dtype: str,
     class_weights: np.ndarray | None = None,
+    steps: int | None = None,
 ):
     """A tf.data pipeline of whole batches: (features, labels), and the weight of each sample's class if given.
 
-    Features stay in their stored dtype until they are in the graph: half the bytes cross over.
+    Features stay in their stored dtype until they are in the graph: half the bytes cross over. steps: how many batches
+    there are; None where `fit` is told how many make an epoch: over an iterator that goes on, it does not wait for the
+    first batch of each. Nothing is left for tf.data to tune, which now and then takes seconds when an iterator begins.
     """
     import tensorflow as tf
 
@@ -62,5 +66,9 @@ def dataset(
         return pair if class_weights is None else (*pair, tf.gather(tf.constant(class_weights, tf.float32), pair[1]))
 
     signature = (tf.TensorSpec((None, *shape), dtype), tf.TensorSpec((None,), tf.uint16))
+    options = tf.data.Options()
+    options.autotune.enabled = False
     pipeline = tf.data.Dataset.from_generator(batches, output_signature=signature).map(prepared)
-    return pipeline.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
+    if steps is not None:
+        pipeline = pipeline.apply(tf.data.experimental.assert_cardinality(steps))
+    return pipeline.prefetch(2).with_options(options)

@@ -46,7 +46,7 @@ class Evaluation:
 
 def evaluate(model, batches: Batches, shape: tuple[int, ...], dtype: str, num_classes: int) -> Evaluation:
     """Ask a compiled head about every sample of a split once."""
-    rows = dataset(batches.batches, batches.steps, shape, dtype)
+    rows = dataset(batches.batches, shape, dtype, steps=batches.steps)
     loss, accuracy = model.evaluate(rows, verbose=0)
     confusion = np.zeros((num_classes, num_classes), np.int64)
     worst: list[Mistake] = []

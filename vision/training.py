@@ -116,16 +116,17 @@ def train(
 
     def fit(first: int, end: int, step: int) -> None:
         def rows() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            return data.training.batches(course.epoch, step)
+            return data.training.batches(first, step, epochs=end - first)
 
         def held_out() -> Iterator[tuple[np.ndarray, np.ndarray]]:
             return islice(data.after_epochs.batches(), validation_steps)
 
         model.fit(
-            dataset(rows, data.training.steps - step, data.shape, data.dtype, weights),
+            dataset(rows, data.shape, data.dtype, weights),
+            steps_per_epoch=data.training.steps - step,
             initial_epoch=first,
             epochs=end,
-            validation_data=dataset(held_out, validation_steps, data.shape, data.dtype),
+            validation_data=dataset(held_out, data.shape, data.dtype, steps=validation_steps),
             callbacks=callbacks,
             shuffle=False,  # the stream has shuffled
             verbose=0,

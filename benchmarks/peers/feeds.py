@@ -56,7 +56,7 @@ def _one_by_one(rows: Rows) -> Iterator[tuple[np.ndarray, int]]:
 
 def of_dataset(fit: Callable[[Rows], dict]) -> Callable[[Rows], Iterator[np.ndarray]]:
     """The reader of a way that gives `fit` a tf.data pipeline."""
-    return lambda rows: (features for features, _ in fit(rows)["x"].as_numpy_iterator())
+    return lambda rows: (features for features, _ in islice(fit(rows)["x"].as_numpy_iterator(), rows.steps))
 
 
 # An npz an image, float32, drawn at random for each batch: the tutorial of 2018

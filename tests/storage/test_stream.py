@@ -50,11 +50,11 @@ def everything(refs: tuple) -> SampleTable:
     return table_of(refs, [(s, row, row % 3) for s, rows in enumerate(ROWS) for row in range(rows)])
 
 
-def given_by(stream: FeatureStream, epoch: int = 0, first_step: int = 0) -> list[list[tuple[int, int, int]]]:
+def given_by(stream: FeatureStream, epoch: int = 0, first_step: int = 0, **options) -> list[list[tuple[int, int, int]]]:
     """The batches as lists of (shard, row, class)."""
     return [
         [(int(f[0]), int(f[1]), int(label)) for f, label in zip(features, labels, strict=True)]
-        for features, labels in stream.batches(epoch, first_step)
+        for features, labels in stream.batches(epoch, first_step, **options)
     ]
 
 
@@ -117,6 +117,7 @@ def test_epochs_of_so_many_steps_cut_the_passes_without_a_gap(shelf, rows, batch
     assert found == passes[: epochs * steps]
     if epochs:
         assert given_by(cut, epochs - 1, steps // 2) == found[(epochs - 1) * steps :][steps // 2 :]
+        assert given_by(cut, 0, steps // 2, epochs=epochs) == found[steps // 2 :]
 
 
 @settings(max_examples=40)

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -46,14 +47,18 @@ class Points:
     def steps(self) -> int:
         return -(-self.count // self.batch_size)
 
-    def batches(self, epoch: int = 0, first_step: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        self.asked.append(epoch)
-        order = np.arange(self.count)
-        if self.seed is not None:
-            order = np.random.default_rng((self.seed, epoch)).permutation(order)
-        for start in range(first_step * self.batch_size, self.count, self.batch_size):
-            pick = order[start : start + self.batch_size]
-            yield self.features[pick], self.labels[pick]
+    def batches(
+        self, epoch: int = 0, first_step: int = 0, *, epochs: int | None = 1
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for number in count(epoch) if epochs is None else range(epoch, epoch + epochs):
+            self.asked.append(number)
+            order = np.arange(self.count)
+            if self.seed is not None:
+                order = np.random.default_rng((self.seed, number)).permutation(order)
+            for start in range(first_step * self.batch_size, self.count, self.batch_size):
+                pick = order[start : start + self.batch_size]
+                yield self.features[pick], self.labels[pick]
+            first_step = 0
 
 
 def trained(
