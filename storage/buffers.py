@@ -30,7 +30,7 @@ class Buffers:
         except IndexError:
             memory = np.empty(self._num_bytes + ALIGNMENT, np.uint8)
         start = -memory.ctypes.data % ALIGNMENT
-        lent = np.frombuffer(memoryview(memory)[start : start + size], np.uint8)  # every view of it has it as its base
+        lent = np.frombuffer(memory.data[start : start + size], np.uint8)  # every view of it has it as its base
         weakref.finalize(lent, self._back, memory).atexit = False
         return lent.view(dtype).reshape(shape)
 

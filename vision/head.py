@@ -128,3 +128,18 @@ def build_head(spec: HeadSpec, shape: tuple[int, ...], statistics: Statistics | 
         metrics=["accuracy"],
     )
     return model
+
+
+def compile_update(model) -> None:
+    """Let XLA make one pass over memory of the optimizer's update, where Keras does not compile the whole step anyway.
+
+    TensorFlow goes over the weights once for each term of it, for a head on VGG16's features longer than it multiplies.
+    The optimizer has to be built. A model that is saved knows nothing of it.
+    """
+    import tensorflow as tf
+
+    if model.jit_compile:
+        return
+    update, variables = model.optimizer.apply, model.trainable_variables
+    compiled = tf.function(lambda *gradients: update(list(gradients), variables), jit_compile=True, autograph=False)
+    model.optimizer.apply = lambda gradients, trainable_variables=None: compiled(*gradients)

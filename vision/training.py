@@ -13,7 +13,14 @@ import numpy as np
 from vision.batches import Batches, dataset
 from vision.checkpoint import Checkpoint, put_back, state
 from vision.evaluation import Evaluation, evaluate, load_head
-from vision.head import HeadSpec, Statistics, balanced_weights, build_head, feature_statistics
+from vision.head import (
+    HeadSpec,
+    Statistics,
+    balanced_weights,
+    build_head,
+    compile_update,
+    feature_statistics,
+)
 from vision.training_log import StepLog, keep_rows
 
 REPORT_EVERY_SECONDS = 1.0
@@ -90,6 +97,7 @@ def train(
         statistics = feature_statistics(_reported(data.in_table_order, report))
     model = build_head(spec, data.shape, statistics, seed) if base is None else load_head(base)
     _make_all_variables(model, data.shape)
+    compile_update(model)
     if checkpoint is not None:
         put_back(model, checkpoint, "model", "optimizer")
     log_folder.mkdir(parents=True, exist_ok=True)

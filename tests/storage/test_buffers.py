@@ -11,7 +11,8 @@ def test_what_is_held_keeps_its_values_whatever_comes_and_goes_beside_it(asked):
     buffers, held = Buffers(40 * 8), []
     for number, (rows, keep, only_a_view) in enumerate(asked):
         array = buffers.empty((rows, 4), "<f2")
-        assert array.shape == (rows, 4) and array.flags["C_CONTIGUOUS"] and array.flags["WRITEABLE"]
+        assert array.shape == (rows, 4)
+        assert all(array.flags[name] for name in ("C_CONTIGUOUS", "WRITEABLE"))
         assert not rows or array.ctypes.data % ALIGNMENT == 0
         array[:] = number
         if keep:

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision.head import VARIANCE_FLOOR, HeadSpec, Statistics, balanced_weights, build_head, feature_statistics
+from vision.head import (
+    VARIANCE_FLOOR,
+    HeadSpec,
+    Statistics,
+    balanced_weights,
+    build_head,
+    compile_update,
+    feature_statistics,
+)
 
 CLASSES = ("cat", "dog", "fox", "hen")
 
@@ -116,6 +124,8 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(engine):
     assert not np.array_equal(first[0], other[0])
 
 
+# Keras 3.15 on NumPy 2, wherever it saves: keras/src/backend/tensorflow/core.py, convert_to_numpy.
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
 @pytest.mark.parametrize("optimizer", ["rmsprop", "adam", "sgd"])
 def test_the_optimizer_and_its_learning_rate_are_those_asked_for(engine, optimizer):
     model = head(optimizer=optimizer, learning_rate=0.125)
@@ -152,3 +162,27 @@ def test_a_head_spec_is_json_and_keeps_every_field(later):
     left_out = {"initial_epoch", "validation_steps"} - set(later)
     assert set(record) == {field.name for field in dataclasses.fields(HeadSpec)} - left_out
     assert HeadSpec(**record | {"classes": tuple(record["classes"])}) == spec
+
+
+# Keras 3.15 on NumPy 2, wherever it saves: keras/src/backend/tensorflow/core.py, convert_to_numpy.
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam", "sgd"])
+def test_a_compiled_update_is_the_optimizers_own_and_a_saved_head_does_without(engine, tmp_path, optimizer):
+    import keras
+
+    plain, compiled = (build_head(HeadSpec(CLASSES, optimizer=optimizer), (2, 2, 4), None, 1) for _ in range(2))
+    compiled.optimizer.build(compiled.trainable_variables)
+    compile_update(compiled)
+    for step in range(5):
+        for head in (plain, compiled):
+            keras.utils.set_random_seed(step)
+            head.train_on_batch(rows(16, step).astype(np.float32), np.arange(16) % 4)
+    for one, other in ((plain, compiled), (plain.optimizer, compiled.optimizer)):
+        for left, right in zip(one.variables, other.variables, strict=True):
+            np.testing.assert_allclose(left.numpy(), right.numpy(), rtol=1e-4, atol=1e-6)
+    compiled.save(tmp_path / "head.keras")
+    again = keras.saving.load_model(tmp_path / "head.keras", safe_mode=True)
+    assert "apply" not in vars(again.optimizer)
+    assert [v.numpy().tolist() for v in again.optimizer.variables] == [
+        v.numpy().tolist() for v in compiled.optimizer.variables
+    ]
