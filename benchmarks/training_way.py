@@ -5,10 +5,13 @@
     python benchmarks/training_way.py read WAY --store STORE --folder FOLDER --rows N --batch-size B
 
 WAY is one of benchmarks/peers/feeds.py, or `stream`: ours, as tasks/heads.py gives it to vision/training.py. `write`
-makes the files that the others read. `train`: a few steps that trace and warm, then epochs of `fit` whose samples/s
-count: from the beginning of an epoch to its end, and also from its first step to its last, without what lies between
-epochs. Between epochs Keras makes a new tf.data iterator and drops the old one; where tf.data tunes itself, TensorFlow
-2.21 now and then takes as long for that as the epoch took.
+makes the files that the others read. Ours, `one_batch` and `ram_compiled` let XLA compile the optimizer's update, as
+vision/training.py does; all others train as Keras does by itself.
+
+`train`: a few steps that trace and warm, then epochs of `fit` whose samples/s count: from the beginning of an epoch to
+its end, and also from its first step to its last, without what lies between epochs. There Keras makes a new tf.data
+iterator and drops the old one, but for ours, which goes on; where tf.data tunes itself, TensorFlow 2.21 now and then
+takes as long for that as the epoch took.
 
 Then epochs in which the waiting is timed. Keras' train function takes the next batch inside of its graph; for these
 epochs it is given each batch from outside, and what is timed is `next` of the same tf.data iterator, and the time from
@@ -42,11 +45,12 @@ from storage.samples import SampleTable, pin  # noqa: E402
 from storage.stream import FeatureStream  # noqa: E402
 from storage.versions import latest_version  # noqa: E402
 from vision.batches import dataset  # noqa: E402
-from vision.head import HeadSpec, build_head  # noqa: E402
+from vision.head import HeadSpec, build_head, compile_update  # noqa: E402
 
 WARM_STEPS = 8
 READING_BATCH = 256
 PAGE_BYTES = 4096
+COMPILED = ("stream", "ram_compiled", "one_batch")
 
 
 class Epochs:
@@ -173,6 +177,9 @@ def train(way: str, ours: Ours, given: argparse.Namespace) -> dict:
     rows, epochs, timed = ours.rows(given.folder), Epochs(), Epochs()
     spec = HeadSpec(ours.table.classes, batch_size=given.batch_size, standardize=False)
     head = build_head(spec, rows.shape, None, given.seed)
+    if way in COMPILED:
+        head.optimizer.build(head.trainable_variables)
+        compile_update(head)
     feed = feed_of(way, ours, epochs)
 
     def fit(count: int, clock: Epochs) -> None:

@@ -190,6 +190,7 @@ FEEDS = {
     "npz": Feed(fit_npz, write_npz, read_npz),
     "ram": Feed(fit_ram),
     "ram_float32": Feed(lambda rows: fit_ram(rows, "float32")),
+    "ram_compiled": Feed(lambda rows: fit_ram(rows, "float32")),  # with the optimizer's update of ours
     "datasets": Feed(fit_datasets, write_datasets, of_dataset(fit_datasets)),
     "tfrecord": Feed(fit_tfrecord, write_tfrecord, of_dataset(fit_tfrecord)),
 }
