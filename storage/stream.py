@@ -30,7 +30,8 @@ class FeatureStream:
     """Batches over a sample table, one pass after another, each of them every sample once.
 
     seed: None gives the order of the table (validation), a number the shuffle of that seed.
-    memory_mb: bounds what is held: the window being given and the one read ahead.
+    memory_mb: bounds what is held: the window being given and the one read ahead. Where one window has the whole table,
+    a shuffled stream reads it once: every pass after the first is from memory.
     steps: batches an epoch; None makes an epoch one pass, else epochs go on where the one before ended.
     with_replacement: see storage/order.py. read_threads: how many row groups are read at a time; changes no batch.
     A batch is (features (n, *shape) in the stored dtype, labels (n,) u16), n = `batch_size` but for the
@@ -63,6 +64,7 @@ class FeatureStream:
         self.order = Order(starts, max(1, window_groups), seed, with_replacement)
         window_rows = min(len(table), self.order.window_groups * ROWS_PER_GROUP)
         self._window_buffers = Buffers(window_rows * self.kind.row_bytes)
+        self._only: tuple[np.ndarray, np.ndarray] | None = None  # all samples and features, where one window has them
         self._batch_buffers = Buffers(self.batch_size * self.kind.row_bytes)
 
     @property
@@ -129,13 +131,17 @@ class FeatureStream:
         return self._batch_buffers.empty((size, *self.kind.shape), self.kind.dtype), np.empty(size, np.uint16)
 
     def _read(self, number: int, window: int, threads: Executor) -> "Window":
-        groups, starts = self.order.groups(number, window), np.asarray(self.order.group_starts)
-        indices = np.concatenate([np.arange(starts[group], starts[group + 1]) for group in groups])
-        features = self._window_buffers.empty((len(indices), *self.kind.shape), self.kind.dtype)
-        ends = np.cumsum(starts[groups + 1] - starts[groups])
-        list(threads.map(self._fill, groups, np.split(features, ends[:-1])))
-        position = np.argsort(indices, kind="stable")
-        pick = position[np.searchsorted(indices[position], self.order.samples(number, window))]
+        groups, starts = np.sort(self.order.groups(number, window)), np.asarray(self.order.group_starts)
+        if self._only is None:
+            indices = np.concatenate([np.arange(starts[group], starts[group + 1]) for group in groups])
+            features = self._window_buffers.empty((len(indices), *self.kind.shape), self.kind.dtype)
+            ends = np.cumsum(starts[groups + 1] - starts[groups])
+            list(threads.map(self._fill, groups, np.split(features, ends[:-1])))
+            if self.order.num_windows == 1 and self.order.seed is not None:
+                self._only = indices, features
+        else:
+            indices, features = self._only
+        pick = np.searchsorted(indices, self.order.samples(number, window))
         begin = int(self.order.window_ends(number)[window]) - len(indices)
         return Window(number, begin, features, self.table.samples["class"][indices], pick)
 

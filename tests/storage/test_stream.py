@@ -151,6 +151,20 @@ def test_epochs_follow_each_other_without_an_end(shelf):
     assert found == [[s[2] for s in batch] for epoch in (1, 2) for batch in given_by(stream, epoch)]
 
 
+def test_what_fits_into_one_window_is_read_once(shelf, tmp_path):
+    store, refs = shelf
+    copy = Store(tmp_path, store.fingerprint)
+    for ref in refs:
+        copy.shard(ref.name).parent.mkdir(parents=True, exist_ok=True)
+        copy.shard(ref.name).write_bytes(store.shard(ref.name).read_bytes())
+    whole, stream = (FeatureStream(where, everything(refs), 30, 4, 256) for where in (store, copy))
+    assert stream.order.num_windows == 1
+    assert given_by(stream) == given_by(whole)
+    for ref in refs:
+        copy.shard(ref.name).write_bytes(b"")
+    assert given_by(stream, 1, epochs=3) == given_by(whole, 1, epochs=3)
+
+
 def test_a_row_that_its_shard_does_not_have_stops_the_stream(shelf):
     store, refs = shelf
     with pytest.raises(StoreDamaged, match=refs[2].name):
