@@ -1,6 +1,6 @@
 """Images that arrive while a run works: it looks again before it ends, and takes another round where it sees others.
 
-A deployment that runs once at a time cancels the run that such images trigger.
+The run that such images trigger waits for its turn, or is cancelled where a deployment says CANCEL_NEW.
 """
 
 import time
