@@ -111,6 +111,8 @@ def _checked_size(size_bytes: int, path: bytes) -> int:
 def read_whole(path: Place) -> bytes:
     """The bytes of a record or segment of the store. Raises OSError, ValueError for a file over LARGEST_RECORD."""
     with path.open("rb") as file:
+        if not file.seekable():  # a pipe, which has no size
+            return file.read()
         size_bytes = file.seek(0, os.SEEK_END)
         if size_bytes > LARGEST_RECORD:
             raise ValueError(f"it is larger than {LARGEST_RECORD} bytes")

@@ -119,7 +119,7 @@ class ChunksJob:
 
     @classmethod
     def of(cls, record: dict) -> "ChunksJob":
-        return cls(**record | {"space": _space(record["space"])})
+        return cls(**record | {"space": _space(record["space"]), "apart": tuple(record["apart"])})
 
 
 @dataclass(frozen=True)
