@@ -34,7 +34,7 @@ from storage.shards import Shard  # noqa: E402
 from storage.stream import FeatureStream  # noqa: E402
 from storage.versions import latest_version  # noqa: E402
 from vision.batches import dataset  # noqa: E402
-from vision.head import HeadSpec, Statistics, build_head, feature_statistics  # noqa: E402
+from vision.head import HeadSpec, Statistics, build_head, compile_update, feature_statistics  # noqa: E402
 from vision.training import TrainingData, train  # noqa: E402
 
 READING_BATCH = 256
@@ -111,13 +111,21 @@ def step_losses():
     return StepLosses()
 
 
+def built(spec: HeadSpec, shape: tuple[int, ...], channels: Statistics, seed: int):
+    """A head with the update of ours, as vision/training.py trains it."""
+    head = build_head(spec, shape, channels, seed)
+    head.optimizer.build(head.trainable_variables)
+    compile_update(head)
+    return head
+
+
 def compare_losses(splits: Splits, memory: Arrays, channels: Statistics, spec: HeadSpec, seed: int) -> dict:
     """The loss of every step of two epochs, from the stream and from memory in the order of the stream."""
     stream = splits.stream(splits.train, spec.batch_size, seed)
     shape, dtype = stream.kind.shape, np.dtype(stream.kind.dtype).name
     losses = {}
     for name in SIDES:
-        head, kept = build_head(spec, shape, channels, seed), step_losses()
+        head, kept = built(spec, shape, channels, seed), step_losses()
         for epoch in range(COMPARED_EPOCHS):
             if name == "stream":
                 batches = dataset(lambda epoch=epoch: stream.batches(epoch), shape, dtype, steps=stream.steps)
@@ -140,7 +148,7 @@ def compare_losses(splits: Splits, memory: Arrays, channels: Statistics, spec: H
 def from_memory(spec: HeadSpec, memory: Arrays, validation: Arrays, channels: Statistics, seed: int):
     import keras
 
-    head = build_head(spec, memory[0].shape[1:], channels, seed)
+    head = built(spec, memory[0].shape[1:], channels, seed)
     head.fit(
         *memory,
         batch_size=spec.batch_size,
