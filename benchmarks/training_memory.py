@@ -150,21 +150,21 @@ def measure(folder: Path, memory_mb: int, epochs: int) -> dict:
     memory, held_at_baseline, given = Memory(), 0, Counter()
     batches = FeatureStream.batches
 
-    def watched(stream: FeatureStream, epoch: int = 0, first_step: int = 0):
-        """The batches as they are; the beginning of a pass, and the 50th batch of training, begin a phase."""
+    def watched(stream: FeatureStream, epoch: int = 0, first_step: int = 0, **options):
+        """The batches as they are; each epoch begins a phase, and so does the 50th batch of training."""
         nonlocal held_at_baseline
-        if stream.order.seed is not None:
-            kind, phase = "training", f"epoch {epoch + 1}" if epoch else EARLY
-        else:
-            kind = phase = "validation" if given["training"] else "statistics"
-        memory.begin(phase)
-        for batch in batches(stream, epoch, first_step):
+        is_training = stream.order.seed is not None
+        kind = "training" if is_training else "validation" if given["training"] else "statistics"
+        memory.begin(EARLY if is_training else kind)
+        for batch in batches(stream, epoch, first_step, **options):
             given[kind] += 1
             yield batch
-            if kind == "training" and given[kind] == BASELINE_BATCH - 10:
+            if is_training and given[kind] == BASELINE_BATCH - 10:
                 memory.begin(BASELINE)
-            if kind == "training" and given[kind] == BASELINE_BATCH:
+            if is_training and given[kind] == BASELINE_BATCH:
                 held_at_baseline = memory.begin("epoch 1")
+            elif is_training and given[kind] > BASELINE_BATCH:
+                memory.begin(f"epoch {given[kind] // stream.steps + 1}")
 
     FeatureStream.batches = watched  # type: ignore[method-assign]
     began = time.perf_counter()

@@ -57,6 +57,7 @@ def test_runs_left_running_by_killed_processes_are_set_to_crashed_and_living_one
 ):
     images, other = (toy.pictures(tmp_path / name, per_class=20) for name in ("images", "other"))
     arguments = (*TINY, "--epochs", "5000", "--patience", "5000")
+    reap(environment)  # what other tests have left on this server
     dead = start(environment, "--images", images, "--store", tmp_path / "store", *arguments)
     wait_until(lambda: trained_logs(tmp_path / "store"), dead)
     dead.send_signal(signal.SIGKILL)
