@@ -39,6 +39,7 @@ from vision.training import Keeping, Trained, TrainingData, train
 logger = logging.getLogger(__name__)
 
 READING_BATCH = 256
+READING_MB = 32.0  # nothing is shuffled, and what training holds is held beside it
 
 
 def head_name(fingerprint: str, data_digest: str, spec: HeadSpec, seed: int) -> str:
@@ -141,7 +142,7 @@ class _Data:
         )
 
     def in_order(self, job: HeadJob, table: SampleTable) -> FeatureStream:
-        memory_mb, threads = job.spec.shuffle_memory_mb, job.read_threads
+        memory_mb, threads = min(job.spec.shuffle_memory_mb, READING_MB), job.read_threads
         return FeatureStream(job.space.store, table, READING_BATCH, None, memory_mb, read_threads=threads)
 
     def to_validate_on(self, job: HeadJob) -> tuple[Batches, Batches]:
