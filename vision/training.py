@@ -13,14 +13,7 @@ import numpy as np
 from vision.batches import Batches, dataset
 from vision.checkpoint import Checkpoint, put_back, state
 from vision.evaluation import Evaluation, evaluate, load_head
-from vision.head import (
-    HeadSpec,
-    Statistics,
-    balanced_weights,
-    build_head,
-    compile_update,
-    feature_statistics,
-)
+from vision.head import HeadSpec, Statistics, balanced_weights, build_head, compile_update, feature_statistics
 from vision.training_log import StepLog, keep_rows
 
 REPORT_EVERY_SECONDS = 1.0

@@ -61,12 +61,17 @@ def server(prefect_home: Path):
         wait_for_health(process, address, prefect_home / "server.log")
         yield address
     finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process, 20)
+
+
+def end(process: subprocess.Popen, seconds: float) -> None:
+    """Ask a process to leave, and make it after so many seconds."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def wait_for_health(process: subprocess.Popen, address: str, log: Path) -> None:
@@ -83,6 +88,20 @@ def wait_for_health(process: subprocess.Popen, address: str, log: Path) -> None:
 @pytest.fixture(scope="session")
 def environment(server: str, prefect_home: Path) -> dict[str, str]:
     return {**os.environ, "PREFECT_HOME": str(prefect_home), "PREFECT_API_URL": server}
+
+
+@pytest.fixture(scope="session")
+def prefect(environment: dict[str, str]):
+    """Call Python with arguments in the project's folder, where a deployment finds the flow."""
+
+    def call(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *arguments], env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return call
 
 
 @pytest.fixture

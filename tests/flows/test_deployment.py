@@ -2,32 +2,15 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 
 from flows.options import PipelineOptions
-from tests.flows.conftest import PROJECT
 
 DEPLOY = """
 from flows.pipeline import extract_and_train
 print(extract_and_train.to_deployment("partial").apply())
 """
-
-
-@pytest.fixture
-def prefect(environment):
-    """Call Python with arguments in the project's folder, where a deployment finds the flow."""
-
-    def call(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *arguments], env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    return call
 
 
 @pytest.mark.slow

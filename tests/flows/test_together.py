@@ -14,7 +14,7 @@ from storage.layout import spaces
 from storage.upkeep.verification import verify_space
 from storage.versions import latest_version, version_numbers
 from tests import toy
-from tests.flows.conftest import PROJECT
+from tests.flows.conftest import PROJECT, end
 from tests.flows.test_pipeline import ask, children_of, trained_logs
 
 pytestmark = pytest.mark.slow
@@ -50,20 +50,6 @@ with get_client(sync_client=True) as client:
 
 
 @pytest.fixture(scope="module")
-def prefect(environment):
-    """Call the Prefect command in the project's folder."""
-
-    def call(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *arguments], env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    return call
-
-
-@pytest.fixture(scope="module")
 def worker(prefect, environment, tmp_path_factory):
     """A worker of a pool of its own, for which the flow is deployed."""
     prefect("-m", "prefect", "work-pool", "create", POOL, "--type", "process")
@@ -77,12 +63,7 @@ def worker(prefect, environment, tmp_path_factory):
         try:
             yield process
         finally:
-            process.terminate()
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process, 60)
 
 
 def wait_for(condition: Callable[[], object], process: subprocess.Popen, seconds: float = 600):
