@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from storage.scan import RACY_NS
 from tests import toy
 
 PROJECT = Path(__file__).parents[2]
@@ -147,6 +148,7 @@ def first_run(pipeline, tmp_path_factory):
     """A folder of 60 pictures and the store of one whole run over it; for reading only."""
     root = tmp_path_factory.mktemp("first-run")
     images, store = toy.pictures(root / "images", per_class=30), root / "store"
+    time.sleep(2 * RACY_NS / 1e9)  # younger pictures would not be in the digest cache
     done = pipeline("--images", images, "--store", store, *TINY)
     assert done.status == 0, done.stderr
     return images, store, done
