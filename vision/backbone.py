@@ -5,12 +5,17 @@ from importlib import import_module
 import keras
 from keras import layers
 
-from vision.specs import BACKBONES, FeatureSpec
+from vision.specs import BACKBONES, FeatureSpec, cut_shape
+from vision.vgg import parted
 from vision.weights import Tensors
 
 
-def build_backbone(spec: FeatureSpec, tensors: Tensors) -> keras.Model:
-    """A model from (n, size, size, 3) uint8 RGB to (n, *spec.shape) float32, with `tensors` set and frozen."""
+def build_backbone(spec: FeatureSpec, tensors: Tensors, before: str | None = None) -> keras.Model:
+    """A model from (n, size, size, 3) uint8 RGB to (n, *cut_shape(spec, before)) float32, with `tensors` set and frozen.
+
+    before: the block in front of which it ends, None where it is whole. Raises SpecError for one that is not there.
+    """
+    cut_shape(spec, before)  # is there such a block?
     keras.mixed_precision.set_global_policy(spec.precision)
     keras.config.set_image_data_format("channels_last")  # whatever the user's keras.json says
     module_name, _, function = BACKBONES[spec.backbone].application.partition(":")
@@ -22,8 +27,12 @@ def build_backbone(spec: FeatureSpec, tensors: Tensors) -> keras.Model:
         input_shape=(spec.image_size, spec.image_size, 3),
         pooling=None if spec.pooling == "none" else spec.pooling,
     )
-    for name, arrays in tensors.items():
+    below, _ = parted(tensors, before)
+    for name, arrays in below.items():
         network.get_layer(name).set_weights(arrays)
+    if before is not None:
+        last_block = next(reversed(below)).partition("_")[0]
+        network = keras.Model(network.input, network.get_layer(f"{last_block}_pool").output)
     network.trainable = False
     values = layers.Lambda(lambda x: module.preprocess_input(keras.ops.cast(x, "float32")), dtype="float32")(pixels)
     features = layers.Activation("linear", dtype="float32")(network(values))

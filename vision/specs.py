@@ -173,3 +173,26 @@ class FeatureSpec:
 
     def record(self) -> dict:
         return asdict(self)
+
+
+def cut_shape(spec: FeatureSpec, before: str | None) -> tuple[int, ...]:
+    """Shape of what a network gives for one image when it ends before a block: (height, width, channels).
+
+    before: `block2` to `block5`; the maps are those behind the pooling of the block in front of it. None is the whole
+    network: spec.shape. Raises SpecError where there is no such block, or the backbone is no VGG.
+    """
+    if before is None:
+        return spec.shape
+    backbone = BACKBONES[spec.backbone]
+    if not backbone.is_vgg:
+        family = ", ".join(name for name, other in BACKBONES.items() if other.is_vgg)
+        raise SpecError(
+            f"--fine-tune: {backbone.name} has no blocks that can be trained by themselves, only {family} have"
+        )
+    blocks = list(dict.fromkeys(name.partition("_")[0] for name in backbone.tensors))
+    if before not in blocks[1:]:
+        raise SpecError(f"--fine-tune: {before!r} is no block to begin at; expected one of {', '.join(blocks[1:])}")
+    poolings = blocks.index(before)
+    last = [layer for name, layer in backbone.tensors.items() if name.startswith(blocks[poolings - 1] + "_")][-1]
+    side = spec.image_size >> poolings  # each pooling of 2 rounds down
+    return (side, side, last[0].shape[-1])

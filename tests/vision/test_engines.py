@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+import weakref
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,9 +14,9 @@ import pytest
 from tests.vision.test_tensorflow_engine import pixels, relative_error
 from tests.vision.test_weights import VGG16, write_keras2
 from vision import engines
-from vision.engines import LARGEST_ERROR, ParityError, check_parity, choose, load_engine, mnn_engine
+from vision.engines import LARGEST_ERROR, ParityError, check_parity, choose, load_engine, mnn_engine, unload_engine
 from vision.engines.mnn_engine import MnnEngine
-from vision.specs import FeatureSpec, SpecError
+from vision.specs import FeatureSpec, SpecError, cut_shape
 from vision.weights import WeightsError, read_weights, tensors_digest, weights_digest
 
 PROJECT = Path(__file__).parents[2]
@@ -25,7 +26,7 @@ PROJECT = Path(__file__).parents[2]
 def unloaded():
     """No engine stays loaded for another test."""
     yield
-    load_engine.cache_clear()
+    unload_engine()
 
 
 @pytest.mark.parametrize(
@@ -161,6 +162,58 @@ def test_an_engine_from_a_file_of_the_random_tensors_gives_the_same_features(eng
     own = dataclasses.replace(spec, weights=tensors_digest(tensors))
     from_seed = load_engine(name, spec, "random", 1).features(pixels(5))
     assert np.array_equal(load_engine(name, own, str(path), 1).features(pixels(5)), from_seed)
+
+
+@pytest.mark.parametrize(("size", "before"), [(32, "block5"), (75, "block5"), (75, "block2")])
+@pytest.mark.parametrize("name", ["mnn", "tensorflow"])
+def test_an_engine_that_ends_before_a_block_gives_what_keras_has_there(engine, spec, tensors, name, size, before):
+    import keras
+
+    own = dataclasses.replace(spec, image_size=size, pooling="max", dtype="float32")
+    network = keras.applications.VGG16(weights=None, include_top=False, input_shape=(size, size, 3))
+    for layer, arrays in tensors.items():
+        network.get_layer(layer).set_weights(arrays)
+    below = keras.Model(network.input, network.get_layer(f"block{int(before[-1]) - 1}_pool").output)
+    values = keras.applications.vgg16.preprocess_input(pixels(3, size).astype(np.float32))
+    cut = load_engine(name, own, "random", 1, before)
+    found = cut.features(pixels(3, size))
+    assert (cut.name.split()[0], cut.before) == (name, before)
+    assert (found.shape, found.dtype) == ((3, *cut_shape(own, before)), np.float32)
+    assert relative_error(found, np.asarray(below(values))) < LARGEST_ERROR["float32"]
+
+
+def test_a_cut_engine_is_held_against_the_reference_that_is_cut_there(spec, tensors):
+    others = {name: (kernel * 1.01, bias) for name, (kernel, bias) in tensors.items()}
+    cut = MnnEngine(spec, tensors, 1, "block3")
+    check_parity(cut, tensors)
+    check_parity(cut, tensors | {name: others[name] for name in others if name.startswith("block3")})
+    with pytest.raises(ParityError, match="away from the reference"):
+        check_parity(cut, tensors | {name: others[name] for name in others if name.startswith("block2")})
+
+
+@pytest.mark.parametrize("name", ["mnn", "tensorflow"])
+@pytest.mark.parametrize(
+    ("backbone", "before", "reason"),
+    [
+        ("resnet50", "block5", "resnet50 has no blocks that can be trained by themselves, only vgg16, vgg19 have"),
+        ("vgg16", "block1", "'block1' is no block to begin at; expected one of block2, block3, block4, block5"),
+        ("vgg16", "block5_conv2", "'block5_conv2' is no block"),
+    ],
+)
+def test_what_cannot_be_cut_is_refused_in_a_sentence(name, backbone, before, reason):
+    with pytest.raises(SpecError, match=f"--fine-tune: {reason}"):
+        load_engine(name, FeatureSpec("", backbone, image_size=32), "random", 1, before)
+
+
+@pytest.mark.parametrize("name", ["mnn", "tensorflow"])
+def test_the_engine_before_is_gone_when_another_is_made(engine, spec, monkeypatch, name):
+    seen = []
+    whole = weakref.ref(load_engine(name, spec, "random", 1))
+    made = engines._made
+    monkeypatch.setattr(engines, "_made", lambda *wanted: (seen.append(whole()), made(*wanted))[1])
+    cut = load_engine(name, spec, "random", 1, "block5")
+    assert seen == [None]
+    assert load_engine(name, spec, "random", 1, "block5") is cut
 
 
 def test_mnn_loads_no_tensorflow_opens_no_connection_and_leaves_no_file(tmp_path):

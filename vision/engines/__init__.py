@@ -3,15 +3,15 @@
 This module imports neither TensorFlow nor MNN: each engine does when it is made, in the process that computes.
 """
 
+import gc
 import logging
-from functools import lru_cache
 from importlib.util import find_spec
 from typing import Literal, Protocol
 
 import numpy as np
 
 from vision import vgg
-from vision.specs import BACKBONES, FeatureSpec, SpecError
+from vision.specs import BACKBONES, FeatureSpec, SpecError, cut_shape
 from vision.weights import Tensors, WeightsError, load_weights, tensors_digest
 
 logger = logging.getLogger(__name__)
@@ -28,16 +28,18 @@ class Engine(Protocol):
 
     name: the library and its version, kept in every shard. batch_size: images that it takes at a time; it
     may become smaller where memory runs out. fallback: why it stands in for the engine
-    that was chosen, None where it is that one.
+    that was chosen, None where it is that one. before: the block in front of which it ends, as `block5`; None where the
+    network is whole.
     """
 
     name: str
     spec: FeatureSpec
     batch_size: int
     fallback: str | None
+    before: str | None
 
     def features(self, pixels: np.ndarray) -> np.ndarray:
-        """(n, size, size, 3) uint8 RGB → (n, *spec.shape) float32."""
+        """(n, size, size, 3) uint8 RGB → (n, *cut_shape(spec, before)) float32."""
 
 
 class ParityError(ValueError):
@@ -65,20 +67,39 @@ def choose(wanted: EngineName, spec: FeatureSpec, has_gpu: bool) -> str:
     return wanted
 
 
-@lru_cache(maxsize=1)
-def load_engine(name: str, spec: FeatureSpec, weights: str, threads: int) -> Engine:
+def load_engine(name: str, spec: FeatureSpec, weights: str, threads: int, before: str | None = None) -> Engine:
     """The engine of a spec, warm: built, run once, and as near to the reference as it has to be.
 
-    One that is not, or that cannot be loaded, is told of and gives way to TensorFlow. Kept until another
-    is asked for. Raises WeightsError where the weights are not those of the spec any more.
+    One that is not, or that cannot be loaded, is told of and gives way to TensorFlow. before: end in front of this block
+    (vision/specs.py, cut_shape). Kept until another is asked for, and gone before that is made: there is never memory
+    for two. Raises WeightsError where the weights are not those of the spec any more, SpecError where the backbone
+    cannot be cut there.
     """
+    wanted = (name, spec, weights, threads, before)
+    if wanted not in _loaded:
+        unload_engine()
+        _loaded[wanted] = _made(*wanted)
+    return _loaded[wanted]
+
+
+_loaded: dict[tuple, Engine] = {}  # at most one
+
+
+def unload_engine() -> None:
+    """Give back the memory of the engine that is loaded, once nobody else holds it."""
+    _loaded.clear()
+    gc.collect()  # Keras' models refer to themselves
+
+
+def _made(name: str, spec: FeatureSpec, weights: str, threads: int, before: str | None) -> Engine:
+    cut_shape(spec, before)  # is there such a block? Asked before anything is read
     tensors = _checked_weights(spec, weights)
     fallback = None
     if name == "mnn":
         from vision.engines.mnn_engine import MnnEngine
 
         try:
-            engine: Engine = MnnEngine(spec, tensors, threads)
+            engine: Engine = MnnEngine(spec, tensors, threads, before)
             check_parity(engine, tensors)
             return engine
         except (ImportError, RuntimeError, ParityError) as error:
@@ -86,7 +107,7 @@ def load_engine(name: str, spec: FeatureSpec, weights: str, threads: int) -> Eng
             logger.warning("%s", fallback)
     from vision.engines.tensorflow_engine import TensorFlowEngine
 
-    engine = TensorFlowEngine(spec, tensors, threads)
+    engine = TensorFlowEngine(spec, tensors, threads, before)
     engine.fallback = fallback
     engine.features(np.zeros((engine.batch_size, spec.image_size, spec.image_size, 3), np.uint8))
     return engine
@@ -107,7 +128,7 @@ def check_parity(engine: Engine, tensors: Tensors) -> None:
     """
     spec = engine.spec
     picture = sample_picture(spec.image_size)[None]
-    expected = vgg.features(spec, tensors, picture).astype(np.float64)
+    expected = vgg.features(spec, tensors, picture, engine.before).astype(np.float64)
     error = np.linalg.norm(engine.features(picture) - expected) / np.linalg.norm(expected)
     if not error <= LARGEST_ERROR[spec.dtype]:  # not a number is no parity either
         raise ParityError(

@@ -35,21 +35,21 @@ class MnnEngine:
     """A VGG as one MNN session.
 
     A feature is of its image alone, to the last bit: what MNN would compute otherwise, at the end of a
-    batch, is not of an image. Raises ImportError where MNN is not installed, RuntimeError where it
+    batch, is not of an image. before: the block in front of which it ends, None where it is whole. Raises ImportError where MNN is not installed, RuntimeError where it
     cannot run the network.
     """
 
     fallback: str | None = None
 
-    def __init__(self, spec: FeatureSpec, tensors: Tensors, threads: int):
+    def __init__(self, spec: FeatureSpec, tensors: Tensors, threads: int, before: str | None = None):
         import MNN
 
         self._mnn = MNN
         self.name = f"mnn {version('MNN')}"
-        self.spec = spec
+        self.spec, self.before = spec, before
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "network.mnn"
-            _save(tensors, spec.image_size, path)
+            _save(vgg.parted(tensors, before)[0], spec.image_size, path)
             self._network = MNN.Interpreter(str(path))
         tiles = SMALL_TILES if spec.dtype == "float32" else LARGE_TILES
         self._network.setSessionHint(WINOGRAD_MEMORY_HINT, tiles)
@@ -59,7 +59,7 @@ class MnnEngine:
         self.batch_size = min(self._whole, room)
 
     def features(self, pixels: np.ndarray) -> np.ndarray:
-        """(n, size, size, 3) uint8 → (n, *spec.shape) float32."""
+        """(n, size, size, 3) uint8 → (n, *cut_shape(spec, before)) float32."""
         starts = range(0, len(pixels), self.batch_size)
         return np.concatenate([self._batch(pixels[start : start + self.batch_size]) for start in starts])
 
@@ -102,7 +102,7 @@ class MnnEngine:
         host = self._tensor(np.empty(outcome.getShape(), np.float32))
         outcome.copyToHostTensor(host)
         maps = np.array(host.getNumpyData()).reshape(outcome.getShape()).transpose(0, 2, 3, 1)
-        return np.ascontiguousarray(vgg.pooled(maps, self.spec))
+        return np.ascontiguousarray(vgg.pooled(maps, self.spec) if self.before is None else maps)
 
     def _tensor(self, values: np.ndarray):
         """A tensor of MNN over a copy of `values`, (n, channels, height, width)."""

@@ -28,12 +28,12 @@ def batch_size_for(image_size: int, on_gpu: bool = False) -> int:
 class TensorFlowEngine:
     """The backbone as one TensorFlow function of a fixed batch shape; out of memory halves it.
 
-    threads: CPU threads for one operation.
+    threads: CPU threads for one operation. before: the block in front of which it ends, None where it is whole.
     """
 
     fallback: str | None = None
 
-    def __init__(self, spec: FeatureSpec, tensors: Tensors, threads: int):
+    def __init__(self, spec: FeatureSpec, tensors: Tensors, threads: int, before: str | None = None):
         # oneDNN is off by default on CPUs without VNNI, where it still doubles the rate (measured).
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -44,14 +44,14 @@ class TensorFlowEngine:
 
         _configure(threads)
         self.name = f"tensorflow {tf.__version__} keras {keras.__version__}"
-        self.spec = spec
+        self.spec, self.before = spec, before
         self.batch_size = batch_size_for(spec.image_size, bool(tf.config.list_logical_devices("GPU")))
-        model = build_backbone(spec, tensors)
+        model = build_backbone(spec, tensors, before)
         self._out_of_memory = tf.errors.ResourceExhaustedError
         self._run = tf.function(lambda batch: model(batch, training=False))
 
     def features(self, pixels: np.ndarray) -> np.ndarray:
-        """(n, size, size, 3) uint8 → (n, *spec.shape) float32."""
+        """(n, size, size, 3) uint8 → (n, *cut_shape(spec, before)) float32."""
         while True:
             try:
                 starts = range(0, len(pixels), self.batch_size)
