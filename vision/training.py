@@ -1,4 +1,4 @@
-"""Training a head on batches of features."""
+"""Training a head, or a model that ends with one, on batches of features."""
 
 import math
 import time
@@ -44,6 +44,7 @@ class Trained:
     history: one record an epoch with `loss`, `accuracy`, `val_loss`, `val_accuracy`. The weights kept are
     those of the epoch with the lowest validation loss. epoch_seconds: of each epoch's steps, without the validation.
     samples: how many were trained on, over all epochs; seconds: all of it, with what ran before it was resumed.
+    start: `val_loss` and `val_accuracy` before the first step, of a model that was given; None of a head.
     """
 
     model: object
@@ -52,6 +53,7 @@ class Trained:
     validation: Evaluation
     samples: int
     seconds: float
+    start: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def train(
     checkpoint: Checkpoint | None = None,
     keeping: Keeping | None = None,
     base: str | None = None,
+    model=None,
 ) -> Trained:
     """Fit a head of `spec` and keep the weights of its best epoch.
 
@@ -81,21 +84,32 @@ def train(
     once a second, of the step (`epoch`, `epochs`, `step`, `steps`; epoch 0 is the pass for the
     statistics), and of each epoch's end (`epoch`, `epochs` and the figures of the history).
     checkpoint: go on from there; each step is then what it would have been. base: the saved head to go on from
-    at `spec.initial_epoch`, with its optimizer. Raises CheckpointError for a checkpoint of another training.
+    at `spec.initial_epoch`, with its optimizer. model: a compiled Keras model to train instead of a head, whose kind,
+    optimizer and standardisation are its own and not those of the spec; it is validated before the first step, and keeps
+    the weights it came with if no epoch has a lower loss. Raises CheckpointError for a checkpoint of another training.
     """
     import keras
 
     statistics = checkpoint.statistics if checkpoint else None
-    if spec.standardize and base is None and checkpoint is None:
+    is_given = model is not None
+    if spec.standardize and base is None and checkpoint is None and not is_given:
         statistics = feature_statistics(_reported(data.in_table_order, report))
-    model = build_head(spec, data.shape, statistics, seed) if base is None else load_head(base)
+    if not is_given:
+        model = build_head(spec, data.shape, statistics, seed) if base is None else load_head(base)
     _make_all_variables(model, data.shape)
     compile_update(model)
     if checkpoint is not None:
         put_back(model, checkpoint, "model", "optimizer")
     log_folder.mkdir(parents=True, exist_ok=True)
-    best = _keep_best(spec.patience or spec.epochs, checkpoint)
+    validation_steps = min(spec.validation_steps or data.after_epochs.steps, data.after_epochs.steps)
+
+    def held_out() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return islice(data.after_epochs.batches(), validation_steps)
+
     course = _Course(spec, data.training.steps, log_folder, report, checkpoint)
+    if is_given and checkpoint is None:
+        course.start = _validated(model, dataset(held_out, data.shape, data.dtype, steps=validation_steps))
+    best = _keep_best(spec.patience or spec.epochs + 1, checkpoint, course.start)
     keeper = _Keeper(keeping, course, best, statistics)
     weights = balanced_weights(data.class_counts) if spec.class_weight == "balanced" else None
     callbacks = [
@@ -113,14 +127,10 @@ def train(
             on_epoch_end=lambda epoch, logs: keeper.after_epoch(model),
         ),
     ]
-    validation_steps = min(spec.validation_steps or data.after_epochs.steps, data.after_epochs.steps)
 
     def fit(first: int, end: int, step: int) -> None:
         def rows() -> Iterator[tuple[np.ndarray, np.ndarray]]:
             return data.training.batches(first, step, epochs=end - first)
-
-        def held_out() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            return islice(data.after_epochs.batches(), validation_steps)
 
         model.fit(
             dataset(rows, data.shape, data.dtype, weights),
@@ -141,7 +151,13 @@ def train(
     model.set_weights(best.best_weights)
     validation = evaluate(model, data.validation, data.shape, data.dtype, len(spec.classes))
     return Trained(
-        model, tuple(course.history), tuple(course.epoch_seconds), validation, course.samples, course.seconds
+        model,
+        tuple(course.history),
+        tuple(course.epoch_seconds),
+        validation,
+        course.samples,
+        course.seconds,
+        course.start,
     )
 
 
@@ -165,9 +181,19 @@ def _parts(epoch: int, step: int, epochs: int) -> list[tuple[int, int, int]]:
     return [*parts, (epoch + len(parts), epochs, 0)]
 
 
-def _keep_best(patience: int, checkpoint: Checkpoint | None):
-    """Early stopping that holds room for the best weights from the beginning, so that no later epoch needs more memory."""
+def _validated(model, rows) -> dict[str, float]:
+    loss, accuracy = model.evaluate(rows, verbose=0)
+    return {"val_loss": loss, "val_accuracy": accuracy}
+
+
+def _keep_best(patience: int, checkpoint: Checkpoint | None, start: dict[str, float] | None):
+    """Early stopping that holds room for the best weights from the beginning, so that no later epoch needs more memory.
+
+    start: the figures that the first epoch has to better, None where any is better.
+    """
     import keras
+
+    before_any = {"best": start["val_loss"], "best_epoch": -1} if start else {}
 
     class KeepBest(keras.callbacks.EarlyStopping):
         best_weights: list[np.ndarray] | None = None
@@ -177,7 +203,7 @@ def _keep_best(patience: int, checkpoint: Checkpoint | None):
                 return  # the second part of a training that was resumed
             super().on_train_begin(logs)
             self.best_weights = checkpoint.best_weights if checkpoint else self.model.get_weights()
-            for name, value in (checkpoint.record["best"] if checkpoint else {}).items():
+            for name, value in (checkpoint.record["best"] if checkpoint else before_any).items():
                 setattr(self, name, value)
 
         def on_train_end(self, logs=None):
@@ -223,6 +249,7 @@ class _Course:
         self.history: list[dict[str, float]] = before.get("history", [])
         self.epoch_seconds: list[float] = before.get("epoch_seconds", [])
         self.samples: int = before.get("samples", 0)
+        self.start: dict[str, float] | None = before.get("start")
         self._losses: list[float] = before.get("losses", [])  # (loss sum, samples) of the epoch so far
         self._began = time.perf_counter() - before.get("seconds", 0.0)
         self._epoch_before: float = before.get("seconds_of_epoch", 0.0)
@@ -248,6 +275,7 @@ class _Course:
             "losses": self._losses if self.step else [],
             "seconds": self.seconds,
             "seconds_of_epoch": self._seconds_of_epoch if self.step else 0.0,
+            "start": self.start,
         }
 
     def begin_epoch(self, model, epoch: int) -> None:
