@@ -121,13 +121,23 @@ def build_head(spec: HeadSpec, shape: tuple[int, ...], statistics: Statistics | 
     else:
         outputs = layers.Dense(len(spec.classes), activation="softmax", kernel_initializer=last)(values)
     model = keras.Model(inputs, outputs, name="head")
-    options = {} if spec.learning_rate is None else {"learning_rate": spec.learning_rate}
+    compile_classifier(model, spec.optimizer, spec.learning_rate)
+    return model
+
+
+def compile_classifier(model, optimizer: Optimizer, learning_rate: float | None) -> None:
+    """Compile a model that gives (n, 1), the probability of the second of two classes, or (n, classes).
+
+    learning_rate: None takes the optimizer's own default.
+    """
+    import keras
+
+    options = {} if learning_rate is None else {"learning_rate": learning_rate}
     model.compile(
-        optimizer=keras.optimizers.get({"class_name": spec.optimizer, "config": options}),
-        loss="binary_crossentropy" if is_binary else "sparse_categorical_crossentropy",
+        optimizer=keras.optimizers.get({"class_name": optimizer, "config": options}),
+        loss="binary_crossentropy" if model.output_shape[-1] == 1 else "sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
-    return model
 
 
 def compile_update(model) -> None:
