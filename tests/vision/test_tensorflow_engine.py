@@ -59,6 +59,10 @@ def test_features_of_different_images_differ(five):
     assert len(np.unique(five.reshape(5, -1), axis=0)) == 5
 
 
+def test_an_engine_for_other_threads_is_had_where_tensorflow_runs_already(spec, tensors, five):
+    assert relative_error(TensorFlowEngine(spec, tensors, threads=2).features(pixels(5)), five) < 1e-6
+
+
 def test_more_images_than_a_batch_has_room_for_are_taken_in_turn(engine, five):
     many = np.concatenate([pixels(engine.batch_size, seed=1), pixels(5)])
     assert np.array_equal(engine.features(many)[-5:], five)
