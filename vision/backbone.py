@@ -34,6 +34,10 @@ def build_backbone(spec: FeatureSpec, tensors: Tensors, before: str | None = Non
         last_block = next(reversed(below)).partition("_")[0]
         network = keras.Model(network.input, network.get_layer(f"{last_block}_pool").output)
     network.trainable = False
-    values = layers.Lambda(lambda x: module.preprocess_input(keras.ops.cast(x, "float32")), dtype="float32")(pixels)
+
+    def preprocessed(batch):
+        return module.preprocess_input(keras.ops.cast(batch, "float32")) * spec.rescale
+
+    values = layers.Lambda(preprocessed, dtype="float32")(pixels)
     features = layers.Activation("linear", dtype="float32")(network(values))
     return keras.Model(pixels, features, name=spec.backbone)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from math import sqrt
+from math import inf, sqrt
 from typing import Literal
 
 Pooling = Literal["none", "avg", "max"]
@@ -142,7 +142,8 @@ class FeatureSpec:
 
     weights: digest of the weights' tensors (weights.py). image_size: side of the square in pixels.
     preprocessing: the backbone's own, filled in; given, it must be that. exif: whether pictures are turned as their
-    EXIF says. Raises SpecError.
+    EXIF says. rescale: what the preprocessed values are multiplied by, as by Keras' ImageDataGenerator; 1.0 stands in no
+    record, so that spaces from before it was there keep their names. Raises SpecError.
     """
 
     weights: str
@@ -153,6 +154,7 @@ class FeatureSpec:
     precision: Precision = "float32"
     preprocessing: str = ""
     exif: Exif = "ignore"
+    rescale: float = 1.0
 
     def __post_init__(self):
         if self.backbone not in BACKBONES:
@@ -162,6 +164,8 @@ class FeatureSpec:
             raise SpecError(f"--image-size: at least {own.smallest_image} pixels for {own.name}, got {self.image_size}")
         if self.preprocessing not in ("", own.preprocessing):
             raise SpecError(f"{own.name} is preprocessed as {own.preprocessing!r}, not as {self.preprocessing!r}")
+        if not 0 < self.rescale < inf:
+            raise SpecError(f"rescale: a finite number over 0, as 0.00392156862745098 for 1/255; got {self.rescale}")
         object.__setattr__(self, "preprocessing", own.preprocessing)  # frozen for everyone else
 
     @property
@@ -172,7 +176,10 @@ class FeatureSpec:
         return (side, side, backbone.channels) if self.pooling == "none" else (backbone.channels,)
 
     def record(self) -> dict:
-        return asdict(self)
+        record = asdict(self)
+        if self.rescale == 1.0:
+            del record["rescale"]
+        return record
 
 
 def cut_shape(spec: FeatureSpec, before: str | None) -> tuple[int, ...]:

@@ -8,9 +8,9 @@ from vision.specs import CAFFE_MEANS, FeatureSpec
 from vision.weights import Tensors
 
 
-def values(pixels: np.ndarray) -> np.ndarray:
-    """(n, h, w, 3) uint8 RGB → float32 BGR less ImageNet's means: Keras' "caffe" preprocessing."""
-    return pixels[..., ::-1].astype(np.float32) - np.asarray(CAFFE_MEANS, np.float32)
+def values(pixels: np.ndarray, rescale: float = 1.0) -> np.ndarray:
+    """(n, h, w, 3) uint8 RGB → float32 BGR less ImageNet's means (Keras' "caffe" preprocessing), times `rescale`."""
+    return (pixels[..., ::-1].astype(np.float32) - np.asarray(CAFFE_MEANS, np.float32)) * np.float32(rescale)
 
 
 def blocks(tensors: Tensors) -> list[list[tuple[np.ndarray, np.ndarray]]]:
@@ -38,7 +38,7 @@ def features(spec: FeatureSpec, tensors: Tensors, pixels: np.ndarray, before: st
     3x3 convolutions that keep the size, relu behind each, 2x2 maxima behind each block (Simonyan and
     Zisserman 2014, section 2.1).
     """
-    maps = values(pixels)
+    maps = values(pixels, spec.rescale)
     for block in blocks(parted(tensors, before)[0]):
         for kernel, bias in block:
             maps = np.maximum(_convolved(maps, kernel) + bias, 0)

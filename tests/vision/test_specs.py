@@ -53,6 +53,7 @@ CHANGES = {
     "precision": "mixed_float16",
     "preprocessing": "another",
     "exif": "apply",
+    "rescale": 1 / 255,
 }
 
 
@@ -74,6 +75,19 @@ def test_the_record_has_the_preprocessing_of_the_backbone(monkeypatch):
 def test_a_preprocessing_that_is_not_the_backbones_is_refused():
     with pytest.raises(SpecError, match="vgg16 is preprocessed as 'pillow-rgb bilinear caffe 1', not as 'another'"):
         FeatureSpec("0" * 32, preprocessing="another")
+
+
+@pytest.mark.parametrize("rescale", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_rescale_that_leaves_nothing_of_a_picture_is_refused(rescale):
+    with pytest.raises(SpecError, match=r"rescale: a finite number over 0, .* got"):
+        FeatureSpec("0" * 32, rescale=rescale)
+
+
+def test_a_rescale_is_in_the_record_where_it_changes_something():
+    assert FeatureSpec("0" * 32, rescale=1).record() == SPEC.record()
+    rescaled = FeatureSpec("0" * 32, rescale=1 / 255)
+    assert rescaled.record() == SPEC.record() | {"rescale": 1 / 255}
+    assert FeatureSpec(**json.loads(json.dumps(rescaled.record()))) == rescaled
 
 
 def test_the_record_and_the_fingerprint_of_a_spec_are_the_same_for_ever():

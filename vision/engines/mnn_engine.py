@@ -94,7 +94,7 @@ class MnnEngine:
             self._network.resizeTensor(entry, shape)
             self._network.resizeSession(self._session)
         values = np.zeros(shape, np.float32)
-        values[: len(pixels)] = vgg.values(pixels).transpose(0, 3, 1, 2)
+        values[: len(pixels)] = vgg.values(pixels, self.spec.rescale).transpose(0, 3, 1, 2)
         entry.copyFrom(self._tensor(values))
         if self._network.runSession(self._session):
             raise RuntimeError(f"{self.name} could not run a batch of {count} images")
