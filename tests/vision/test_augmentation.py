@@ -88,10 +88,14 @@ def of_transforms(size: int, transforms: list[dict], vertical: str, horizontal: 
 
 
 def displacements(matrices: np.ndarray, size: int) -> np.ndarray:
-    """(points and axes, n): how far the corners, the centre and a place beside it are moved, without what rounding leaves."""
+    """(points and axes, n): how far the corners, the centre and a place beside it are moved, without what rounding leaves.
+
+    Along x, along y, and along both, which tells how the two go together.
+    """
     last = size - 1
     places = np.array([(0, 0, 1), (last, 0, 1), (0, last, 1), (last, last, 1), (last / 2, last / 2, 1), (9, 4, 1)])
     moved = np.einsum("nij,pj->npi", matrices, places)[..., :2] - places[:, :2]
+    moved = np.concatenate([moved, moved.sum(axis=-1, keepdims=True)], axis=-1)
     return np.round(moved.reshape(len(matrices), -1).T, 9)
 
 
@@ -108,7 +112,7 @@ def test_pictures_are_moved_as_often_and_as_far_as_by_image_data_generator(gener
     assert np.ptp(found, axis=1).max() > 0.05
     for ours, keras_own in zip(found, expected, strict=True):
         spread = np.ptp(keras_own)
-        tails = 0.2 if name == "everything" else 0.03  # of many things at once the extremes are rare
+        tails = 0.2 if name == "everything" else 0.05  # of many things at once the extremes are rare
         assert abs(ours.min() - keras_own.min()) <= tails * spread
         assert abs(ours.max() - keras_own.max()) <= tails * spread
         for power in (1, 2):  # five standard errors of the difference of two means
@@ -116,7 +120,7 @@ def test_pictures_are_moved_as_often_and_as_far_as_by_image_data_generator(gener
             assert abs(one.mean() - other.mean()) <= 5 * np.sqrt((one.var() + other.var()) / count)
         assert (
             ks_2samp(ours, keras_own, method="asymp").pvalue > 1e-4
-        )  # some 200 comparisons, of which none is to fail by chance
+        )  # some 300 comparisons, of which none is to fail by chance
 
 
 def test_brightness_is_spread_as_by_image_data_generator(generator):
