@@ -130,6 +130,19 @@ def replace(path: Place, data: bytes, aside: Place | None = None) -> None:
         file.write(data)
 
 
+def move(file: Path, path: Place) -> None:
+    """Put a file at `path`, whatever was there, durably. A folder of `path` on a disk lies in the same file system."""
+    if not isinstance(path, Path):
+        path.fs.put_file(str(file), path.path)
+        file.unlink()
+        return
+    make_folder(path.parent)
+    with open(file, "rb") as written:
+        os.fsync(written.fileno())
+    os.replace(file, path)
+    sync_folder(path.parent)
+
+
 @contextmanager
 def writing(path: Path, aside: Path | None = None) -> Iterator[BinaryIO]:
     """An open file that takes the place of `path`, which is on a disk, once the block has come to its end."""

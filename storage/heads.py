@@ -6,9 +6,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.durable import replace
+from storage.durable import move, replace
 from storage.errors import StoreDamaged
-from storage.layout import HEAD_NAME, Store, current_head, file_sha256, sealed, sha256, unsealed
+from storage.layout import HEAD_NAME, Store, current_head, file_sha256, sealed, unsealed
 from storage.place import Place, is_local, read_whole
 
 RECORD, MODEL, PIN, REPORT, UNRANKED = "head.json", "head.keras", "pin.json", "report.html", "unranked"
@@ -32,11 +32,14 @@ class HeadNote:
     is_unfinished: bool = False
 
 
-def write_head(store: Store, name: str, record: dict, model: bytes) -> None:
-    """Make a head that was trained to its end: head.json comes last and knows the bytes of head.keras."""
+def write_head(store: Store, name: str, record: dict, model: Path) -> None:
+    """Make a head that was trained to its end: head.json comes last and knows the bytes of head.keras.
+
+    model: a file on this machine, which is taken from where it lies: in the working folder of the head.
+    """
     folder = store.head(name)
-    replace(folder / MODEL, model)
-    record = record | {"model": [len(model), sha256(model)]}
+    record = record | {"model": [model.stat().st_size, file_sha256(model)]}
+    move(model, folder / MODEL)
     replace(folder / RECORD, json.dumps(sealed(record), indent=1).encode())
 
 

@@ -11,6 +11,7 @@ from itertools import count, islice
 from threading import Lock
 
 import numpy as np
+import pyarrow as pa
 
 from storage.buffers import Buffers
 from storage.errors import StoreDamaged
@@ -62,10 +63,7 @@ class FeatureStream:
         window_groups = int(memory_mb * 2**20 / 2 / (ROWS_PER_GROUP * self.kind.row_bytes))
         starts = tuple(table.group_starts().tolist())
         self.order = Order(starts, max(1, window_groups), seed, with_replacement)
-        window_rows = min(len(table), self.order.window_groups * ROWS_PER_GROUP)
-        self._window_buffers = Buffers(window_rows * self.kind.row_bytes)
         self._only: tuple[np.ndarray, np.ndarray] | None = None  # all samples and features, where one window has them
-        self._batch_buffers = Buffers(self.batch_size * self.kind.row_bytes)
 
     @property
     def _steps_a_pass(self) -> int:
@@ -76,8 +74,10 @@ class FeatureStream:
     ) -> Iterator[Batch]:
         """The batches of an epoch from `first_step` on, and of those after it; `epochs` in all, None: without an end.
 
-        Of several readers, each takes every `readers`-th of them, counted from the beginning of `epoch`.
+        Of several readers, each takes every `readers`-th of them, counted from the beginning of `epoch`. The memory of
+        batches and windows is used again, and let go with the last of them.
         """
+        memory = Buffers(self.batch_size * self.kind.row_bytes)
         first = epoch * self.steps
         end = None if epochs is None else first + epochs * self.steps
         with closing(self._windows(first + first_step, end)) as windows:
@@ -85,7 +85,7 @@ class FeatureStream:
             for step in count(first + first_step) if end is None else range(first + first_step, end):
                 number, within = divmod(step, self._steps_a_pass)
                 at, last = within * self.batch_size, min((within + 1) * self.batch_size, len(self.table))
-                batch = None if (step - first - reader) % readers else self._new_batch(last - at)
+                batch = None if (step - first - reader) % readers else self._new_batch(last - at, memory)
                 while at < last:
                     if window is None or not window.has(number, at):
                         window = None  # before the next is waited for
@@ -105,11 +105,14 @@ class FeatureStream:
     def _windows(self, first_step: int, end: int | None) -> Generator["Window", None, None]:
         """The windows that hold the batches of these steps; the next one is read while one is given."""
         places = self._places(first_step, end)
+        window_rows = min(len(self.table), self.order.window_groups * ROWS_PER_GROUP)
+        memory = Buffers(window_rows * self.kind.row_bytes)
         with ThreadPoolExecutor(1, "read-ahead") as ahead, ThreadPoolExecutor(self.read_threads, "read") as threads:
-            reading = deque(ahead.submit(self._read, *place, threads) for place in islice(places, 1))
+            reading = deque(ahead.submit(self._read, *place, threads, memory) for place in islice(places, 1))
             while reading:
-                reading.extend(ahead.submit(self._read, *place, threads) for place in islice(places, 1))
+                reading.extend(ahead.submit(self._read, *place, threads, memory) for place in islice(places, 1))
                 yield reading.popleft().result()
+        pa.default_memory_pool().release_unused()
 
     def _places(self, first_step: int, end: int | None) -> Iterator[tuple[int, int]]:
         """(pass, window) of each window that has batches of these steps."""
@@ -127,16 +130,14 @@ class FeatureStream:
         place = min(within * self.batch_size + sample, len(self.table) - 1)
         return number, int(np.searchsorted(self.order.window_ends(number), place, side="right"))
 
-    def _new_batch(self, size: int) -> Batch:
-        return self._batch_buffers.empty((size, *self.kind.shape), self.kind.dtype), np.empty(size, np.uint16)
+    def _new_batch(self, size: int, memory: Buffers) -> Batch:
+        return memory.empty((size, *self.kind.shape), self.kind.dtype), np.empty(size, np.uint16)
 
-    def _read(self, number: int, window: int, threads: Executor) -> "Window":
+    def _read(self, number: int, window: int, threads: Executor, memory: Buffers) -> "Window":
         groups, starts = np.sort(self.order.groups(number, window)), np.asarray(self.order.group_starts)
         if self._only is None:
             indices = np.concatenate([np.arange(starts[group], starts[group + 1]) for group in groups])
-            features = self._window_buffers.empty((len(indices), *self.kind.shape), self.kind.dtype)
-            ends = np.cumsum(starts[groups + 1] - starts[groups])
-            list(threads.map(self._fill, groups, np.split(features, ends[:-1])))
+            features = self._gathered(groups, threads, memory)
             if self.order.num_windows == 1 and self.order.seed is not None:
                 self._only = indices, features
         else:
@@ -145,8 +146,24 @@ class FeatureStream:
         begin = int(self.order.window_ends(number)[window]) - len(indices)
         return Window(number, begin, features, self.table.samples["class"][indices], pick)
 
-    def _fill(self, group: int, features: np.ndarray) -> None:
-        """Read the features of a row group's samples."""
+    def _gathered(self, groups: np.ndarray, threads: Executor, memory: Buffers) -> np.ndarray:
+        """The features of the samples of some row groups; those of one that is wanted as it lies are no copy."""
+        if len(groups) == 1:
+            stored, rows = self._stored(groups[0])
+            is_whole = np.array_equal(rows, np.arange(len(stored)))
+            return stored if is_whole else stored[rows]
+        sizes = np.diff(self.order.group_starts)[groups]
+        features = memory.empty((sizes.sum(), *self.kind.shape), self.kind.dtype)
+
+        def fill(group: int, features: np.ndarray) -> None:
+            stored, rows = self._stored(group)
+            np.take(stored, rows, axis=0, out=features, mode="clip")
+
+        list(threads.map(fill, groups, np.split(features, np.cumsum(sizes)[:-1])))
+        return features
+
+    def _stored(self, group: int) -> tuple[np.ndarray, np.ndarray]:
+        """A row group as it lies in its shard, and which of its rows are samples."""
         samples = self.table.samples[slice(*self.order.group_starts[group : group + 2])]
         shard, lock = self._open(int(samples["shard"][0]))
         if shard.kind != self.kind:
@@ -156,7 +173,7 @@ class FeatureStream:
         rows = samples["row"] % ROWS_PER_GROUP
         if rows[-1] >= len(stored):
             raise StoreDamaged(f"shard {shard.ref.name} has fewer rows than its version lists; {self._way_out}")
-        np.take(stored, rows, axis=0, out=features, mode="clip")
+        return stored, rows
 
 
 @dataclass(frozen=True)

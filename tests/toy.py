@@ -8,7 +8,8 @@ from PIL import Image
 
 from storage.digests import list_images
 from storage.handover import prepare, save_plan
-from storage.layout import create_space, fingerprint
+from storage.heads import working_folder, write_head
+from storage.layout import Store, create_space, fingerprint
 from storage.plan import Plan, PlanOptions, finish, make_plan
 from storage.scan import scan_folder
 from storage.shards import Shard, ShardRef
@@ -105,3 +106,11 @@ def weights_file(path: Path, seed: int) -> Path:
             for index, tensor in enumerate(tensors):
                 group[str(index)] = draw.normal(0, 0.05, tensor.shape).astype(np.float32)
     return path
+
+
+def head(store: Store, name: str, record: dict, model: bytes) -> None:
+    """A head of these bytes, as a training leaves it."""
+    file = working_folder(store, name) / "writing.keras"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(model)
+    write_head(store, name, record, file)

@@ -42,10 +42,10 @@ class Checkpoint:
 
 
 def state(model, best_weights: list[np.ndarray], statistics: Statistics | None) -> Iterator[tuple[str, np.ndarray]]:
-    """The arrays of a checkpoint, one after the other: at most one of them is a copy at a time."""
+    """The arrays of a checkpoint, one after the other, each only until the next: it is no copy."""
     for part in ("model", "optimizer", "metrics"):
         for number, variable in enumerate(_variables(model, part)):
-            yield f"{part}/{number}", np.asarray(variable.numpy())
+            yield f"{part}/{number}", values(variable)
     for number, weights in enumerate(best_weights):
         yield f"best/{number}", weights
     if statistics is not None:
@@ -66,6 +66,13 @@ def put_back(model, checkpoint: Checkpoint, *parts: str) -> None:
             raise CheckpointError(f"the checkpoint has {part} variables of shapes {found}, this training has others")
         for name, variable in zip(names, variables, strict=True):
             variable.assign(checkpoint.arrays[name])
+
+
+def values(variable) -> np.ndarray:
+    """What a Keras variable holds, where it lies (on a CPU): whoever goes on assigning to it while this is held pays for a copy."""
+    import keras
+
+    return np.asarray(keras.ops.convert_to_tensor(variable))
 
 
 def _variables(model, part: str) -> list:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vision.batches import Batches, dataset
-from vision.checkpoint import Checkpoint, put_back, state
+from vision.checkpoint import Checkpoint, put_back, state, values
 from vision.evaluation import Evaluation, evaluate, load_head
 from vision.head import HeadSpec, Statistics, balanced_weights, build_head, compile_update, feature_statistics
 from vision.training_log import StepLog, keep_rows
@@ -187,7 +187,7 @@ def _validated(model, rows) -> dict[str, float]:
 
 
 def _keep_best(patience: int, checkpoint: Checkpoint | None, start: dict[str, float] | None):
-    """Early stopping that holds room for the best weights from the beginning, so that no later epoch needs more memory.
+    """Early stopping that has room for the best weights from the beginning, so that no later epoch needs more memory.
 
     start: the figures that the first epoch has to better, None where any is better.
     """
@@ -206,14 +206,17 @@ def _keep_best(patience: int, checkpoint: Checkpoint | None, start: dict[str, fl
             for name, value in (checkpoint.record["best"] if checkpoint else before_any).items():
                 setattr(self, name, value)
 
-        def on_train_end(self, logs=None):
-            pass  # `train` puts the best weights back when the last part is done
+        def on_epoch_end(self, epoch, logs=None):
+            super().on_epoch_end(epoch, logs)
+            if self.best_epoch == epoch:
+                for kept, variable in zip(self.best_weights or [], self.model.weights, strict=True):
+                    np.copyto(kept, values(variable))
 
         @property
         def record(self) -> dict[str, Any]:
             return {name: getattr(self, name) for name in ("best", "wait", "best_epoch", "stopped_epoch")}
 
-    return KeepBest("val_loss", patience=patience, restore_best_weights=True)
+    return KeepBest("val_loss", patience=patience)  # `train` puts the best weights back when the last part is done
 
 
 class _Pace:

@@ -14,7 +14,7 @@ import yaml
 
 from flows.study_command import main, parse
 from flows.study_options import StudyOptions
-from storage.heads import list_heads, write_head
+from storage.heads import list_heads
 from storage.layout import Store, create_space, current_head, fingerprint
 from tests import toy
 from tests.flows.conftest import PROJECT, Done, finished
@@ -63,7 +63,7 @@ def pretend(options: StudyOptions) -> None:
             "confusion": [[8, 0], [0, 8]],
             "epoch_seconds": [3.0, 1.0 / spec.batch_size],
         }
-        write_head(study.space.store, job.name, record, b"a head")
+        toy.head(study.space.store, job.name, record, b"a head")
 
 
 # Options

@@ -15,7 +15,6 @@ import pytest
 from storage import __main__ as command
 from storage.__main__ import main
 from storage.files import FILES_SCHEMA
-from storage.heads import write_head
 from storage.layout import Store, create_space, fingerprint, promote_head, spaces
 from storage.lock import hold
 from storage.segments import ROWS_SCHEMA
@@ -86,7 +85,7 @@ def test_show_tells_the_heads_of_a_space_and_what_is_wrong_with_others(capsys, t
     (own, other) = spaces(two_spaces)
     for name, space, accuracy in (("a" * 32, own, 0.95), ("b" * 32, own, 0.98), ("c" * 32, other, 0.5)):
         record = {"fingerprint": space.fingerprint, "version": 3, "created": "2025-09-01T12:00:00+00:00"}
-        write_head(own, name, record | {"metrics": {"val_accuracy": accuracy}}, b"a model")
+        toy.head(own, name, record | {"metrics": {"val_accuracy": accuracy}}, b"a model")
     for name, content in (("d" * 32, None), ("e" * 32, b"{"), ("f" * 32, b"\xff")):
         own.head(name).mkdir()
         if content:

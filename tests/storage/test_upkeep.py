@@ -13,7 +13,7 @@ import pytest
 from storage.__main__ import main
 from storage.errors import StoreDamaged
 from storage.files import FILES_SCHEMA
-from storage.heads import list_heads, pin_version, unpin, write_head
+from storage.heads import list_heads, pin_version, unpin
 from storage.layout import Store, create_space, fingerprint, promote_head
 from storage.lock import hold
 from storage.plan import Plan
@@ -42,7 +42,7 @@ def lived(tmp_path: Path) -> Path:
     (images / "dogs/broken.png").write_bytes(b"not a picture")
     toy.run(images, root, chunk_size=4)
     for name, version in (("a" * 32, 1), ("b" * 32, 3)):
-        write_head(store, name, RECORD | {"fingerprint": store.fingerprint, "version": version}, b"a model " * 50)
+        toy.head(store, name, RECORD | {"fingerprint": store.fingerprint, "version": version}, b"a model " * 50)
     promote_head(store, "b" * 32)
     return tmp_path
 

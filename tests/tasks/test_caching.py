@@ -10,7 +10,6 @@ import pytest
 from storage.digests import list_images
 from storage.errors import InputError, StorageError, StoreDamaged, VersionConflict
 from storage.handover import save_listing, save_scan
-from storage.heads import write_head
 from storage.layout import promote_head
 from storage.scan import scan_folder
 from tasks.caching import StaleRecord, TrueRecords, can_help, is_true, kept
@@ -111,7 +110,7 @@ def head(store, images) -> HeadResult:
         "train_samples_per_second": 10.0,
     }
     history = ({"loss": 1.0, "accuracy": 0.5, "val_loss": 0.5, "val_accuracy": 0.75},)
-    write_head(space.store, name, {"metrics": metrics, "history": history}, b"a head")
+    toy.head(space.store, name, {"metrics": metrics, "history": history}, b"a head")
     promote_head(space.store, name)
     return HeadResult(name, True, True, **metrics, history=history)
 

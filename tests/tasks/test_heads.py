@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from storage.errors import InputError, StoreDamaged
-from storage.heads import is_unranked, write_head
+from storage.heads import is_unranked
 from storage.layout import Store, current_head
 from storage.versions import Version
 from tasks.caching import is_true
@@ -135,7 +135,7 @@ def test_a_head_json_that_says_too_little_is_no_head(content, images, store):
     (where.head("a" * 32) / "head.json").write_text(content)
     assert find_head(where, "a" * 32) is None
     if content.startswith('{"'):  # as written, but by whom?
-        write_head(where, "b" * 32, json.loads(content), b"a model")
+        toy.head(where, "b" * 32, json.loads(content), b"a model")
         assert find_head(where, "b" * 32) is None
 
 
@@ -269,7 +269,7 @@ def test_a_head_with_code_of_its_own_is_refused_and_runs_nothing(layer, trainer,
     record = json.loads((trainer.store.head(job.name) / "head.json").read_text())
     model = (trainer.store.head(job.name) / "head.keras").read_bytes()
     record.pop("checksum")
-    write_head(trainer.store, job.name, record, with_layer(model, layer(marker)))
+    toy.head(trainer.store, job.name, record, with_layer(model, layer(marker)))
     with pytest.raises(StoreDamaged, match=r"head\.keras is no head that can be used: no code .* --force-retrain"):
         trainer.train(trainer.job(epochs=3, initial_epoch=2))
     assert trainer.train(trainer.job(seed=1, epochs=1)).is_promoted  # the current one gives way
