@@ -1,7 +1,7 @@
 """The head: the small classifier trained on features."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
 import numpy as np
@@ -10,10 +10,23 @@ Kind = Literal["mlp", "linear"]
 Optimizer = Literal["rmsprop", "adam", "sgd"]
 ClassWeight = Literal["none", "balanced"]
 Sampling = Literal["shuffle", "bootstrap"]
+TrainOn = Literal["features", "images"]
 
 # A channel that varies less than this part of the mean variance is dead in the training rows; without
 # a floor a single later value in it would be blown up a thousandfold.
 VARIANCE_FLOOR = 1e-4
+
+# Fields of a HeadSpec that came when there were heads already.
+LATER = {
+    "initial_epoch",
+    "validation_steps",
+    "augment",
+    "variants",
+    "train_on",
+    "fine_tune",
+    "fine_tune_epochs",
+    "fine_tune_learning_rate",
+}
 
 
 @dataclass(frozen=True)
@@ -26,6 +39,11 @@ class HeadSpec:
     without a lower validation loss after which training ends; None goes on to the last. sampling:
     `bootstrap` draws with replacement. shuffle_memory_mb: bounds the window of the shuffle, so it
     changes the order of the samples.
+
+    augment: how training images are augmented, as text (vision/augmentation.py), empty: not at all. variants: views of
+    each that are stored, the plain one counted, of which an epoch takes one. train_on: `images` are augmented afresh for
+    each epoch instead. fine_tune: the block of the backbone that is trained with the head once that is (vision/fine_tuning.py),
+    and those behind it, for so many epochs at that learning rate; empty: none.
     """
 
     classes: tuple[str, ...]
@@ -42,11 +60,17 @@ class HeadSpec:
     sampling: Sampling = "shuffle"
     standardize: bool = True
     shuffle_memory_mb: int = 256
+    augment: str = ""
+    variants: int = 1
+    train_on: TrainOn = "features"
+    fine_tune: str = ""
+    fine_tune_epochs: int = 5
+    fine_tune_learning_rate: float = 1e-5
 
     def record(self) -> dict:
         """Everything, but for what came later and is at its default: heads from before keep their names."""
-        later = {"initial_epoch": 0, "validation_steps": None}
-        known = {name: value for name, value in asdict(self).items() if name not in later or value != later[name]}
+        usual = {field.name: field.default for field in fields(self) if field.name in LATER}
+        known = {name: value for name, value in asdict(self).items() if name not in usual or value != usual[name]}
         return known | {"classes": list(self.classes)}
 
 
