@@ -13,7 +13,7 @@ def expected_bytes(plan: Plan, row_bytes: float) -> int:
     known = [ref for ref in plan.shards.values() if ref.name.endswith(plan.format) and ref.num_rows]
     rows = sum(ref.num_rows for ref in known)
     own_bytes = sum(ref.size_bytes for ref in known) / rows if rows else row_bytes
-    return round(plan.todo.num_rows * own_bytes)
+    return round(plan.num_rows * own_bytes)
 
 
 def free_bytes(root: Place) -> int | None:

@@ -95,6 +95,8 @@ def save_plan(plan: Plan, folder: Path) -> Path:
         "chunk_size": plan.chunk_size,
         "format": plan.format,
         "needs_commit": plan.needs_commit,
+        "augmentation": plan.augmentation,
+        "augmentations": plan.augmentations,
     }
     hasher = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for batch in [*plan.files.select(MEANING).to_batches(), *plan.todo.to_batches()]:
@@ -120,6 +122,7 @@ def load_plan(store: Store, path: Path) -> Plan:
         failures=failures,
         todo=open_todo(path),
         changes=Changes(**facts.pop("changes")),
+        augmentations=tuple(facts.pop("augmentations")),
         **facts,
     )
 

@@ -21,7 +21,9 @@ LOCAL_HEADER = 30  # bytes before the name of a member, APPNOTE 4.3.7
 ZIP64_END = 56 + 20  # the larger record and its locator, where an offset needs more than 32 bits
 
 
-def encode(digests: Sequence[bytes], features: np.ndarray, metadata: Mapping[str, str]) -> bytes:
+def encode(
+    digests: Sequence[bytes], features: np.ndarray, metadata: Mapping[str, str], views: np.ndarray | None = None
+) -> bytes:
     """The bytes of a shard: `digest` (n, 32) uint8, `view` (n,) uint16, `features` (n, ...), `metadata` JSON text.
 
     The same for the same arguments: numpy writes no times into the archive.
@@ -30,7 +32,7 @@ def encode(digests: Sequence[bytes], features: np.ndarray, metadata: Mapping[str
     np.savez(
         sink,
         digest=np.frombuffer(b"".join(digests), np.uint8).reshape(len(digests), 32),
-        view=np.zeros(len(digests), np.uint16),
+        view=np.zeros(len(digests), np.uint16) if views is None else views,
         features=np.ascontiguousarray(features),
         metadata=np.array(json.dumps(dict(metadata), sort_keys=True)),
     )
@@ -56,7 +58,7 @@ class NpzRows:
             damaged = archive.testzip()
             if damaged:
                 raise zipfile.BadZipFile(f"{damaged} has another checksum")
-            self._digests = _array(archive, "digest")
+            self._digests, self._views = _array(archive, "digest"), _array(archive, "view")
             self.metadata: dict[str, str] = dict(json.loads(_array(archive, "metadata").item()))
             with archive.open("features.npy") as member:
                 (self.num_rows, *shape), dtype, header_bytes = _header(archive, "features", member)
@@ -64,6 +66,8 @@ class NpzRows:
         self.row_bytes = math.prod(shape) * dtype.itemsize
         if self._digests.dtype != np.uint8 or self._digests.shape != (self.num_rows, 32):
             raise ValueError(f"it has digests {self._digests.shape} for {self.num_rows} rows")
+        if self._views.dtype != np.uint16 or self._views.shape != (self.num_rows,):
+            raise ValueError(f"it has views {self._views.shape} for {self.num_rows} rows")
         with path.open("rb") as file:
             file.seek(start + LOCAL_HEADER - 4)
             self._start = start + LOCAL_HEADER + sum(struct.unpack("<HH", file.read(4))) + header_bytes
@@ -71,6 +75,9 @@ class NpzRows:
 
     def digests(self) -> list[bytes]:
         return [row.tobytes() for row in self._digests]
+
+    def views(self) -> np.ndarray:
+        return self._views
 
     def group(self, index: int) -> np.ndarray:
         """(rows, row_bytes) uint8."""

@@ -18,14 +18,16 @@ MAGIC = b"PAR1"
 PAGE_BYTES = 1024  # more than a row's digest, view and part of the page headers take
 
 
-def encode(digests: Sequence[bytes], features: np.ndarray, metadata: Mapping[str, str]) -> bytes:
-    """The bytes of a shard: n digests of 32 bytes, (n, ...) features; the same for the same arguments."""
+def encode(
+    digests: Sequence[bytes], features: np.ndarray, metadata: Mapping[str, str], views: np.ndarray | None = None
+) -> bytes:
+    """The bytes of a shard: n digests of 32 bytes, (n, ...) features, (n,) uint16 views; the same for the same arguments."""
+    views = np.zeros(len(digests), np.uint16) if views is None else views
     row_bytes = math.prod(features.shape[1:]) * features.itemsize
     schema = _schema(row_bytes).with_metadata(dict(metadata))
     flat = pa.py_buffer(np.ascontiguousarray(features).reshape(-1).view(np.uint8))
     rows = pa.FixedSizeBinaryArray.from_buffers(pa.binary(row_bytes), len(digests), [None, flat])
-    views = pa.array(np.zeros(len(digests), np.uint16))
-    table = pa.Table.from_arrays([pa.array(digests, pa.binary(32)), views, rows], schema=schema)
+    table = pa.Table.from_arrays([pa.array(digests, pa.binary(32)), pa.array(views), rows], schema=schema)
     sink = pa.BufferOutputStream()
     pq.write_table(
         table,
@@ -88,6 +90,10 @@ class ParquetRows:
     def digests(self) -> list[bytes]:
         groups = range(self._file.num_row_groups)
         return [digest for group in groups for digest in self._read(group, "digest").to_pylist()]
+
+    def views(self) -> np.ndarray:
+        groups = [self._read(group, "view").to_numpy() for group in range(self._file.num_row_groups)]
+        return np.concatenate([np.empty(0, np.uint16), *groups])
 
     def group(self, index: int) -> np.ndarray:
         """(rows, row_bytes) uint8, read-only."""

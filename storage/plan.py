@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -14,13 +14,17 @@ from storage.digests import DIGEST, Listing
 from storage.errors import InputError, StorageError, StoreDamaged, TooManyRemovals
 from storage.files import failures_of, means_the_same, with_status
 from storage.layout import Store, other_spaces
-from storage.segments import ROWS_SCHEMA, in_order
+from storage.segments import ROWS_SCHEMA, in_order, rows_of
 from storage.shards import MAX_ROWS, Format, Shard, ShardRef, present_shards, uncommitted_shards
 from storage.versions import Version, latest_version
+from storage.views import MOST_VARIANTS, listed, numbered, of_view, plain, views_of
+from storage.wanted import Missing, has_missing, missing_rows
 
 logger = logging.getLogger(__name__)
 
-TODO_SCHEMA = pa.schema([("digest", DIGEST), ("path", pa.binary()), ("split", pa.string())])
+TODO_SCHEMA = pa.schema(
+    [("digest", DIGEST), ("path", pa.binary()), ("split", pa.string()), ("views", pa.list_(pa.uint16()))]
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ class PlanOptions:
     """What bounds a plan. Raises InputError for values that make no sense.
 
     limit: at most so many new images; the others stay pending. max_removed_fraction: more of the live
-    images gone is not believed unless `allow_removals`. format: of the shards to be written.
+    images gone is not believed unless `allow_removals`. format: of the shards to be written. variants: views of each
+    training image, the plain one counted; the others are of `augmentation`, a text.
     """
 
     validation_fraction: float = 0.2
@@ -37,10 +42,21 @@ class PlanOptions:
     max_removed_fraction: float = 0.2
     allow_removals: bool = False
     format: Format = "parquet"
+    variants: int = 1
+    augmentation: str = ""
 
     def __post_init__(self):
         if not 1 <= self.chunk_size <= MAX_ROWS:
             raise InputError(f"--chunk-size: 1 to {MAX_ROWS} images, got {self.chunk_size}")
+        if not 1 <= self.variants <= MOST_VARIANTS + 1:
+            raise InputError(f"--variants: 1 to {MOST_VARIANTS + 1}, the plain image counted, got {self.variants}")
+        if self.variants > 1 and not self.augmentation:
+            raise InputError(f"--variants {self.variants}: say with --augment how they are made")
+        if self.chunk_size * self.variants > MAX_ROWS:
+            raise InputError(
+                f"--chunk-size {self.chunk_size} with --variants {self.variants}: a shard has at most {MAX_ROWS} rows; "
+                f"--chunk-size {MAX_ROWS // self.variants} is the largest for so many variants"
+            )
         if self.limit is not None and self.limit < 0:
             raise InputError(f"--limit: 0 or more images, got {self.limit}")
         for name in ("validation_fraction", "max_removed_fraction"):
@@ -54,10 +70,11 @@ class Plan:
 
     files: FILES_SCHEMA, as they stand before extraction. rows: ROWS_SCHEMA, what can be used already,
     adopted rows included. shards: those that `rows` point to. failures: digest → reason of images known
-    to be unusable. todo: TODO_SCHEMA, sorted by (split, digest), one row an image to extract, cut into
-    chunks of `chunk_size`, each to become a shard of this `format`. adopted: images whose rows a dead run had left; lost: images of todo whose
-    shard is gone; stale: those that only another feature space holds. needs_commit: whether the next
-    version would say anything that the parent does not.
+    to be unusable. todo: TODO_SCHEMA, sorted by (split, digest), one row an image to extract with the k of its views
+    that are missing (0: plain), cut into chunks of `chunk_size` images, each to become a shard of this `format`. adopted:
+    images of which a dead run had left missing rows; lost: images of todo with rows whose shard is gone; stale: those
+    that only another feature space holds. needs_commit: whether the next version would say anything that the parent
+    does not. augmentation: what the variants of todo are of; augmentations: those that the views of `rows` count.
     """
 
     parent: Version | None
@@ -74,10 +91,17 @@ class Plan:
     chunk_size: int
     format: Format
     needs_commit: bool
+    augmentation: str = ""
+    augmentations: tuple[str, ...] = ()
 
     @property
     def num_chunks(self) -> int:
         return -(-self.todo.num_rows // self.chunk_size)
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows the images of todo will have, where none of them is unusable."""
+        return pc.sum(pc.list_value_length(self.todo["views"])).as_py() or 0
 
 
 def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
@@ -94,16 +118,22 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
 
     rows, shards, lost = _present_rows(store, parent)
     failures = _known_failures(store, parent)
-    missing = _missing(files, rows, failures)
-    adopted = 0
-    if len(missing):
-        useful = _useful_shards(store, shards, set(missing))
-        rows, shards, found_failures = add_rows(store, rows, shards, useful)
+    augmentation = options.augmentation if options.variants > 1 else ""
+    augmentations = parent.augmentations if parent else ()
+    if augmentation:
+        listed(augmentations, augmentation)  # before work is done for one that has no place
+
+    def still_missing() -> Missing:
+        return missing_rows(files, rows, failures, views_of(augmentations, augmentation, options.variants))
+
+    missing, adopted = still_missing(), 0
+    if missing:
+        useful = _useful_shards(store, shards, missing, augmentation)
+        rows, shards, found_failures, augmentations = add_rows(store, rows, shards, useful, augmentations)
         failures |= found_failures
-        adopted = len(missing)
-        missing = _missing(files, rows, failures)
-        adopted -= len(missing)
-    files = with_status(files, rows["digest"].combine_chunks(), failures)
+        before_them, missing = missing, still_missing()
+        adopted = sum(missing.get(digest) != views for digest, views in before_them.items())
+    files = with_status(files, plain(rows)["digest"].combine_chunks(), failures)
     todo = _todo(files, missing)
     if options.limit is not None and todo.num_rows > options.limit:
         picked = todo.take(pc.sort_indices(todo["digest"]).slice(0, options.limit))
@@ -117,12 +147,14 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
         todo=todo,
         changes=changes,
         adopted=adopted,
-        lost=len(set(lost).intersection(missing)),
+        lost=_count_lost(lost, missing, views_of(augmentations, augmentation, options.variants)),
         stale=_count_stale(store, missing) if parent is None else 0,
         ignored=listing.scan.ignored,
         chunk_size=options.chunk_size,
         format=options.format,
         needs_commit=is_news(store, parent, files, shards) or todo.num_rows > 0,
+        augmentation=augmentation,
+        augmentations=augmentations,
     )
 
 
@@ -133,14 +165,16 @@ def is_news(store: Store, parent: Version | None, files: pa.Table, shards: Mappi
     return not means_the_same(files, parent.file_segments(store))
 
 
-def finish(store: Store, plan: Plan, new: Iterable[ShardRef]) -> tuple[pa.Table, pa.Table, dict[str, ShardRef]]:
-    """The files, rows and shards to commit, once the `new` shards of the plan are written.
+def finish(
+    store: Store, plan: Plan, new: Iterable[ShardRef]
+) -> tuple[pa.Table, pa.Table, dict[str, ShardRef], tuple[str, ...]]:
+    """The files, rows, shards and augmentations to commit, once the `new` shards of the plan are written.
 
-    An image of the plan that has neither a row nor a failure in `new` stays pending.
+    An image of the plan that has neither a plain row nor a failure in `new` stays pending.
     """
-    rows, shards, found = add_rows(store, plan.rows, plan.shards, new)
-    files = with_status(plan.files, rows["digest"].combine_chunks(), plan.failures | found)
-    return _with_attempts(files, found), rows, shards
+    rows, shards, found, augmentations = add_rows(store, plan.rows, plan.shards, new, plan.augmentations)
+    files = with_status(plan.files, plain(rows)["digest"].combine_chunks(), plan.failures | found)
+    return _with_attempts(files, found), rows, shards, augmentations
 
 
 def _with_attempts(files: pa.Table, failures: Mapping[bytes, str]) -> pa.Table:
@@ -179,17 +213,22 @@ def _check_removals(listing: Listing, changes: Changes, before: int, now: int, o
         )
 
 
-def _present_rows(store: Store, parent: Version | None) -> tuple[pa.Table, dict[str, ShardRef], list[bytes]]:
-    """Rows of the parent whose shard is still there, those shards, and the digests that were lost."""
+def _present_rows(store: Store, parent: Version | None) -> tuple[pa.Table, dict[str, ShardRef], pa.Table]:
+    """Rows of the parent whose shard is still there, those shards, and the rows that were lost."""
     if parent is None:
-        return ROWS_SCHEMA.empty_table(), {}, []
+        return ROWS_SCHEMA.empty_table(), {}, ROWS_SCHEMA.empty_table()
     rows = parent.read_rows(store)
     shards = present_shards(store, parent.shards)
     if len(shards) == len(parent.shards):
-        return rows, shards, []
+        return rows, shards, ROWS_SCHEMA.empty_table()
     is_there = pc.is_in(rows["shard"], pa.array(list(shards), pa.string()))
-    lost = rows.filter(pc.invert(is_there))["digest"].to_pylist()
-    return rows.filter(is_there).combine_chunks(), shards, lost
+    return rows.filter(is_there).combine_chunks(), shards, rows.filter(pc.invert(is_there))
+
+
+def _count_lost(lost: pa.Table, missing: Missing, views: Sequence[int | None]) -> int:
+    """Of how many images something is missing that was lost. views: of each k, in the numbers of `lost`."""
+    there = set(zip(lost["digest"].to_pylist(), lost["view"].to_pylist(), strict=True))
+    return sum(any((digest, views[k]) in there for k in variants) for digest, variants in missing.items())
 
 
 def _known_failures(store: Store, parent: Version | None) -> dict[bytes, str]:
@@ -201,29 +240,27 @@ def _known_failures(store: Store, parent: Version | None) -> dict[bytes, str]:
     return found
 
 
-def _missing(files: pa.Table, rows: pa.Table, failures: Mapping[bytes, str]) -> list[bytes]:
-    """Digests that are wanted and have no row, sorted."""
-    digests = pc.unique(files["digest"].combine_chunks().drop_null())
-    without = digests.filter(pc.invert(pc.is_in(digests, rows["digest"].combine_chunks())))
-    return sorted(digest for digest in without.to_pylist() if digest not in failures)
-
-
-def _todo(files: pa.Table, missing: list[bytes]) -> pa.Table:
-    """One row for each missing digest: the first path that holds it."""
-    wanted = files.filter(pc.is_in(files["digest"], pa.array(missing, DIGEST))).select(TODO_SCHEMA.names)
+def _todo(files: pa.Table, missing: Missing) -> pa.Table:
+    """One row for each digest of which something is missing: the first path that holds it."""
+    names = [name for name in TODO_SCHEMA.names if name != "views"]
+    wanted = files.filter(pc.is_in(files["digest"], pa.array(list(missing), DIGEST))).select(names)
     digests = wanted["digest"].to_pylist()
     first = {digest: index for index, digest in reversed(list(enumerate(digests)))}
-    table = wanted.take(pa.array(sorted(first.values()), pa.int64()))
-    return table.sort_by([("split", "ascending"), ("digest", "ascending")]).cast(TODO_SCHEMA).combine_chunks()
+    table = wanted.take(pa.array(sorted(first.values()), pa.int64())).sort_by(
+        [("split", "ascending"), ("digest", "ascending")]
+    )
+    views = pa.array([missing[digest] for digest in table["digest"].to_pylist()], TODO_SCHEMA.field("views").type)
+    return table.append_column("views", views).cast(TODO_SCHEMA).combine_chunks()
 
 
-def _useful_shards(store: Store, committed: Mapping[str, ShardRef], missing: set[bytes]) -> list[ShardRef]:
-    """Intact shards that a dead run left and that hold, or condemn, an image that is missing."""
+def _useful_shards(
+    store: Store, committed: Mapping[str, ShardRef], missing: Missing, augmentation: str
+) -> list[ShardRef]:
+    """Intact shards that a dead run left and that hold a row that is missing, or condemn its image."""
     useful = []
     for ref in uncommitted_shards(store, committed):
         try:
-            shard = Shard(store, ref)
-            if not missing.isdisjoint([*shard.digests(), *shard.errors()]):
+            if has_missing(Shard(store, ref), missing, augmentation):
                 useful.append(ref)
         except StoreDamaged as error:
             logger.warning("%s; it is left alone", error)
@@ -231,38 +268,41 @@ def _useful_shards(store: Store, committed: Mapping[str, ShardRef], missing: set
 
 
 def add_rows(
-    store: Store, rows: pa.Table, shards: Mapping[str, ShardRef], new: Iterable[ShardRef]
-) -> tuple[pa.Table, dict[str, ShardRef], dict[bytes, str]]:
-    """Add the rows of shards for digests that have none yet, and gather the failures they name.
+    store: Store,
+    rows: pa.Table,
+    shards: Mapping[str, ShardRef],
+    new: Iterable[ShardRef],
+    augmentations: tuple[str, ...] = (),
+) -> tuple[pa.Table, dict[str, ShardRef], dict[bytes, str], tuple[str, ...]]:
+    """Add the rows of shards for those (digest, view) that have none yet, and gather the failures they name.
 
+    augmentations: those that the views of `rows` count; returned with what the shards add to them, last.
     One shard is open at a time: a first run may have written more than a process may open.
     """
-    have = set(rows["digest"].to_pylist())
+    have = {view: set(of_view(rows, view)["digest"].to_pylist()) for view in pc.unique(rows["view"]).to_pylist()}
     shards, parts = dict(shards), [rows]
     failures: dict[bytes, str] = {}
     for ref in sorted(new, key=lambda ref: ref.name):
         shard = Shard(store, ref)
-        fresh = [(digest, index) for index, digest in enumerate(shard.digests()) if digest not in have]
+        known = listed(augmentations, shard.augmentation) if shard.augmentation else augmentations
+        views = numbered(known, shard.augmentation, shard.views()).tolist()
+        fresh = [
+            (digest, view, index)
+            for index, (digest, view) in enumerate(zip(shard.digests(), views, strict=True))
+            if digest not in have.get(view, ())
+        ]
         if not fresh and not shard.errors():
             continue
         shards[ref.name] = ref
         failures |= shard.errors()
-        have.update(digest for digest, _ in fresh)
-        parts.append(
-            pa.table(
-                [
-                    pa.array([digest for digest, _ in fresh], DIGEST),
-                    pa.array([0] * len(fresh), pa.uint16()),
-                    pa.array([ref.name] * len(fresh), pa.string()),
-                    pa.array([index for _, index in fresh], pa.uint16()),
-                ],
-                schema=ROWS_SCHEMA,
-            )
-        )
-    return in_order(pa.concat_tables(parts)), shards, failures
+        augmentations = known if any(view for _, view, _ in fresh) else augmentations
+        for digest, view, _ in fresh:
+            have.setdefault(view, set()).add(digest)
+        parts.append(rows_of(ref.name, fresh))
+    return in_order(pa.concat_tables(parts)), shards, failures, augmentations
 
 
-def _count_stale(store: Store, missing: list[bytes]) -> int:
+def _count_stale(store: Store, missing: Missing) -> int:
     """How many images are extracted only because the feature space is another one."""
     elsewhere: set[bytes] = set()
     for other in other_spaces(store):

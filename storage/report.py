@@ -11,7 +11,8 @@ from storage.files import OK, QUARANTINED
 from storage.heads import HeadNote
 from storage.shards import ShardRef
 from storage.versions import Version
-from storage.words import columns, count, date, indented, size, visible
+from storage.views import PLAIN, indices_of, plain, variants_of
+from storage.words import columns, count, date, indented, ranges, size, visible
 
 SHOWN_CLASSES = 20
 SHOWN_PATHS = 5
@@ -58,7 +59,7 @@ def version_lines(version: Version, files: pa.Table, rows: pa.Table, newest: int
     ]
     for section in (
         class_lines(version.classes),
-        shard_lines(version.shards, files, rows, absent),
+        [*shard_lines(version.shards, files, rows, absent), *variant_lines(version.augmentations, rows)],
         quarantine_lines(files),
     ):
         lines += ["", *section] if section else []
@@ -88,12 +89,26 @@ def shard_lines(shards: Mapping[str, ShardRef], files: pa.Table, rows: pa.Table,
     num_rows = sum(ref.num_rows for ref in shards.values())
     size_bytes = sum(ref.size_bytes for ref in shards.values())
     used = pc.sum(pc.is_in(rows["digest"], files["digest"].combine_chunks().drop_null())).as_py() or 0
+    is_plain = plain(rows).num_rows == rows.num_rows
     line = f"{count(len(shards), 'shard')}: {count(num_rows, 'row')}, {size(size_bytes)}"
-    line += f", {count(round(size_bytes / num_rows), 'byte')} an image" if num_rows else ""
+    line += f", {count(round(size_bytes / num_rows), 'byte')} {'an image' if is_plain else 'a row'}" if num_rows else ""
     line += f", {count(num_rows - used, 'dead row')}" if num_rows else ""
     if absent:
         return [line, f"{absent:,} of them missing or of another size: run again, their images are extracted again"]
     return [line]
+
+
+def variant_lines(augmentations: Sequence[str], rows: pa.Table) -> list[str]:
+    """A line an augmentation: how many rows are variants of it, and which."""
+    views = rows["view"].to_numpy()
+    views = views[views != PLAIN]
+    lines = []
+    for index, augmentation in enumerate(augmentations):
+        variants = variants_of(views[indices_of(views) == index])
+        numbers = ranges(sorted(set(variants.tolist())))
+        named = f" (variant {numbers})" if len(variants) else ""
+        lines.append(f"{count(len(variants), 'row')} augmented{named} with {visible(augmentation)}")
+    return lines
 
 
 def quarantine_lines(files: pa.Table) -> list[str]:

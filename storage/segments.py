@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -147,6 +147,13 @@ def _unpacked(data: bytes, schema: pa.Schema) -> pa.Table:
         if pa.types.is_string(column.type):
             column.validate(full=True)  # the reader does not look whether it is UTF-8
     return table
+
+
+def rows_of(shard: str, found: Sequence[tuple[bytes, int, int]]) -> pa.Table:
+    """ROWS_SCHEMA of rows of one shard: (digest, view, row within the shard) of each."""
+    digests, views, numbers = zip(*found, strict=True) if found else ((), (), ())
+    columns = (digests, views, [shard] * len(found), numbers)
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, ROWS_SCHEMA, strict=True)], schema=ROWS_SCHEMA)
 
 
 def in_order(rows: pa.Table) -> pa.Table:

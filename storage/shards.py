@@ -26,6 +26,7 @@ from storage.durable import put
 from storage.errors import StoreDamaged
 from storage.layout import ROWS_PER_GROUP, SHARD_NAME, Store, file_sha256, sha256
 from storage.place import Place, sizes
+from storage.views import MOST_VARIANTS
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,8 @@ class Rows(Protocol):
     row_bytes: int
 
     def digests(self) -> list[bytes]: ...
+
+    def views(self) -> np.ndarray: ...
 
     def group(self, index: int) -> np.ndarray: ...
 
@@ -64,6 +67,7 @@ DAMAGES = (
 MAX_ROWS = 65_535  # a row number is a u16 in the sample table
 DTYPES = ("<f2", "<f4")
 LARGEST_SHAPE = (4, 65_536)  # dimensions of a feature, and cells along each
+AUGMENTATION = "augmentation"  # its key in the metadata of a shard that has variants
 CODE = re.compile(r"[a-z_]{1,40}")
 LARGEST_FLOAT16 = 6.0e4
 
@@ -124,14 +128,19 @@ def write_shard(
     errors: Mapping[bytes, str],
     metadata: Mapping[str, str],
     format: Format = "parquet",
+    views: np.ndarray | None = None,
 ) -> ShardRef:
     """Write one shard durably; the same arguments always give the same bytes, and so the same name.
 
     digests: n digests of 32 bytes. features: (n, ...) float16 or float32. errors: digest → code of the
-    images that could not be decoded. metadata: how the rows were made (fingerprint, engine, versions).
-    Raises StoreDamaged for values that cannot be stored, OSError where the disk refuses.
+    images that could not be decoded. metadata: how the rows were made (fingerprint, engine, versions), and as
+    `augmentation` what the variants among them are of. views: (n,) uint16, 0 for a plain row, k for a variant,
+    ascending; all plain where it is None. Raises StoreDamaged for values that cannot be stored, OSError where the disk
+    refuses.
     """
     check_values(features)
+    if views is not None:
+        _check_views(views, metadata.get(AUGMENTATION, ""))
     kind = FeatureType(features.dtype.newbyteorder("<").str, features.shape[1:])
     facts = {
         **metadata,
@@ -139,10 +148,20 @@ def write_shard(
         "shape": json.dumps(kind.shape),
         "errors": json.dumps(sorted((digest.hex(), code) for digest, code in errors.items())),
     }
-    data = ENCODINGS[format].encode(digests, features.astype(kind.dtype, copy=False), facts)
+    if views is None or not views.any():
+        facts.pop(AUGMENTATION, None)
+    data = ENCODINGS[format].encode(digests, features.astype(kind.dtype, copy=False), facts, views)
     ref = ShardRef(f"{sha256(data)}.{format}", len(data), len(digests), sha256(_footer(data, format)))
     put(store.shard(ref.name), data, store.aside)
     return ref
+
+
+def _check_views(views: np.ndarray, augmentation: str) -> None:
+    """Raise ValueError for what no shard has: variants of no augmentation, too many, plain rows behind variants."""
+    if views.any() and not augmentation:
+        raise ValueError("it has variants and does not say of which augmentation")
+    if np.any(views > MOST_VARIANTS) or np.any(views[1:] < views[:-1]):
+        raise ValueError("its views are not in order")
 
 
 def _footer(data: bytes, format: str) -> bytes:
@@ -173,6 +192,20 @@ class Shard:
         """The digest of each row, in order."""
         with self._blaming():
             return self._rows.digests()
+
+    @property
+    def augmentation(self) -> str:
+        """What its variants are of; empty where all of its rows are plain."""
+        return self.metadata.get(AUGMENTATION, "")
+
+    def views(self) -> np.ndarray:
+        """(n,) uint16: 0 for a plain row, k for a variant, ascending."""
+        if not self.augmentation:
+            return np.zeros(self.ref.num_rows, np.uint16)
+        with self._blaming():
+            views = self._rows.views()
+            _check_views(views, self.augmentation)
+        return views
 
     def errors(self) -> dict[bytes, str]:
         """Digest → code of the images whose bytes could not be used."""

@@ -25,13 +25,15 @@ from storage.layout import (
 from storage.place import read_whole
 from storage.segments import in_order, read_segments, write_files, write_rows
 from storage.shards import MAX_ROWS, ShardRef
+from storage.views import MOST_AUGMENTATIONS, are_listed
 
 
 @dataclass(frozen=True)
 class Version:
     """A committed version; tables are read from its segments when asked for.
 
-    files, rows: names of segments. shards: what is known of each shard that `rows` point to.
+    files, rows: names of segments. shards: what is known of each shard that `rows` point to. augmentations: what the
+    variants among the rows are of, in order of first appearance (views.py).
     """
 
     number: int
@@ -44,6 +46,7 @@ class Version:
     classes: dict[str, dict[str, int]]
     data_digest: str
     created: str = field(compare=False)
+    augmentations: tuple[str, ...] = ()
 
     def read_files(self, store: Store) -> pa.Table:
         """FILES_SCHEMA, sorted by path."""
@@ -60,6 +63,8 @@ class Version:
         size = pc.take(pa.array([ref.num_rows for ref in self.shards.values()], pa.uint32()), at)
         if at.null_count or pc.any(pc.greater_equal(rows["row"].cast(pa.uint32()), size)).as_py():
             raise StoreDamaged(f"version {self.number} has rows that are in none of its shards; {store.way_out}")
+        if not are_listed(rows["view"].to_numpy(), self.augmentations):
+            raise StoreDamaged(f"version {self.number} has variants of no augmentation that it lists; {store.way_out}")
         return rows
 
 
@@ -85,6 +90,7 @@ def read_version(store: Store, number: int) -> Version:
         del record["format_version"]
         record["shards"] = {name: ShardRef(name, *values) for name, values in record["shards"].items()}
         record["files"], record["rows"] = tuple(record["files"]), tuple(record["rows"])
+        record["augmentations"] = tuple(record.get("augmentations", ()))
         return _checked(Version(**record), number)
     except FileNotFoundError:
         raise StoreDamaged(f"version {number} is missing from {store.versions}; {store.way_out}") from None
@@ -99,6 +105,11 @@ def _checked(version: Version, number: int) -> Version:
     for name in (*version.files, *version.rows):
         if not SEGMENT_NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not the name of a segment")
+    texts = version.augmentations
+    if not all(type(text) is str and text.encode() for text in texts) or len(set(texts)) != len(texts):
+        raise ValueError("it lists what are no augmentations, or one of them twice")
+    if len(texts) > MOST_AUGMENTATIONS:
+        raise ValueError(f"it lists {len(texts)} augmentations")
     for ref in version.shards.values():
         if not SHARD_NAME.fullmatch(ref.name):
             raise ValueError(f"{ref.name!r} is not the name of a shard")
@@ -124,12 +135,13 @@ def commit(
     files: pa.Table,
     rows: pa.Table,
     shards: dict[str, ShardRef],
+    augmentations: tuple[str, ...] | None = None,
     number: int | None = None,
 ) -> Version:
     """Make `files` and `rows` the next version after `parent`.
 
     files: FILES_SCHEMA sorted by path. rows: ROWS_SCHEMA sorted by (digest, view), every shard of it in
-    `shards` and durable. number: where versions after `parent` are there but cannot be read, the next that
+    `shards` and durable. augmentations: what its views are of; those of the parent where it is None. number: where versions after `parent` are there but cannot be read, the next that
     is free. Committing the same again gives the version that is there; raises VersionConflict where another
     commit took the number.
     """
@@ -152,6 +164,10 @@ def commit(
         "classes": classes,
         "data_digest": data_digest(files),
     }
+    if augmentations is None:
+        augmentations = parent.augmentations if parent else ()
+    if augmentations:
+        content["augmentations"] = augmentations
     record = {
         "format_version": FORMAT_VERSION,
         "commit_id": sha256(canonical(content))[:32],

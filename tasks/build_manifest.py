@@ -26,9 +26,9 @@ def build_manifest(plan: PlanRecord, chunks: list[ChunkResult]) -> VersionRecord
     if plan.needs_commit:
         planned = load_plan(store, Path(plan.path))
         refs = {ShardRef(chunk.shard, chunk.size_bytes, chunk.rows, chunk.footer_checksum) for chunk in chunks}
-        files, rows, shards = finish(store, planned, refs)
+        files, rows, shards, augmentations = finish(store, planned, refs)
         if is_news(store, planned.parent, files, shards):
-            return version_record(commit(store, planned.parent, files, rows, shards))
+            return version_record(commit(store, planned.parent, files, rows, shards, augmentations))
     newest = latest_version(store)
     assert newest is not None, "a plan without a parent always needs a commit"
     return version_record(newest)

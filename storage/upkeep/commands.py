@@ -28,6 +28,7 @@ def add_commands(add: Add) -> None:
         command.add_argument("--deep", action="store_true", help="read every byte of every shard and head")
     merge = add("compact", compaction, "merge small shards, and leave out rows that no image uses any more")
     merge.add_argument("--rows", metavar="N", type=_positive, default=ROWS_A_SHARD, help="rows of a full shard (256)")
+    merge.add_argument("--drop-variants", action="store_true", help="leave out the augmented variants of all images")
     remove = add("gc", gc, "remove what the newest versions do not need")
     remove.add_argument("--keep", metavar="N", type=_positive, required=True, help="how many versions to keep")
     remove.add_argument(
@@ -74,6 +75,7 @@ def repair(options: argparse.Namespace) -> Iterator[str]:
             done = repair_space(store, options.deep)
             words = [f"committed version {done.version}" if done.version else "the newest version is whole"]
             words += [f"{count(done.lost_rows, 'image')} to be extracted again"] if done.lost_rows else []
+            words += [f"{count(done.lost_variants, 'variant')} lost"] if done.lost_variants else []
             words += [f"{count(done.unlisted, 'image')} to be listed again by the next run"] if done.unlisted else []
             words += [f"dropped version {ranges(done.dropped)}"] if done.dropped else []
             yield f"feature space {store.fingerprint}: {', '.join(words)}"
@@ -87,11 +89,12 @@ def compaction(options: argparse.Namespace) -> Iterator[str]:
     with hold(options.store, options.wait):
         for store in found:
             version = latest_version(store)
-            done = compact(store, version, options.rows) if version else None
+            done = compact(store, version, options.rows, options.drop_variants) if version else None
             if done is None:
                 yield f"feature space {store.fingerprint}: nothing to gain"
             else:
                 dead = f", {count(done.dead_rows, 'dead row')} left out" if done.dead_rows else ""
+                dead += f", {count(done.variants, 'variant')} left out" if done.variants else ""
                 yield (
                     f"feature space {store.fingerprint}: {count(done.rewritten, 'shard')} became "
                     f"{count(done.written, 'shard')}{dead}; committed version {done.version}"

@@ -7,105 +7,134 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.digests import DIGEST
 from storage.layout import ROWS_PER_GROUP, Store
-from storage.segments import ROWS_SCHEMA, in_order
-from storage.shards import Format, Shard, ShardRef, write_shard
+from storage.segments import in_order, rows_of
+from storage.shards import AUGMENTATION, Format, Shard, ShardRef, write_shard
 from storage.versions import Version, commit
+from storage.views import PLAIN, indices_of, plain, variants_of
 
 # What the encoding adds; all else in a shard's metadata tells how its rows were made.
 OWN_FACTS = ("dtype", "shape", "errors")
+Row = tuple[bytes, int, np.ndarray]  # digest, view, features
 
 
 @dataclass(frozen=True)
 class Compaction:
-    """What a compaction did: the shards that were rewritten, those they became, and the dead rows left out."""
+    """What a compaction did: shards that were rewritten, those they became, dead rows and variants that were left out."""
 
     version: int
     rewritten: int
     written: int
     dead_rows: int
+    variants: int
 
 
-def compact(store: Store, version: Version, rows_per_shard: int) -> Compaction | None:
+@dataclass(frozen=True)
+class Alike:
+    """Rows that come together: made in the same way, in one format, all plain or of one augmentation.
+
+    shards: those that they lie in. rows: ROWS_SCHEMA. facts: the metadata that their new shards will have.
+    """
+
+    shards: tuple[ShardRef, ...]
+    rows: pa.Table
+    facts: dict[str, str]
+    format: Format
+
+
+def compact(store: Store, version: Version, rows_per_shard: int, drop_variants: bool = False) -> Compaction | None:
     """Commit a version whose small and mostly dead shards are merged; None where there is nothing to gain.
 
-    A shard is rewritten if it has less than half of `rows_per_shard`, or if no image uses half of its rows. Only rows
-    made in the same way come together. The files of the old shards stay until gc removes them: versions and
-    trainings that read them go on. For the holder of the lock.
+    A shard is rewritten if it has less than half of `rows_per_shard`, or if no image uses half of its rows, or if it has
+    variants that are to be dropped. Only rows made in the same way come together, and plain ones apart from
+    variants. The files of the old shards stay until gc removes them: versions and trainings that read them go
+    on. For the holder of the lock.
     """
     files, rows = version.read_files(store), version.read_rows(store)
     live = rows.filter(pc.is_in(rows["digest"], pc.unique(files["digest"].combine_chunks().drop_null())))
-    counted = {row["values"]: row["counts"] for row in pc.value_counts(live["shard"]).to_pylist()}
-    picked = {
-        name: ref
-        for name, ref in version.shards.items()
-        if ref.num_rows < rows_per_shard / 2 or counted.get(name, 0) <= ref.num_rows / 2
-    }
-    groups = _alike(store, picked)
-    needed = sum(-(-sum(counted.get(ref.name, 0) for ref in group) // rows_per_shard) for group in groups)
-    if needed >= len(picked):
+    variants = rows.filter(pc.not_equal(rows["view"], PLAIN)) if drop_variants else rows.slice(0, 0)
+    wanted = plain(live) if drop_variants else live
+    picked = _picked(version, wanted, set(variants["shard"].to_pylist()), rows_per_shard)
+    groups = _alike(store, version, picked, wanted)
+    needed = sum(-(-group.rows.num_rows // rows_per_shard) for group in groups)
+    if needed >= len(picked) and not variants.num_rows:
         return None
     kept = rows.filter(pc.invert(pc.is_in(rows["shard"], pa.array(list(picked), pa.string()))))
     shards = {name: ref for name, ref in version.shards.items() if name not in picked}
     parts = [kept]
     for group in groups:
-        for ref, digests in _rewritten(store, group, live, rows_per_shard):
+        for ref, found in _rewritten(store, group, rows_per_shard):
             shards[ref.name] = ref
-            parts.append(_rows_of(ref, digests))
-    made = commit(store, version, files, in_order(pa.concat_tables(parts)), shards)
-    dead = rows.num_rows - sum(part.num_rows for part in parts)
-    return Compaction(made.number, len(picked), len(parts) - 1, dead)
+            parts.append(rows_of(ref.name, found))
+    augmentations = () if drop_variants else version.augmentations
+    made = commit(store, version, files, in_order(pa.concat_tables(parts)), shards, augmentations)
+    dead = rows.num_rows - variants.num_rows - sum(part.num_rows for part in parts)
+    return Compaction(made.number, len(picked), len(parts) - 1, dead, variants.num_rows)
 
 
-def _alike(store: Store, shards: dict[str, ShardRef]) -> list[list[ShardRef]]:
-    """Shards in groups whose rows were made in the same way and are kept in the same format."""
-    groups: dict[tuple, list[ShardRef]] = {}
+def _picked(version: Version, wanted: pa.Table, dropped: set[str], rows_per_shard: int) -> dict[str, ShardRef]:
+    """The shards to rewrite; `dropped` are the names of those that have rows to be dropped."""
+    counted = {row["values"]: row["counts"] for row in pc.value_counts(wanted["shard"]).to_pylist()}
+    return {
+        name: ref
+        for name, ref in version.shards.items()
+        if name in dropped or ref.num_rows < rows_per_shard / 2 or counted.get(name, 0) <= ref.num_rows / 2
+    }
+
+
+def _alike(store: Store, version: Version, shards: dict[str, ShardRef], wanted: pa.Table) -> list[Alike]:
+    """The wanted rows of shards in groups that come together, in order of the shards' names."""
+    made: dict[tuple, list[ShardRef]] = {}
     for name, ref in sorted(shards.items()):
-        groups.setdefault((name.rpartition(".")[2], *sorted(_facts(Shard(store, ref)).items())), []).append(ref)
-    return list(groups.values())
+        made.setdefault((name.rpartition(".")[2], *sorted(_facts(Shard(store, ref)).items())), []).append(ref)
+    groups = []
+    for (format, *_), refs in made.items():
+        facts = _facts(Shard(store, refs[0]))
+        rows = wanted.filter(pc.is_in(wanted["shard"], pa.array([ref.name for ref in refs], pa.string())))
+        views = rows["view"].to_numpy()
+        variants = np.where(views == PLAIN, -1, indices_of(views).astype(np.int64))
+        for index in np.unique(variants).tolist():
+            of_what = {} if index < 0 else {AUGMENTATION: version.augmentations[index]}
+            mine = rows.filter(pa.array(variants == index))
+            groups.append(Alike(tuple(refs), mine, facts | of_what, format))
+    return groups
 
 
 def _facts(shard: Shard) -> dict[str, str]:
-    return {name: value for name, value in shard.metadata.items() if name not in OWN_FACTS}
+    return {name: value for name, value in shard.metadata.items() if name not in (*OWN_FACTS, AUGMENTATION)}
 
 
 def _rewritten(
-    store: Store, group: list[ShardRef], live: pa.Table, rows_per_shard: int
-) -> Iterator[tuple[ShardRef, list[bytes]]]:
-    """Write the live rows of a group of shards as full ones; a full shard and a row group are in memory at a time."""
-    digests: list[bytes] = []
-    features: list[np.ndarray] = []
-    facts = _facts(Shard(store, group[0]))
-    format: Format = "npz" if group[0].name.endswith("npz") else "parquet"
-    for digest, feature in _live_rows(store, group, live):
-        digests.append(digest)
-        features.append(feature)
-        if len(digests) == rows_per_shard:
-            yield write_shard(store, digests, np.stack(features), {}, facts, format), digests
-            digests, features = [], []
-    if digests:
-        yield write_shard(store, digests, np.stack(features), {}, facts, format), digests
+    store: Store, group: Alike, rows_per_shard: int
+) -> Iterator[tuple[ShardRef, list[tuple[bytes, int, int]]]]:
+    """Write rows as full shards, each with where its rows lie; a full shard and a row group are in memory at a time."""
+    rows: list[Row] = []
+    for row in _rows(store, group):
+        rows.append(row)
+        if len(rows) == rows_per_shard:
+            yield _written(store, group, rows)
+            rows = []
+    if rows:
+        yield _written(store, group, rows)
 
 
-def _live_rows(store: Store, group: list[ShardRef], live: pa.Table) -> Iterator[tuple[bytes, np.ndarray]]:
-    for ref in group:
+def _written(store: Store, group: Alike, rows: list[Row]) -> tuple[ShardRef, list[tuple[bytes, int, int]]]:
+    """A shard of rows, in which they lie by variant."""
+    variants = variants_of(np.array([view for _, view, _ in rows], np.uint16))
+    rows = [rows[index] for index in np.argsort(variants, kind="stable")]
+    digests, views, features = zip(*rows, strict=True)
+    ref = write_shard(store, digests, np.stack(features), {}, group.facts, group.format, np.sort(variants))
+    return ref, list(zip(digests, views, range(len(rows)), strict=True))
+
+
+def _rows(store: Store, group: Alike) -> Iterator[Row]:
+    for ref in group.shards:
         shard = Shard(store, ref)
-        mine = live.filter(pc.equal(live["shard"], ref.name)).sort_by("row")
+        mine = group.rows.filter(pc.equal(group.rows["shard"], ref.name)).sort_by("row")
         held, features = -1, np.empty(0)
-        for digest, row in zip(mine["digest"].to_pylist(), mine["row"].to_pylist(), strict=True):
+        columns = (mine[name].to_pylist() for name in ("digest", "view", "row"))
+        for digest, view, row in zip(*columns, strict=True):
             if row // ROWS_PER_GROUP != held:
                 held = row // ROWS_PER_GROUP
                 features = shard.read_group(held)
-            yield digest, features[row % ROWS_PER_GROUP]
-
-
-def _rows_of(ref: ShardRef, digests: list[bytes]) -> pa.Table:
-    count = len(digests)
-    columns = [
-        pa.array(digests, DIGEST),
-        pa.array(np.zeros(count, np.uint16)),
-        pa.array([ref.name] * count, pa.string()),
-        pa.array(np.arange(count, dtype=np.uint16)),
-    ]
-    return pa.table(columns, schema=ROWS_SCHEMA)
+            yield digest, view, features[row % ROWS_PER_GROUP]

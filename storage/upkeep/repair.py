@@ -16,6 +16,7 @@ from storage.segments import ROWS_SCHEMA, in_order, read_segments
 from storage.shards import ShardRef
 from storage.upkeep.verification import segment_fault, shard_fault
 from storage.versions import Version, commit, read_version, version_numbers
+from storage.views import plain
 
 logger = logging.getLogger(__name__)
 
@@ -24,12 +25,14 @@ logger = logging.getLogger(__name__)
 class Repair:
     """What a repair did. version: what it committed, None where the newest version was whole.
 
-    lost_rows: features to be extracted again. unlisted: images whose lines were lost, to be found by the next
-    scan. dropped: older versions that could not be read in full.
+    lost_rows: images whose features are to be extracted again; lost_variants: rows of other views that went with their
+    shards. unlisted: images whose lines were lost, to be found by the next scan. dropped: older versions that could not
+    be read in full.
     """
 
     version: int | None
     lost_rows: int
+    lost_variants: int
     unlisted: int
     dropped: tuple[int, ...]
 
@@ -46,11 +49,12 @@ def repair_space(store: Store, is_deep: bool) -> Repair:
     bad = _damaged(store, list(versions.values()), is_deep)
     newest = versions[max(versions)] if versions else None
     is_whole = newest is not None and newest.number == numbers[-1] and not _needs(newest) & bad
-    made, lost_rows, unlisted = None, 0, 0
+    made, left = None, None
     if newest is not None and not is_whole:
-        files, rows, shards, lost_rows, unlisted = _left(store, newest, bad)
+        left = _left(store, newest, bad)
         parent = replace(newest, files=_without(newest.files, bad), rows=_without(newest.rows, bad))
-        version = commit(store, parent, files, rows, shards, number=numbers[-1] + 1)
+        content = left.files, left.rows, left.shards, left.augmentations
+        version = commit(store, parent, *content, number=numbers[-1] + 1)
         made = version.number
         bad -= _needs(version)  # a segment that was written anew is as it was
     dropped = tuple(number for number in numbers if number not in versions or _needs(versions[number]) & bad)
@@ -59,7 +63,9 @@ def repair_space(store: Store, is_deep: bool) -> Repair:
     for name in bad:
         path = store.segments / name if "-" in name else store.shard(name)
         path.unlink(missing_ok=True)
-    return Repair(made, lost_rows, unlisted, dropped)
+    if left is None:
+        return Repair(made, 0, 0, 0, dropped)
+    return Repair(made, left.lost_rows, left.lost_variants, left.unlisted, dropped)
 
 
 def _readable(store: Store, number: int) -> Version | None:
@@ -94,18 +100,33 @@ def _damaged(store: Store, versions: list[Version], is_deep: bool) -> set[str]:
     return {name for name, fault in faults.items() if fault}
 
 
-def _left(store: Store, version: Version, bad: set[str]) -> tuple[pa.Table, pa.Table, dict[str, ShardRef], int, int]:
-    """Files, rows and shards of a version without what is bad; how many rows and how many files that costs."""
+@dataclass(frozen=True)
+class Left:
+    """What is left of a version without what is damaged: what to commit, and how many rows and files that costs."""
+
+    files: pa.Table
+    rows: pa.Table
+    shards: dict[str, ShardRef]
+    augmentations: tuple[str, ...]
+    lost_rows: int
+    lost_variants: int
+    unlisted: int
+
+
+def _left(store: Store, version: Version, bad: set[str]) -> Left:
     files = read_segments(store, "files", _without(version.files, bad))
     shards = {name: ref for name, ref in version.shards.items() if name not in bad}
-    rows = in_order(read_segments(store, "rows", _without(version.rows, bad)))
-    rows = rows.filter(pc.is_in(rows["shard"], pa.array(list(shards), pa.string())))
+    augmentations = version.augmentations
+    there = in_order(read_segments(store, "rows", _without(version.rows, bad)))
+    rows = there.filter(pc.is_in(there["shard"], pa.array(list(shards), pa.string())))
+    lost_variants = there.num_rows - plain(there).num_rows - (rows.num_rows - plain(rows).num_rows)
     if any(name in bad for name in version.rows):
-        rows, _, _ = add_rows(store, rows, {}, shards.values())
+        rows, _, _, augmentations = add_rows(store, rows, {}, shards.values(), augmentations)
     before = pc.sum(pc.equal(files["status"], "ok")).as_py() or 0
-    files = with_status(files.select(FILES_SCHEMA.names), rows["digest"].combine_chunks(), failures_of(files))
-    left = pc.sum(pc.equal(files["status"], "ok")).as_py() or 0
-    return files, rows.cast(ROWS_SCHEMA), shards, before - left, version.counts["images"] - files.num_rows
+    files = with_status(files.select(FILES_SCHEMA.names), plain(rows)["digest"].combine_chunks(), failures_of(files))
+    lost_rows = before - (pc.sum(pc.equal(files["status"], "ok")).as_py() or 0)
+    unlisted = version.counts["images"] - files.num_rows
+    return Left(files, rows.cast(ROWS_SCHEMA), shards, augmentations, lost_rows, lost_variants, unlisted)
 
 
 def _repair_spec(store: Store) -> None:

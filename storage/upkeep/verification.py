@@ -14,6 +14,7 @@ from storage.place import Place
 from storage.segments import read_segments
 from storage.shards import Shard, ShardRef
 from storage.versions import Version, read_version, version_numbers
+from storage.views import PLAIN, numbered, plain
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def shard_fault(store: Store, ref: ShardRef, is_deep: bool) -> StorageError | No
     try:
         shard = Shard(store, ref)
         shard.digests()
+        shard.views()
         if is_deep:
             for group in range(-(-ref.num_rows // ROWS_PER_GROUP)):
                 shard.read_group(group)
@@ -115,18 +117,28 @@ def _contradictions(store: Store, version: Version) -> Iterator[Finding]:
 
 
 def _without_rows(files: pa.Table, rows: pa.Table) -> int:
-    has_row = pc.is_in(usable(files)["digest"], rows["digest"].combine_chunks())
+    has_row = pc.is_in(usable(files)["digest"], plain(rows)["digest"].combine_chunks())
     return len(has_row) - (pc.sum(has_row).as_py() or 0)
 
 
 def _wrong_rows(store: Store, version: Version, rows: pa.Table) -> Iterator[int]:
-    """How many rows of each shard are of another digest than the table of rows says, where the shard can be read."""
+    """How many rows of each shard are of another digest or view than the table of rows says, where it can be read."""
     for name in pc.unique(rows["shard"]).to_pylist():
         here = rows.filter(pc.equal(rows["shard"], name))
         ref = version.shards.get(name)
         if ref is None:
             yield here.num_rows
         elif shard_fault(store, ref, is_deep=False) is None:
-            digests = dict(enumerate(Shard(store, ref).digests()))
-            pairs = zip(here["row"].to_pylist(), here["digest"].to_pylist(), strict=True)
-            yield sum(digests.get(row) != digest for row, digest in pairs)
+            there = dict(enumerate(_views_in(Shard(store, ref), version)))
+            found = zip(here["digest"].to_pylist(), here["view"].to_pylist(), strict=True)
+            yield sum(there.get(row) != pair for row, pair in zip(here["row"].to_pylist(), found, strict=True))
+
+
+def _views_in(shard: Shard, version: Version) -> Iterator[tuple[bytes, int | None]]:
+    """(digest, view) of each row of a shard in the numbers of a version; no view where it lists none for it."""
+    known, variants = version.augmentations, shard.views()
+    if shard.augmentation and shard.augmentation not in known:
+        views = [PLAIN if variant == PLAIN else None for variant in variants.tolist()]
+    else:
+        views = numbered(known, shard.augmentation, variants).tolist()
+    return zip(shard.digests(), views, strict=True)

@@ -168,7 +168,7 @@ def test_images_that_were_skipped_stay_pending_in_the_version(images, store):
     gone = images / "cats" / "000.png"
     gone.unlink()
     where = toy.space(images, store).store
-    files, _, _ = finish(where, planned, toy.extract(images, store, planned))
+    files, *_ = finish(where, planned, toy.extract(images, store, planned))
     status = {os.fsdecode(row["path"]): row["status"] for row in files.to_pylist()}
     assert status.pop("cats/000.png") == "pending"
     assert set(status.values()) == {"ok"}

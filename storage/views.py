@@ -1,0 +1,70 @@
+"""View numbers: in a shard a row has its variant's number k (0: the plain image); a version adds of which augmentation.
+
+To this room an augmentation is a text. A version lists the texts that its rows are of; a view is the index of one in
+that list in the upper eight bits and k in the lower ones, and 0 for a plain row.
+"""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.errors import InputError
+
+VARIANT_BITS = 8
+MOST_VARIANTS = 2**VARIANT_BITS - 1
+MOST_AUGMENTATIONS = 2 ** (16 - VARIANT_BITS)
+PLAIN = 0
+
+
+def views_of(known: tuple[str, ...], augmentation: str, variants: int) -> list[int | None]:
+    """The views of k = 0 to variants - 1 in a version that lists `known`; None of variants that it cannot have."""
+    if augmentation not in known:
+        return [PLAIN, *[None] * (variants - 1)]
+    base = known.index(augmentation) << VARIANT_BITS
+    return [PLAIN, *(base | variant for variant in range(1, variants))]
+
+
+def numbered(known: tuple[str, ...], augmentation: str, variants: np.ndarray) -> np.ndarray:
+    """Views (n,) uint16 of a shard's rows from their k (n,), in a version that lists `known`.
+
+    Raises ValueError where there are variants of an augmentation that is not in `known`.
+    """
+    base = known.index(augmentation) << VARIANT_BITS if np.any(variants) else 0
+    return np.where(variants, base + variants.astype(np.int64), PLAIN).astype(np.uint16)
+
+
+def variants_of(views: np.ndarray) -> np.ndarray:
+    """The k of each view, (n,) uint16."""
+    return views & np.uint16(MOST_VARIANTS)
+
+
+def indices_of(views: np.ndarray) -> np.ndarray:
+    """The index of each view's augmentation, (n,) uint16; 0 of a plain row, which has none."""
+    return views >> np.uint16(VARIANT_BITS)
+
+
+def are_listed(views: np.ndarray, known: tuple[str, ...]) -> bool:
+    """Whether each view is plain, or a variant of an augmentation of `known`."""
+    variants = views[views != PLAIN]
+    return bool(np.all(variants_of(variants) > 0) and np.all(indices_of(variants) < len(known)))
+
+
+def listed(known: tuple[str, ...], augmentation: str) -> tuple[str, ...]:
+    """`known` with the augmentation, at its end where it is new. Raises InputError where there are too many."""
+    if augmentation in known:
+        return known
+    if len(known) == MOST_AUGMENTATIONS:
+        raise InputError(
+            f"--augment: the store has variants of {MOST_AUGMENTATIONS} augmentations, as many as there may be; "
+            "`python -m storage compact --drop-variants` leaves them all out"
+        )
+    return (*known, augmentation)
+
+
+def plain(rows: pa.Table) -> pa.Table:
+    """The rows of ROWS_SCHEMA that are of images as they are."""
+    return of_view(rows, PLAIN)
+
+
+def of_view(rows: pa.Table, view: int) -> pa.Table:
+    return rows.filter(pc.equal(rows["view"], pa.scalar(view, pa.uint16())))

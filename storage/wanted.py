@@ -1,0 +1,45 @@
+"""Which rows a plan wants, and which of them are missing."""
+
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.shards import Shard
+from storage.views import PLAIN, of_view
+
+Missing = dict[bytes, list[int]]  # digest → the k of what is missing of it, ascending; 0: the plain row
+
+
+def missing_rows(
+    files: pa.Table, rows: pa.Table, failures: Mapping[bytes, str], views: Sequence[int | None]
+) -> Missing:
+    """What has no row: of every image the plain one, of those of the training split the variants too.
+
+    views: of each k in the numbers of `rows`, None where there is none yet. An image that could not be used is
+    missing nothing.
+    """
+    everywhere = files["digest"].combine_chunks()
+    training = files.filter(pc.equal(files["split"], "train"))["digest"].combine_chunks()
+    found: Missing = {}
+    for variant, view in enumerate(views):
+        there = rows.slice(0, 0) if view is None else of_view(rows, view)
+        for digest in _without(training if variant else everywhere, there["digest"].combine_chunks()):
+            if digest not in failures:
+                found.setdefault(digest, []).append(variant)
+    return dict(sorted(found.items()))
+
+
+def _without(digests: pa.Array, there: pa.Array) -> list[bytes]:
+    """Each digest once that is not among those that are there."""
+    each = pc.unique(digests.drop_null())
+    return each.filter(pc.invert(pc.is_in(each, there))).to_pylist()
+
+
+def has_missing(shard: Shard, missing: Missing, augmentation: str) -> bool:
+    """Whether a shard has a row that is missing, or says why there is none."""
+    if not missing.keys().isdisjoint(shard.errors()):
+        return True
+    is_of_it = shard.augmentation == augmentation
+    pairs = zip(shard.digests(), shard.views().tolist(), strict=True)
+    return any(view in missing.get(digest, ()) and (view == PLAIN or is_of_it) for digest, view in pairs)
