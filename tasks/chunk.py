@@ -17,12 +17,13 @@ import pyarrow.compute as pc
 from storage.handover import open_todo
 from storage.place import Place, place, read_file
 from storage.plan import chunk
-from storage.shards import write_shard
+from storage.shards import AUGMENTATION, write_shard
 from storage.words import visible
 from tasks.records import ChunkResult, ChunksJob
 from vision.engines import Engine
-from vision.extraction import Extracted, Hands, extract
+from vision.extraction import Extracted, Hands, Image, MakeViews, extract
 from vision.images import ImageError
+from vision.variants import Variants, plain_views
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,14 @@ def _extract(
 ) -> Extracted:
     todo = chunk(open_todo(Path(job.plan)), index, job.chunk_size)
     apart = {bytes.fromhex(digest) for digest in job.apart}
-    found = extract(engine, _readers(todo, job), lambda done: report({"chunk": index, "done": done}), hands, apart)
+    found = extract(
+        engine,
+        _images(todo, job),
+        lambda done: report({"chunk": index, "done": done}),
+        hands,
+        apart,
+        _view_maker(todo, job),
+    )
     paths = dict(zip(todo["digest"].to_pylist(), todo["path"].to_pylist(), strict=True))
     for digest, (code, message) in found.errors.items():
         logger.warning("%s has no row, %s: %s", visible(paths[digest]), code, visible(message))
@@ -69,7 +77,7 @@ def try_alone(job: ChunksJob, engine: Engine, hands: Hands) -> str | None:
     todo = open_todo(Path(job.plan)).slice(job.start * job.chunk_size, job.count * job.chunk_size)
     digest = bytes.fromhex(job.alone or "")
     one = todo.filter(pc.is_in(todo["digest"], pa.array([digest], todo["digest"].type)))
-    found = extract(engine, _readers(one, job), hands=hands)
+    found = extract(engine, _images(one, job), hands=hands, make_views=_view_maker(one, job))
     return found.errors[digest][0] if digest in found.errors else None
 
 
@@ -95,15 +103,17 @@ def _write(job: ChunksJob, engine: Engine, found: Extracted, started: float) -> 
             "batch_size": str(engine.batch_size),
             "threads": str(job.threads),
             "versions": f"numpy {numpy.__version__} pyarrow {pa.__version__}",
+            AUGMENTATION: job.augmentation,
         },
         job.format,
+        found.views,
     )
     return ChunkResult(
         shard=ref.name,
         size_bytes=ref.size_bytes,
         rows=ref.num_rows,
         footer_checksum=ref.footer_checksum,
-        images=len(found.keys) + len(codes),
+        images=len({*found.keys, *codes}),
         quarantined=sum(code not in TRANSIENT for code in codes.values()),
         skipped=dict(Counter(code for code in codes.values() if code in TRANSIENT)),
         started=started,
@@ -115,14 +125,22 @@ def _write(job: ChunksJob, engine: Engine, found: Extracted, started: float) -> 
     )
 
 
-def _readers(todo: pa.Table, job: ChunksJob) -> Iterator[tuple[bytes, Callable[[], bytes]]]:
+def _view_maker(todo: pa.Table, job: ChunksJob) -> MakeViews:
+    """What makes the views of a chunk: Keras is loaded where one of them is a variant, and before any image is in hand."""
+    if not any(any(views) for views in todo["views"].to_pylist()):
+        return plain_views
+    return Variants(job.augmentation, job.threads, job.space.spec.image_size).views
+
+
+def _images(todo: pa.Table, job: ChunksJob) -> Iterator[Image]:
     root = place(job.space.images)
     condemned = {bytes.fromhex(digest): code for digest, code in job.condemned.items()}
-    for digest, path in zip(todo["digest"].to_pylist(), todo["path"].to_pylist(), strict=True):
+    columns = (todo[name].to_pylist() for name in ("digest", "path", "views"))
+    for digest, path, views in zip(*columns, strict=True):
         if digest in condemned:
-            yield digest, lambda code=condemned[digest]: _refuse(code)
+            yield digest, lambda code=condemned[digest]: _refuse(code), views
         else:
-            yield digest, lambda digest=digest, path=path: read_image(root, path, digest)
+            yield digest, lambda digest=digest, path=path: read_image(root, path, digest), views
 
 
 def _refuse(code: str) -> bytes:

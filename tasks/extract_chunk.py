@@ -1,6 +1,7 @@
 """Task `extract_chunk`: a batch of chunks through a leased child process."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,10 +21,11 @@ SILENCE_SECONDS = 600.0
 
 
 def _key(plan: PlanRecord, start: int, count: int, slots: tuple[Slot, ...], engine: str, on_batch) -> str:
-    """Hash of the images' digests and the feature space: the same work has the same key in any plan."""
+    """Hash of the rows that are wanted and the feature space: the same work has the same key in any plan."""
     todo = open_todo(Path(plan.path)).slice(start * plan.chunk_size, count * plan.chunk_size)
-    digests = hashlib.sha256(b"".join(todo["digest"].to_pylist())).hexdigest()
-    return f"chunk-{plan.space.fingerprint}-{plan.chunk_size}-{plan.format}-{digests}"
+    wanted = [(row["digest"].hex(), row["views"]) for row in todo.select(["digest", "views"]).to_pylist()]
+    digest = hashlib.sha256(json.dumps([plan.augmentation, wanted]).encode()).hexdigest()
+    return f"chunk-{plan.space.fingerprint}-{plan.chunk_size}-{plan.format}-{digest}"
 
 
 def logs_of(plan: PlanRecord) -> Path:
@@ -44,5 +46,15 @@ def extract_chunk(
     limits = Limits(memory_mb_a_child(len(slots)))
     with pool(slots, logs_of(plan)).lease() as worker:
         threads = worker.slot.threads
-        job = ChunksJob(plan.space, plan.path, start, count, plan.chunk_size, plan.format, threads, engine)
+        job = ChunksJob(
+            plan.space,
+            plan.path,
+            start,
+            count,
+            plan.chunk_size,
+            plan.format,
+            threads,
+            engine,
+            augmentation=plan.augmentation,
+        )
         return Isolation(worker, job, on_batch or (lambda _: None), SILENCE_SECONDS, limits).run()

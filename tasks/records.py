@@ -68,7 +68,8 @@ class PlanRecord:
     """A plan at `path` (a folder in the store's cache) for a feature space.
 
     images: how many are to be extracted. parent: number of the version that the plan builds on.
-    counts: new, changed, moved, relabelled, removed, unchanged, stale, lost, adopted, ignored.
+    counts: new, changed, moved, relabelled, removed, unchanged, stale, lost, adopted, ignored. rows: how many rows those
+    images will have. augmentation: what the variants among them are of, a text.
     """
 
     path: str
@@ -80,6 +81,8 @@ class PlanRecord:
     num_chunks: int
     needs_commit: bool
     counts: dict[str, int]
+    rows: int = 0
+    augmentation: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class ChunksJob:
 
     engine: the one that the run has chosen (vision/engines). condemned: hex digest → code of the images that ended
     a child before: they are not touched. apart: hex digests of images that are inferred each without others. alone:
-    the one image to be tried, of which nothing is kept.
+    the one image to be tried, of which nothing is kept. augmentation: what the variants are of, a text.
     """
 
     space: Space
@@ -113,6 +116,7 @@ class ChunksJob:
     condemned: dict[str, str] = field(default_factory=dict)
     apart: tuple[str, ...] = ()
     alone: str | None = None
+    augmentation: str = ""
 
     def record(self) -> dict:
         return asdict(self)
@@ -126,8 +130,8 @@ class ChunksJob:
 class ChunkResult:
     """What became of a chunk.
 
-    images: how many were tried. rows: how many have a row in `shard`. quarantined: content errors, named
-    in the shard. skipped: code → how many could not be read and stay pending. started, ended: seconds
+    images: how many were tried. rows: how many rows `shard` has, one a view. quarantined: images with content errors,
+    named in the shard. skipped: code → how many could not be read and stay pending. started, ended: seconds
     since the epoch, from the first read with a warm engine to the shard durable. seconds: by stage.
     engine: what computed the features. fallback: why that is not the engine that the run had chosen.
     """

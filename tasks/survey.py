@@ -76,6 +76,8 @@ def plan_record(space: Space, plan: Plan, path: str) -> PlanRecord:
             "stale": plan.stale,
             "ignored": plan.ignored,
         },
+        rows=plan.num_rows,
+        augmentation=plan.augmentation,
     )
 
 

@@ -11,6 +11,9 @@ import numpy as np
 from vision.engines import Engine
 from vision.images import ImageError, decode
 from vision.specs import FeatureSpec
+from vision.variants import plain_views
+
+MakeViews = Callable[[np.ndarray, bytes, Sequence[int]], np.ndarray]  # pixels, key and numbers → a picture a number
 
 
 @dataclass
@@ -22,18 +25,32 @@ class StageSeconds:
     infer: float = 0.0
 
 
+Image = tuple[bytes, Callable[[], bytes], Sequence[int]]  # its key, what reads its file, and the views that are wanted
+
+
 @dataclass
 class Extracted:
     """Features of the images that could be used, and why the others could not.
 
-    keys, features: n keys and (n, *shape) in the dtype of the spec, in the order in which they came.
-    errors: key → (code, message).
+    keys, views, features: of n rows, (n,) uint16 and (n, *shape) in the dtype of the spec; plain rows first, then those
+    of view 1 and so on, each in the order in which the images came. errors: key → (code, message).
     """
 
     keys: list[bytes]
+    views: np.ndarray
     features: np.ndarray
     errors: dict[bytes, tuple[str, str]]
     seconds: StageSeconds = field(default_factory=StageSeconds)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is inferred of an image in one batch: some of its views, the last of them or not."""
+
+    key: bytes
+    read: Callable[[], bytes]
+    views: Sequence[int]
+    is_last: bool
 
 
 class Hands(Protocol):
@@ -69,27 +86,28 @@ class NoHands:
 
 def extract(
     engine: Engine,
-    images: Iterable[tuple[bytes, Callable[[], bytes]]],
+    images: Iterable[Image],
     on_batch: Callable[[int], None] = lambda done: None,
     hands: Hands | None = None,
     apart: Container[bytes] = (),
+    make_views: MakeViews = plain_views,
 ) -> Extracted:
-    """Features of `images`, pairs of a key and a function that reads the file's bytes.
+    """Features of the views of `images`; a batch is of so many rows, and may end between two views of an image.
 
     The next batch is read and decoded in a thread while one is inferred. A file that cannot be read or
-    decoded, as an ImageError of its reader or of the decoder says, costs its own row only; anything
-    else passes through. `on_batch` is told how many are done. apart: keys that are inferred each without others.
+    decoded, as an ImageError of its reader or of the decoder says, costs its own rows only; anything
+    else passes through. `on_batch` is told how many images are done. apart: keys that are inferred each without others.
+    make_views: what makes views of an image's pixels (vision/variants.py).
     """
-    seconds = StageSeconds()
+    seconds, hands = StageSeconds(), hands or NoHands()
     errors: dict[bytes, tuple[str, str]] = {}
-    keys: list[bytes] = []
-    parts: list[np.ndarray] = []
+    rows: list[tuple[int, bytes, np.ndarray]] = []
     done = 0
     batches = _batches(images, engine, apart)
-    hands = hands or NoHands()
+    decoder = _Decoder(engine.spec, seconds, hands, make_views)
 
-    def next_batch() -> list[tuple[bytes, np.ndarray | ImageError]]:
-        batch = list(_decoded(next(batches, []), engine.spec, seconds, hands))
+    def next_batch() -> list[tuple[Part, np.ndarray | ImageError]]:
+        batch = [(part, decoder.pixels(part)) for part in next(batches, [])]
         hands.decoded()
         return batch
 
@@ -97,53 +115,77 @@ def extract(
         upcoming = ahead.submit(next_batch)
         while batch := upcoming.result():
             upcoming = ahead.submit(next_batch)
-            good = [(key, pixels) for key, pixels in batch if isinstance(pixels, np.ndarray)]
-            errors |= {key: (e.code, str(e)) for key, e in batch if isinstance(e, ImageError)}
+            good = [(part, pixels) for part, pixels in batch if isinstance(pixels, np.ndarray)]
+            errors |= {part.key: (e.code, str(e)) for part, e in batch if isinstance(e, ImageError)}
             if good:
                 began = time.perf_counter()
-                hands.inferring([key for key, _ in good])
-                found = engine.features(np.stack([pixels for _, pixels in good]))
+                hands.inferring([part.key for part, _ in good])
+                found = engine.features(np.concatenate([pixels for _, pixels in good]))
                 with np.errstate(over="ignore"):  # an overflow becomes inf, which the store refuses by name
-                    parts.append(found.astype(engine.spec.dtype))
+                    found = found.astype(engine.spec.dtype)
                 hands.inferred()
                 seconds.infer += time.perf_counter() - began
-                keys += [key for key, _ in good]
-            done += len(batch)
+                made = [(view, part.key) for part, _ in good for view in part.views]
+                rows += [(view, key, row) for (view, key), row in zip(made, found, strict=True)]
+            done += sum(part.is_last for part, _ in batch)
             on_batch(done)
-    empty = np.empty((0, *engine.spec.shape), engine.spec.dtype)
-    return Extracted(keys, np.concatenate([empty, *parts]), errors, seconds)
+    rows.sort(key=lambda row: row[0])  # which leaves the images of a view as they came
+    features = np.stack([row for _, _, row in rows]) if rows else np.empty((0, *engine.spec.shape), engine.spec.dtype)
+    views = np.array([view for view, _, _ in rows], np.uint16)
+    return Extracted([key for _, key, _ in rows], views, features, errors, seconds)
 
 
-def _batches(
-    images: Iterable[tuple[bytes, Callable[[], bytes]]], engine: Engine, apart: Container[bytes]
-) -> Iterator[list[tuple[bytes, Callable[[], bytes]]]]:
-    """The images in batches, which may become smaller on the way, and each of those `apart` in one of its own."""
-    batch = []
-    for image in images:
-        if image[0] in apart:
-            yield [image]
+def _batches(images: Iterable[Image], engine: Engine, apart: Container[bytes]) -> Iterator[list[Part]]:
+    """The images in batches of rows, which may become smaller on the way, and each of those `apart` in its own."""
+    batch: list[Part] = []
+    for key, read, views in images:
+        if key in apart:
+            for start in range(0, len(views), engine.batch_size):
+                some = views[start : start + engine.batch_size]
+                yield [Part(key, read, some, start + len(some) == len(views))]
             continue
-        batch.append(image)
-        if len(batch) >= engine.batch_size:
-            yield batch
-            batch = []
+        start = 0
+        while start < len(views):
+            room = max(1, engine.batch_size - sum(len(part.views) for part in batch))
+            some = views[start : start + room]
+            start += len(some)
+            batch.append(Part(key, read, some, start == len(views)))
+            if len(some) == room:
+                yield batch
+                batch = []
     yield batch
 
 
-def _decoded(
-    images: Iterable[tuple[bytes, Callable[[], bytes]]], spec: FeatureSpec, seconds: StageSeconds, hands: Hands
-) -> Iterator[tuple[bytes, np.ndarray | ImageError]]:
-    for key, read in images:
+class _Decoder:
+    """Decodes each image once, though its views may be in two batches, and makes the views."""
+
+    def __init__(self, spec: FeatureSpec, seconds: StageSeconds, hands: Hands, make_views: MakeViews):
+        self._spec, self._seconds, self._hands, self._make_views = spec, seconds, hands, make_views
+        self._last: tuple[bytes, np.ndarray | ImageError] | None = None
+
+    def pixels(self, part: Part) -> np.ndarray | ImageError:
+        """(views, size, size, 3) uint8 of a part, or why there are none."""
+        if self._last is None or self._last[0] != part.key:
+            self._last = part.key, self._decoded(part)
+        picture = self._last[1]
+        if isinstance(picture, ImageError):
+            return picture
         began = time.perf_counter()
-        result: np.ndarray | ImageError
+        self._hands.decoding(part.key)
+        made = self._make_views(picture, part.key, part.views)
+        self._seconds.decode += time.perf_counter() - began
+        return made
+
+    def _decoded(self, part: Part) -> np.ndarray | ImageError:
+        began = time.perf_counter()
         try:
-            hands.reading(key)
-            data = read()
-            seconds.read += time.perf_counter() - began
+            self._hands.reading(part.key)
+            data = part.read()
+            self._seconds.read += time.perf_counter() - began
             began = time.perf_counter()
-            hands.decoding(key)
-            result = decode(data, spec.image_size, spec.exif)
+            self._hands.decoding(part.key)
+            return decode(data, self._spec.image_size, self._spec.exif)
         except ImageError as error:
-            result = error
-        seconds.decode += time.perf_counter() - began
-        yield key, result
+            return error
+        finally:
+            self._seconds.decode += time.perf_counter() - began

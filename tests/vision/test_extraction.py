@@ -10,7 +10,7 @@ from vision.images import ImageError, decode
 def images(tmp_path):
     """Twenty keys and their readers: two batches of the toy engine and a half."""
     paths = [picture(tmp_path / f"{number}.png", number) for number in range(20)]
-    return [(bytes([99 - number]), path.read_bytes) for number, path in enumerate(paths)]
+    return [(bytes([99 - number]), path.read_bytes, [0]) for number, path in enumerate(paths)]
 
 
 def raising(error: Exception):
@@ -22,9 +22,9 @@ def raising(error: Exception):
 
 def test_features_come_in_the_order_and_dtype_asked_for(images):
     found = extract(ToyEngine(), iter(images))
-    assert found.keys == [key for key, _ in images]
+    assert found.keys == [key for key, *_ in images]
     assert found.features.dtype == np.float16
-    for (_, read), row in zip(images, found.features, strict=True):
+    for (_, read, _), row in zip(images, found.features, strict=True):
         alone = ToyEngine().features(decode(read(), 32)[None])[0]
         assert np.array_equal(row, alone.astype(np.float16))
 
@@ -33,7 +33,7 @@ def test_features_come_in_the_order_and_dtype_asked_for(images):
 def test_a_bad_image_costs_its_own_row_only(images, bad):
     whole = extract(ToyEngine(), images)
     key = images[bad][0]
-    images[bad] = (key, lambda: b"no image")
+    images[bad] = (key, lambda: b"no image", [0])
     found = extract(ToyEngine(), images)
     assert list(found.errors) == [key]
     assert found.errors[key][0] == "not_image"
@@ -43,7 +43,7 @@ def test_a_bad_image_costs_its_own_row_only(images, bad):
 
 def test_what_a_reader_says_of_a_file_is_kept_with_its_code(images):
     key = images[3][0]
-    images[3] = (key, raising(ImageError("vanished", "gone a moment ago")))
+    images[3] = (key, raising(ImageError("vanished", "gone a moment ago")), [0])
     found = extract(ToyEngine(), images)
     assert found.errors == {key: ("vanished", "gone a moment ago")}
     assert len(found.keys) == len(found.features) == 19
@@ -51,13 +51,13 @@ def test_what_a_reader_says_of_a_file_is_kept_with_its_code(images):
 
 @pytest.mark.parametrize("at", [0, 9, 19])
 def test_an_error_that_is_not_the_images_passes_through(images, at):
-    images[at] = (images[at][0], raising(OSError(5, "Input/output error")))
+    images[at] = (images[at][0], raising(OSError(5, "Input/output error")), [0])
     with pytest.raises(OSError, match="Input/output error"):
         extract(ToyEngine(), images)
 
 
 def test_on_batch_is_told_of_every_image_good_or_bad_as_it_goes(images):
-    images[2] = (images[2][0], lambda: b"no image")
+    images[2] = (images[2][0], lambda: b"no image", [0])
     heard = []
     extract(ToyEngine(), images, heard.append)
     assert heard == [8, 16, 20]
@@ -72,9 +72,9 @@ def test_nothing_in_gives_nothing_out():
 
 
 def test_nothing_but_bad_images_gives_no_rows(images):
-    found = extract(ToyEngine(), [(key, lambda: b"") for key, _ in images])
+    found = extract(ToyEngine(), [(key, lambda: b"", [0]) for key, *_ in images])
     assert found.features.shape == (0, 1, 1, 512)
-    assert set(found.errors) == {key for key, _ in images}
+    assert set(found.errors) == {key for key, *_ in images}
 
 
 def test_no_file_is_read_before_the_batch_before_its_own_is_being_inferred(images):
@@ -86,8 +86,8 @@ def test_no_file_is_read_before_the_batch_before_its_own_is_being_inferred(image
             seen.append(len(read))
             return super().features(pixels)
 
-    def reading(key, reader):
-        return key, lambda: read.append(key) or reader()
+    def reading(key, reader, views):
+        return key, lambda: read.append(key) or reader(), views
 
     extract(Watching(), [reading(*image) for image in images])
     assert len(seen) == 3

@@ -101,7 +101,7 @@ def test_an_image_that_alone_is_too_large_for_the_memory_is_an_error(spec, tenso
 
 
 def test_float16_storage_costs_less_than_five_ten_thousandths(engine, five):
-    stored = extract(engine, [(bytes([i]), lambda i=i: png(pixels(5)[i])) for i in range(5)])
+    stored = extract(engine, [(bytes([i]), lambda i=i: png(pixels(5)[i]), [0]) for i in range(5)])
     assert stored.features.dtype == np.float16
     assert 0 < relative_error(stored.features, five) < 5e-4
 

@@ -1,11 +1,10 @@
 """The Keras backbone on TensorFlow: any backbone, any device."""
 
 import logging
-import os
-from functools import lru_cache
 
 import numpy as np
 
+from vision.runtime import prepare_tensorflow
 from vision.specs import FeatureSpec
 from vision.weights import Tensors
 
@@ -34,15 +33,12 @@ class TensorFlowEngine:
     fallback: str | None = None
 
     def __init__(self, spec: FeatureSpec, tensors: Tensors, threads: int, before: str | None = None):
-        # oneDNN is off by default on CPUs without VNNI, where it still doubles the rate (measured).
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        prepare_tensorflow(threads)
         import keras
         import tensorflow as tf
 
         from vision.backbone import build_backbone
 
-        _configure(threads)
         self.name = f"tensorflow {tf.__version__} keras {keras.__version__}"
         self.spec, self.before = spec, before
         self.batch_size = batch_size_for(spec.image_size, bool(tf.config.list_logical_devices("GPU")))
@@ -66,17 +62,3 @@ class TensorFlowEngine:
         padded = np.zeros((self.batch_size, *pixels.shape[1:]), np.uint8)
         padded[: len(pixels)] = pixels
         return self._run(padded).numpy()[: len(pixels)].astype(np.float32, copy=False)
-
-
-@lru_cache(maxsize=1)
-def _configure(threads: int) -> None:
-    import tensorflow as tf
-
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    try:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-        for device in tf.config.list_physical_devices("GPU"):
-            tf.config.experimental.set_memory_growth(device, True)
-    except RuntimeError:  # as beside a training in the same process
-        logger.info("TensorFlow runs already: its threads and its memory stay as they are")
