@@ -1,6 +1,7 @@
 """A toy pipeline on tiny real pictures: every room as in a run, without Prefect, children or TensorFlow."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -16,7 +17,12 @@ from storage.shards import Shard, ShardRef
 from storage.versions import Version, commit
 from tasks.chunk import process_chunks
 from tasks.records import ChunksJob, Space
+from vision.augmentation import Augmentation
+from vision.draws import Draws
 from vision.specs import BACKBONES, FeatureSpec
+
+if TYPE_CHECKING:
+    import pytest
 
 SPEC = FeatureSpec(weights="0" * 32, image_size=32)
 
@@ -70,7 +76,8 @@ def extract(images: Path, store: Path, planned: Plan, chunks: range | None = Non
     path = save_plan(planned, where.store.cache / "plans")
     refs = []
     for index in chunks if chunks is not None else range(planned.num_chunks):
-        job = ChunksJob(where, str(path), index, 1, planned.chunk_size, planned.format, threads=1, engine="toy")
+        sizes = index, 1, planned.chunk_size, planned.format
+        job = ChunksJob(where, str(path), *sizes, threads=1, engine="toy", augmentation=planned.augmentation)
         (result,) = process_chunks(job, ToyEngine(), lambda _: None)
         refs.append(ShardRef(result.shard, result.size_bytes, result.rows, result.footer_checksum))
     return refs
@@ -85,10 +92,34 @@ def run(images: Path, store: Path, **options) -> tuple[Plan, Version]:
 
 
 def features_of(images: Path, store: Path, version: Version) -> dict[bytes, np.ndarray]:
-    """Digest → features, read back from the shards of a version."""
+    """Digest → features of the plain image, read back from the shards of a version."""
+    found = views_of(images, store, version)
+    return {digest: features for (digest, augmentation, _), features in found.items() if not augmentation}
+
+
+def views_of(images: Path, store: Path, version: Version) -> dict[tuple[bytes, str, int], np.ndarray]:
+    """(digest, augmentation or an empty text, k) → features, read back from the shards of a version."""
     where = space(images, store).store
     arrays = {name: Shard(where, ref).read() for name, ref in version.shards.items()}
-    return {row["digest"]: arrays[row["shard"]][row["row"]] for row in version.read_rows(where).to_pylist()}
+    found = {}
+    for row in version.read_rows(where).to_pylist():
+        index, variant = divmod(row["view"], 256)
+        key = row["digest"], version.augmentations[index] if variant else "", variant
+        assert key not in found
+        found[key] = arrays[row["shard"]][row["row"]]
+    return found
+
+
+def augmented(pixels: np.ndarray, draws: Draws, augmentation: Augmentation) -> np.ndarray:
+    """In place of vision.augmenting: pictures that every draw makes others of, without Keras."""
+    offsets = [1 + int(np.abs(matrix).sum() * 1e6) % 255 for matrix in draws.matrices]
+    return pixels + np.array(offsets, np.uint8)[:, None, None, None]
+
+
+def without_keras(monkeypatch: "pytest.MonkeyPatch") -> None:
+    """Let variants be made by `augmented` above, in no time."""
+    monkeypatch.setattr("vision.augmenting.augmented", augmented)
+    monkeypatch.setattr("vision.variants.prepare_tensorflow", lambda threads: None)
 
 
 def adopt_space(images: Path, store: Path, other: Space) -> None:

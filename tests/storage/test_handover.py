@@ -79,6 +79,16 @@ def test_a_plan_with_a_past_is_handed_over_whole(images, store, folder):
     assert_same_plan(load_plan(toy.space(images, store).store, save_plan(plan, folder)), plan)
 
 
+def test_a_plan_with_variants_is_handed_over_whole(images, store, folder, monkeypatch):
+    toy.without_keras(monkeypatch)
+    options = {"variants": 2, "augmentation": '{"rotation_range":20.0}'}
+    toy.run(images, store, limit=12, **options)
+    plan = toy.plan(images, store, **options | {"variants": 4})
+    assert plan.augmentations
+    assert_same_plan(load_plan(toy.space(images, store).store, save_plan(plan, folder)), plan)
+    assert save_plan(toy.plan(images, store, **options), folder) != save_plan(plan, folder)
+
+
 def test_the_images_to_extract_can_be_opened_alone(images, store, folder):
     plan = toy.plan(images, store)
     assert open_todo(save_plan(plan, folder)).equals(plan.todo)

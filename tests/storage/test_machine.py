@@ -23,6 +23,7 @@ from hypothesis.stateful import (
 )
 
 from storage.layout import Store
+from storage.plan import Plan
 from storage.upkeep.compaction import compact
 from storage.upkeep.repair import repair_space
 from storage.upkeep.retention import collect
@@ -30,15 +31,20 @@ from storage.upkeep.verification import verify_space
 from storage.versions import Version, latest_version, read_version, version_numbers
 from tests import toy
 from vision.images import decode
+from vision.variants import Variants, plain_views
 
+AUGMENTATIONS = ("", '{"rotation_range":20.0}', '{"horizontal_flip":true,"shear_range":30.0}')
 CLASSES, NAMES = ("cats", "dogs", "owls"), ("a.png", "b.png", "c/d.png", "c/e.png")
 paths = st.builds("{}/{}".format, st.sampled_from(CLASSES), st.sampled_from(NAMES))
 seeds = st.integers(0, 7)
 Said = dict[str, tuple[str, bytes]]  # path → class and digest
 
 
-def feature_of(data: bytes) -> np.ndarray:
-    return toy.ToyEngine().features(decode(data, 32)[None])[0].astype(np.float16)
+def feature_of(data: bytes, augmentation: str = "", variant: int = 0) -> np.ndarray:
+    pixels = decode(data, 32)
+    make_views = Variants(augmentation, 1, 32).views if augmentation else plain_views
+    pictures = make_views(pixels, hashlib.sha256(data).digest(), [variant])
+    return toy.ToyEngine().features(pictures)[0].astype(np.float16)
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -89,11 +95,13 @@ class StoreMachine(RuleBasedStateMachine):
 
     # The store
 
-    @rule(chunk_size=st.integers(1, 5))
-    def run(self, chunk_size=3):
+    @rule(chunk_size=st.integers(1, 5), variants=st.integers(1, 3), augmentation=st.sampled_from(AUGMENTATIONS))
+    def run(self, chunk_size=3, variants=1, augmentation=""):
         if not self.model and latest_version(self.store) is None:
             return  # nothing to begin with
-        _, version = toy.run(self.images, self.folder, chunk_size=chunk_size, allow_removals=True)
+        options = {"variants": variants if augmentation else 1, "augmentation": augmentation}
+        planned, version = toy.run(self.images, self.folder, chunk_size=chunk_size, allow_removals=True, **options)
+        self.check_variants(planned, version)
         now = {path: (path.partition("/")[0], hashlib.sha256(data).digest()) for path, data in self.model.items()}
         self.check(version, now)
         self.said[version.number] = now
@@ -103,16 +111,17 @@ class StoreMachine(RuleBasedStateMachine):
             shutil.rmtree(self.root / "fresh")
 
     @precondition(lambda self: self.model)
-    @rule(data=st.data())
-    def die_in_extraction(self, data):
-        planned = toy.plan(self.images, self.folder, chunk_size=2, allow_removals=True)
+    @rule(data=st.data(), variants=st.integers(1, 3))
+    def die_in_extraction(self, data, variants):
+        options = {"variants": variants, "augmentation": AUGMENTATIONS[1]}
+        planned = toy.plan(self.images, self.folder, chunk_size=2, allow_removals=True, **options)
         done = data.draw(st.integers(0, planned.num_chunks))
         toy.extract(self.images, self.folder, planned, range(done))
 
-    @rule(rows=st.integers(1, 6))
-    def compact(self, rows):
+    @rule(rows=st.integers(1, 6), drop_variants=st.booleans())
+    def compact(self, rows, drop_variants):
         version = latest_version(self.store)
-        done = compact(self.store, version, rows) if version else None
+        done = compact(self.store, version, rows, drop_variants) if version else None
         if done and version.number in self.said:
             self.said[done.version] = self.said[version.number]
             made = read_version(self.store, done.version)
@@ -176,8 +185,18 @@ class StoreMachine(RuleBasedStateMachine):
         found = toy.features_of(self.images, self.folder, version)
         for digest in {digest for _, digest in said.values()}:
             assert np.array_equal(found[digest], feature_of(self.all_bytes[digest]))
+        for (digest, augmentation, variant), row in toy.views_of(self.images, self.folder, version).items():
+            if augmentation:
+                assert np.array_equal(row, feature_of(self.all_bytes[digest], augmentation, variant))
+
+    def check_variants(self, planned: Plan, version: Version):
+        """What was wanted is there."""
+        found = toy.views_of(self.images, self.folder, version)
+        for row in planned.todo.to_pylist():
+            assert all((row["digest"], planned.augmentation if k else "", k) in found for k in row["views"])
 
 
-def test_the_store_says_what_a_fresh_run_would_say():
+def test_the_store_says_what_a_fresh_run_would_say(monkeypatch):
+    toy.without_keras(monkeypatch)
     count = int(os.environ.get("STATES", "20"))
     run_state_machine_as_test(StoreMachine, settings=settings(max_examples=count, stateful_step_count=15))

@@ -8,9 +8,12 @@ from storage.handover import open_todo, save_plan
 from storage.layout import create_space
 from storage.plan import chunk, finish
 from storage.shards import Shard, ShardRef, uncommitted_shards
-from tasks.chunk import process_chunks
+from tasks.chunk import process_chunks, try_alone
 from tasks.records import ChunkResult, ChunksJob
 from tests import toy
+from vision.extraction import NoHands
+
+TURN = '{"rotation_range":20.0}'
 
 
 @pytest.fixture
@@ -172,3 +175,37 @@ def test_images_that_were_skipped_stay_pending_in_the_version(images, store):
     status = {os.fsdecode(row["path"]): row["status"] for row in files.to_pylist()}
     assert status.pop("cats/000.png") == "pending"
     assert set(status.values()) == {"ok"}
+
+
+def test_a_chunk_with_variants_counts_images_and_has_a_row_a_view(images, store, monkeypatch):
+    toy.without_keras(monkeypatch)
+    (images / "cats" / "bad.png").write_bytes(b"no image")
+    planned = toy.plan(images, store, variants=3, augmentation=TURN, validation_fraction=0.0, chunk_size=30)
+    where = toy.space(images, store)
+    create_space(where.store, toy.SPEC.record())
+    plan = str(save_plan(planned, where.store.cache / "plans"))
+    heard = []
+    job = ChunksJob(where, plan, 0, 1, 30, "parquet", threads=1, engine="toy", augmentation=TURN)
+    result, shard = process(job, heard.append)
+    assert (result.images, result.rows, result.quarantined) == (21, 60, 1)
+    assert heard[-2] == {"chunk": 0, "done": 21}
+    assert (shard.augmentation, len(shard.errors())) == (TURN, 1)
+    assert shard.views().tolist() == [view for view in range(3) for _ in range(20)]
+
+
+def test_what_is_tried_alone_is_the_image_with_all_of_its_views(images, store, monkeypatch):
+    toy.without_keras(monkeypatch)
+    planned = toy.plan(images, store, variants=3, augmentation=TURN, validation_fraction=0.0)
+    plan = str(save_plan(planned, toy.space(images, store).store.cache / "plans"))
+    digest = planned.todo["digest"][3].as_py()
+    seen = []
+
+    class Watching(toy.ToyEngine):
+        def features(self, pixels):
+            seen.append(len(pixels))
+            return super().features(pixels)
+
+    sizes = 0, planned.num_chunks, planned.chunk_size, "parquet"
+    job = ChunksJob(toy.space(images, store), plan, *sizes, 1, "toy", alone=digest.hex(), augmentation=TURN)
+    assert try_alone(job, Watching(), NoHands()) is None
+    assert seen == [3]

@@ -8,11 +8,14 @@ from storage.plan import PlanOptions
 from storage.versions import latest_version
 from tasks.build_manifest import build_manifest
 from tasks.chunk import process_chunks
+from tasks.extract_chunk import _key
 from tasks.list_images import list_images
 from tasks.plan_chunks import plan_chunks
 from tasks.records import ChunkResult, ChunksJob, PlanRecord
 from tasks.scan_images import scan_images
 from tests import toy
+
+TURN, FLIP = '{"rotation_range":20.0}', '{"horizontal_flip":true}'
 
 
 @pytest.fixture
@@ -64,3 +67,29 @@ def test_a_plan_whose_features_will_not_fit_is_refused_by_the_flow_as_well(space
     monkeypatch.setattr("storage.disk.free_bytes", lambda root: 20 * space.kind.row_bytes - 1)
     with pytest.raises(NoRoom, match="20 images will take about"):
         planned(space)
+
+
+def test_chunks_of_other_views_or_another_augmentation_have_another_cache_key(space):
+    scan = scan_images.fn(space, "auto", None, str(space.store.cache / "plans"))
+    listing = list_images.fn(space, scan, False)
+
+    def key(variants: int, augmentation: str) -> str:
+        options = PlanOptions(chunk_size=8, variants=variants, augmentation=augmentation)
+        return _key(plan_chunks.fn(space, listing, options), 0, 3, (), "toy", None)
+
+    assert key(3, TURN) == key(3, TURN)
+    assert key(1, TURN) == key(1, "")
+    assert len({key(1, ""), key(2, TURN), key(3, TURN), key(3, FLIP)}) == 4
+
+
+def test_a_plan_says_how_many_rows_its_images_will_have_and_what_the_job_needs(space, monkeypatch):
+    toy.without_keras(monkeypatch)
+    scan = scan_images.fn(space, "auto", None, str(space.store.cache / "plans"))
+    options = PlanOptions(chunk_size=8, variants=3, augmentation=TURN, validation_fraction=0.0)
+    plan = plan_chunks.fn(space, list_images.fn(space, scan, False), options)
+    assert (plan.images, plan.rows, plan.augmentation) == (20, 60, TURN)
+    job = ChunksJob(space, plan.path, 0, 3, 8, plan.format, 1, "toy", augmentation=plan.augmentation)
+    assert ChunksJob.of(job.record()) == job
+    version = build_manifest.fn(plan, process_chunks(job, toy.ToyEngine(), lambda _: None))
+    assert version.counts["ok"] == 20
+    assert latest_version(space.store).augmentations == (TURN,)

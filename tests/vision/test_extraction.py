@@ -121,3 +121,70 @@ def test_a_value_too_large_for_float16_is_left_for_the_store_to_refuse(images):
 def test_seconds_are_kept_for_each_stage(images):
     seconds = extract(ToyEngine(), images).seconds
     assert min(seconds.read, seconds.decode, seconds.infer) > 0
+
+
+# Views
+
+
+def shifted(pixels, key, numbers):
+    """Views without Keras: view k is k grey levels lighter."""
+    return np.stack([pixels + np.uint8(number) for number in numbers])
+
+
+def test_plain_rows_come_first_then_each_view_in_the_order_of_the_images(images):
+    wanted = [(key, read, [0, 1, 2] if number % 2 else [0, 2]) for number, (key, read, _) in enumerate(images)]
+    found = extract(ToyEngine(), wanted, make_views=shifted)
+    expected = [(view, key) for view in range(3) for key, _, views in wanted if view in views]
+    assert list(zip(found.views.tolist(), found.keys, strict=True)) == expected
+    assert found.views.dtype == np.uint16
+    readers = {key: read for key, read, _ in images}
+    for key, view, row in zip(found.keys, found.views.tolist(), found.features, strict=True):
+        pixels = shifted(decode(readers[key](), 32), key, [view])
+        assert np.array_equal(row, ToyEngine().features(pixels)[0].astype(np.float16))
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 8, 9, 20])
+def test_an_image_is_read_once_and_batches_are_full_of_rows(count, images):
+    read, seen, heard = [], [], []
+
+    class Watching(ToyEngine):
+        def features(self, pixels):
+            seen.append(len(pixels))
+            return super().features(pixels)
+
+    wanted = [
+        (key, lambda key=key, reader=reader: read.append(key) or reader(), range(count)) for key, reader, _ in images
+    ]
+    extract(Watching(), wanted, heard.append, make_views=shifted)
+    assert read == [key for key, *_ in images]
+    assert sum(seen) == 20 * count
+    assert all(rows == 8 for rows in seen[:-1])
+    assert heard == sorted(heard)
+    assert heard[-1] == 20
+
+
+def test_a_bad_image_costs_its_views_and_is_one_error(images):
+    images[4] = (images[4][0], lambda: b"no image", [0])
+    wanted = [(key, read, [0, 1, 2]) for key, read, _ in images]
+    heard = []
+    found = extract(ToyEngine(), wanted, heard.append, make_views=shifted)
+    assert list(found.errors) == [images[4][0]]
+    assert images[4][0] not in found.keys
+    assert (len(found.keys), heard[-1]) == (57, 20)
+
+
+def test_an_image_that_is_to_be_apart_is_inferred_with_its_own_views_alone(images):
+    seen = []
+
+    class Watching(ToyEngine):
+        def features(self, pixels):
+            seen.append(len(pixels))
+            return super().features(pixels)
+
+    wanted = [(key, read, [0, 1, 2]) for key, read, _ in images]
+    found = extract(Watching(), wanted, apart={images[1][0]}, make_views=shifted)
+    assert sorted(seen) == [1, 3, *[8] * 7]
+    whole = extract(ToyEngine(), wanted, make_views=shifted)
+    pairs = [dict(zip(zip(f.keys, f.views.tolist(), strict=True), f.features, strict=True)) for f in (found, whole)]
+    assert pairs[0].keys() == pairs[1].keys()
+    assert all(np.array_equal(pairs[0][pair], pairs[1][pair]) for pair in pairs[0])
