@@ -9,6 +9,9 @@ from functools import lru_cache
 
 import numpy as np
 
+# What a hash of (seed, pass, purpose, ...) is for.
+GROUPS, SAMPLES, DRAWS, VIEWS, AUGMENTATIONS = range(5)
+
 
 def mix(*words: int | np.ndarray) -> np.ndarray:
     """Hash whole numbers to u64, the same on every platform and in every version of numpy.
@@ -66,8 +69,8 @@ class Order:
         if self.seed is None:
             return indices
         if self.with_replacement:
-            return indices[mix(self.seed, epoch, 2, indices) % np.uint64(len(indices))]
-        return indices[np.argsort(mix(self.seed, epoch, 1, indices), kind="stable")]
+            return indices[mix(self.seed, epoch, DRAWS, indices) % np.uint64(len(indices))]
+        return indices[np.argsort(mix(self.seed, epoch, SAMPLES, indices), kind="stable")]
 
     def window_ends(self, epoch: int) -> np.ndarray:
         """(windows,) how many samples of the epoch have been given when each window ends."""
@@ -81,4 +84,4 @@ def _permutation(num_groups: int, seed: int | None, epoch: int) -> np.ndarray:
     groups = np.arange(num_groups)
     if seed is None:
         return groups
-    return np.argsort(mix(seed, epoch, 0, groups), kind="stable")
+    return np.argsort(mix(seed, epoch, GROUPS, groups), kind="stable")

@@ -1,5 +1,6 @@
 """The sample table: what a training sees of a pinned version, eight bytes a sample, mapped from disk."""
 
+import logging
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +14,13 @@ from storage.digests import DIGEST
 from storage.durable import replace
 from storage.files import usable
 from storage.layout import ROWS_PER_GROUP, Store
+from storage.order import VIEWS, mix
 from storage.segments import read_segments
 from storage.shards import ShardRef
 from storage.versions import Version
+from storage.views import of_view, plain, views_of
+
+logger = logging.getLogger(__name__)
 
 SAMPLE = np.dtype([("shard", "<u4"), ("row", "<u2"), ("class", "<u2")])
 
@@ -35,11 +40,38 @@ class SampleTable:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def of_pass(self, seed: int | None, number: int) -> "SampleTable":
+        """What a pass over the samples reads: always this."""
+        return self
+
     def group_starts(self) -> np.ndarray:
         """Where each run of samples of one row group begins, with the number of samples at the end."""
         group = self.samples["shard"].astype(np.int64) * 65_536 + self.samples["row"] // ROWS_PER_GROUP
         starts = np.flatnonzero(np.diff(group, prepend=-1))
         return np.append(starts, len(group))
+
+
+@dataclass(frozen=True)
+class ViewTable:
+    """The samples of one split in several views, of which each pass takes one.
+
+    samples: (views, n) SAMPLE records: where each view of each sample lies; view 0 are the plain features, which also stand
+    for a view that a sample has not. images: (n,) u64, the beginning of each image's digest. shards, classes: as of a SampleTable.
+    """
+
+    samples: np.ndarray
+    images: np.ndarray
+    shards: tuple[ShardRef, ...]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return self.samples.shape[1]
+
+    def of_pass(self, seed: int | None, number: int) -> SampleTable:
+        """One view of each sample, drawn by hash of the seed, the pass and the image's digest."""
+        views = mix(seed or 0, number, VIEWS, self.images) % np.uint64(len(self.samples))
+        samples = np.take_along_axis(self.samples, views[None].astype(np.int64), axis=0)[0]
+        return SampleTable(samples[_in_order(samples)], self.shards, self.classes)
 
 
 def pin(store: Store, version: Version, split: str, classes: tuple[str, ...], folder: Path) -> SampleTable:
@@ -48,19 +80,57 @@ def pin(store: Store, version: Version, split: str, classes: tuple[str, ...], fo
     Raises KeyError for a class of the version that `classes` does not name.
     """
     table = sample_table(store, version, split, classes)
-    path = folder / f"samples-{split}.npy"
+    return SampleTable(_mapped(folder / f"samples-{split}.npy", table.samples), table.shards, classes)
+
+
+def pin_views(
+    store: Store, version: Version, split: str, classes: tuple[str, ...], folder: Path, augmentation: str, variants: int
+) -> ViewTable:
+    """The samples of a split in `variants` views, the plain one counted, mapped as `pin` does. Raises as that does.
+
+    augmentation: the text that the others are of; a warning tells of samples that lack some of them.
+    """
+    files, rows = _split_files(store, version, split), version.read_rows(store)
+    shards, plain_samples = _sampled(version, files, plain(rows), classes)
+    samples = np.repeat(plain_samples[None], variants, axis=0)
+    for k, view in enumerate(views_of(version.augmentations, augmentation, variants)[1:], 1):
+        there = of_view(rows, view) if view is not None else rows.slice(0, 0)
+        has_it = pc.is_in(files["digest"], there["digest"].combine_chunks())
+        samples[k, has_it.to_numpy()] = _sampled(version, files.filter(has_it), there, classes)[1]
+        if lacking := len(has_it) - pc.sum(has_it).as_py():
+            logger.warning("%d of %d images have no variant %d: it is as they are", lacking, len(has_it), k)
+    images = np.array([int.from_bytes(digest[:8], "little") for digest in files["digest"].to_pylist()], np.uint64)
+    samples, images = (
+        _mapped(folder / name, array) for name, array in (("views.npy", samples), ("images.npy", images))
+    )
+    return ViewTable(samples, images, shards, classes)
+
+
+def pin_files(store: Store, version: Version, split: str, table: SampleTable, folder: Path) -> pa.Table:
+    """Path and digest of the image behind each sample of a split's table, mapped from `folder`."""
+    files = _split_files(store, version, split)
+    order = _in_order(_sampled(version, files, plain(version.read_rows(store)), table.classes)[1])
+    path = folder / f"files-{split}.arrow"
     sink = pa.BufferOutputStream()
-    np.lib.format.write_array(sink, table.samples, allow_pickle=False)
+    wanted = files.select(["path", "digest"]).take(pa.array(order))
+    with pa.ipc.new_file(sink, wanted.schema) as writer:
+        writer.write_table(wanted)
     replace(path, sink.getvalue().to_pybytes())
-    mapped = np.load(path, mmap_mode="r" if len(table) else None, allow_pickle=False)
-    return SampleTable(mapped, table.shards, classes)
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def _mapped(path: Path, array: np.ndarray) -> np.ndarray:
+    """The array, written to a file and mapped."""
+    sink = pa.BufferOutputStream()
+    np.lib.format.write_array(sink, array, allow_pickle=False)
+    replace(path, sink.getvalue().to_pybytes())
+    return np.load(path, mmap_mode="r" if array.size else None, allow_pickle=False)
 
 
 def sample_table(store: Store, version: Version, split: str, classes: tuple[str, ...]) -> SampleTable:
     """The sample table of a split, in memory. Raises as `pin` does."""
     shards, samples = sample_rows(store, version, split, classes)
-    order = np.lexsort((samples["class"], samples["row"], samples["shard"]))
-    return SampleTable(samples[order], shards, classes)
+    return SampleTable(samples[_in_order(samples)], shards, classes)
 
 
 def sample_rows(
@@ -70,10 +140,19 @@ def sample_rows(
 
     Raises KeyError for a class of the version that `classes` does not name.
     """
+    return _sampled(version, _split_files(store, version, split), plain(version.read_rows(store)), classes)
+
+
+def _split_files(store: Store, version: Version, split: str) -> pa.Table:
+    """The usable files of a split, in order of path."""
     files = usable(version.read_files(store))
-    files = files.filter(pc.equal(files["split"], split))
-    rows = version.read_rows(store)
-    rows = rows.filter(pc.equal(rows["view"], pa.scalar(0, pa.uint16())))
+    return files.filter(pc.equal(files["split"], split))
+
+
+def _sampled(
+    version: Version, files: pa.Table, rows: pa.Table, classes: tuple[str, ...]
+) -> tuple[tuple[ShardRef, ...], np.ndarray]:
+    """The shards of a version in order of name, and SAMPLE records of the files, each of which has one of the rows."""
     at = rows.take(pc.index_in(files["digest"].combine_chunks(), rows["digest"].combine_chunks()))
     names = sorted(version.shards)
     samples = np.empty(files.num_rows, SAMPLE)
@@ -82,6 +161,11 @@ def sample_rows(
     index = {name: number for number, name in enumerate(classes)}
     samples["class"] = [index[name] for name in files["class"].to_pylist()]
     return tuple(version.shards[name] for name in names), samples
+
+
+def _in_order(samples: np.ndarray) -> np.ndarray:
+    """What sorts SAMPLE records by (shard, row, class)."""
+    return np.lexsort((samples["class"], samples["row"], samples["shard"]))
 
 
 def files_of(

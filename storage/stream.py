@@ -17,7 +17,7 @@ from storage.buffers import Buffers
 from storage.errors import StoreDamaged
 from storage.layout import ROWS_PER_GROUP, Store
 from storage.order import Order
-from storage.samples import SampleTable
+from storage.samples import SampleTable, ViewTable
 from storage.shards import FeatureType, Shard
 
 OPEN_SHARDS = 64
@@ -28,7 +28,7 @@ Batch = tuple[np.ndarray, np.ndarray]
 
 
 class FeatureStream:
-    """Batches over a sample table, one pass after another, each of them every sample once.
+    """Batches over a sample table, one pass after another, each of them every sample once; of a ViewTable in one view.
 
     seed: None gives the order of the table (validation), a number the shuffle of that seed.
     memory_mb: bounds what is held: the window being given and the one read ahead. Where one window has the whole table,
@@ -42,7 +42,7 @@ class FeatureStream:
     def __init__(
         self,
         store: Store,
-        table: SampleTable,
+        table: SampleTable | ViewTable,
         batch_size: int,
         seed: int | None,
         memory_mb: float,
@@ -52,18 +52,30 @@ class FeatureStream:
     ):
         if not len(table):
             raise ValueError("a stream needs at least one sample")
-        self.table = table
+        self.table, self.seed = table, seed
         self._way_out = store.way_out
         self.batch_size = min(batch_size, len(table))
         self.steps = steps or self._steps_a_pass
         self.read_threads = read_threads
         # A Parquet file is read by one thread at a time.
         self._open = lru_cache(maxsize=OPEN_SHARDS)(lambda index: (Shard(store, table.shards[index]), Lock()))
-        self.kind: FeatureType = self._open(int(table.samples["shard"][0]))[0].kind
-        window_groups = int(memory_mb * 2**20 / 2 / (ROWS_PER_GROUP * self.kind.row_bytes))
-        starts = tuple(table.group_starts().tolist())
-        self.order = Order(starts, max(1, window_groups), seed, with_replacement)
+        self.kind: FeatureType = self._open(int(table.samples["shard"].flat[0]))[0].kind
+        window_groups = max(1, int(memory_mb * 2**20 / 2 / (ROWS_PER_GROUP * self.kind.row_bytes)))
+
+        def of_pass(number: int) -> tuple[SampleTable, Order]:
+            drawn = table.of_pass(seed, number)
+            return drawn, Order(tuple(drawn.group_starts().tolist()), window_groups, seed, with_replacement)
+
+        self._of_pass = lru_cache(maxsize=3)(of_pass)  # of a pass that is given, read ahead, and counted
         self._only: tuple[np.ndarray, np.ndarray] | None = None  # all samples and features, where one window has them
+
+    @property
+    def order(self) -> Order:
+        """That of the first pass, and of every other where the table has one view alone."""
+        return self._pass(0)[1]
+
+    def _pass(self, number: int) -> tuple[SampleTable, Order]:
+        return self._of_pass(number if isinstance(self.table, ViewTable) else 0)
 
     @property
     def _steps_a_pass(self) -> int:
@@ -100,7 +112,21 @@ class FeatureStream:
 
     def class_counts(self) -> np.ndarray:
         """(classes,) how many samples each class has."""
-        return np.bincount(self.table.samples["class"], minlength=len(self.table.classes))
+        return np.bincount(self._pass(0)[0].samples["class"], minlength=len(self.table.classes))
+
+    def samples(
+        self, epoch: int = 0, first_step: int = 0, *, epochs: int | None = 1
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """The pass that each batch is of, and where in its table its samples are: what `batches` gives, with nothing read."""
+        first = epoch * self.steps
+        steps = count(first + first_step) if epochs is None else range(first + first_step, first + epochs * self.steps)
+        number = -1
+        for step in steps:
+            if step // self._steps_a_pass != number:
+                number, order = step // self._steps_a_pass, self._pass(step // self._steps_a_pass)[1]
+                whole = np.concatenate([order.samples(number, window) for window in range(order.num_windows)])
+            within = step % self._steps_a_pass
+            yield number, whole[within * self.batch_size : (within + 1) * self.batch_size]
 
     def _windows(self, first_step: int, end: int | None) -> Generator["Window", None, None]:
         """The windows that hold the batches of these steps; the next one is read while one is given."""
@@ -119,7 +145,7 @@ class FeatureStream:
         first = self._place(first_step, 0)
         last = (math.inf, 0) if end is None else self._place(end - 1, self.batch_size - 1)
         for number in count(first[0]):
-            for window in range(first[1] if number == first[0] else 0, self.order.num_windows):
+            for window in range(first[1] if number == first[0] else 0, self._pass(number)[1].num_windows):
                 if (number, window) > last:
                     return
                 yield number, window
@@ -128,43 +154,44 @@ class FeatureStream:
         """(pass, window) of a sample of the batch of a step."""
         number, within = divmod(step, self._steps_a_pass)
         place = min(within * self.batch_size + sample, len(self.table) - 1)
-        return number, int(np.searchsorted(self.order.window_ends(number), place, side="right"))
+        return number, int(np.searchsorted(self._pass(number)[1].window_ends(number), place, side="right"))
 
     def _new_batch(self, size: int, memory: Buffers) -> Batch:
         return memory.empty((size, *self.kind.shape), self.kind.dtype), np.empty(size, np.uint16)
 
     def _read(self, number: int, window: int, threads: Executor, memory: Buffers) -> "Window":
-        groups, starts = np.sort(self.order.groups(number, window)), np.asarray(self.order.group_starts)
+        table, order = self._pass(number)
+        groups, starts = np.sort(order.groups(number, window)), np.asarray(order.group_starts)
         if self._only is None:
             indices = np.concatenate([np.arange(starts[group], starts[group + 1]) for group in groups])
-            features = self._gathered(groups, threads, memory)
-            if self.order.num_windows == 1 and self.order.seed is not None:
+            parts = [table.samples[starts[group] : starts[group + 1]] for group in groups]
+            features = self._gathered(parts, threads, memory)
+            if order.num_windows == 1 and self.seed is not None and table is self.table:
                 self._only = indices, features
         else:
             indices, features = self._only
-        pick = np.searchsorted(indices, self.order.samples(number, window))
-        begin = int(self.order.window_ends(number)[window]) - len(indices)
-        return Window(number, begin, features, self.table.samples["class"][indices], pick)
+        pick = np.searchsorted(indices, order.samples(number, window))
+        begin = int(order.window_ends(number)[window]) - len(indices)
+        return Window(number, begin, features, table.samples["class"][indices], pick)
 
-    def _gathered(self, groups: np.ndarray, threads: Executor, memory: Buffers) -> np.ndarray:
-        """The features of the samples of some row groups; those of one that is wanted as it lies are no copy."""
+    def _gathered(self, groups: list[np.ndarray], threads: Executor, memory: Buffers) -> np.ndarray:
+        """The features of samples, given by row group; those of one that is wanted as it lies are no copy."""
         if len(groups) == 1:
             stored, rows = self._stored(groups[0])
             is_whole = np.array_equal(rows, np.arange(len(stored)))
             return stored if is_whole else stored[rows]
-        sizes = np.diff(self.order.group_starts)[groups]
-        features = memory.empty((sizes.sum(), *self.kind.shape), self.kind.dtype)
+        sizes = [len(group) for group in groups]
+        features = memory.empty((sum(sizes), *self.kind.shape), self.kind.dtype)
 
-        def fill(group: int, features: np.ndarray) -> None:
+        def fill(group: np.ndarray, features: np.ndarray) -> None:
             stored, rows = self._stored(group)
             np.take(stored, rows, axis=0, out=features, mode="clip")
 
         list(threads.map(fill, groups, np.split(features, np.cumsum(sizes)[:-1])))
         return features
 
-    def _stored(self, group: int) -> tuple[np.ndarray, np.ndarray]:
-        """A row group as it lies in its shard, and which of its rows are samples."""
-        samples = self.table.samples[slice(*self.order.group_starts[group : group + 2])]
+    def _stored(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A row group as it lies in its shard, and which of its rows these samples are."""
         shard, lock = self._open(int(samples["shard"][0]))
         if shard.kind != self.kind:
             raise StoreDamaged(f"shard {shard.ref.name} holds {shard.kind}, the others {self.kind}; {self._way_out}")
