@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.__main__ import main
+from storage.disk import expected_bytes
 from storage.errors import InputError, StoreDamaged
-from storage.plan import Plan, PlanOptions
+from storage.plan import Plan, PlanOptions, finish
 from storage.samples import sample_table
 from storage.shards import Shard, write_shard
 from storage.stream import FeatureStream
@@ -41,6 +42,10 @@ def run(images: Path, store: Path, variants: int, augmentation: str = TURN, **op
 
 def todo(plan: Plan) -> Views:
     return dict(zip(plan.todo["digest"].to_pylist(), plan.todo["views"].to_pylist(), strict=True))
+
+
+def digests_in(plan: Plan) -> set[bytes]:
+    return set(plan.files["digest"].to_pylist())
 
 
 def in_split(plan: Plan, split: str) -> set[bytes]:
@@ -251,6 +256,8 @@ def test_what_a_dead_run_left_is_adopted_by_the_pair_of_image_and_view(images, s
     assert toy.plan(images, store).shards == latest_version(toy.space(images, store).store).shards
     other = planned(images, store, 2, FLIP)
     assert (other.adopted, todo(other)) == (0, {digest: [1] for digest in train})
+    assert (other.augmentations, other.needs_commit) == ((), True)
+    assert other.shards == toy.plan(images, store).shards
     more = planned(images, store, 4)
     assert (more.adopted, todo(more), more.augmentations) == (len(train), {digest: [2, 3] for digest in train}, (TURN,))
     assert planned(images, store, 2).todo.num_rows == 0
@@ -278,6 +285,35 @@ def test_rows_whose_shard_is_gone_are_extracted_again_and_counted_by_image(image
     assert plan.lost == len(set(digests)) == plan.todo.num_rows
     assert {(d, k) for d, ks in todo(plan).items() for k in ks} == set(zip(digests, views, strict=True))
     assert_same(toy.views_of(images, store, version), toy.views_of(images, store, before))
+
+
+def test_an_image_whose_plain_row_is_gone_is_pending_whatever_variants_it_has(images, store):
+    toy.run(images, store, chunk_size=20)
+    _, before = run(images, store, 3)
+    where = toy.space(images, store).store
+    (gone,) = [ref for ref in before.shards.values() if not Shard(where, ref).augmentation]
+    assert gone.num_rows == 20
+    where.shard(gone.name).unlink()
+    plan = planned(images, store, 3)
+    assert (set(plan.files["status"].to_pylist()), todo(plan)) == ({"pending"}, {d: [0] for d in digests_in(plan)})
+    files, rows, *rest = finish(where, plan, [])
+    assert set(files["status"].to_pylist()) == {"pending"}
+    assert rows.num_rows == 2 * len(in_split(plan, "train"))
+    version = commit(where, before, before.read_files(where), rows, *rest)
+    assert version.counts["ok"] == 20
+    faults = [
+        finding.fault
+        for finding in verify_space(where, is_deep=False)
+        if finding.file.endswith(f"{version.number}.json")
+    ]
+    assert any("features of usable images" in fault for fault in faults)
+
+
+def test_what_the_views_will_take_is_asked_of_the_disk(images, store):
+    plain, plan = toy.plan(images, store), planned(images, store, 4)
+    assert plain.num_rows == 20 < plan.num_rows
+    assert expected_bytes(plain, 100.0) == 2000
+    assert expected_bytes(plan, 100.0) == 100 * plan.num_rows
 
 
 def test_an_image_that_goes_to_validation_wants_no_variants_and_one_that_comes_to_training_does(tmp_path, store):
@@ -368,6 +404,15 @@ def test_variants_that_are_dropped_leave_the_plain_rows_and_are_extracted_when_t
     again, version = run(images, store, 3)
     assert again.todo.num_rows == 0
     assert_same(toy.views_of(images, store, version), found)
+
+
+def test_variants_are_dropped_from_full_shards_as_well(images, store):
+    where = toy.space(images, store).store
+    _, before = run(images, store, 2, chunk_size=20)
+    assert len(before.shards) == 1
+    done = compact(where, before, 8, drop_variants=True)
+    assert (done.rewritten, done.written, done.dead_rows) == (1, 3, 0)
+    assert toy.views_of(images, store, latest_version(where)).keys() == wanted(toy.plan(images, store), "", 1)
 
 
 @pytest.mark.parametrize("what", ["rows", "files", "plain shard", "shard of variants", "version"])
