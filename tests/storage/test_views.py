@@ -288,13 +288,13 @@ def test_rows_whose_shard_is_gone_are_extracted_again_and_counted_by_image(image
 
 
 def test_an_image_whose_plain_row_is_gone_is_pending_whatever_variants_it_has(images, store):
-    toy.run(images, store, chunk_size=20)
-    _, before = run(images, store, 3)
+    toy.run(images, store, chunk_size=20, validation_fraction=0.0)
+    _, before = run(images, store, 3, validation_fraction=0.0)
     where = toy.space(images, store).store
     (gone,) = [ref for ref in before.shards.values() if not Shard(where, ref).augmentation]
     assert gone.num_rows == 20
     where.shard(gone.name).unlink()
-    plan = planned(images, store, 3)
+    plan = planned(images, store, 3, validation_fraction=0.0)
     assert (set(plan.files["status"].to_pylist()), todo(plan)) == ({"pending"}, {d: [0] for d in digests_in(plan)})
     files, rows, *rest = finish(where, plan, [])
     assert set(files["status"].to_pylist()) == {"pending"}
