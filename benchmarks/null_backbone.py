@@ -24,6 +24,7 @@ CHILD = "--child"
 class NullEngine:
     name = "null 1"
     batch_size = 32
+    before: str | None = None
     fallback: str | None = None
 
     def __init__(self, spec: specs.FeatureSpec):

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from storage.layout import HEAD_NAME, Store, current_head, file_sha256, sealed, 
 from storage.place import Place, is_local, read_whole
 
 RECORD, MODEL, PIN, REPORT, UNRANKED = "head.json", "head.keras", "pin.json", "report.html", "unranked"
+WHOLE = "model.keras"  # of a head that was fine-tuned: the whole network
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,19 @@ class HeadNote:
     is_unfinished: bool = False
 
 
+def model_name(record: Mapping) -> str:
+    """What the model's file is called, of a head that says this of itself."""
+    return WHOLE if "base" in record else MODEL
+
+
 def write_head(store: Store, name: str, record: dict, model: Path) -> None:
-    """Make a head that was trained to its end: head.json comes last and knows the bytes of head.keras.
+    """Make a head that was trained to its end: head.json comes last and knows the bytes of the model.
 
     model: a file on this machine, which is taken from where it lies: in the working folder of the head.
     """
     folder = store.head(name)
     record = record | {"model": [model.stat().st_size, file_sha256(model)]}
-    move(model, folder / MODEL)
+    move(model, folder / model_name(record))
     replace(folder / RECORD, json.dumps(sealed(record), indent=1).encode())
 
 
@@ -52,14 +59,14 @@ def read_head(store: Store, name: str) -> dict:
 
 
 def model_file(store: Store, name: str) -> Path:
-    """The path of head.keras on this machine, once its bytes are those that were written. Raises as `read_head` does."""
+    """The path of the model on this machine, once its bytes are those that were written. Raises as `read_head` does."""
     record = read_head(store, name)
     if fault := _model_fault(store, name, record):
         raise StoreDamaged(f"head {name} is damaged ({fault}); {store.way_out}")
-    path = store.head(name) / MODEL
+    path = store.head(name) / model_name(record)
     if is_local(path):
         return path
-    copy = working_folder(store, name) / MODEL
+    copy = working_folder(store, name) / path.name
     replace(copy, path.read_bytes())
     return copy
 
@@ -101,14 +108,15 @@ UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError, Recur
 
 def _record(store: Store, name: str) -> dict:
     record = unsealed(json.loads(read_whole(store.head(name) / RECORD)))
-    if (store.head(name) / MODEL).stat().st_size != record["model"][0]:
-        raise ValueError(f"{MODEL} has another size")
+    if (store.head(name) / model_name(record)).stat().st_size != record["model"][0]:
+        raise ValueError(f"{model_name(record)} has another size")
     return record
 
 
 def _model_fault(store: Store, name: str, record: dict) -> str | None:
-    is_whole = file_sha256(store.head(name) / MODEL) == record["model"][1]
-    return None if is_whole else f"{MODEL} has another sha256"
+    model = model_name(record)
+    is_whole = file_sha256(store.head(name) / model) == record["model"][1]
+    return None if is_whole else f"{model} has another sha256"
 
 
 def list_heads(root: Place, is_deep: bool = False) -> list[HeadNote]:
@@ -135,7 +143,7 @@ def _note(store: Store, name: str, is_current: bool, is_deep: bool) -> HeadNote:
         if str(error.filename).endswith(RECORD):
             fault = f"no {RECORD}: its training has not ended"
             return HeadNote(name, is_current=is_current, fault=fault, is_unfinished=True)
-        return HeadNote(name, is_current=is_current, fault=f"{MODEL} is missing")
+        return HeadNote(name, is_current=is_current, fault=f"{Path(str(error.filename)).name} is missing")
     except (OSError, *UNREADABLE) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         return HeadNote(name, is_current=is_current, fault=f"{RECORD} cannot be read: {reason}")

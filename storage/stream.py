@@ -114,6 +114,10 @@ class FeatureStream:
         """(classes,) how many samples each class has."""
         return np.bincount(self._pass(0)[0].samples["class"], minlength=len(self.table.classes))
 
+    def labels(self, samples: np.ndarray) -> np.ndarray:
+        """(n,) u16, the labels of samples of the table, which has one view alone."""
+        return self._pass(0)[0].samples["class"][samples]
+
     def samples(
         self, epoch: int = 0, first_step: int = 0, *, epochs: int | None = 1
     ) -> Iterator[tuple[int, np.ndarray]]:

@@ -3,44 +3,35 @@
 import logging
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
-
-import numpy as np
 
 from storage.checkpoints import read_checkpoint, remove_checkpoint, write_checkpoint
-from storage.durable import make_folder
 from storage.errors import InputError, StorageError, StoreDamaged
 from storage.heads import (
     keep_logs,
     mark_ranked,
     mark_unranked,
     model_file,
-    pin_version,
     read_head,
     unpin,
-    working_folder,
     write_head,
 )
 from storage.layout import Store, canonical, current_head, promote_head, sha256
-from storage.samples import SampleTable, pin
-from storage.stream import FeatureStream
 from storage.versions import Version, read_version
 from tasks.chunk import peak_rss_mb
 from tasks.records import HeadJob, HeadResult
 from tasks.report import write_report
-from vision.batches import Batches, Held
+from tasks.training_data import Samples
 from vision.checkpoint import Checkpoint, CheckpointError
 from vision.evaluation import Evaluation, HeadError, evaluate, load_head, precision_and_recall
+from vision.fine_tuning import build_tunable, build_whole
 from vision.head import HeadSpec
-from vision.training import Keeping, Trained, TrainingData, train
+from vision.specs import BACKBONES
+from vision.training import Keeping, Trained, train
+from vision.weights import load_weights
 
 logger = logging.getLogger(__name__)
-
-# Nothing is shuffled, and what training holds is held beside it: of 32 rows, 32 MB are not exceeded (benchmarks/README.md).
-READING_BATCH = 32
-READING_MB = 8.0
 
 
 def head_name(fingerprint: str, data_digest: str, spec: HeadSpec, seed: int) -> str:
@@ -50,7 +41,9 @@ def head_name(fingerprint: str, data_digest: str, spec: HeadSpec, seed: int) -> 
 
 
 def base_name(fingerprint: str, data_digest: str, spec: HeadSpec, seed: int) -> str | None:
-    """The head that one of `spec` goes on from: of the same making, but trained up to its initial epoch."""
+    """The head that one of `spec` goes on from: of the same making, but not fine-tuned, or trained up to its initial epoch."""
+    if spec.fine_tune:
+        return head_name(fingerprint, data_digest, spec.untuned, seed)
     if not spec.initial_epoch:
         return None
     return head_name(fingerprint, data_digest, replace(spec, epochs=spec.initial_epoch, initial_epoch=0), seed)
@@ -99,7 +92,7 @@ def train_head(job: HeadJob, report: Callable[[dict], None]) -> HeadResult:
     result = None if job.is_forced else find_head(store, job.name)
     checkpoint, number = (None, job.version) if result else _begun(job)
     version = read_version(store, number)
-    data = _Data.pinned(job, version)
+    data = Samples.pinned(job, version)
     if result is None:
         if job.promote == "never":
             mark_unranked(store, job.name)
@@ -107,58 +100,6 @@ def train_head(job: HeadJob, report: Callable[[dict], None]) -> HeadResult:
     result = _promoted(job, result, data)
     unpin(store, job.name)
     return result
-
-
-@dataclass(frozen=True)
-class _Data:
-    """The streams of one training; `folder` holds the sample tables. test: None where no image is in that split."""
-
-    training: SampleTable
-    validation: SampleTable
-    folder: Path
-    test: SampleTable | None
-
-    @classmethod
-    def pinned(cls, job: HeadJob, version: Version) -> "_Data":
-        folder = working_folder(job.space.store, job.name)
-        make_folder(folder)
-        pin_version(job.space.store, job.name, version.number)
-        tables = [pin(job.space.store, version, split, job.spec.classes, folder) for split in ("train", "validation")]
-        has_test = bool(version.classes.get("test"))
-        test = pin(job.space.store, version, "test", job.spec.classes, folder) if has_test else None
-        return cls(*tables, folder, test)
-
-    def shuffled(self, job: HeadJob) -> FeatureStream:
-        """The training rows in the order that the spec and the seed give."""
-        spec, with_replacement = job.spec, job.spec.sampling == "bootstrap"
-        return FeatureStream(
-            job.space.store,
-            self.training,
-            spec.batch_size,
-            job.seed,
-            spec.shuffle_memory_mb,
-            spec.steps_per_epoch,
-            with_replacement,
-            job.read_threads,
-        )
-
-    def in_order(self, job: HeadJob, table: SampleTable) -> FeatureStream:
-        memory_mb, threads = min(job.spec.shuffle_memory_mb, READING_MB), job.read_threads
-        return FeatureStream(job.space.store, table, READING_BATCH, None, memory_mb, read_threads=threads)
-
-    def to_validate_on(self, job: HeadJob) -> tuple[Batches, Batches]:
-        """The validation rows in table order, in memory where they fit into that of the shuffle; and those of an epoch.
-
-        Where an epoch looks at some batches alone, they are drawn by the seed: the table is sorted by shard, and so
-        often by class.
-        """
-        spec, rows = job.spec, self.in_order(job, self.validation)
-        fits = len(self.validation) * rows.kind.row_bytes <= spec.shuffle_memory_mb * 2**20
-        whole: Batches = Held(tuple(rows.batches())) if fits else rows
-        if not spec.validation_steps:
-            return whole, whole
-        drawn = FeatureStream(job.space.store, self.validation, spec.batch_size, job.seed, spec.shuffle_memory_mb)
-        return whole, drawn
 
 
 def _begun(job: HeadJob) -> tuple[Checkpoint | None, int]:
@@ -179,10 +120,9 @@ def _begun(job: HeadJob) -> tuple[Checkpoint | None, int]:
 
 
 def _fit(
-    job: HeadJob, version: Version, data: _Data, report: Callable[[dict], None], checkpoint: Checkpoint | None
+    job: HeadJob, version: Version, data: Samples, report: Callable[[dict], None], checkpoint: Checkpoint | None
 ) -> Trained:
     store = job.space.store
-    training = data.shuffled(job)
 
     def keep(epoch: int, step: int, arrays, figures: dict) -> None:
         record = {"version": version.number, "epoch": epoch, "step": step, "figures": figures}
@@ -192,28 +132,24 @@ def _fit(
         for log in (data.folder / "logs").glob("**/*.*"):
             log.unlink()  # of a training that died, or is done again
     base = base_name(job.space.fingerprint, version.data_digest, job.spec, job.seed)
-    rows = TrainingData(
-        training.kind.shape,
-        np.dtype(training.kind.dtype).name,
-        training,
-        data.in_order(job, data.training),
-        *data.to_validate_on(job),
-        training.class_counts(),
-    )
-    return train(
-        job.spec,
-        rows,
-        job.seed,
-        data.folder / "logs",
-        report,
-        checkpoint,
-        Keeping(keep, job.checkpoint_seconds),
-        str(model_file(store, base)) if base else None,
-    )
+    keeping, logs = Keeping(keep, job.checkpoint_seconds), data.folder / "logs"
+    if not job.spec.fine_tune:
+        begin_at = str(model_file(store, base)) if base else None
+        return train(job.spec, data.for_training(), job.seed, logs, report, checkpoint, keeping, begin_at)
+    spec = replace(job.spec, epochs=job.spec.fine_tune_epochs, initial_epoch=0)
+    model = _tunable(job, load_head(str(model_file(store, base))))
+    return train(spec, data.for_training(), job.seed, logs, report, checkpoint, keeping, model=model)
+
+
+def _tunable(job: HeadJob, head):
+    """The blocks to be tuned and a trained head as one model."""
+    spec, tensors = job.spec, load_weights(BACKBONES[job.space.spec.backbone], job.space.weights)
+    optimizer, rate = spec.optimizer, spec.fine_tune_learning_rate
+    return build_tunable(job.space.spec, tensors, head, spec.fine_tune, optimizer, rate, job.seed)
 
 
 def _train(
-    job: HeadJob, version: Version, data: _Data, report: Callable[[dict], None], checkpoint: Checkpoint | None
+    job: HeadJob, version: Version, data: Samples, report: Callable[[dict], None], checkpoint: Checkpoint | None
 ) -> HeadResult:
     if checkpoint is not None:
         report({"resumed": True, "epoch": checkpoint.epoch + 1, "after_steps": checkpoint.step})
@@ -233,7 +169,7 @@ def _train(
     }
     test = _tested(job, data, trained.model)
     temporary = data.folder / "writing.keras"
-    trained.model.save(temporary)  # type: ignore[attr-defined]
+    _whole(job, trained.model).save(temporary)
     record = {
         "format_version": 1,
         "fingerprint": job.space.fingerprint,
@@ -253,20 +189,30 @@ def _train(
         "environment": environment(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    if job.spec.fine_tune:
+        base = base_name(job.space.fingerprint, version.data_digest, job.spec, job.seed)
+        record |= {"base": base, "start": trained.start}
     keep_logs(job.space.store, job.name)
     write_head(job.space.store, job.name, record, temporary)
     remove_checkpoint(job.space.store, job.name)
-    lies_at = write_report(job, version, record, trained.validation, data.validation)
+    lies_at = write_report(job, version, record, trained.validation, data.validation, training=data.training)
     figures = {**metrics, **_test_metrics(test), "peak_rss_mb": peak_rss_mb()}
     return HeadResult(job.name, True, False, **figures, report=lies_at, history=trained.history)
 
 
-def _tested(job: HeadJob, data: _Data, model: object) -> dict | None:
+def _whole(job: HeadJob, model):
+    """What is saved: the head, or, of one that was fine-tuned, the whole network from pixels on."""
+    if not job.spec.fine_tune:
+        return model
+    return build_whole(job.space.spec, load_weights(BACKBONES[job.space.spec.backbone], job.space.weights), model)
+
+
+def _tested(job: HeadJob, data: Samples, model: object) -> dict | None:
     """How the head that was kept does on the images that had no part in its training; None where there are none."""
     if data.test is None:
         return None
-    rows = data.in_order(job, data.test)
-    found = evaluate(model, rows, rows.kind.shape, np.dtype(rows.kind.dtype).name, len(job.spec.classes))
+    rows = data.to_evaluate("test", data.test)
+    found = evaluate(model, rows, data.shape, data.dtype, len(job.spec.classes))
     return {
         "accuracy": found.accuracy,
         "loss": found.loss,
@@ -289,7 +235,7 @@ def _per_class(classes: tuple[str, ...], found: Evaluation) -> dict[str, dict[st
     }
 
 
-def _promoted(job: HeadJob, result: HeadResult, data: _Data) -> HeadResult:
+def _promoted(job: HeadJob, result: HeadResult, data: Samples) -> HeadResult:
     """Move heads/current to this head unless the current one does better on the same validation rows.
 
     It moves always or never where the job says so. A current head of another feature space or of other classes is not comparable and gives way.
@@ -307,17 +253,19 @@ def _promoted(job: HeadJob, result: HeadResult, data: _Data) -> HeadResult:
     return HeadResult(**vars(result) | {"is_promoted": is_better, "peak_rss_mb": peak_rss_mb()})
 
 
-def _current_accuracy(job: HeadJob, current: str | None, data: _Data) -> float:
+def _current_accuracy(job: HeadJob, current: str | None, data: Samples) -> float:
     """Accuracy of the current head on the validation rows of this training; -1 where it has none."""
     if current is None:
         return -1.0
-    rows = data.in_order(job, data.validation)
     try:
         record = read_head(job.space.store, current)
         if (record["fingerprint"], record["classes"]) != (job.space.fingerprint, list(job.spec.classes)):
             return -1.0
-        head, dtype = load_head(str(model_file(job.space.store, current))), np.dtype(rows.kind.dtype).name
-        return evaluate(head, rows, rows.kind.shape, dtype, len(job.spec.classes)).accuracy
+        rows, head = (
+            data.to_evaluate("validation", data.validation),
+            load_head(str(model_file(job.space.store, current))),
+        )
+        return evaluate(head, rows, data.shape, data.dtype, len(job.spec.classes)).accuracy
     except StoreDamaged as error:
         if current not in str(error):
             raise  # of the rows, not of the head
@@ -331,11 +279,12 @@ def _current_accuracy(job: HeadJob, current: str | None, data: _Data) -> float:
 def environment() -> dict[str, str]:
     """The versions that a head was made with."""
     import keras
+    import numpy
     import tensorflow as tf
 
     return {
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
-        "numpy": np.__version__,
+        "numpy": numpy.__version__,
     }

@@ -158,7 +158,8 @@ class HeadJob:
     is_forced: train it though it may be there. promote: whether it becomes the current head; if_better: unless
     that does better on the same validation rows.
     checkpoint_seconds: at most so often a training keeps what it needs to go on after its death. read_threads: row
-    groups read at a time. Neither changes the head.
+    groups read at a time. engine, threads: what sends pictures through the network, where some are trained on. None of
+    these changes the head.
     """
 
     space: Space
@@ -170,6 +171,8 @@ class HeadJob:
     promote: Promotion = "if_better"
     checkpoint_seconds: float = 60.0
     read_threads: int = READ_THREADS
+    engine: str = "tensorflow"
+    threads: int = 1
 
     def record(self) -> dict:
         return asdict(self)

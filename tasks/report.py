@@ -29,7 +29,12 @@ FAULTS = {
 
 
 def write_report(
-    job: HeadJob, version: Version, record: Mapping[str, Any], validation: Evaluation, table: SampleTable
+    job: HeadJob,
+    version: Version,
+    record: Mapping[str, Any],
+    validation: Evaluation,
+    table: SampleTable,
+    training: SampleTable | None = None,
 ) -> str | None:
     """Put the report beside a head and return where it lies.
 

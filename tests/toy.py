@@ -33,6 +33,7 @@ class ToyEngine:
     name = "toy 1"
     spec = SPEC
     batch_size = 8
+    before: str | None = None
     fallback: str | None = None
 
     def features(self, pixels: np.ndarray) -> np.ndarray:

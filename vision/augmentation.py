@@ -93,6 +93,11 @@ class Augmentation:
                 raise SpecError(f"--augment: {name!r} is not known; expected one of {', '.join(near or known)}")
         return cls(**record)
 
+    @classmethod
+    def parse(cls, text: str) -> "Augmentation":
+        """From its text. Raises SpecError, or ValueError where that is no JSON."""
+        return cls.of(json.loads(text))
+
     def record(self) -> dict[str, Any]:
         """What differs from the defaults, in JSON's types."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}

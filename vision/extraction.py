@@ -10,7 +10,7 @@ import numpy as np
 
 from vision.engines import Engine
 from vision.images import ImageError, decode
-from vision.specs import FeatureSpec
+from vision.specs import FeatureSpec, cut_shape
 from vision.variants import plain_views
 
 MakeViews = Callable[[np.ndarray, bytes, Sequence[int]], np.ndarray]  # pixels, key and numbers → a picture a number
@@ -32,8 +32,9 @@ Image = tuple[bytes, Callable[[], bytes], Sequence[int]]  # its key, what reads 
 class Extracted:
     """Features of the images that could be used, and why the others could not.
 
-    keys, views, features: of n rows, (n,) uint16 and (n, *shape) in the dtype of the spec; plain rows first, then those
-    of view 1 and so on, each in the order in which the images came. errors: key → (code, message).
+    keys, views, features: of n rows, (n,) uint16 and (n, *shape) in the dtype of the spec, or, of a cut engine, in float32,
+    as what is not stored; plain rows first, then those of view 1 and so on, each in the order in which the images came.
+    errors: key → (code, message).
     """
 
     keys: list[bytes]
@@ -100,6 +101,7 @@ def extract(
     make_views: what makes views of an image's pixels (vision/variants.py).
     """
     seconds, hands = StageSeconds(), hands or NoHands()
+    shape, dtype = cut_shape(engine.spec, engine.before), "float32" if engine.before else engine.spec.dtype
     errors: dict[bytes, tuple[str, str]] = {}
     rows: list[tuple[int, bytes, np.ndarray]] = []
     done = 0
@@ -122,7 +124,7 @@ def extract(
                 hands.inferring([part.key for part, _ in good])
                 found = engine.features(np.concatenate([pixels for _, pixels in good]))
                 with np.errstate(over="ignore"):  # an overflow becomes inf, which the store refuses by name
-                    found = found.astype(engine.spec.dtype)
+                    found = found.astype(dtype)
                 hands.inferred()
                 seconds.infer += time.perf_counter() - began
                 made = [(view, part.key) for part, _ in good for view in part.views]
@@ -130,7 +132,7 @@ def extract(
             done += sum(part.is_last for part, _ in batch)
             on_batch(done)
     rows.sort(key=lambda row: row[0])  # which leaves the images of a view as they came
-    features = np.stack([row for _, _, row in rows]) if rows else np.empty((0, *engine.spec.shape), engine.spec.dtype)
+    features = np.stack([row for _, _, row in rows]) if rows else np.empty((0, *shape), dtype)
     views = np.array([view for view, _, _ in rows], np.uint16)
     return Extracted([key for _, key, _ in rows], views, features, errors, seconds)
 

@@ -1,8 +1,8 @@
 """The head: the small classifier trained on features."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
-from typing import Literal
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
 
 import numpy as np
 
@@ -66,6 +66,13 @@ class HeadSpec:
     fine_tune: str = ""
     fine_tune_epochs: int = 5
     fine_tune_learning_rate: float = 1e-5
+
+    @property
+    def untuned(self) -> "HeadSpec":
+        """The head that fine-tuning begins at."""
+        usual: dict[str, Any] = {field.name: field.default for field in fields(self) if "fine_tune" in field.name}
+        is_augmented = self.variants > 1 or self.train_on == "images"
+        return replace(self, **usual, augment=self.augment if is_augmented else "")
 
     def record(self) -> dict:
         """Everything, but for what came later and is at its default: heads from before keep their names."""

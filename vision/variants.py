@@ -1,6 +1,5 @@
 """Views of an image: view 0 is the image as it is, k its variant k of an augmentation. Keras is loaded when one is made."""
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +15,7 @@ class Variants:
     """
 
     def __init__(self, augmentation: str, threads: int, size: int):
-        self.augmentation = Augmentation.of(json.loads(augmentation))
+        self.augmentation = Augmentation.parse(augmentation)
         prepare_tensorflow(threads)
         self.views(np.zeros((size, size, 3), np.uint8), bytes(32), [1])
 
@@ -33,6 +32,11 @@ class Variants:
             keys = variant_keys(self.augmentation.digest, key, [numbers[index] for index in at])
             made[at] = augmented(made[at], self.augmentation.draw(keys, len(pixels)), self.augmentation)
         return made
+
+
+def image_keys(digests: Sequence[bytes]) -> np.ndarray:
+    """(n,) uint64, the beginnings of the digests of images, from which draws are hashed."""
+    return np.array([int.from_bytes(digest[:8], "little") for digest in digests], np.uint64)
 
 
 def plain_views(pixels: np.ndarray, key: bytes, numbers: Sequence[int]) -> np.ndarray:

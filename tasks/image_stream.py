@@ -1,0 +1,87 @@
+"""The image stream: pictures are read, decoded, augmented and sent through the frozen network as a training asks for them."""
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from storage.errors import InputError
+from storage.order import AUGMENTATIONS, mix
+from storage.place import Place
+from storage.stream import FeatureStream
+from storage.words import visible
+from tasks.chunk import read_image
+from vision.augmentation import Augmentation
+from vision.engines import Engine
+from vision.extraction import Image, extract
+from vision.variants import image_keys, plain_views
+
+logger = logging.getLogger(__name__)
+
+
+def epoch_keys(seed: int, number: int, images: np.ndarray) -> np.ndarray:
+    """Keys (n,) u64 of what is drawn for images (n,) u64 in a pass over them; images: the beginnings of their digests."""
+    return mix(seed, number, AUGMENTATIONS, images)
+
+
+class ImageStream:
+    """Batches as a FeatureStream gives them, of the same samples in the same order, from the pictures themselves.
+
+    rows: whose order it is; nothing of it is read. files: path and digest of each sample of its table. engine: whole, or cut
+    (vision/engines); a batch is (features (n, *shape), labels (n,) u16) in the dtype that `extract` gives. augmentation:
+    drawn anew for each pass, by hash of the seed, the pass and the digest; None leaves the pictures as they are.
+
+    A picture that cannot be read or decoded any more is missing from its batch, with a warning. Raises InputError where
+    none of a batch can be.
+    """
+
+    def __init__(
+        self, rows: FeatureStream, files: pa.Table, root: Place, engine: Engine, augmentation: Augmentation | None
+    ):
+        self._rows, self._files, self._root = rows, files, root
+        self._engine, self._augmentation = engine, augmentation
+        self._missed: set[bytes] = set()
+        self.steps = rows.steps
+
+    def batches(
+        self, epoch: int = 0, first_step: int = 0, *, epochs: int | None = 1
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for number, samples in self._rows.samples(epoch, first_step, epochs=epochs):
+            yield self._batch(number, samples)
+
+    def _batch(self, number: int, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        files = self._files.take(pa.array(samples)).to_pylist()
+        images: list[Image] = [
+            (file["digest"], lambda file=file: read_image(self._root, file["path"], file["digest"]), (1,))
+            for file in files
+        ]
+        found = extract(self._engine, images, make_views=self._views_of_pass(number))
+        self._tell(files, found.errors)
+        if not found.keys:
+            code, message = next(iter(found.errors.values()))
+            raise InputError(
+                f"none of {len(files)} pictures could be read again ({code}: {message}); are they still there?"
+            )
+        labels = self._rows.labels(samples)
+        return found.features, labels[[file["digest"] not in found.errors for file in files]]
+
+    def _views_of_pass(self, number: int):
+        if self._augmentation is None:
+            return plain_views
+        augmentation, seed = self._augmentation, self._rows.seed or 0
+
+        def views(pixels: np.ndarray, digest: bytes, numbers: Sequence[int]) -> np.ndarray:
+            from vision.augmenting import augmented
+
+            draws = augmentation.draw(epoch_keys(seed, number, image_keys([digest])), len(pixels))
+            return augmented(plain_views(pixels, digest, numbers), draws, augmentation)
+
+        return views
+
+    def _tell(self, files: Sequence[dict], errors: dict[bytes, tuple[str, str]]) -> None:
+        for file in files:
+            if file["digest"] in errors and file["path"] not in self._missed:
+                self._missed.add(file["path"])
+                code, message = errors[file["digest"]]
+                logger.warning("%s is not trained on, %s: %s", visible(file["path"]), code, visible(message))
