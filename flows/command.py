@@ -19,7 +19,7 @@ import pydantic
 import yaml
 
 from flows import demo
-from flows.options import Options, PipelineOptions, checked
+from flows.options import Augment, Options, PipelineOptions, checked
 from flows.outcome import FORESEEN, Outcome, check_budget, exit_status, outcome_of, telling
 from flows.words import changes, duration, say
 from storage.digests import list_images
@@ -169,7 +169,9 @@ def _nothing_to_do(space: Space, plan: Plan, options: PipelineOptions) -> Outcom
         return None
     if job.promote == "always" and not head.is_promoted:
         return None
-    return outcome.with_head(head)
+    tuning = options.fine_tune_job(space, version)
+    model = find_head(space.store, tuning.name) if tuning else None
+    return None if tuning and model is None else outcome.with_head(head).with_model(model)
 
 
 def _describe_plan(space: Space, plan: Plan) -> dict[str, Any]:
@@ -177,20 +179,22 @@ def _describe_plan(space: Space, plan: Plan) -> dict[str, Any]:
     record = plan_record(space, plan, "")
     expected_size, free = expected_bytes(plan, row_bytes(space, plan.format)), free_bytes(space.store.root)
     rate = known_rate(space.store)
-    seconds = plan.todo.num_rows / rate if rate else None
+    seconds = plan.num_rows / rate if rate else None
     expected = f"about {duration(seconds)}" if seconds is not None else "a time that a first run tells"
     c = record.counts
     say(changes(plan.files.num_rows, c))
     reasons = [("stale", "as the feature space is another"), ("lost", "as their shard is lost")]
     why = "".join(f", {c[key]:,} {reason}" for key, reason in reasons if c[key])
     adopted = f"; adopted from a run that died: {c['adopted']:,}" if c["adopted"] else ""
-    say(f"to extract: {plan.todo.num_rows:,} in {plan.num_chunks:,} chunks{why}{adopted}")
+    views = f" ({plan.num_rows:,} views)" if plan.num_rows != plan.todo.num_rows else ""
+    say(f"to extract: {plan.todo.num_rows:,}{views} in {plan.num_chunks:,} chunks{why}{adopted}")
     room = "" if free is None else f" ({free / 1e6:,.1f} MB free)"
     say(f"expected: {expected_size / 1e6:,.1f} MB of shards{room}, {expected}; nothing was done")
     return {
         **record.counts,
         **counts(plan.files),
         "to_extract": plan.todo.num_rows,
+        "views_to_extract": plan.num_rows,
         "chunks": plan.num_chunks,
         "needs_commit": plan.needs_commit,
         "parent": record.parent,
@@ -270,8 +274,10 @@ def _metavar(annotation: Any) -> str:
         return "|".join(get_args(annotation))
     if get_origin(annotation) is tuple:
         return "N,N"
-    kinds = get_args(annotation) or (annotation,)
-    return {int: "N", float: "X", str: "TEXT"}.get(kinds[0], "A,B")
+    kind = (get_args(annotation) or (annotation,))[0]
+    if get_origin(kind) is Literal:
+        return "|".join(get_args(kind))
+    return {int: "N", float: "X", str: "TEXT", Augment: "JSON|FILE"}.get(kind, "A,B")
 
 
 def describe(error: BaseException) -> str:

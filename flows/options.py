@@ -1,13 +1,15 @@
 """The one definition of the pipeline's parameters: flags, YAML keys and Prefect parameters are made from it."""
 
 import inspect
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_type_hints
 
 import pydantic
+import yaml
 from pydantic import Field
 
 from flows.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS, check_below, roots
@@ -17,13 +19,15 @@ from storage.plan import PlanOptions
 from storage.scan import Layout
 from storage.shards import MAX_ROWS, Format
 from storage.stream import READ_THREADS
+from storage.views import MOST_VARIANTS
 from tasks.devices import visible_gpus
 from tasks.heads import check_trainable, index_order
 from tasks.records import HeadJob, Promotion, Space, VersionRecord
 from tasks.survey import NAMED_WEIGHTS, find_space, head_job
+from vision.augmentation import Augmentation, split_rescale
 from vision.engines import EngineName, choose
-from vision.head import ClassWeight, HeadSpec, Kind, Optimizer, Sampling
-from vision.specs import BACKBONES, Dtype, Exif, FeatureSpec, Pooling, Precision
+from vision.head import ClassWeight, HeadSpec, Kind, Optimizer, Sampling, TrainOn
+from vision.specs import BACKBONES, Dtype, Exif, FeatureSpec, Pooling, Precision, cut_shape
 
 ROOTS = {
     "images": IMAGE_ROOTS,
@@ -58,6 +62,35 @@ def _stays_below_the_roots(follows: bool) -> bool:
 
 
 OutsideLinks = Annotated[bool, pydantic.AfterValidator(_stays_below_the_roots)]
+
+
+def _augmentation(value: Any) -> str | None:
+    """One JSON text for what means the same: from a mapping, from JSON or YAML, or from a file of either."""
+    if value is None:
+        return None
+    text = _file_of_augmentation(value) if str(value).endswith((".json", ".yaml", ".yml")) else value
+    try:
+        record = yaml.safe_load(text) if isinstance(text, str) else text
+    except yaml.YAMLError as error:
+        raise ValueError(f"--augment: neither JSON nor YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(record, Mapping):
+        raise ValueError(
+            "--augment: expected parameters with their values, as '{\"rotation_range\": 20}', or a file of them"
+        )
+    rescale, rest = split_rescale(record)
+    own = {} if rescale == 1 else {"rescale": rescale}
+    return json.dumps(Augmentation.of(rest).record() | own, sort_keys=True)
+
+
+def _file_of_augmentation(path: str) -> str:
+    check_below("--augment", os.path.abspath(path), IMAGE_ROOTS)
+    try:
+        return Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--augment: {path} cannot be read: {error}") from None
+
+
+Augment = Annotated[str, pydantic.BeforeValidator(_augmentation, json_schema_input_type=str | dict[str, Any])]
 
 
 class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
@@ -180,6 +213,28 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
     seed: int = Field(
         0, ge=0, le=LARGEST_SEED, title="training", description="of the order, the initial weights and the dropout"
     )
+    augment: Augment | None = Field(
+        None,
+        title="training",
+        description="how training images are varied: parameters of Keras' ImageDataGenerator, as JSON or YAML, or a file of them",
+    )
+    variants: int = Field(
+        1,
+        ge=1,
+        le=MOST_VARIANTS + 1,
+        title="training",
+        description="views of each training image that are stored, the plain one counted; an epoch takes one of them",
+    )
+    train_on: TrainOn = Field(
+        "features", title="training", description="images: decode and vary them afresh for each epoch"
+    )
+    fine_tune: Literal["block5", "block4", "block3", "block2"] | None = Field(
+        None,
+        title="training",
+        description="after the head, train it with this block of the network and those behind it",
+    )
+    fine_tune_epochs: int = Field(5, ge=1, title="training", description="passes over the images for that")
+    fine_tune_learning_rate: float = Field(1e-5, gt=0, title="training", description="low, so that little is unlearnt")
     read_threads: int = Field(
         READ_THREADS, ge=1, title="training", description="row groups read at a time; more where reading waits"
     )
@@ -212,6 +267,22 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
     @pydantic.model_validator(mode="after")
     def _is_a_feature_space(self) -> Self:
         self.chosen_engine()  # a SpecError now, not after a long scan
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _augments_what_is_trained_on(self) -> Self:
+        if self.variants > 1 and self.train_on == "images":
+            raise ValueError(
+                "--variants are of cached features; with --train-on images each epoch has its own: give one"
+            )
+        if self.variants > 1 and self.augmentation is None:
+            raise ValueError(f"--variants {self.variants}: say with --augment how the images are varied")
+        if self.augmentation is not None and self.variants == 1 and self.train_on == "features" and not self.fine_tune:
+            raise ValueError(
+                "--augment: nothing is trained on images that are varied; add --variants 4 (stored once), "
+                "--train-on images (afresh for each epoch) or --fine-tune block5"
+            )
+        cut_shape(self._spec(), self.fine_tune)  # a SpecError now
         return self
 
     @pydantic.model_validator(mode="after")
@@ -260,12 +331,27 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
             self.dtype,
             self.precision,
             self.exif,
+            self.rescale,
         )
+
+    @property
+    def rescale(self) -> float:
+        return split_rescale(json.loads(self.augment))[0] if self.augment else 1.0
+
+    @property
+    def augmentation(self) -> Augmentation | None:
+        """How images are varied; None where they stay as they are."""
+        given = Augmentation.of(split_rescale(json.loads(self.augment))[1]) if self.augment else None
+        return None if given is None or given.is_plain else given
+
+    def _spec(self) -> FeatureSpec:
+        """The feature space but for its weights."""
+        own = (self.backbone, self.image_size, self.pooling, self.dtype, self.precision)
+        return FeatureSpec("", *own, exif=self.exif, rescale=self.rescale)
 
     def chosen_engine(self) -> str:
         """What computes the features on this machine. Raises SpecError for features that cannot be computed."""
-        spec = FeatureSpec("", self.backbone, self.image_size, self.pooling, self.dtype, self.precision)
-        return choose(self.engine, spec, bool(visible_gpus()))
+        return choose(self.engine, self._spec(), bool(visible_gpus()))
 
     def plan_options(self) -> PlanOptions:
         return PlanOptions(
@@ -275,17 +361,30 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
             self.max_removed_fraction,
             self.allow_removals,
             self.format,
+            self.variants,
+            self.augmentation.text if self.augmentation else "",
         )
 
     def head_job(self, space: Space, version: VersionRecord) -> HeadJob:
         """The training that these options ask for. Raises InputError where the version cannot be trained on."""
-        check_trainable(version.classes, len(version.class_names))
-        same_names = {field.name for field in fields(HeadSpec)} - {"classes"}
-        classes = index_order(self.classes, version.class_names)
-        spec = HeadSpec(classes=classes, kind=self.head, **self.model_dump(include=same_names))
         promote: Promotion = "always" if self.promote else "if_better"
+        return self._job(space, version, self._head_spec(version).untuned, promote)
+
+    def fine_tune_job(self, space: Space, version: VersionRecord) -> HeadJob | None:
+        """What is to follow that training; None where nothing is fine-tuned. Its result is no head that others are compared with."""
+        return self._job(space, version, self._head_spec(version), "never") if self.fine_tune else None
+
+    def _head_spec(self, version: VersionRecord) -> HeadSpec:
+        check_trainable(version.classes, len(version.class_names))
+        classes = index_order(self.classes, version.class_names)
+        own = {"augment": self.augmentation.text if self.augmentation else "", "fine_tune": self.fine_tune or ""}
+        same_names = {field.name for field in fields(HeadSpec)} - {"classes", *own}
+        return HeadSpec(classes=classes, kind=self.head, **self.model_dump(include=same_names), **own)
+
+    def _job(self, space: Space, version: VersionRecord, spec: HeadSpec, promote: Promotion) -> HeadJob:
         job = head_job(space, version, spec, self.seed, self.force_retrain, promote)
-        return replace(job, checkpoint_seconds=self.checkpoint_seconds, read_threads=self.read_threads)
+        own = {"checkpoint_seconds": self.checkpoint_seconds, "read_threads": self.read_threads}
+        return replace(job, **own, engine=self.chosen_engine())  # type: ignore[arg-type]
 
 
 def checked(model: type[Options], values: dict[str, Any]) -> Options:

@@ -41,14 +41,26 @@ def exit_status(error: BaseException) -> int:
 
 
 # What the rounds of a run add up to.
-SUMMED = ("new", "changed", "moved", "relabelled", "removed", "extracted", "adopted", "shards_written")
+SUMMED = (
+    "new",
+    "changed",
+    "moved",
+    "relabelled",
+    "removed",
+    "extracted",
+    "extracted_views",
+    "adopted",
+    "shards_written",
+)
 
 
 @dataclass(frozen=True)
 class Outcome:
     """The JSON line, key by key; None where there is nothing to tell.
 
-    extract_seconds: from the first chunk's first read, engine warm, to the last shard durable.
+    extracted: images of which something was extracted; extracted_views: pictures that went through the network for them, one
+    an image but for variants, which extract_images_per_second counts. extract_seconds: from the first chunk's first read,
+    engine warm, to the last shard durable. model: the network that was fine-tuned from the head, and its figures.
     engine: what computed the features of this run. fallback: why another engine than the chosen one did.
     peak_rss_mb: of the largest process of the run, children included. stage_seconds: of each step of the
     run; null where there was nothing to do.
@@ -66,6 +78,7 @@ class Outcome:
     ignored: int
     quarantined: int
     extracted: int
+    extracted_views: int
     adopted: int
     shards_written: int
     version: int | None
@@ -83,6 +96,10 @@ class Outcome:
     test_loss: float | None = None
     head: str | None = None
     promoted: bool | None = None
+    model: str | None = None
+    model_val_accuracy: float | None = None
+    model_val_loss: float | None = None
+    fine_tune_seconds: float | None = None
     peak_rss_mb: float | None = None
     elapsed_seconds: float | None = None
     stage_seconds: dict[str, float] | None = None
@@ -97,7 +114,7 @@ class Outcome:
             **summed,
             unchanged=min(self.unchanged, earlier.unchanged),
             extract_seconds=sum(seconds) if seconds else None,
-            extract_images_per_second=summed["extracted"] / sum(seconds) if seconds else None,
+            extract_images_per_second=summed["extracted_views"] / sum(seconds) if seconds else None,
             engine=", ".join(dict.fromkeys(engines)) or None,
             fallback=self.fallback or earlier.fallback,
             peak_rss_mb=max(each.peak_rss_mb or 0 for each in (earlier, self)) or None,
@@ -121,6 +138,19 @@ class Outcome:
             peak_rss_mb=max(self.peak_rss_mb or 0, head.peak_rss_mb),
         )
 
+    def with_model(self, model: HeadResult | None) -> "Outcome":
+        """With what fine-tuning came to, None where it was not asked for."""
+        if model is None:
+            return self
+        return replace(
+            self,
+            model=model.name,
+            model_val_accuracy=model.val_accuracy,
+            model_val_loss=model.val_loss,
+            fine_tune_seconds=model.train_seconds,
+            peak_rss_mb=max(self.peak_rss_mb or 0, model.peak_rss_mb),
+        )
+
     def line(self, elapsed_seconds: float) -> dict:
         own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         record = asdict(self) | {"elapsed_seconds": elapsed_seconds, "peak_rss_mb": max(own, self.peak_rss_mb or 0)}
@@ -130,7 +160,8 @@ class Outcome:
 def outcome_of(plan: PlanRecord, chunks: list[ChunkResult], version: VersionRecord) -> Outcome:
     """What extraction and commit came to."""
     own = {field.name for field in fields(Outcome)}
-    extracted = sum(chunk.rows for chunk in chunks)
+    extracted = sum(chunk.images - chunk.quarantined - sum(chunk.skipped.values()) for chunk in chunks)
+    views = sum(chunk.rows for chunk in chunks)
     seconds = max(c.ended for c in chunks) - min(c.started for c in chunks) if chunks else None
     return Outcome(
         **{name: count for name, count in plan.counts.items() if name in own},
@@ -139,11 +170,12 @@ def outcome_of(plan: PlanRecord, chunks: list[ChunkResult], version: VersionReco
         pending=version.counts["pending"],
         quarantined=version.counts["quarantined"],
         extracted=extracted,
+        extracted_views=views,
         shards_written=len({chunk.shard for chunk in chunks}),
         version=version.number,
         fingerprint=plan.space.fingerprint,
         extract_seconds=seconds,
-        extract_images_per_second=extracted / seconds if seconds else None,
+        extract_images_per_second=views / seconds if seconds else None,
         engine=", ".join(sorted({chunk.engine for chunk in chunks})) or None,
         fallback="; ".join(sorted({chunk.fallback for chunk in chunks if chunk.fallback})) or None,
         peak_rss_mb=max((chunk.peak_rss_mb for chunk in chunks), default=None),

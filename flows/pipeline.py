@@ -21,13 +21,14 @@ from flows.outcome import Outcome, check_budget, outcome_of, telling
 from flows.progress import Progress, Training, shown
 from flows.rounds import at_rest, until_current
 from flows.turns import is_deployed, turn_seconds
-from flows.words import changes, committed, reported, run_name, spent, trained, training_on
+from flows.words import changes, committed, reported, run_name, spent, trained, training_on, tuned, tuning
 from storage.layout import create_space
 from storage.lock import hold
 from tasks.artifacts import ProgressArtifact, show_head, show_quarantine, show_version
 from tasks.build_manifest import build_manifest
 from tasks.caching import kept
 from tasks.devices import slots
+from tasks.fine_tune import fine_tune
 from tasks.list_images import list_images
 from tasks.naming import name_process, name_run
 from tasks.plan_chunks import plan_chunks
@@ -60,6 +61,7 @@ def one_round(space: Space, options: PipelineOptions, progress: Progress) -> tup
         with telling(outcome):
             check_budget(outcome, options.max_bad_fraction, space.root)
             outcome = outcome.with_head(train(space, version, options, progress))
+            outcome = outcome.with_model(tune(space, version, options, progress))
     return outcome, scan.digest
 
 
@@ -96,7 +98,7 @@ def _extract(space: Space, options: PipelineOptions, progress: Progress) -> tupl
     engine = options.chosen_engine()
     workers = slots(options.workers, engine)
     with progress.step("extract"):
-        seconds = seconds_a_chunk(space.store, plan.chunk_size, len(workers))
+        seconds = seconds_a_chunk(space.store, plan.rows / max(1, plan.num_chunks), len(workers))
         chunks = extract_chunks(plan, workers, engine, seconds, progress)
     with progress.step("commit"):
         version = kept(build_manifest, space)(plan, chunks)
@@ -121,3 +123,20 @@ def train(space: Space, version: VersionRecord, options: PipelineOptions, progre
     if head.is_new:
         progress.say(reported(head, space.store.cache / "logs" / "training"))
     return head
+
+
+def tune(space: Space, version: VersionRecord, options: PipelineOptions, progress: Progress) -> HeadResult | None:
+    """From the head to a network that was fine-tuned with it; None where that is not asked for."""
+    job = options.fine_tune_job(space, version)
+    if job is None:
+        return None
+    progress.say(tuning(job))
+    with progress.step("fine-tune"), running(logs_of(job)):
+        training = Training(
+            progress, ProgressArtifact("fine-tuning-progress", f"Fine-tuning on version {version.number}")
+        )
+        model = kept(fine_tune, space)(job, training.on_progress)
+        training.end()
+    show_head(job, model)
+    progress.say(tuned(job, model))
+    return model

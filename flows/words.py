@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flows.outcome import Outcome
 from storage.arrivals import Arrival
+from storage.heads import WHOLE
 from tasks.records import ChunkResult, HeadJob, HeadResult, PlanRecord, VersionRecord
 from vision.batch_size import Cell, Row
 from vision.head import HeadSpec
@@ -75,6 +76,17 @@ def trained(head: HeadResult) -> str:
     figures = {name: getattr(head, name) for name in ("val_accuracy", "val_loss", "test_accuracy", "test_loss")}
     told = ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if value is not None)
     return f"head {head.name}: {told}; it {place}"
+
+
+def tuning(job: HeadJob) -> str:
+    """What is to be fine-tuned."""
+    return f"fine-tuning from {job.spec.fine_tune} on, with the head, at a learning rate of {job.spec.fine_tune_learning_rate:g}"
+
+
+def tuned(job: HeadJob, model: HeadResult) -> str:
+    """What fine-tuning came to."""
+    figures = f"val_accuracy {model.val_accuracy:.4f}, val_loss {model.val_loss:.4f}"
+    return f"model {model.name}: {figures}; the whole network is {job.space.store.head(model.name) / WHOLE}"
 
 
 def reported(head: HeadResult, logs: Path) -> str:

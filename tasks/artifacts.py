@@ -105,13 +105,17 @@ def _create_head_artifact(job: HeadJob, head: HeadResult) -> None:
         (_name(name), *(_figure(scores[key]) for key in ("precision", "recall")), scores["images"])
         for name, scores in record["per_class"].items()
     ]
+    what = "Network" if job.spec.fine_tune else "Head"
+    standing = f"It is {'' if head.is_promoted else 'not '}the current head."
+    if job.spec.fine_tune:
+        standing = f"Fine-tuned from {job.spec.fine_tune} on, with head `{record['base']}`."
     create_markdown_artifact(
-        key="training",
-        description=f"Head {head.name}",
-        markdown=f"""# Head `{head.name}`
+        key="fine-tuning" if job.spec.fine_tune else "training",
+        description=f"{what} {head.name}",
+        markdown=f"""# {what} `{head.name}`
 
 {"Trained just now" if head.is_new else "Found: trained before"} on version {job.version}, classes {", ".join(map(_name, job.spec.classes))}.
-It is {"" if head.is_promoted else "not "}the current head.
+{standing}
 
 **Validation accuracy {head.val_accuracy:.4f}**, loss {head.val_loss:.4f}{_test(head)}; {head.epochs} epochs,
 {head.train_samples_per_second:.0f} samples/s.

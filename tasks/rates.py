@@ -7,7 +7,7 @@ from storage.layout import Store
 
 
 def known_rate(store: Store) -> float | None:
-    """Images a second of the last extraction in this feature space, None before the first."""
+    """Pictures a second of the last extraction in this feature space, each view counted; None before the first."""
     try:
         rate = json.loads((store.cache / f"rate-{store.fingerprint}.json").read_text())["images_per_second"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -15,10 +15,10 @@ def known_rate(store: Store) -> float | None:
     return float(rate) if rate else None
 
 
-def seconds_a_chunk(store: Store, chunk_size: int, workers: int) -> float | None:
-    """How long a child was busy with a chunk in the last extraction, None before the first."""
+def seconds_a_chunk(store: Store, pictures: float, workers: int) -> float | None:
+    """How long a child is busy with a chunk of so many pictures, as the last extraction went; None before the first."""
     rate = known_rate(store)
-    return chunk_size * workers / rate if rate else None
+    return pictures * workers / rate if rate else None
 
 
 def remember_rate(store: Store, images_per_second: float | None) -> None:

@@ -31,14 +31,14 @@ def find_space(
     dtype: Dtype,
     precision: Precision,
     exif: Exif = "ignore",
+    rescale: float = 1.0,
 ) -> Space:
     """The feature space that these options name. Reads the weights only where they are new to this store.
 
     Raises SpecError, WeightsError, InputError (a store of another format) with the way out.
     """
-    spec = FeatureSpec(
-        "", backbone, image_size, pooling, dtype, precision, exif=exif
-    )  # what cannot be needs no weights
+    # What cannot be needs no weights.
+    spec = FeatureSpec("", backbone, image_size, pooling, dtype, precision, exif=exif, rescale=rescale)
     source = weights if weights in NAMED_WEIGHTS else os.path.abspath(weights)
     digest = weights_digest(BACKBONES[backbone], source, Store(root, "").cache / "weights.json")
     spec = replace(spec, weights=digest)
@@ -100,7 +100,7 @@ def head_job(
     """
     made_of = space.fingerprint, version.data_digest, spec, seed
     base = base_name(*made_of)
-    if base is not None and find_head(space.store, base) is None:
+    if spec.initial_epoch and not spec.fine_tune and find_head(space.store, str(base)) is None:
         raise InputError(
             f"--initial-epoch: no head was trained for {spec.initial_epoch} epochs on these images with the other options "
             f"the same; train it first, with --epochs {spec.initial_epoch}"

@@ -1,6 +1,7 @@
 """Task `train_head`: the head of a version, in a child process of its own."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from prefect import task
@@ -32,6 +33,12 @@ def _key(job: HeadJob, on_progress) -> str | None:
 )
 def train_head(job: HeadJob, on_progress: Callable[[dict], None] | None = None) -> HeadResult:
     """Train the head, or find it where it was trained before, and promote it as the job says."""
+    return in_a_child(job, on_progress)
+
+
+def in_a_child(job: HeadJob, on_progress: Callable[[dict], None] | None) -> HeadResult:
+    """Do the training of a job, or find what came of it, in a child that has a GPU or every core."""
     with pool(training_slots(), logs_of(job)).lease() as worker:
+        job = replace(job, threads=worker.slot.threads)
         result = worker.call("head", job.record(), on_progress or (lambda _: None), None)
     return HeadResult(**result)
