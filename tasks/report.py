@@ -1,8 +1,8 @@
 """The report of a head: which picture lies behind each mistake, read for the page. Runs in a child; no Prefect here."""
 
 import logging
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from storage.durable import replace
 from storage.heads import report_file
@@ -18,6 +18,8 @@ from vision.report.page import Report, Shown, render
 from vision.report.thumbnails import thumbnail
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # What has become of a file since it was listed; any other code is of bytes that cannot be decoded.
 FAULTS = {
@@ -67,7 +69,7 @@ def _shown(job: HeadJob, version: Version, validation: Evaluation, table: Sample
     samples = [mistake.sample for mistake in validation.mistakes]
     files = files_of(job.space.store, version, "validation", table, samples)
     for mistake, (path, digest) in zip(validation.mistakes, files, strict=True):
-        picture, fault = _picture(root, path, digest) if root else (None, "its folder was not at hand")
+        picture, fault = _made(root, path, digest, lambda data: thumbnail(data, job.space.spec.exif))
         yield Shown(
             own=names[mistake.label],
             predicted=names[mistake.predicted],
@@ -79,9 +81,11 @@ def _shown(job: HeadJob, version: Version, validation: Evaluation, table: Sample
         )
 
 
-def _picture(root: Place, path: bytes, digest: bytes) -> tuple[bytes | None, str]:
-    """A thumbnail of the image with this digest, or None and why there is none."""
+def _made(root: Place | None, path: bytes, digest: bytes, make: Callable[[bytes], T]) -> tuple[T | None, str]:
+    """What is made of the image with this digest, or None and why there is nothing."""
+    if root is None:
+        return None, "its folder was not at hand"
     try:
-        return thumbnail(read_image(root, path, digest)), ""
+        return make(read_image(root, path, digest)), ""
     except ImageError as error:
         return None, FAULTS.get(error.code, "the file cannot be decoded")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from storage.heads import report_file
 from storage.samples import SampleTable, files_of, pin
@@ -23,7 +24,9 @@ from tests.storage.test_objects import images_of
 from tests.vision.test_report import record
 from vision.evaluation import Evaluation, Mistake
 from vision.head import HeadSpec
+from vision.images import ORIENTATION
 from vision.report.thumbnails import thumbnail
+from vision.specs import FeatureSpec
 
 CLASSES = ("cats", "dogs")
 
@@ -36,6 +39,13 @@ class Case:
     job: HeadJob
     version: Version
     table: SampleTable
+
+    @classmethod
+    def of(cls, images: Path, store: Path) -> "Case":
+        _, version = toy.run(images, store, validation_fraction=1.0)
+        space = toy.space(images, store)
+        job = HeadJob(space, 1, "a" * 32, HeadSpec(CLASSES), seed=0)
+        return cls(images, job, version, pin(space.store, version, "validation", CLASSES, store))
 
     @property
     def mistakes(self) -> tuple[Mistake, ...]:
@@ -65,10 +75,11 @@ class Case:
 @pytest.fixture
 def case(images, store) -> Case:
     odd.file(images, b"cats/caf\xe9 <b>&.png", 77)
-    _, version = toy.run(images, store, validation_fraction=1.0)
-    space = toy.space(images, store)
-    job = HeadJob(space, 1, "a" * 32, HeadSpec(CLASSES), seed=0)
-    return Case(images, job, version, pin(space.store, version, "validation", CLASSES, store))
+    return Case.of(images, store)
+
+
+def spec(**options) -> FeatureSpec:
+    return dataclasses.replace(toy.SPEC, **options)
 
 
 def test_behind_each_mistake_lies_its_own_file(case):
@@ -77,6 +88,20 @@ def test_behind_each_mistake_lies_its_own_file(case):
     assert len(paths) == 21
     assert rb"cats/caf" in b"".join(paths)
     assert case.shown() == [(visible(path), thumbnail(case.file(path).read_bytes())) for path in paths]
+
+
+def test_a_picture_is_turned_as_the_network_sees_it(images, store):
+    pixels = np.random.default_rng(5).integers(0, 256, (12, 10, 3), dtype=np.uint8)
+    turned = Image.Exif()
+    turned[ORIENTATION] = 3
+    Image.fromarray(pixels).save(images / "cats" / "turned.jpg", exif=turned)
+    for exif in ("ignore", "apply"):
+        case = Case.of(images, store)
+        case.job = dataclasses.replace(case.job, space=dataclasses.replace(case.job.space, spec=spec(exif=exif)))
+        case.write()
+        shown = dict(case.shown())["cats/turned.jpg"]
+        assert shown == thumbnail((images / "cats" / "turned.jpg").read_bytes(), exif)
+        assert (shown == thumbnail((images / "cats" / "turned.jpg").read_bytes())) == (exif == "ignore")
 
 
 def test_a_file_that_is_gone_changed_or_broken_since_is_named_without_a_picture(case):

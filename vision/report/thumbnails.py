@@ -2,15 +2,24 @@
 
 import io
 
+import numpy as np
 from PIL import Image
 
 from vision.images import decode
+from vision.specs import Exif
 
 SIDE = 192  # pixels: sharp at half that size on screens of double density
 
 
-def thumbnail(data: bytes) -> bytes:
+def thumbnail(data: bytes, exif: Exif = "ignore") -> bytes:
     """The bytes of an image as a small JPEG: a square, as the network sees it. Raises ImageError."""
-    sink = io.BytesIO()
-    Image.fromarray(decode(data, SIDE)).save(sink, "JPEG", quality=80, optimize=True)
+    return small(decode(data, SIDE, exif))
+
+
+def small(pixels: np.ndarray) -> bytes:
+    """(size, size, 3) uint8 RGB as a JPEG of at most SIDE pixels a side."""
+    image, sink = Image.fromarray(pixels), io.BytesIO()
+    if len(pixels) > SIDE:
+        image = image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    image.save(sink, "JPEG", quality=80, optimize=True)
     return sink.getvalue()
