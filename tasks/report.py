@@ -1,8 +1,12 @@
 """The report of a head: which picture lies behind each mistake, read for the page. Runs in a child; no Prefect here."""
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, TypeVar
+
+import numpy as np
 
 from storage.durable import replace
 from storage.heads import report_file
@@ -11,15 +15,21 @@ from storage.samples import SampleTable, files_of
 from storage.versions import Version
 from storage.words import date, visible
 from tasks.chunk import read_image
+from tasks.image_stream import epoch_keys
 from tasks.records import HeadJob
+from vision.augmentation import Augmentation, variant_keys
 from vision.evaluation import Evaluation
+from vision.head import HeadSpec
 from vision.images import ImageError
+from vision.report.augmented import Augmented, Sample, in_words, pictures
 from vision.report.page import Report, Shown, render
 from vision.report.thumbnails import thumbnail
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+SAMPLES = 4  # training images that are shown as they were augmented, and how often each
 
 # What has become of a file since it was listed; any other code is of bytes that cannot be decoded.
 FAULTS = {
@@ -40,7 +50,8 @@ def write_report(
 ) -> str | None:
     """Put the report beside a head and return where it lies.
 
-    record: what head.json says. table: the samples that `validation` is of. The head is worth more than its report: where
+    record: what head.json says. table: the samples that `validation` is of. training: those of the training images as they
+    are, of which some are shown as they were augmented. The head is worth more than its report: where
     that cannot be made there is a warning and None, whatever the reason.
     """
     store = job.space.store
@@ -54,6 +65,7 @@ def write_report(
             committed=date(version.created),
             trained=date(record["created"]),
             mistakes=shown,
+            augmented=_augmented(job, version, len(record["history"]), training),
         )
         path = report_file(store, job.name)
         replace(path, render(report).encode())
@@ -65,7 +77,7 @@ def write_report(
 
 def _shown(job: HeadJob, version: Version, validation: Evaluation, table: SampleTable) -> Iterator[Shown]:
     """The mistakes with their files, as they are now."""
-    root, names = place(job.space.images) if job.space.images else None, tuple(map(visible, job.spec.classes))
+    root, names = _root(job), tuple(map(visible, job.spec.classes))
     samples = [mistake.sample for mistake in validation.mistakes]
     files = files_of(job.space.store, version, "validation", table, samples)
     for mistake, (path, digest) in zip(validation.mistakes, files, strict=True):
@@ -79,6 +91,61 @@ def _shown(job: HeadJob, version: Version, validation: Evaluation, table: Sample
             thumbnail=picture,
             fault=fault,
         )
+
+
+def _augmented(job: HeadJob, version: Version, epochs: int, table: SampleTable | None) -> Augmented | None:
+    """How training images were augmented, and some of them; None where they were not. epochs: how many were trained."""
+    spec = job.spec
+    from_images = spec.train_on == "images" or bool(spec.fine_tune)
+    if not (table and spec.augment and (from_images or spec.variants > 1)):
+        return None
+    augmentation = Augmentation.of(json.loads(spec.augment))
+    numbers = (_passes(spec, len(table), epochs) if from_images else range(1, spec.variants))[:SAMPLES]
+
+    def keys(digest: bytes) -> np.ndarray:
+        if not from_images:
+            return variant_keys(augmentation.digest, digest, numbers)
+        image = np.frombuffer(digest, "<u8", count=1)
+        return np.concatenate([epoch_keys(job.seed, number, image) for number in numbers])
+
+    period = "pass" if spec.steps_per_epoch else "epoch"
+    return Augmented(
+        augmentation=in_words(augmentation.record()),
+        views=0 if from_images else spec.variants,
+        period=period,
+        names=("as it is", *(f"{period} {n + 1}" if from_images else f"variant {n}" for n in numbers)),
+        samples=tuple(_samples(job, version, table, augmentation, keys)),
+    )
+
+
+def _passes(spec: HeadSpec, samples: int, epochs: int) -> range:
+    """The passes over the training samples that were begun in a training of so many epochs, counted from 0."""
+    first = 0 if spec.fine_tune else spec.initial_epoch
+    steps_a_pass = -(-samples // spec.batch_size)
+    steps = spec.steps_per_epoch or steps_a_pass
+    return range(first * steps // steps_a_pass, -(-(first + epochs) * steps // steps_a_pass))
+
+
+def _samples(
+    job: HeadJob,
+    version: Version,
+    table: SampleTable,
+    augmentation: Augmentation,
+    keys: Callable[[bytes], np.ndarray],
+) -> Iterator[Sample]:
+    """A few of the training images, evenly spread over the table, augmented by the keys that their digests give."""
+    root, space, count = _root(job), job.space, min(SAMPLES, len(table))
+    places = [(2 * n + 1) * len(table) // (2 * count) for n in range(count)]
+    for at, (path, digest) in zip(places, files_of(space.store, version, "train", table, places), strict=True):
+        make = partial(pictures, spec=space.spec, augmentation=augmentation, keys=keys(digest))
+        found, fault = _made(root, path, digest, make)
+        own = visible(job.spec.classes[table.samples["class"][at]])
+        yield Sample(own, visible(path), found, fault)
+
+
+def _root(job: HeadJob) -> Place | None:
+    """Where the images lie, where that is known."""
+    return place(job.space.images) if job.space.images else None
 
 
 def _made(root: Place | None, path: bytes, digest: bytes, make: Callable[[bytes], T]) -> tuple[T | None, str]:

@@ -4,9 +4,9 @@ Names of classes and files are anybody's: jinja2 escapes whatever is put in, but
 from numbers alone, and the page forbids itself to load or run anything.
 """
 
-import base64
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from vision.evaluation import wilson_interval
+from vision.head import HeadSpec
+from vision.report.augmented import Augmented, address, in_words
 from vision.report.charts import heat_map, learning_curve
 
 # A wider confusion matrix, or a longer list, is nothing to look at.
@@ -34,6 +36,17 @@ SETTINGS = {
     "sampling": ("sampling", "", ""),
     "standardize": ("features are standardised", "", ""),
     "shuffle_memory_mb": ("memory of the shuffle", "MB", ""),
+    "augment": ("augmentation of training images", "", ""),
+    "variants": ("stored views of a training image", "with the plain one", ""),
+    "train_on": ("trained on", "", ""),
+    "fine_tune": ("fine-tuned", "and what is behind it", ""),
+    "fine_tune_epochs": ("epochs of fine-tuning at most", "", ""),
+    "fine_tune_learning_rate": ("learning rate of fine-tuning", "", ""),
+}
+# Those whose value people write in another way than head.json.
+MEANINGS: dict[str, Callable[[Any], str]] = {
+    "augment": lambda text: in_words(json.loads(text)),
+    "train_on": {"features": "features of the store", "images": "images, afresh for each epoch"}.__getitem__,
 }
 
 
@@ -56,9 +69,7 @@ class Shown:
     @property
     def address(self) -> str | None:
         """The thumbnail as a data URI."""
-        if self.thumbnail is None:
-            return None
-        return f"data:image/jpeg;base64,{base64.b64encode(self.thumbnail).decode()}"
+        return None if self.thumbnail is None else address(self.thumbnail)
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ class Report:
 
     name: of the head. record: what head.json says of it (docs/format.md). classes: their names as text of one line.
     images: where they lie. committed, trained: the times of the version and of the head, as text. mistakes: of the
-    validation images, the worst first.
+    validation images, the worst first. augmented: None where training images were taken as they are.
     """
 
     name: str
@@ -77,6 +88,7 @@ class Report:
     committed: str
     trained: str
     mistakes: tuple[Shown, ...]
+    augmented: Augmented | None = None
 
 
 @dataclass(frozen=True)
@@ -129,13 +141,16 @@ def render(report: Report) -> str:
     )
     environment.filters |= {"percent": percent, "figure": figure, "setting": setting}
     record, splits = report.record, splits_of(report.record)
-    best = best_epoch(record["history"])
+    best = best_epoch(record["history"], record.get("start"))
     is_wide = len(report.classes) > LARGEST_MATRIX
     return environment.get_template("page.html").render(
         report=report,
         record=record,
         splits=splits,
         best=best,
+        fine_tune=record["head"].get("fine_tune"),
+        base=record.get("base"),
+        start=record.get("start"),
         loss_curve=Markup(loss_curve(record["history"], best)),
         accuracy_curve=Markup(accuracy_curve(record["history"], best)),
         class_order=class_order(splits[0], is_wide),
@@ -166,10 +181,14 @@ def splits_of(record: Mapping[str, Any]) -> list[Split]:
     return [validation, tested]
 
 
-def best_epoch(history: Sequence[Mapping[str, float]]) -> int | None:
-    """The epoch whose weights were kept, counted from 1: the first with the lowest validation loss; None where none has one."""
+def best_epoch(history: Sequence[Mapping[str, float]], start: Mapping[str, float] | None = None) -> int | None:
+    """The epoch whose weights were kept, counted from 1: the first with the lowest validation loss; None where none has one.
+
+    start: the figures before the first epoch, where there were some: None too where no epoch bettered their loss.
+    """
     losses = [(logs["val_loss"], number) for number, logs in enumerate(history, 1) if not math.isnan(logs["val_loss"])]
-    return min(losses)[1] if losses else None
+    best = min(losses, default=None)
+    return best[1] if best and (start is None or best[0] < start["val_loss"]) else None
 
 
 def loss_curve(history: Sequence[Mapping[str, float]], best: int | None) -> str:
@@ -201,11 +220,13 @@ def confusions(confusion: np.ndarray) -> list[tuple[int, int, int]]:
 
 def settings(head: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What shapes the head, by name; what is not known here goes by the name that it has."""
+    usual = ("fine_tune_epochs", "fine_tune_learning_rate") if head.get("fine_tune") else ()
     found = []
-    for name, value in head.items():
+    for name, value in {**head, **{name: head.get(name, getattr(HeadSpec, name)) for name in usual}}.items():
         label, unit, absent = SETTINGS.get(name, (name.replace("_", " "), "", "none"))
         if name != "classes":
-            found.append((label, absent if value is None else f"{setting(value)} {unit}".strip()))
+            written = MEANINGS.get(name, setting)
+            found.append((label, absent if value is None else f"{written(value)} {unit}".strip()))
     return found
 
 
