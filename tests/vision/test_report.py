@@ -10,10 +10,15 @@ import pytest
 from PIL import Image
 
 from tests import browser
+from vision.augmentation import Augmentation, variant_keys
+from vision.augmenting import augmented
 from vision.evaluation import precision_and_recall
+from vision.head import LATER, HeadSpec
 from vision.images import ImageError, decode
-from vision.report.page import Report, Shown, best_epoch, confusions, percent, render
+from vision.report.augmented import Augmented, Sample, address, in_words, pictures
+from vision.report.page import SETTINGS, Report, Shown, best_epoch, confusions, percent, render, settings
 from vision.report.thumbnails import SIDE, thumbnail
+from vision.specs import FeatureSpec
 
 HOSTILE = "<script>alert(1)</script>"
 NAMES = (HOSTILE, '"><img src=x onerror=alert(1)>', "{{ 7 * 7 }}", "a'b&amp;", "$x_1$", "n" * 200)
@@ -276,6 +281,124 @@ def test_the_same_figures_give_the_same_page():
     assert page(has_test=True) == page(has_test=True)
 
 
+# Augmented training images, and what was fine-tuned
+
+
+def shown_samples(classes: tuple[str, ...]) -> Augmented:
+    jpegs = tuple(thumbnail(picture(n)) for n in range(5))
+    names = ("as it is", *(f"variant {n}" for n in range(1, 5)))
+    own, path = classes[0], r"train/<b>" + HOSTILE + r"\xff.jpg"
+    samples = (Sample(own, path, jpegs), Sample(own, path, None, "the file is gone"), Sample(own, path, jpegs[:1]))
+    return Augmented("fill_mode <b>", 5, "epoch", names, samples)
+
+
+def augmented_page(classes: tuple[str, ...] = ("cats", "dogs")) -> str:
+    return render(Report("a" * 32, record(classes), classes, "/photos", "then", "now", (), shown_samples(classes)))
+
+
+def page_of(start: float | None = None, **head) -> str:
+    """The text of a page: of a head that is shaped so, and had this validation loss at its start."""
+    facts = record(("cats", "dogs"))
+    facts["head"] |= head
+    if head.get("fine_tune"):
+        facts["base"] = "b" * 32
+        facts["start"] = None if start is None else {"val_loss": start, "val_accuracy": 0.875}
+    return Page.of(render(Report("a" * 32, facts, ("cats", "dogs"), "/photos", "then", "now", ()))).text
+
+
+def test_augmented_pictures_stand_beside_each_other_whatever_they_are_called():
+    found = Page.of(augmented_page(NAMES))
+    images = found.all("img")
+    assert [image["src"] for image in images[:5]] == [
+        address(jpeg) for jpeg in shown_samples(NAMES).samples[0].pictures
+    ]
+    assert [image["alt"].rpartition(", ")[2] for image in images] == [*shown_samples(NAMES).names, "as it is"]
+    assert all(image["alt"].startswith(rf"train/<b>{HOSTILE}\xff.jpg, ") for image in images)
+    assert found.open == []
+    assert found.all("script") == []
+    assert len(found.all("b")) == 3  # ours, around the class of each image
+    assert found.text.count(rf"train/<b>{HOSTILE}\xff.jpg") == 3
+    assert found.text.count("No pictures: the file is gone") == 1
+    assert "Augmentation: fill_mode <b>." in found.text
+
+
+def test_a_page_without_augmentation_has_no_section_of_it():
+    assert "augmented" not in [attributes.get("id") for _, attributes in Page.of(page()).tags]
+    assert "ugment" not in page_of()
+
+
+def test_pictures_are_an_image_as_it_is_and_as_each_key_augments_it():
+    spec = FeatureSpec(weights="0" * 32, image_size=256)
+    augmentation = Augmentation(rotation_range=90, horizontal_flip=True, brightness_range=(0.3, 1.5))
+    keys = variant_keys(augmentation.digest, bytes(32), (1, 2, 3))
+    smooth = Image.fromarray(np.random.default_rng(1).integers(0, 256, (3, 3, 3), dtype=np.uint8)).resize((90, 60))
+    smooth.save(sink := io.BytesIO(), "PNG")
+    plain = decode(sink.getvalue(), 256)
+    views = augmented(np.stack([plain] * 3), augmentation.draw(keys, 256), augmentation)
+    shown = [Image.open(io.BytesIO(jpeg)) for jpeg in pictures(sink.getvalue(), spec, augmentation, keys)]
+    assert [(image.format, image.size) for image in shown] == [("JPEG", (SIDE, SIDE))] * 4
+    for image, view in zip(shown, [plain, *views], strict=True):
+        small = np.asarray(Image.fromarray(view).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+        assert abs(np.asarray(image).astype(float) - small).mean() < 3
+    assert abs(np.asarray(shown[1]).astype(float) - np.asarray(shown[2])).mean() > 10
+    with pytest.raises(ImageError):
+        pictures(b"no image", spec, augmentation, keys)
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "words"),
+    [
+        (Augmentation(rotation_range=20, zoom_range=0.2), "zoom_range 0.2, rotation_range 20"),
+        (Augmentation(zoom_range=(0.8, 2), horizontal_flip=True), "zoom_range 0.8 to 2, horizontal_flip"),
+        (Augmentation(width_shift_range=12, height_shift_range=12.0), "width_shift_range 12, height_shift_range 12.0"),
+        (Augmentation(width_shift_range=(4, 8.5)), "width_shift_range one of 4, 8.5"),
+        (Augmentation(shear_range=3, fill_mode="constant", cval=7.5), "shear_range 3, fill_mode constant, cval 7.5"),
+        (Augmentation(), ""),
+    ],
+)
+def test_an_augmentation_is_said_in_words(augmentation, words):
+    assert in_words(augmentation.record()) == words
+
+
+def test_settings_name_what_is_not_as_usual_and_only_that():
+    text = '{"rotation_range":20.0,"zoom_range":[0.5,1.5]}'
+    assert settings({"augment": text, "variants": 4}) == [
+        ("augmentation of training images", "rotation_range 20, zoom_range 0.5 to 1.5"),
+        ("stored views of a training image", "4 with the plain one"),
+    ]
+    assert settings({"train_on": "images"}) == [("trained on", "images, afresh for each epoch")]
+    tuned = dict(settings({"fine_tune": "block5", "fine_tune_epochs": 3}))
+    assert tuned == {
+        "fine-tuned": "block5 and what is behind it",
+        "epochs of fine-tuning at most": "3",
+        "learning rate of fine-tuning": "1e-05",
+    }
+    usual = dict(settings(HeadSpec(("cats", "dogs")).record()))
+    assert not usual.keys() & {SETTINGS[name][0] for name in LATER & SETTINGS.keys()}
+    assert set(HeadSpec(("cats", "dogs")).record()) - {"classes"} <= set(SETTINGS)
+
+
+def test_a_page_says_what_was_fine_tuned_and_what_it_began_with():
+    """The lowest loss of the made-up history is that of its last epoch, 1/6 + 0.12."""
+    for start in (0.5, None):
+        text = page_of(start, fine_tune="block5")
+        assert "the layers of VGG16 from block5 on were trained together with the head" in text
+        assert f"It began as head {'b' * 32} ." in text
+        assert ("87.5 % of the validation images were right, with a loss of 0.5000 nats." in text) == (start == 0.5)
+        assert "Best epoch 6 of 6" in text
+        assert "the start were kept" not in text
+    assert "ine-tun" not in page_of()
+
+
+@pytest.mark.parametrize("start", [0.2, record(("cats", "dogs"))["history"][-1]["val_loss"], float("nan")])
+def test_no_epoch_is_the_best_where_none_bettered_the_start(start):
+    text = page_of(start, fine_tune="block5")
+    assert "Best epoch none of 6" in text
+    assert text.count("the weights of the start were kept") == 2
+    assert "(best)" not in text
+    assert "best epoch:" not in text
+
+
 # In a browser
 
 
@@ -299,3 +422,8 @@ def test_in_a_browser_the_page_is_there_and_no_wider_than_the_window(width, is_d
 def test_long_names_and_many_classes_make_no_page_wider_than_a_phone(classes, tmp_path):
     assert browser.look(page(classes, has_test=True), tmp_path, 360).overflow == 0
     assert browser.look(page(classes, has_test=True), tmp_path, 1024).overflow == 0
+
+
+def test_augmented_pictures_make_no_page_wider_than_a_phone(tmp_path):
+    assert browser.look(augmented_page(NAMES), tmp_path, 360).overflow == 0
+    assert browser.look(augmented_page(NAMES), tmp_path, 1024).overflow == 0
