@@ -1,6 +1,5 @@
 """The report of a head: which picture lies behind each mistake, read for the page. Runs in a child; no Prefect here."""
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -24,6 +23,7 @@ from vision.images import ImageError
 from vision.report.augmented import Augmented, Sample, in_words, pictures
 from vision.report.page import Report, Shown, render
 from vision.report.thumbnails import thumbnail
+from vision.variants import image_keys
 
 logger = logging.getLogger(__name__)
 
@@ -99,14 +99,13 @@ def _augmented(job: HeadJob, version: Version, epochs: int, table: SampleTable |
     from_images = spec.train_on == "images" or bool(spec.fine_tune)
     if not (table and spec.augment and (from_images or spec.variants > 1)):
         return None
-    augmentation = Augmentation.of(json.loads(spec.augment))
+    augmentation = Augmentation.parse(spec.augment)
     numbers = (_passes(spec, len(table), epochs) if from_images else range(1, spec.variants))[:SAMPLES]
 
     def keys(digest: bytes) -> np.ndarray:
         if not from_images:
             return variant_keys(augmentation.digest, digest, numbers)
-        image = np.frombuffer(digest, "<u8", count=1)
-        return np.concatenate([epoch_keys(job.seed, number, image) for number in numbers])
+        return np.concatenate([epoch_keys(job.seed, number, image_keys([digest])) for number in numbers])
 
     period = "pass" if spec.steps_per_epoch else "epoch"
     return Augmented(
