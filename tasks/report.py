@@ -109,7 +109,7 @@ def _augmented(job: HeadJob, version: Version, epochs: int, table: SampleTable |
 
     period = "pass" if spec.steps_per_epoch else "epoch"
     return Augmented(
-        augmentation=in_words(augmentation.record()),
+        augmentation=in_words(augmentation),
         views=0 if from_images else spec.variants,
         period=period,
         names=("as it is", *(f"{period} {n + 1}" if from_images else f"variant {n}" for n in numbers)),

@@ -357,13 +357,13 @@ def test_pictures_are_an_image_as_it_is_and_as_each_key_augments_it():
     ],
 )
 def test_an_augmentation_is_said_in_words(augmentation, words):
-    assert in_words(augmentation.record()) == words
+    assert in_words(augmentation) == words
 
 
 def test_settings_name_what_is_not_as_usual_and_only_that():
     text = '{"rotation_range":20.0,"zoom_range":[0.5,1.5]}'
     assert settings({"augment": text, "variants": 4}) == [
-        ("augmentation of training images", "rotation_range 20, zoom_range 0.5 to 1.5"),
+        ("augmentation of training images", "zoom_range 0.5 to 1.5, rotation_range 20"),
         ("stored views of a training image", "4 with the plain one"),
     ]
     assert settings({"train_on": "images"}) == [("trained on", "images, afresh for each epoch")]

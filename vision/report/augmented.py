@@ -1,7 +1,7 @@
 """What augmentation has made of a few training images: their pictures, and in words what was done."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,9 +63,9 @@ def pictures(data: bytes, spec: FeatureSpec, augmentation: Augmentation, keys: n
     return tuple(map(small, [plain, *views]))
 
 
-def in_words(augmentation: Mapping[str, Any]) -> str:
-    """Augmentation.record() as people write it: `rotation_range 20, zoom_range 0.8 to 1.2, horizontal_flip`."""
-    return ", ".join(f"{name} {_value(name, value)}".strip() for name, value in augmentation.items())
+def in_words(augmentation: Augmentation) -> str:
+    """What differs from the defaults as people write it: `rotation_range 20, zoom_range 0.8 to 1.2, horizontal_flip`."""
+    return ", ".join(f"{name} {_value(name, value)}".strip() for name, value in augmentation.record().items())
 
 
 def _value(name: str, value: Any) -> str:

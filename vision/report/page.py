@@ -4,7 +4,6 @@ Names of classes and files are anybody's: jinja2 escapes whatever is put in, but
 from numbers alone, and the page forbids itself to load or run anything.
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from vision.augmentation import Augmentation
 from vision.evaluation import wilson_interval
 from vision.head import HeadSpec
 from vision.report.augmented import Augmented, address, in_words
@@ -45,7 +45,7 @@ SETTINGS = {
 }
 # Those whose value people write in another way than head.json.
 MEANINGS: dict[str, Callable[[Any], str]] = {
-    "augment": lambda text: in_words(json.loads(text)),
+    "augment": lambda text: in_words(Augmentation.parse(text)),
     "train_on": {"features": "features of the store", "images": "images, afresh for each epoch"}.__getitem__,
 }
 
