@@ -174,10 +174,17 @@ def _shifts(given: Shift, size: int, unit: np.ndarray, coin: np.ndarray) -> np.n
 
 def _number(name: str, value: Any, low: float = -inf, high: float = inf) -> float:
     bounds = f" from {low:g} to {high:g}" if isfinite(high) else f" of at least {low:g}" if isfinite(low) else ""
-    if isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value) or not low <= float(value) <= high:
+    if not _is_finite(value) or not low <= float(value) <= high:
         hint = ": written out, as 0.004, no sum and no text" if isinstance(value, str) else ""
         raise SpecError(f"--augment: {name} takes a finite number{bounds}, got {value!r}{hint}")
     return float(value) + 0.0  # -0.0 is 0.0
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
 
 
 def _reach(name: str, value: Any) -> float:

@@ -340,6 +340,7 @@ def test_the_text_and_the_digest_of_an_augmentation_are_the_same_for_ever():
         ({"rotation_range": -1}, "rotation_range takes a finite number of at least 0, got -1"),
         ({"rotation_range": float("nan")}, "rotation_range takes a finite number"),
         ({"shear_range": float("inf")}, "shear_range takes a finite number"),
+        ({"shear_range": 10**400}, "shear_range takes a finite number"),
         ({"shear_range": [1, 2]}, r"shear_range takes a finite number of at least 0, got \[1, 2\]"),
         ({"zoom_range": 1}, "zoom_range takes z below 1, for 1 - z to 1 [+] z, or two numbers over 0; got 1"),
         ({"zoom_range": [0, 1]}, r"zoom_range takes z below 1, .* got \[0, 1\]"),
