@@ -19,7 +19,7 @@ NOTHING = Outcome(
     **dict.fromkeys(
         ("images", "classes", "new", "changed", "moved", "relabelled", "removed", "unchanged", "pending", "ignored"), 0
     ),
-    **dict.fromkeys(("quarantined", "extracted", "adopted", "shards_written"), 0),
+    **dict.fromkeys(("quarantined", "extracted", "extracted_views", "adopted", "shards_written"), 0),
     version=1,
     fingerprint="",
     extract_seconds=None,
@@ -91,16 +91,18 @@ def test_what_goes_as_it_came_needs_no_round(monkeypatch):
 
 
 def test_the_outcome_is_that_of_all_rounds_together():
-    first = replace(NOTHING, images=60, new=60, extracted=60, extract_seconds=3.0, engine="mnn", peak_rss_mb=700.0)
+    first = replace(NOTHING, images=60, new=60, extracted=60, extracted_views=60, extract_seconds=3.0)
+    first = replace(first, engine="mnn", peak_rss_mb=700.0)
     second = replace(NOTHING, images=62, new=2, unchanged=60, version=2, head="b", engine="mnn", peak_rss_mb=650.0)
-    second = replace(second, extracted=3, extract_seconds=1.5)
+    second = replace(second, extracted=3, extracted_views=12, extract_seconds=1.5)
     third = replace(NOTHING, images=61, removed=1, unchanged=61, version=3, head="c")
     work, _ = work_on(["a", "b", "c"], [first, second, third])
     seen = iter([scan("b"), scan("c"), scan("c")])
     outcome = until_current(work, lambda: next(seen), lambda line: None)
     assert (outcome.images, outcome.new, outcome.removed, outcome.unchanged, outcome.extracted) == (61, 62, 1, 0, 63)
+    assert outcome.extracted_views == 72
     assert (outcome.version, outcome.head, outcome.engine, outcome.peak_rss_mb) == (3, "c", "mnn", 700.0)
-    assert (outcome.extract_seconds, outcome.extract_images_per_second) == (4.5, 14.0)
+    assert (outcome.extract_seconds, outcome.extract_images_per_second) == (4.5, 16.0)
 
 
 @pytest.mark.slow
