@@ -69,10 +69,7 @@ def _augmentation(value: Any) -> str | None:
     if value is None:
         return None
     text = _file_of_augmentation(value) if str(value).endswith((".json", ".yaml", ".yml")) else value
-    try:
-        record = yaml.safe_load(text) if isinstance(text, str) else text
-    except yaml.YAMLError as error:
-        raise ValueError(f"--augment: neither JSON nor YAML: {' '.join(str(error).split())}") from None
+    record = _read_augmentation(text) if isinstance(text, str) else text
     if not isinstance(record, Mapping):
         raise ValueError(
             "--augment: expected parameters with their values, as '{\"rotation_range\": 20}', or a file of them"
@@ -80,6 +77,21 @@ def _augmentation(value: Any) -> str | None:
     rescale, rest = split_rescale(record)
     own = {} if rescale == 1 else {"rescale": rescale}
     return json.dumps(Augmentation.of(rest).record() | own, sort_keys=True)
+
+
+def _read_augmentation(text: str) -> Any:
+    """What a text says, as JSON where it is that: YAML takes JSON's 1e-05 for a word."""
+    try:
+        try:
+            return json.loads(text)
+        except ValueError:
+            return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--augment: neither JSON nor YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ValueError(
+            "--augment: lists in lists in lists without an end; expected '{\"rotation_range\": 20}'"
+        ) from None
 
 
 def _file_of_augmentation(path: str) -> str:
