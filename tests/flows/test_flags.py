@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -155,6 +156,111 @@ def test_every_parameter_has_one_name_as_flag_as_key_and_in_prefect(tmp_path):
         default = list(field.default) if isinstance(field.default, tuple) else field.default
         (tmp_path / "one.yaml").write_text(yaml.safe_dump({name: default}))
         assert parse(["--config", str(tmp_path / "one.yaml")])[0] == PipelineOptions()
+
+
+# How images are varied
+
+TURNED = {"rotation_range": 20, "rescale": 1e-05, "brightness_range": [0.5, 1.5]}
+VARIED = ("--augment", "{rotation_range: 20}", "--variants", "3")
+
+
+def ways_to_say(augmentation: dict, folder: Path):
+    """The arguments of every way in which the command line takes an augmentation."""
+    as_json, as_yaml = json.dumps(augmentation), yaml.safe_dump(augmentation)
+    for name, text in (("a.json", as_json), ("a.yaml", as_yaml), ("a.yml", as_yaml)):
+        (folder / name).write_text(text)
+        yield ["--augment", str(folder / name)]
+    for index, value in enumerate((augmentation, as_json, as_yaml, str(folder / "a.yaml"))):
+        (folder / f"run-{index}.yaml").write_text(yaml.safe_dump({"augment": value}))
+        yield ["--config", str(folder / f"run-{index}.yaml")]
+    yield from (["--augment", text] for text in (as_json, as_yaml, json.dumps(augmentation, indent=4)))
+
+
+@exercises("--augment")
+def test_an_augmentation_is_of_one_head_and_one_space_however_it_is_said(first_run, tmp_path):
+    images, store, _ = first_run
+    rest = ["--images", str(images), "--store", str(store), *TINY, "--variants", "2"]
+    found = [parse([*rest, *way])[0] for way in ways_to_say(TURNED, tmp_path)]
+    assert set(found) == {found[0]}
+    assert found[0].augmentation.record() == {"rotation_range": 20.0, "brightness_range": [0.5, 1.5]}
+    assert found[0].rescale == 1e-05
+    version = version_record(latest_version(Store(store, first_run[2].record["fingerprint"])))
+    others = {"the same": {**TURNED, "shear_range": 0}, "another": {"rotation_range": 21}, "flat": {"rescale": 1e-05}}
+    names = {
+        name: options.head_job(options.space(), version).name
+        for name, options in {
+            "one": found[0],
+            **{
+                name: PipelineOptions(**found[0].model_dump() | {"augment": said, "variants": 1 + (name != "flat")})
+                for name, said in others.items()
+            },
+        }.items()
+    }
+    assert names["one"] == names["the same"]
+    assert len(set(names.values())) == 3
+
+
+def test_a_run_of_a_deployment_takes_an_augmentation_as_a_mapping_and_as_a_text(tmp_path):
+    from prefect.utilities.schema_tools import is_valid_schema, validate
+
+    from flows.pipeline import extract_and_train
+
+    (tmp_path / "a.json").write_text(json.dumps(TURNED))
+    schema = extract_and_train.parameters.model_dump()
+    is_valid_schema(schema)
+    wanted = PipelineOptions(variants=2, augment=json.dumps(TURNED))
+    for given in (TURNED, json.dumps(TURNED), yaml.safe_dump(TURNED), str(tmp_path / "a.json")):
+        parameters = {"augment": given, "variants": 2}
+        assert not validate(parameters, schema, raise_on_error=False, preprocess=False, ignore_required=True)
+        # The flow's function has its options of what Prefect made of the parameters.
+        assert PipelineOptions(**extract_and_train.validate_parameters(parameters)) == wanted
+    assert PipelineOptions(**wanted.model_dump()) == wanted
+
+
+@exercises("--variants")
+def test_a_plan_counts_the_views_of_training_images(capsys, images, store):
+    arguments = ("--images", images, "--store", store, *SMALL)
+    plain, varied = planned(capsys, *arguments), planned(capsys, *arguments, *VARIED)
+    assert plain["views_to_extract"] == plain["to_extract"] == varied["to_extract"] == 20
+    digests = [sha256(path.read_bytes()).digest() for path in images.glob("*/*.png")]
+    training = sum(derived_split(digest, 0.2) == "train" for digest in digests)
+    assert 0 < training < 20
+    assert varied["views_to_extract"] == 20 + 2 * training
+    assert varied["expected_bytes"] > plain["expected_bytes"]
+    assert main([*map(str, arguments), *VARIED, "--plan"]) == 0
+    assert f"to extract: 20 ({20 + 2 * training} views) in 1 chunks" in capsys.readouterr().err
+
+
+@exercises("--train-on", "--fine-tune", "--fine-tune-epochs", "--fine-tune-learning-rate")
+def test_training_on_images_is_another_head_and_fine_tuning_goes_on_from_one(first_run):
+    """What comes of it is looked for in test_augmentation.py."""
+    images, store, done = first_run
+    version = version_record(latest_version(Store(store, done.record["fingerprint"])))
+
+    def jobs(*flags: str):
+        options = parse(["--images", str(images), "--store", str(store), *TINY, *flags])[0]
+        space = options.space()
+        return options.head_job(space, version), options.fine_tune_job(space, version)
+
+    plain, none = jobs()
+    assert (plain.name, none) == (done.record["head"], None)
+    assert jobs("--fine-tune-epochs", "9", "--fine-tune-learning-rate", "1")[0].name == plain.name
+    on_images = jobs("--train-on", "images")[0]
+    assert (on_images.spec.train_on, on_images.name != plain.name) == ("images", True)
+    tuned = {}
+    for flags in (
+        ["--fine-tune", "block5"],
+        ["--fine-tune", "block4"],
+        ["--fine-tune", "block5", "--fine-tune-epochs", "9"],
+        ["--fine-tune", "block5", "--fine-tune-learning-rate", "0.5"],
+        ["--fine-tune", "block5", "--augment", "{rotation_range: 20}"],
+    ):
+        head, model = jobs(*flags)
+        assert (head.name, head.promote, model.promote) == (plain.name, "if_better", "never")
+        tuned[model.name] = model.spec
+    assert len(tuned) == 5
+    figures = [(spec.fine_tune, spec.fine_tune_epochs, spec.fine_tune_learning_rate) for spec in tuned.values()]
+    assert figures[:4] == [("block5", 5, 1e-5), ("block4", 5, 1e-5), ("block5", 9, 1e-5), ("block5", 5, 0.5)]
 
 
 # The flow reads the folder again, for itself

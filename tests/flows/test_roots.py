@@ -41,6 +41,17 @@ def test_what_lies_inside_is_taken(rooms, address):
     assert (options.images, options.store) == (address, address)
 
 
+def test_a_file_of_augmentation_lies_inside_or_is_not_read(rooms):
+    for folder in ("data/photos", "database"):
+        (rooms / folder / "turned.yaml").write_text("rotation_range: 20")
+    (rooms / "data" / "linked.json").symlink_to(rooms / "database" / "turned.yaml")
+    inside, _ = parse(["--augment", "photos/turned.yaml", "--train-on", "images"])
+    assert inside == parse(["--augment", "rotation_range: 20", "--train-on", "images"])[0]
+    for path in ("../database/turned.yaml", f"{rooms}/database/none.json", "out/turned.yaml", "linked.json"):
+        with pytest.raises(InputError, match=r"--augment: .*ROOTS"):
+            parse(["--augment", path, "--train-on", "images"])
+
+
 def test_a_study_writes_nothing_outside(rooms):
     for flags in (["--store", "../database"], ["--out", "../database"]):
         with pytest.raises(InputError, match=f"{flags[0]}: .*ROOTS"):
