@@ -143,6 +143,20 @@ def finished(status: int, stdout: str, stderr: str) -> Done:
     return Done(status, json.loads(lines[-1]) if lines else None, stdout, stderr)
 
 
+def run_alone(home: Path, *arguments: str | Path) -> Done:
+    """A run that has nothing to start: a server that cannot be reached, modules that cannot be imported. Touching either would show."""
+    code = f"""
+import sys
+sys.modules["prefect"] = sys.modules["tensorflow"] = sys.modules["keras"] = None
+sys.argv = ["pipeline.py", *{[str(argument) for argument in arguments]}]
+import runpy
+runpy.run_path({str(PROJECT / "flows" / "pipeline.py")!r}, run_name="__main__")
+"""
+    environment = {**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_HOME": str(home)}
+    call = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=PROJECT)
+    return finished(call.returncode, call.stdout, call.stderr)
+
+
 @pytest.fixture(scope="session")
 def first_run(pipeline, tmp_path_factory):
     """A folder of 60 pictures and the store of one whole run over it; for reading only."""

@@ -20,7 +20,7 @@ from storage.layout import Store
 from storage.shards import Shard
 from storage.versions import latest_version
 from tests import toy
-from tests.flows.conftest import PROJECT, TINY, Done, finished
+from tests.flows.conftest import PROJECT, TINY, Done, finished, run_alone
 from vision.specs import BACKBONES
 
 KEYS = [
@@ -83,17 +83,7 @@ def test_images_become_a_version_and_a_head(first_run):
 
 def test_a_second_run_does_nothing_and_starts_nothing(first_run, tmp_path):
     images, store, done = first_run
-    # A server that cannot be reached, and modules that cannot be imported: touching either would show.
-    code = f"""
-import sys
-sys.modules["prefect"] = sys.modules["tensorflow"] = sys.modules["keras"] = None
-sys.argv = ["pipeline.py", *{["--images", str(images), "--store", str(store), *TINY]}]
-import runpy
-runpy.run_path({str(PROJECT / "flows" / "pipeline.py")!r}, run_name="__main__")
-"""
-    environment = {**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_HOME": str(tmp_path)}
-    call = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=PROJECT)
-    second = finished(call.returncode, call.stdout, call.stderr)
+    second = run_alone(tmp_path, "--images", images, "--store", store, *TINY)
     assert second.status == 0, second.stderr
     assert (second.record["extracted"], second.record["unchanged"], second.record["version"]) == (0, 60, 1)
     assert second.record["head"] == done.record["head"]
