@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from storage.errors import StoreDamaged
 from storage.layout import Store
-from storage.samples import SAMPLE, SampleTable, pin
+from storage.samples import SAMPLE, SampleTable, ViewTable, pin
 from storage.shards import ROWS_PER_GROUP, write_shard
 from storage.stream import FeatureStream
 from tests import toy
@@ -262,6 +262,144 @@ def test_groups_are_the_runs_of_samples_of_one_row_group(rows):
     assert all(len(group) == 1 for group in groups)
     assert len(set().union(*groups)) == len(groups)
     assert (starts[0], starts[-1]) == (0, len(rows))
+
+
+# Several views of each sample
+
+rows_of_a_view = st.integers(0, len(ROWS) - 1).flatmap(lambda s: st.tuples(st.just(s), st.integers(0, ROWS[s] - 1)))
+
+
+@st.composite
+def views_of_samples(draw) -> tuple[np.ndarray, np.ndarray]:
+    """(views, n) SAMPLE records, the class of a sample the same in all of its views, and the beginnings of n digests."""
+    views = draw(st.integers(1, 5))
+    columns = st.tuples(st.lists(rows_of_a_view, min_size=views, max_size=views), st.integers(0, 2))
+    found = draw(st.lists(columns, min_size=1, max_size=40))
+    samples = np.array([[(*place, label) for place in places] for places, label in found], SAMPLE).T
+    return samples, np.array(draw(st.lists(st.integers(0, 2**64 - 1), min_size=len(found), max_size=len(found))), "u8")
+
+
+def view_table(refs: tuple, viewed: tuple[np.ndarray, np.ndarray]) -> ViewTable:
+    return ViewTable(*viewed, refs, ("a", "b", "c"))
+
+
+def everything_in_views(refs: tuple, views: int) -> ViewTable:
+    """As many samples as divide all rows evenly, each in views that lie far apart."""
+    rows = everything(refs).samples[: sum(ROWS) // views * views].reshape(views, -1).copy()
+    rows["class"] = np.arange(rows.shape[1]) % 3
+    return view_table(refs, (rows, np.random.default_rng(1).integers(0, 2**63, rows.shape[1]).astype("u8")))
+
+
+def drawn(table: ViewTable, seed: int | None, number: int) -> list[tuple[int, int, int]]:
+    return sorted(table.of_pass(seed, number).samples.tolist())
+
+
+@settings(max_examples=60)
+@given(views_of_samples(), st.integers(1, 50), seeds, memories, st.integers(0, 5))
+def test_a_pass_over_views_gives_the_rows_that_are_drawn_for_it(shelf, viewed, batch_size, seed, memory_mb, epoch):
+    store, refs = shelf
+    table = view_table(refs, viewed)
+    stream = FeatureStream(store, table, batch_size, seed, memory_mb)
+    assert sorted(flat(given_by(stream, epoch))) == drawn(table, seed, epoch)
+    assert [len(batch) for batch in given_by(stream, epoch)][:-1] == [stream.batch_size] * (stream.steps - 1)
+    assert stream.class_counts().tolist() == np.bincount(viewed[0]["class"][0], minlength=3).tolist()
+
+
+@settings(max_examples=40)
+@given(views_of_samples(), st.integers(1, 20), st.integers(1, 30), memories, st.booleans(), st.data())
+def test_over_views_too_a_stream_goes_on_at_any_step_and_for_any_reader(
+    shelf, viewed, batch_size, steps, memory_mb, with_replacement, data
+):
+    """Whatever an epoch is, and however many passes of other views it crosses."""
+    store, refs = shelf
+
+    def stream(steps: int | None) -> FeatureStream:
+        return FeatureStream(store, view_table(refs, viewed), batch_size, 5, memory_mb, steps, with_replacement)
+
+    passes = stream(None)
+    whole = flat([[given_by(passes, number)] for number in range(4 * steps // passes.steps + 1)])
+    whole = flat(whole)
+    epoch, first_step = data.draw(st.integers(0, 3)), data.draw(st.integers(0, steps))
+    assert given_by(stream(steps), epoch, first_step) == whole[epoch * steps : (epoch + 1) * steps][first_step:]
+    readers = data.draw(st.integers(1, 4))
+    expected = whole[epoch * steps : 4 * steps]
+    for reader in range(readers):
+        found = given_by(stream(steps), epoch, first_step, reader=reader, readers=readers, epochs=4 - epoch)
+        assert found == [b for at, b in enumerate(expected) if at >= first_step and at % readers == reader]
+
+
+@pytest.mark.parametrize("memory_mb", [0, 3 * GROUP_MB, 4 * GROUP_MB, 256])
+def test_every_tail_of_passes_over_large_views_is_their_tail(shelf, memory_mb):
+    store, refs = shelf
+    table = everything_in_views(refs, 3)
+    stream = FeatureStream(store, table, 20, 3, memory_mb)
+    whole = given_by(stream, 2, epochs=2)
+    assert all(given_by(stream, 2, step, epochs=2) == whole[step:] for step in range(len(whole) + 1))
+    assert [sorted(flat(part)) for part in (whole[: stream.steps], whole[stream.steps :])] == [
+        drawn(table, 3, 2),
+        drawn(table, 3, 3),
+    ]
+    assert drawn(table, 3, 2) != drawn(table, 3, 3)
+
+
+def test_two_passes_over_views_can_be_given_at_the_same_time(shelf):
+    store, refs = shelf
+    stream = FeatureStream(store, everything_in_views(refs, 4), 16, 1, 2 * GROUP_MB)
+    numbers = (0, 1, 5, 9, 12)
+    expected = [given_by(stream, number) for number in numbers]
+    together = zip(*(stream.batches(number) for number in numbers), strict=True)
+    found = [
+        [[tuple(map(int, (f[0], f[1], c))) for f, c in zip(*batch, strict=True)] for batch in row] for row in together
+    ]
+    assert found == [list(row) for row in zip(*expected, strict=True)]
+
+
+def test_features_in_a_batch_of_views_keep_their_values_when_later_ones_are_given(shelf):
+    store, refs = shelf
+    stream = FeatureStream(store, everything_in_views(refs, 4), 16, 1, 0)
+    kept = list(stream.batches(0, epochs=3))
+    assert [f[:, 1].astype(int).tolist() for f, _ in kept] == [
+        [s[1] for s in batch] for batch in given_by(stream, 0, epochs=3)
+    ]
+
+
+# Which samples those of a batch are
+
+
+@settings(max_examples=60)
+@given(
+    samples,
+    st.integers(1, 30),
+    seeds,
+    memories,
+    st.one_of(st.none(), st.integers(1, 30)),
+    st.booleans(),
+    st.data(),
+)
+def test_the_samples_of_a_batch_are_told_without_reading_it(
+    shelf, rows, batch_size, seed, memory_mb, steps, with_replacement, data
+):
+    store, refs = shelf
+    stream = FeatureStream(store, table_of(refs, rows), batch_size, seed, memory_mb, steps, with_replacement)
+    epoch, epochs = data.draw(st.integers(0, 3)), data.draw(st.integers(1, 3))
+    first_step = data.draw(st.integers(0, stream.steps))
+    told = list(stream.samples(epoch, first_step, epochs=epochs))
+    batches = given_by(stream, epoch, first_step, epochs=epochs)
+    assert [[tuple(stream.table.samples[at].tolist()) for at in places] for _, places in told] == batches
+    assert [stream.labels(places).tolist() for _, places in told] == [[label for *_, label in b] for b in batches]
+    steps_a_pass = -(-len(rows) // stream.batch_size)
+    begin, end = epoch * stream.steps + first_step, (epoch + epochs) * stream.steps
+    assert [number for number, _ in told] == [step // steps_a_pass for step in range(begin, end)]
+
+
+def test_the_samples_of_batches_are_told_without_an_end(shelf):
+    store, refs = shelf
+    stream = FeatureStream(store, everything(refs), 100, 4, GROUP_MB, steps=4)
+    told = list(islice(stream.samples(1, 2, epochs=None), 20))
+    assert [places.tolist() for _, places in told] == [
+        places.tolist() for _, places in islice(stream.samples(1, 2, epochs=9), 20)
+    ]
+    assert [number for number, _ in told] == [step // 6 for step in range(6, 26)]
 
 
 def expected_samples(images: Path, store: Path, version, split: str) -> Counter:
