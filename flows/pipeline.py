@@ -121,7 +121,7 @@ def train(space: Space, version: VersionRecord, options: PipelineOptions, progre
     show_head(job, head)
     progress.say(trained(head))
     if head.is_new:
-        progress.say(reported(head, space.store.cache / "logs" / "training"))
+        progress.say(reported(head, logs_of(job)))
     return head
 
 
@@ -139,4 +139,6 @@ def tune(space: Space, version: VersionRecord, options: PipelineOptions, progres
         training.end()
     show_head(job, model)
     progress.say(tuned(job, model))
+    if model.is_new:
+        progress.say(reported(model, logs_of(job)))
     return model

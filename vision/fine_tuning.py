@@ -62,9 +62,8 @@ def _preprocessed(pixels, spec: FeatureSpec):
     """What vision/vgg.py makes of pixels, by layers that Keras can save."""
     import keras
 
-    scale = getattr(spec, "rescale", 1.0)
-    offset = [-scale * mean for mean in reversed(CAFFE_MEANS)]
-    return keras.ops.flip(keras.layers.Rescaling(scale, offset, name="less_means")(pixels), axis=-1)
+    offset = [-spec.rescale * mean for mean in reversed(CAFFE_MEANS)]
+    return keras.ops.flip(keras.layers.Rescaling(spec.rescale, offset, name="less_means")(pixels), axis=-1)
 
 
 def _through(values, tensors: Tensors, is_trained: bool):
