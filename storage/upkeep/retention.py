@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 
+from storage.durable import sync_folder
 from storage.heads import PIN, list_heads, pinned_version, remove_head
 from storage.layout import SHARD_NAME, Store, current_head, spaces
 from storage.place import Place
@@ -73,6 +74,8 @@ def _needed(store: Store, kept: set[int]) -> set[str]:
 def _collect_space(store: Store, kept: set[int], needed: set[str], since: float) -> Collected:
     old = [number for number in version_numbers(store) if number not in kept]
     size = sum(_remove(store.version(number)) for number in old)
+    if old:
+        sync_folder(store.versions)  # or a version would be back after a power cut, without what it names
     segments = [path for path in store.segments.glob("*.parquet") if path.name not in needed]
     shards = [path for path in store.shards.glob("*/*") if SHARD_NAME.fullmatch(path.name) and path.name not in needed]
     segments, shards = ([path for path in paths if not _is_young(path, since)] for paths in (segments, shards))
