@@ -52,36 +52,38 @@ class ImageStream:
 
     def _batch(self, number: int, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         files = self._files.take(pa.array(samples)).to_pylist()
+        # Files of equal bytes, and one that is drawn twice, are rows of their own: one of them may be gone.
+        keys = [file["digest"] + place.to_bytes(4, "little") for place, file in enumerate(files)]
         images: list[Image] = [
-            (file["digest"], lambda file=file: read_image(self._root, file["path"], file["digest"]), (1,))
-            for file in files
+            (key, lambda file=file: read_image(self._root, file["path"], file["digest"]), (1,))
+            for key, file in zip(keys, files, strict=True)
         ]
         found = extract(self._engine, images, make_views=self._views_of_pass(number))
-        self._tell(files, found.errors)
+        for key, file in zip(keys, files, strict=True):
+            if key in found.errors:
+                self._tell(file["path"], *found.errors[key])
         if not found.keys:
             code, message = next(iter(found.errors.values()))
             raise InputError(
                 f"none of {len(files)} pictures could be read again ({code}: {message}); are they still there?"
             )
         labels = self._rows.labels(samples)
-        return found.features, labels[[file["digest"] not in found.errors for file in files]]
+        return found.features, labels[[key not in found.errors for key in keys]]
 
     def _views_of_pass(self, number: int):
         if self._augmentation is None:
             return plain_views
         augmentation, seed = self._augmentation, self._rows.seed or 0
 
-        def views(pixels: np.ndarray, digest: bytes, numbers: Sequence[int]) -> np.ndarray:
+        def views(pixels: np.ndarray, key: bytes, numbers: Sequence[int]) -> np.ndarray:
             from vision.augmenting import augmented
 
-            draws = augmentation.draw(epoch_keys(seed, number, image_keys([digest])), len(pixels))
-            return augmented(plain_views(pixels, digest, numbers), draws, augmentation)
+            draws = augmentation.draw(epoch_keys(seed, number, image_keys([key])), len(pixels))
+            return augmented(plain_views(pixels, key, numbers), draws, augmentation)
 
         return views
 
-    def _tell(self, files: Sequence[dict], errors: dict[bytes, tuple[str, str]]) -> None:
-        for file in files:
-            if file["digest"] in errors and file["path"] not in self._missed:
-                self._missed.add(file["path"])
-                code, message = errors[file["digest"]]
-                logger.warning("%s is not trained on, %s: %s", visible(file["path"]), code, visible(message))
+    def _tell(self, path: bytes, code: str, message: str) -> None:
+        if path not in self._missed:
+            self._missed.add(path)
+            logger.warning("%s is not trained on, %s: %s", visible(path), code, visible(message))
