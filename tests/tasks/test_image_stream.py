@@ -1,0 +1,264 @@
+"""The image stream: the samples of a feature stream in its order, from the pictures as they lie in the folder."""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from storage.digests import DIGEST
+from storage.errors import InputError
+from storage.layout import Store
+from storage.samples import SampleTable, pin, pin_files
+from storage.stream import FeatureStream
+from storage.versions import Version
+from tasks.image_stream import ImageStream, epoch_keys
+from tests import toy
+from vision.augmentation import Augmentation
+from vision.images import decode
+from vision.runtime import prepare_tensorflow
+
+CLASSES = ("cats", "dogs")
+TURN = Augmentation(rotation_range=40.0, horizontal_flip=True)
+Batch = tuple[np.ndarray, np.ndarray]
+
+
+class Stored:
+    """A version of toy pictures, and streams over its training samples."""
+
+    version: Version
+
+    def __init__(self, images: Path, root: Path):
+        self.images, self.root = images, root
+        _, self.version = toy.run(images, root, validation_fraction=0.3, chunk_size=5)
+        self.table: SampleTable = pin(self.store, self.version, "train", CLASSES, root / "pinned")
+        self.files: pa.Table = pin_files(self.store, self.version, "train", self.table, root / "pinned")
+
+    @property
+    def store(self) -> Store:
+        return toy.space(self.images, self.root).store
+
+    def rows(self, batch_size: int = 4, seed: int | None = 3, **options: Any) -> FeatureStream:
+        return FeatureStream(self.store, self.table, batch_size, seed, 1, **options)
+
+    def stream(self, augmentation: Augmentation | None = None, **options: Any) -> ImageStream:
+        return ImageStream(self.rows(**options), self.files, self.images, toy.ToyEngine(), augmentation)
+
+    def path(self, place: int) -> Path:
+        """Of the file of a sample."""
+        return self.images / os.fsdecode(self.files["path"][place].as_py())
+
+    def spoil(self, place: int, how: str) -> None:
+        """Let the picture of a sample be gone, of other bytes, or listed in this state though it is no picture."""
+        if how == "vanished":
+            self.path(place).unlink()
+        elif how == "changed":
+            toy.picture(self.path(place), seed=9_999)
+        else:
+            self.path(place).write_bytes(b"no picture")
+            digests = self.files["digest"].to_pylist()
+            digests[place] = hashlib.sha256(b"no picture").digest()
+            self.files = self.files.set_column(1, "digest", pa.array(digests, DIGEST))
+
+
+@pytest.fixture
+def stored(images: Path, store: Path) -> Stored:
+    """Fourteen training pictures or so, one of them there three times, in both classes."""
+    shutil.copy(images / "cats/003.png", images / "cats/twin.png")
+    shutil.copy(images / "cats/003.png", images / "dogs/stray.png")
+    return Stored(images, store)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Augment without Keras."""
+    toy.without_keras(monkeypatch)
+
+
+def same(one: list[Batch], other: list[Batch]) -> bool:
+    """Whether batches are the same to the bit."""
+    return len(one) == len(other) and all(
+        a.dtype == b.dtype and np.array_equal(a, b)
+        for pair in zip(one, other, strict=True)
+        for a, b in zip(*pair, strict=True)
+    )
+
+
+def by_sample(stored: Stored, stream: ImageStream, number: int, **options: Any) -> dict[int, bytes]:
+    """Sample → the features that it has in a pass of a stream with these options."""
+    told = stored.rows(**options).samples(number)
+    pairs = zip(told, stream.batches(number), strict=True)
+    return {int(at): row.tobytes() for (_, places), (rows, _) in pairs for at, row in zip(places, rows, strict=True)}
+
+
+# As they are
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"batch_size": 5, "steps": 3},
+        {"seed": None},
+        {"with_replacement": True},
+        {"batch_size": 1000},
+        {"batch_size": 9},  # more than the engine takes at a time
+    ],
+    ids=str,
+)
+def test_without_augmentation_it_gives_the_stored_features_of_the_same_samples_in_the_same_order(stored, options):
+    rows, images = stored.rows(**options), stored.stream(**options)
+    assert images.steps == rows.steps
+    for epoch in (0, 2):
+        assert same(list(images.batches(epoch, epochs=2)), list(rows.batches(epoch, epochs=2)))
+        assert same(list(images.batches(epoch, 1)), list(rows.batches(epoch, 1)))
+
+
+def test_without_an_end_it_goes_on_as_the_stream_of_features_does(stored):
+    found = stored.stream(steps=2).batches(1, 1, epochs=None)
+    expected = stored.rows(steps=2).batches(1, 1, epochs=None)
+    assert same([next(found) for _ in range(11)], [next(expected) for _ in range(11)])
+
+
+# Augmented
+
+
+def test_features_are_those_of_the_picture_as_it_is_drawn_for_the_pass(stored, quick):
+    for number in (0, 3):
+        told = stored.rows().samples(number)
+        for (passed, places), (features, labels) in zip(told, stored.stream(TURN).batches(number), strict=True):
+            assert passed == number
+            for place, row, label in zip(places.tolist(), features, labels, strict=True):
+                digest = stored.files["digest"][place].as_py()
+                image = np.array([int.from_bytes(digest[:8], "little")], np.uint64)
+                pixels = decode(stored.path(place).read_bytes(), 32)[None]
+                drawn = TURN.draw(epoch_keys(3, number, image), 32)
+                expected = toy.ToyEngine().features(toy.augmented(pixels, drawn, TURN))[0].astype(np.float16)
+                assert np.array_equal(row, expected)
+                assert label == stored.table.samples["class"][place]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+def test_with_keras_too(stored):
+    """A flip and nothing else, whose two outcomes are known."""
+    prepare_tensorflow(1)
+    flip = Augmentation(horizontal_flip=True)
+    seen = set()
+    for number in (0, 1):
+        told = stored.rows(batch_size=100).samples(number)
+        ((_, places),), ((features, _),) = told, stored.stream(flip, batch_size=100).batches(number)
+        for place, row in zip(places.tolist(), features, strict=True):
+            pixels = decode(stored.path(place).read_bytes(), 32)[None]
+            either = toy.ToyEngine().features(np.concatenate([pixels, pixels[:, :, ::-1]])).astype(np.float16)
+            matches = [np.array_equal(row, one) for one in either]
+            assert sum(matches) == 1
+            seen.add((number, matches[1]))
+    assert len(seen) == 4
+
+
+def test_another_pass_or_seed_draws_anew_and_the_same_pass_the_same(stored, quick):
+    def drawn(number: int, seed: int = 3) -> list[bytes]:
+        """In the order of the table."""
+        found = by_sample(stored, stored.stream(TURN, seed=seed), number, seed=seed)
+        return [found[place] for place in range(len(stored.table))]
+
+    assert drawn(0) == drawn(0)
+    others = [drawn(1), drawn(2), drawn(0, seed=4)]
+    for other in others:
+        changed = sum(a != b for a, b in zip(drawn(0), other, strict=True))
+        assert changed > 0.9 * len(stored.table)  # the toy knows 255 augmented pictures of each
+
+
+def test_files_of_equal_bytes_are_drawn_alike(stored, quick):
+    digests = stored.files["digest"].to_pylist()
+    twins = [place for place, digest in enumerate(digests) if digests.count(digest) > 1]
+    found = by_sample(stored, stored.stream(TURN), 1)
+    assert len({found[place] for place in twins}) < len(twins)
+    assert all((found[a] == found[b]) == (digests[a] == digests[b]) for a in twins for b in twins)
+
+
+def test_what_is_drawn_does_not_depend_on_the_size_of_a_batch(stored, quick):
+    found = [by_sample(stored, stored.stream(TURN, batch_size=size), 5, batch_size=size) for size in (1, 4, 9, 100)]
+    assert found[0].keys() == set(range(len(stored.table)))
+    assert all(other == found[0] for other in found)
+
+
+@pytest.mark.parametrize("steps", [None, 3])
+def test_resumed_at_any_step_it_gives_the_batches_it_would_have_given(stored, quick, steps):
+    stream = stored.stream(TURN, steps=steps)
+    whole = list(stream.batches(1, epochs=3))
+    for step in range(len(whole)):
+        assert same(list(stored.stream(TURN, steps=steps).batches(1, step, epochs=3)), whole[step:])
+    later = list(stream.batches(2, epochs=2))
+    assert same(later, whole[stream.steps :])
+
+
+def test_an_epoch_that_crosses_passes_draws_for_each_pass(stored, quick):
+    """So that a sample that comes twice in it is another picture each time."""
+    one_pass = stored.stream(TURN)
+    crossing = stored.stream(TURN, steps=one_pass.steps + 2)
+    assert same(list(crossing.batches(0)), [*one_pass.batches(0), *list(one_pass.batches(1))[:2]])
+
+
+def test_drawn_with_replacement_a_picture_is_the_same_each_time_in_a_pass(stored, quick):
+    options = {"with_replacement": True, "batch_size": 100}
+    ((_, places),) = stored.rows(**options).samples(0)
+    ((features, labels),) = stored.stream(TURN, **options).batches(0)
+    assert len(features) == len(labels) == len(places) > len(set(places.tolist()))
+    assert labels.tolist() == stored.table.samples["class"][places].tolist()
+    rows: dict[int, set[bytes]] = {}
+    for place, row in zip(places.tolist(), features, strict=True):
+        rows.setdefault(place, set()).add(row.tobytes())
+    assert all(len(found) == 1 for found in rows.values())
+
+
+# Pictures that are not what they were
+
+
+@pytest.mark.parametrize("how", ["vanished", "changed", "broken"])
+@pytest.mark.parametrize("batch_size", [4, 100])
+def test_a_picture_that_cannot_be_used_is_missing_from_its_batch_and_told_of_once(stored, caplog, how, batch_size):
+    digests = stored.files["digest"].to_pylist()
+    place = next(place for place, digest in enumerate(digests) if digests.count(digest) == 1)
+    name = stored.path(place).relative_to(stored.images).as_posix()
+    stored.spoil(place, how)
+    stream, rows = stored.stream(batch_size=batch_size), stored.rows(batch_size=batch_size)
+    for epoch in (0, 1, 2):
+        told, stored_batches = rows.samples(epoch), rows.batches(epoch)
+        for (_, places), expected, found in zip(told, stored_batches, stream.batches(epoch), strict=True):
+            is_left = places != place
+            assert same([found], [(expected[0][is_left], expected[1][is_left])])
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"{name} is not trained on, ")
+    if how != "broken":
+        assert how in line
+
+
+@pytest.mark.parametrize("how", ["vanished", "changed"])
+@pytest.mark.parametrize("batch_size", [4, 100])
+def test_where_one_of_several_files_of_equal_bytes_is_gone_the_others_keep_their_features_and_labels(
+    stored, caplog, how, batch_size
+):
+    digests = stored.files["digest"].to_pylist()
+    gone, *others = [place for place, digest in enumerate(digests) if digests.count(digest) > 1]
+    assert others
+    stored.spoil(gone, how)
+    stream, rows = stored.stream(batch_size=batch_size), stored.rows(batch_size=batch_size)
+    for epoch in range(4):
+        told = zip(rows.samples(epoch), rows.batches(epoch), strict=True)
+        for ((_, places), expected), found in zip(told, stream.batches(epoch), strict=True):
+            is_left = places != gone
+            assert same([found], [(expected[0][is_left], expected[1][is_left])])
+    assert len(caplog.records) == 1
+
+
+def test_a_batch_of_which_no_picture_can_be_read_says_so(stored):
+    shutil.rmtree(stored.images)
+    with pytest.raises(
+        InputError, match=r"none of 4 pictures could be read again \(vanished: .*\); are they still there\?"
+    ):
+        next(stored.stream().batches(0))
