@@ -134,11 +134,19 @@ def _fit(
     base = base_name(job.space.fingerprint, version.data_digest, job.spec, job.seed)
     keeping, logs = Keeping(keep, job.checkpoint_seconds), data.folder / "logs"
     if not job.spec.fine_tune:
-        begin_at = str(model_file(store, base)) if base else None
+        begin_at = _file_of(store, base) if base else None
         return train(job.spec, data.for_training(), job.seed, logs, report, checkpoint, keeping, begin_at)
     spec = replace(job.spec, epochs=job.spec.fine_tune_epochs, initial_epoch=0)
-    model = _tunable(job, load_head(str(model_file(store, base))))
+    model = _tunable(job, load_head(_file_of(store, str(base))))
     return train(spec, data.for_training(), job.seed, logs, report, checkpoint, keeping, model=model)
+
+
+def _file_of(store: Store, base: str) -> str:
+    """The file of the head to go on from. Raises HeadError where that is gone, StoreDamaged where it is damaged."""
+    try:
+        return str(model_file(store, base))
+    except FileNotFoundError:
+        raise HeadError(f"the head {base} is gone") from None
 
 
 def _tunable(job: HeadJob, head):

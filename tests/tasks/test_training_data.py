@@ -1,0 +1,206 @@
+"""Trainings on variants, on pictures and of the network's end, with real engines on tiny pictures."""
+
+import csv
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from storage.digests import list_images
+from storage.handover import prepare, save_plan
+from storage.heads import model_file, read_head
+from storage.layout import create_space, current_head
+from storage.place import place
+from storage.plan import PlanOptions, finish, make_plan
+from storage.scan import scan_folder
+from storage.shards import ShardRef
+from storage.versions import commit, latest_version
+from tasks import heads
+from tasks.chunk import process_chunks
+from tasks.heads import find_head, train_head
+from tasks.records import ChunksJob, HeadJob, Space
+from tasks.survey import find_space, head_job, version_record
+from tasks.training_data import Samples
+from tests import toy
+from vision.augmentation import Augmentation
+from vision.engines import load_engine
+from vision.evaluation import evaluate, load_head
+from vision.head import HeadSpec
+from vision.images import decode
+
+VARIED = Augmentation(rotation_range=20, zoom_range=0.2, horizontal_flip=True).text
+SPEC = HeadSpec(("cats", "dogs"), epochs=3, batch_size=8)
+KINDS = {
+    "variants": {"augment": VARIED, "variants": 3},
+    "images": {"augment": VARIED, "train_on": "images"},
+    "fine-tuning": {"augment": VARIED, "fine_tune": "block5", "fine_tune_epochs": 2, "fine_tune_learning_rate": 1e-3},
+}
+
+# Keras 3.15 on NumPy 2, wherever it saves: keras/src/backend/tensorflow/core.py, convert_to_numpy.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
+
+
+class Killed(BaseException):
+    """The process is no more."""
+
+
+def extracted(images: Path, root: Path, engine: str, **options) -> Space:
+    """A store of what a run with these options would have extracted."""
+    space = find_space(place(str(root)), place(str(images)), "random", "vgg16", 32, "none", "float16", "float32")
+    create_space(space.store, space.spec.record())
+    planned = make_plan(space.store, list_images(scan_folder(images), space.store.cache), PlanOptions(**options))
+    prepare(space.store.cache / "plans")
+    path = str(save_plan(planned, space.store.cache / "plans"))
+    job = ChunksJob(space, path, 0, planned.num_chunks, planned.chunk_size, "parquet", 1, engine)
+    job = dataclasses.replace(job, augmentation=planned.augmentation)
+    results = process_chunks(job, load_engine(engine, space.spec, "random", 1), lambda _: None)
+    refs = [ShardRef(one.shard, one.size_bytes, one.rows, one.footer_checksum) for one in results]
+    commit(space.store, planned.parent, *finish(space.store, planned, refs))
+    return space
+
+
+def job_on(space: Space, engine: str = "tensorflow", **options) -> HeadJob:
+    version = latest_version(space.store)
+    assert version is not None
+    job = head_job(space, version_record(version), dataclasses.replace(SPEC, **options), seed=3)
+    promote = "never" if job.spec.fine_tune else "if_better"
+    return dataclasses.replace(job, engine=engine, promote=promote, checkpoint_seconds=0.0)
+
+
+def steps_of(job: HeadJob) -> list[list[str]]:
+    with open(job.space.store.head(job.name) / "logs" / "steps.csv") as file:
+        return list(csv.reader(file))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    return toy.pictures(tmp_path_factory.mktemp("pictures") / "images", per_class=20)
+
+
+@pytest.fixture(scope="module")
+def stores(pictures, tmp_path_factory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("stores")
+    for engine in ("mnn", "tensorflow"):
+        extracted(pictures, root / engine, engine, chunk_size=8, variants=3, augmentation=VARIED)
+    return {engine: root / engine for engine in ("mnn", "tensorflow")}
+
+
+@pytest.fixture
+def space(stores, pictures, tmp_path) -> Space:
+    """A copy of the store of variants, to train on."""
+    shutil.copytree(stores["tensorflow"], tmp_path / "store")
+    spec = ("random", "vgg16", 32, "none", "float16", "float32")
+    return find_space(place(str(tmp_path / "store")), place(str(pictures)), *spec)
+
+
+@pytest.mark.parametrize("engine", ["mnn", "tensorflow"])
+def test_plain_features_view_0_and_pictures_as_they_are_give_a_head_the_same_figures(
+    engine, stores, pictures, tmp_path
+):
+    plain = extracted(pictures, tmp_path / "plain", engine, chunk_size=5)
+    shutil.copytree(stores[engine], tmp_path / "varied")
+    varied = dataclasses.replace(plain, root=str(tmp_path / "varied"))
+    train_head(job_on(plain), lambda _: None)
+    head = load_head(str(model_file(plain.store, job_on(plain).name)))
+    sources = [
+        Samples.pinned(job, latest_version(job.space.store))
+        for job in (job_on(plain), job_on(varied, **KINDS["variants"]))
+    ]
+    batches = [samples.to_evaluate("validation", samples.validation) for samples in sources]
+    fresh = Samples.pinned(job_on(plain, engine), latest_version(plain.store))
+    batches.append(fresh._from_images(fresh._in_order(fresh.validation), "validation", fresh.validation, None))
+    assert fresh.engine.name.startswith(engine)
+    found = [evaluate(head, each, fresh.shape, fresh.dtype, 2) for each in batches]
+    assert found[0].loss == pytest.approx(read_head(plain.store, job_on(plain).name)["metrics"]["val_loss"], abs=1e-6)
+    for other in found[1:]:
+        assert other.loss == pytest.approx(found[0].loss, abs=1e-6)
+        assert other.accuracy == found[0].accuracy
+        assert np.array_equal(other.confusion, found[0].confusion)
+
+
+def test_pictures_as_they_are_are_trained_on_as_their_features_are(space):
+    jobs = job_on(space), job_on(space, train_on="images")
+    results = [train_head(job, lambda _: None) for job in jobs]
+    assert jobs[0].name != jobs[1].name
+    assert steps_of(jobs[0]) == steps_of(jobs[1])
+    assert results[0].history == results[1].history
+
+
+def test_variants_are_trained_on_and_validation_has_none(space):
+    jobs = job_on(space), job_on(space, **KINDS["variants"])
+    plain, varied = (Samples.pinned(job, latest_version(space.store)) for job in jobs)
+    rows = [
+        {bytes(row) for epoch in range(30) for batch, _ in each.for_training().training.batches(epoch) for row in batch}
+        for each in (plain, varied)
+    ]
+    assert rows[0] < rows[1]
+    assert len(rows[1]) == 3 * len(rows[0]), "each view of each image, over so many passes"
+    validation = [np.concatenate([x for x, _ in each.for_training().validation.batches()]) for each in (plain, varied)]
+    assert np.array_equal(*validation)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # logs that the dead leave open
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_training_that_was_killed_takes_the_same_steps(kind, space, tmp_path, monkeypatch):
+    if kind == "fine-tuning":
+        train_head(job_on(space), lambda _: None)
+    shutil.copytree(tmp_path / "store", tmp_path / "other")
+    whole = job_on(dataclasses.replace(space, root=str(tmp_path / "other")), **KINDS[kind])
+    expected = train_head(whole, lambda _: None)
+    job, write, written = job_on(space, **KINDS[kind]), heads.write_checkpoint, []
+
+    def dies_after_six(*given):
+        write(*given)
+        written.append(given[3]["step"])
+        if len(written) == 6:
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(heads, "write_checkpoint", dies_after_six)
+        with pytest.raises(Killed):
+            train_head(job, lambda _: None)
+    assert written[-1], "it is to die in the middle of an epoch"
+    heard: list[dict] = []
+    result = train_head(job, heard.append)
+    assert heard[0]["resumed"]
+    assert steps_of(job) == steps_of(whole)
+    assert (result.val_loss, result.history) == (expected.val_loss, expected.history)
+
+
+def test_what_was_fine_tuned_predicts_from_pixels_what_its_record_says(space, pictures):
+    train_head(job_on(space), lambda _: None)
+    base = current_head(space.store)
+    job = job_on(space, **KINDS["fine-tuning"])
+    result = train_head(job, lambda _: None)
+    assert (result.is_new, current_head(space.store), read_head(space.store, job.name)["base"]) == (True, base, base)
+    again = train_head(job, lambda _: None)
+    assert (again.is_new, again.val_loss) == (False, result.val_loss)
+    network = load_head(str(model_file(space.store, job.name)))
+    files = latest_version(space.store).read_files(space.store).to_pylist()
+    held_out = [file for file in files if file["split"] == "validation"]
+    pixels = np.stack([decode((pictures / file["path"].decode()).read_bytes(), 32) for file in held_out])
+    labels = np.array([SPEC.classes.index(file["class"]) for file in held_out])
+    found = network.predict(pixels, verbose=0)[:, 0]
+    assert ((found > 0.5) == labels).mean() == pytest.approx(result.val_accuracy)
+    losses = -np.log(np.where(labels, found, 1 - found))
+    assert losses.mean() == pytest.approx(result.val_loss, rel=1e-3)
+
+
+def test_a_head_to_fine_tune_that_is_gone_is_told_of(space):
+    with pytest.raises(heads.StoreDamaged, match=r"--force-retrain"):
+        train_head(job_on(space, **KINDS["fine-tuning"]), lambda _: None)
+
+
+def test_a_network_that_was_changed_is_not_found(space):
+    train_head(job_on(space), lambda _: None)
+    job = job_on(space, **KINDS["fine-tuning"])
+    train_head(job, lambda _: None)
+    path = space.store.head(job.name) / "model.keras"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert find_head(space.store, job.name) is None
+    assert json.loads((space.store.head(job.name) / "head.json").read_text())["base"] == job_on(space).name
