@@ -1,7 +1,8 @@
 """The image stream: pictures are read, decoded, augmented and sent through the frozen network as a training asks for them."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -14,15 +15,26 @@ from storage.words import visible
 from tasks.chunk import read_image
 from vision.augmentation import Augmentation
 from vision.engines import Engine
-from vision.extraction import Image, extract
+from vision.extraction import Image, MakeViews, extract
 from vision.variants import image_keys, plain_views
 
 logger = logging.getLogger(__name__)
+
+MOST_BATCHES = 4
 
 
 def epoch_keys(seed: int, number: int, images: np.ndarray) -> np.ndarray:
     """Keys (n,) u64 of what is drawn for images (n,) u64 in a pass over them; images: the beginnings of their digests."""
     return mix(seed, number, AUGMENTATIONS, images)
+
+
+def steps_at_a_time(batch_size: int, engine_batch: int) -> int:
+    """Of how many steps the pictures go through the network together, where it computes its whole batch in any case.
+
+    Those of which it computes the smallest part for nothing, up to MOST_BATCHES of the engine's, or of one step.
+    """
+    most = max(1, MOST_BATCHES * engine_batch // batch_size)
+    return min(range(1, most + 1), key=lambda steps: -steps * batch_size % engine_batch / steps)
 
 
 class ImageStream:
@@ -43,34 +55,42 @@ class ImageStream:
         self._engine, self._augmentation = engine, augmentation
         self._missed: set[bytes] = set()
         self.steps = rows.steps
+        self._steps_at_a_time = steps_at_a_time(rows.batch_size, engine.batch_size)
 
     def batches(
         self, epoch: int = 0, first_step: int = 0, *, epochs: int | None = 1
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for number, samples in self._rows.samples(epoch, first_step, epochs=epochs):
-            yield self._batch(number, samples)
+        steps = self._rows.samples(epoch, first_step, epochs=epochs)
+        while some := list(islice(steps, self._steps_at_a_time)):
+            yield from self._batches_of(some)
 
-    def _batch(self, number: int, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        files = self._files.take(pa.array(samples)).to_pylist()
+    def _batches_of(self, steps: Sequence[tuple[int, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The batches of some steps, whose pictures go through the network together."""
+        files = self._files.take(pa.array(np.concatenate([samples for _, samples in steps]))).to_pylist()
         # Files of equal bytes, and one that is drawn twice, are rows of their own: one of them may be gone.
         keys = [file["digest"] + place.to_bytes(4, "little") for place, file in enumerate(files)]
+        passes = dict(zip(keys, (number for number, samples in steps for _ in samples), strict=True))
         images: list[Image] = [
             (key, lambda file=file: read_image(self._root, file["path"], file["digest"]), (1,))
             for key, file in zip(keys, files, strict=True)
         ]
-        found = extract(self._engine, images, make_views=self._views_of_pass(number))
+        found = extract(self._engine, images, make_views=self._views_of(passes))
         for key, file in zip(keys, files, strict=True):
             if key in found.errors:
                 self._tell(file["path"], *found.errors[key])
-        if not found.keys:
-            code, message = next(iter(found.errors.values()))
-            raise InputError(
-                f"none of {len(files)} pictures could be read again ({code}: {message}); are they still there?"
-            )
-        labels = self._rows.labels(samples)
-        return found.features, labels[[key not in found.errors for key in keys]]
+        rows = {key: row for row, key in enumerate(found.keys)}
+        for _, samples in steps:
+            mine, keys = keys[: len(samples)], keys[len(samples) :]
+            there = [key in rows for key in mine]
+            if not any(there):
+                code, message = found.errors[mine[0]]
+                raise InputError(
+                    f"none of {len(mine)} pictures could be read again ({code}: {message}); are they still there?"
+                )
+            yield found.features[[rows[key] for key in mine if key in rows]], self._rows.labels(samples)[there]
 
-    def _views_of_pass(self, number: int):
+    def _views_of(self, passes: Mapping[bytes, int]) -> MakeViews:
+        """What makes the view of a picture, by its key, of which the pass is known."""
         if self._augmentation is None:
             return plain_views
         augmentation, seed = self._augmentation, self._rows.seed or 0
@@ -78,7 +98,7 @@ class ImageStream:
         def views(pixels: np.ndarray, key: bytes, numbers: Sequence[int]) -> np.ndarray:
             from vision.augmenting import augmented
 
-            draws = augmentation.draw(epoch_keys(seed, number, image_keys([key])), len(pixels))
+            draws = augmentation.draw(epoch_keys(seed, passes[key], image_keys([key])), len(pixels))
             return augmented(plain_views(pixels, key, numbers), draws, augmentation)
 
         return views
