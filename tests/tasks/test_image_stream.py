@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from storage.digests import DIGEST
 from storage.errors import InputError
@@ -16,7 +18,7 @@ from storage.layout import Store
 from storage.samples import SampleTable, pin, pin_files
 from storage.stream import FeatureStream
 from storage.versions import Version
-from tasks.image_stream import ImageStream, epoch_keys
+from tasks.image_stream import MOST_BATCHES, ImageStream, epoch_keys, steps_at_a_time
 from tests import toy
 from vision.augmentation import Augmentation
 from vision.images import decode
@@ -262,3 +264,30 @@ def test_a_batch_of_which_no_picture_can_be_read_says_so(stored):
         InputError, match=r"none of 4 pictures could be read again \(vanished: .*\); are they still there\?"
     ):
         next(stored.stream().batches(0))
+
+
+# Together
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_pictures_of_small_batches_go_through_the_network_together(stored, monkeypatch, batch_size):
+    sizes, features = [], toy.ToyEngine.features
+
+    def counted(engine, pixels):
+        sizes.append(len(pixels))
+        return features(engine, pixels)
+
+    monkeypatch.setattr(toy.ToyEngine, "features", counted)
+    batches = list(stored.stream(batch_size=batch_size, steps=48 // batch_size).batches())
+    assert sum(sizes) == sum(len(features) for features, _ in batches)
+    assert np.mean(sizes) > 6, "of 8 that the engine takes at a time; the last batch of a pass may be smaller"
+
+
+@given(st.integers(1, 300), st.integers(1, 64))
+def test_the_engine_computes_no_more_for_nothing_than_for_steps_one_by_one(batch_size, engine_batch):
+    def computed_a_step(steps):
+        return -(-steps * batch_size // engine_batch) * engine_batch / steps
+
+    steps = steps_at_a_time(batch_size, engine_batch)
+    assert computed_a_step(steps) <= computed_a_step(1)
+    assert steps == 1 or steps * batch_size <= MOST_BATCHES * engine_batch
