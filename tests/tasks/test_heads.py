@@ -20,7 +20,7 @@ from storage.layout import Store, current_head
 from storage.versions import Version
 from tasks.caching import is_true
 from tasks.devices import Slot
-from tasks.heads import check_trainable, find_head, head_name, index_order
+from tasks.heads import base_name, check_trainable, find_head, head_name, index_order
 from tasks.records import HeadJob, HeadResult
 from tasks.worker_pool import WorkerPool
 from tests import toy
@@ -30,6 +30,7 @@ from vision.head import HeadSpec
 SPEC = HeadSpec(("cats", "dogs"), epochs=2, batch_size=8)
 NOTHING = 1e-30  # a step so short that no float32 weight moves by it, but a bias from 0 to nothing that counts
 FINGERPRINT, DATA = "f" * 32, "d" * 64
+TURN, FLIP = '{"rotation_range":20.0}', '{"horizontal_flip":true}'
 
 # Names
 
@@ -51,6 +52,10 @@ FINGERPRINT, DATA = "f" * 32, "d" * 64
         {"validation_steps": 3},
         {"initial_epoch": 1},
         {"patience": 3},
+        {"augment": TURN, "variants": 4},
+        {"augment": TURN, "train_on": "images"},
+        {"train_on": "images"},
+        {"fine_tune": "block5"},
     ],
     ids=str,
 )
@@ -65,8 +70,70 @@ def test_space_data_and_seed_are_in_the_name_of_a_head(other):
     assert head_name(fingerprint, data, SPEC, seed) != head_name(FINGERPRINT, DATA, SPEC, 0)
 
 
-def test_the_name_of_a_head_is_the_same_for_ever():
-    assert head_name(FINGERPRINT, DATA, SPEC, 0) == "a3f2bb2a2c8711a934260745ce4d2f46"
+OLDER = HeadSpec(
+    ("cats", "dogs"),
+    kind="linear",
+    epochs=30,
+    initial_epoch=20,
+    steps_per_epoch=7,
+    validation_steps=3,
+    learning_rate=1e-3,
+    patience=4,
+    class_weight="balanced",
+    sampling="bootstrap",
+    standardize=False,
+)
+
+
+@pytest.mark.parametrize(
+    ("spec", "seed", "name"),
+    [
+        (SPEC, 0, "a3f2bb2a2c8711a934260745ce4d2f46"),
+        (HeadSpec(("ants", "cats", "dogs")), 5, "2776fbba7d529a9288233e399c190247"),
+        (OLDER, 0, "a4093f707826fddabd145f2c6e436536"),
+    ],
+    ids=["few epochs", "defaults", "nothing usual"],
+)
+def test_the_name_of_a_head_is_the_same_for_ever(spec, seed, name):
+    """Those of heads that were trained before images were augmented, too."""
+    assert head_name(FINGERPRINT, DATA, spec, seed) == name
+
+
+def test_how_images_are_augmented_and_what_is_fine_tuned_make_other_heads():
+    """All of these are of the same images, and none is taken for another."""
+    named = [
+        {},
+        {"augment": TURN, "variants": 2},
+        {"augment": TURN, "variants": 3},
+        {"augment": FLIP, "variants": 3},
+        {"augment": TURN, "train_on": "images"},
+        {"augment": FLIP, "train_on": "images"},
+        {"fine_tune": "block5"},
+        {"fine_tune": "block4"},
+        {"fine_tune": "block5", "augment": TURN},
+        {"fine_tune": "block5", "augment": TURN, "variants": 3},
+        {"fine_tune": "block5", "fine_tune_epochs": 6},
+        {"fine_tune": "block5", "fine_tune_learning_rate": 1e-4},
+    ]
+    names = {head_name(FINGERPRINT, DATA, dataclasses.replace(SPEC, **options), 0) for options in named}
+    assert len(names) == len(named)
+
+
+@pytest.mark.parametrize(
+    ("options", "base"),
+    [
+        ({}, {}),
+        ({"augment": TURN}, {}),
+        ({"augment": TURN, "variants": 3}, {"augment": TURN, "variants": 3}),
+        ({"augment": TURN, "train_on": "images"}, {"augment": TURN, "train_on": "images"}),
+        ({"fine_tune_epochs": 9, "fine_tune_learning_rate": 1e-3}, {}),
+        ({"initial_epoch": 1}, {"initial_epoch": 1}),
+    ],
+    ids=str,
+)
+def test_fine_tuning_begins_at_the_head_that_is_trained_without_it(options, base):
+    tuned, head = (dataclasses.replace(SPEC, **given) for given in (options | {"fine_tune": "block5"}, base))
+    assert base_name(FINGERPRINT, DATA, tuned, 3) == head_name(FINGERPRINT, DATA, head, 3)
 
 
 def test_the_name_of_a_head_does_not_depend_on_how_the_rows_were_cut_into_shards(images, tmp_path):
