@@ -75,7 +75,7 @@ class Events:
         self._begin()
 
     def _begin(self) -> None:
-        self._identity = _identity(self._folder)
+        self._identity, self._was_removed = _identity(self._folder), False
         began: Queue[Exception | None] = Queue()
         self._thread = threading.Thread(target=self._listen, args=(began,), daemon=True)
         self._thread.start()
@@ -83,7 +83,7 @@ class Events:
             raise error
 
     def _listen(self, began: Queue[Exception | None]) -> None:
-        from watchfiles import watch
+        from watchfiles import Change, watch
 
         try:
             changes = watch(
@@ -99,6 +99,8 @@ class Events:
             )
             for number, found in enumerate(changes):
                 if found:
+                    # What is made in its place may be given its inode, and so look the same.
+                    self._was_removed |= (Change.deleted, os.fspath(self._folder)) in found
                     self._changed.set()
                 if number == 0:  # it watches from here on
                     began.put(None)
@@ -123,7 +125,8 @@ class Events:
     def _renew(self) -> None:
         """Begin anew where the folder is another one of the same name: what was mounted or made again since."""
         identity = _identity(self._folder)
-        if identity is None or (identity == self._identity and self._thread.is_alive()):
+        is_same = identity == self._identity and not self._was_removed and self._thread.is_alive()
+        if identity is None or is_same:
             return
         self.close()
         self._is_over = threading.Event()
