@@ -264,8 +264,10 @@ def print_table(report: dict) -> None:
     for side, found in report["accuracy"].items():
         means = [f"{found[at]['mean']:.4f} ± {found[at]['spread'] or 0:.4f}" for at in SPLITS]
         difference = found["test"].get("minus_plain")
-        low, high = (difference or {}).get("t_interval") or (float("nan"),) * 2
-        points = f"{100 * difference['difference']:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})" if difference else ""
+        points = f"{100 * difference['difference']:+.2f}" if difference else ""
+        if difference and difference.get("t_interval"):
+            low, high = difference["t_interval"]
+            points += f" ({100 * low:+.2f} to {100 * high:+.2f})"
         seconds = report["epoch_seconds"]["median"].get(side)
         say(f"{side:18} {means[0]:>16} {means[1]:>16} {points:>28} {'' if seconds is None else f'{seconds:.3f}':>9}")
     tuned = report["fine_tuning"]
