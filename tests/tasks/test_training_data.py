@@ -2,8 +2,6 @@
 
 import csv
 import dataclasses
-import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +16,15 @@ from storage.plan import PlanOptions, finish, make_plan
 from storage.scan import scan_folder
 from storage.shards import ShardRef
 from storage.versions import commit, latest_version
-from tasks import heads
 from tasks.chunk import process_chunks
-from tasks.heads import find_head, train_head
+from tasks.heads import train_head
 from tasks.records import ChunksJob, HeadJob, Space
 from tasks.survey import find_space, head_job, version_record
 from tasks.training_data import Samples
 from tests import toy
 from vision.augmentation import Augmentation
 from vision.engines import load_engine
-from vision.evaluation import evaluate, load_head
+from vision.evaluation import load_head
 from vision.head import HeadSpec
 from vision.images import decode
 
@@ -35,7 +32,6 @@ VARIED = Augmentation(rotation_range=20, zoom_range=0.2, horizontal_flip=True).t
 SPEC = HeadSpec(("cats", "dogs"), epochs=3, batch_size=8)
 KINDS = {
     "variants": {"augment": VARIED, "variants": 3},
-    "images": {"augment": VARIED, "train_on": "images"},
     "fine-tuning": {"augment": VARIED, "fine_tune": "block5", "fine_tune_epochs": 2, "fine_tune_learning_rate": 1e-3},
 }
 
@@ -43,10 +39,6 @@ KINDS = {
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
 )
-
-
-class Killed(BaseException):
-    """The process is no more."""
 
 
 def extracted(images: Path, root: Path, engine: str, **options) -> Space:
@@ -82,45 +74,10 @@ def pictures(tmp_path_factory) -> Path:
     return toy.pictures(tmp_path_factory.mktemp("pictures") / "images", per_class=20)
 
 
-@pytest.fixture(scope="module")
-def stores(pictures, tmp_path_factory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("stores")
-    for engine in ("mnn", "tensorflow"):
-        extracted(pictures, root / engine, engine, chunk_size=8, variants=3, augmentation=VARIED)
-    return {engine: root / engine for engine in ("mnn", "tensorflow")}
-
-
 @pytest.fixture
-def space(stores, pictures, tmp_path) -> Space:
-    """A copy of the store of variants, to train on."""
-    shutil.copytree(stores["tensorflow"], tmp_path / "store")
-    spec = ("random", "vgg16", 32, "none", "float16", "float32")
-    return find_space(place(str(tmp_path / "store")), place(str(pictures)), *spec)
-
-
-@pytest.mark.parametrize("engine", ["mnn", "tensorflow"])
-def test_plain_features_view_0_and_pictures_as_they_are_give_a_head_the_same_figures(
-    engine, stores, pictures, tmp_path
-):
-    plain = extracted(pictures, tmp_path / "plain", engine, chunk_size=5)
-    shutil.copytree(stores[engine], tmp_path / "varied")
-    varied = dataclasses.replace(plain, root=str(tmp_path / "varied"))
-    train_head(job_on(plain), lambda _: None)
-    head = load_head(str(model_file(plain.store, job_on(plain).name)))
-    sources = [
-        Samples.pinned(job, latest_version(job.space.store))
-        for job in (job_on(plain), job_on(varied, **KINDS["variants"]))
-    ]
-    batches = [samples.to_evaluate("validation", samples.validation) for samples in sources]
-    fresh = Samples.pinned(job_on(plain, engine), latest_version(plain.store))
-    batches.append(fresh._from_images(fresh._in_order(fresh.validation), "validation", fresh.validation, None))
-    assert fresh.engine.name.startswith(engine)
-    found = [evaluate(head, each, fresh.shape, fresh.dtype, 2) for each in batches]
-    assert found[0].loss == pytest.approx(read_head(plain.store, job_on(plain).name)["metrics"]["val_loss"], abs=1e-6)
-    for other in found[1:]:
-        assert other.loss == pytest.approx(found[0].loss, abs=1e-6)
-        assert other.accuracy == found[0].accuracy
-        assert np.array_equal(other.confusion, found[0].confusion)
+def space(pictures, tmp_path) -> Space:
+    """A store of variants, to train on."""
+    return extracted(pictures, tmp_path / "store", "tensorflow", chunk_size=8, variants=3, augmentation=VARIED)
 
 
 def test_pictures_as_they_are_are_trained_on_as_their_features_are(space):
@@ -144,34 +101,6 @@ def test_variants_are_trained_on_and_validation_has_none(space):
     assert np.array_equal(*validation)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # logs that the dead leave open
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_training_that_was_killed_takes_the_same_steps(kind, space, tmp_path, monkeypatch):
-    if kind == "fine-tuning":
-        train_head(job_on(space), lambda _: None)
-    shutil.copytree(tmp_path / "store", tmp_path / "other")
-    whole = job_on(dataclasses.replace(space, root=str(tmp_path / "other")), **KINDS[kind])
-    expected = train_head(whole, lambda _: None)
-    job, write, written = job_on(space, **KINDS[kind]), heads.write_checkpoint, []
-
-    def dies_after_six(*given):
-        write(*given)
-        written.append(given[3]["step"])
-        if len(written) == 6:
-            raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(heads, "write_checkpoint", dies_after_six)
-        with pytest.raises(Killed):
-            train_head(job, lambda _: None)
-    assert written[-1], "it is to die in the middle of an epoch"
-    heard: list[dict] = []
-    result = train_head(job, heard.append)
-    assert heard[0]["resumed"]
-    assert steps_of(job) == steps_of(whole)
-    assert (result.val_loss, result.history) == (expected.val_loss, expected.history)
-
-
 def test_what_was_fine_tuned_predicts_from_pixels_what_its_record_says(space, pictures):
     train_head(job_on(space), lambda _: None)
     base = current_head(space.store)
@@ -189,18 +118,3 @@ def test_what_was_fine_tuned_predicts_from_pixels_what_its_record_says(space, pi
     assert ((found > 0.5) == labels).mean() == pytest.approx(result.val_accuracy)
     losses = -np.log(np.where(labels, found, 1 - found))
     assert losses.mean() == pytest.approx(result.val_loss, rel=1e-3)
-
-
-def test_a_head_to_fine_tune_that_is_gone_is_told_of(space):
-    with pytest.raises(heads.StoreDamaged, match=r"--force-retrain"):
-        train_head(job_on(space, **KINDS["fine-tuning"]), lambda _: None)
-
-
-def test_a_network_that_was_changed_is_not_found(space):
-    train_head(job_on(space), lambda _: None)
-    job = job_on(space, **KINDS["fine-tuning"])
-    train_head(job, lambda _: None)
-    path = space.store.head(job.name) / "model.keras"
-    path.write_bytes(path.read_bytes()[:-1])
-    assert find_head(space.store, job.name) is None
-    assert json.loads((space.store.head(job.name) / "head.json").read_text())["base"] == job_on(space).name
