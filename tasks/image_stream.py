@@ -21,6 +21,7 @@ from vision.variants import image_keys, plain_views
 logger = logging.getLogger(__name__)
 
 MOST_BATCHES = 4
+MOST_GONE = 32  # pictures in succession: so many are a folder that is gone
 
 
 def epoch_keys(seed: int, number: int, images: np.ndarray) -> np.ndarray:
@@ -44,8 +45,9 @@ class ImageStream:
     (vision/engines); a batch is (features (n, *shape), labels (n,) u16) in the dtype that `extract` gives. augmentation:
     drawn anew for each pass, by hash of the seed, the pass and the digest; None leaves the pictures as they are.
 
-    A picture that cannot be read or decoded any more is missing from its batch, with a warning. Raises InputError where
-    none of a batch can be.
+    A picture that cannot be read or decoded any more is missing from its batch, with a warning; where a batch has no other, as
+    the last of a pass may be of one alone, the batch before is given again. Raises InputError where MOST_GONE in succession
+    cannot be read, or none at all.
     """
 
     def __init__(
@@ -54,6 +56,8 @@ class ImageStream:
         self._rows, self._files, self._root = rows, files, root
         self._engine, self._augmentation = engine, augmentation
         self._missed: set[bytes] = set()
+        self._gone = 0
+        self._given: tuple[np.ndarray, np.ndarray] | None = None
         self.steps = rows.steps
         self._steps_at_a_time = steps_at_a_time(rows.batch_size, engine.batch_size)
 
@@ -82,12 +86,16 @@ class ImageStream:
         for _, samples in steps:
             mine, keys = keys[: len(samples)], keys[len(samples) :]
             there = [key in rows for key in mine]
-            if not any(there):
+            self._gone = 0 if any(there) else self._gone + len(mine)
+            if any(there):
+                features = found.features[[rows[key] for key in mine if key in rows]]
+                self._given = features, self._rows.labels(samples)[there]
+            elif self._given is None or self._gone >= MOST_GONE:
                 code, message = found.errors[mine[0]]
                 raise InputError(
-                    f"none of {len(mine)} pictures could be read again ({code}: {message}); are they still there?"
+                    f"none of {self._gone} pictures could be read again ({code}: {message}); are they still there?"
                 )
-            yield found.features[[rows[key] for key in mine if key in rows]], self._rows.labels(samples)[there]
+            yield self._given
 
     def _views_of(self, passes: Mapping[bytes, int]) -> MakeViews:
         """What makes the view of a picture, by its key, of which the pass is known."""

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,28 @@ def test_a_batch_of_which_no_picture_can_be_read_says_so(stored):
         InputError, match=r"none of 4 pictures could be read again \(vanished: .*\); are they still there\?"
     ):
         next(stored.stream().batches(0))
+
+
+def test_a_picture_that_was_alone_in_its_batch_costs_no_training(stored):
+    whole = list(stored.stream(batch_size=1).batches(0))
+    (_, (place,)) = list(stored.rows(batch_size=1).samples(0))[3]
+    digest = stored.files["digest"][int(place)].as_py()
+    gone = [at for at, other in enumerate(stored.files["digest"].to_pylist()) if other == digest]
+    for at in gone:
+        stored.spoil(at, "vanished")
+    found = list(stored.stream(batch_size=1).batches(0))
+    assert len(found) == len(whole)
+    places = [int(at) for _, (at,) in stored.rows(batch_size=1).samples(0)]
+    for number, at in enumerate(places):
+        assert same([found[number]], [found[number - 1] if at in gone else whole[number]])
+
+
+def test_a_folder_that_goes_meanwhile_ends_the_stream(stored):
+    batches = stored.stream().batches(0, epochs=None)
+    next(batches)
+    shutil.rmtree(stored.images)
+    with pytest.raises(InputError, match=r"none of \d+ pictures could be read again"):
+        list(islice(batches, 100))
 
 
 # Together
