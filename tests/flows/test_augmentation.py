@@ -7,6 +7,7 @@ import shutil
 import signal
 import zipfile
 from collections import Counter
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from storage.versions import Version, latest_version
 from tests import toy
 from tests.flows.conftest import TINY, run_alone
 from tests.flows.test_command import complaint
-from tests.flows.test_pipeline import shards_in, start, wait_until
+from tests.flows.test_pipeline import ask, shards_in, start, wait_until
 from vision.augmentation import Augmentation
 
 TURNED = ("--augment", '{"rotation_range": 20, "horizontal_flip": true}')
@@ -38,8 +39,6 @@ def views_by_split(where: Store, version: Version) -> dict[tuple[str, int], int]
 
 def in_split(images: Path, name: str, split: str, seed: int) -> Path:
     """A new picture that its bytes put into this split."""
-    from hashlib import sha256
-
     path = images / name
     while derived_split(sha256(toy.picture(path, seed).read_bytes()).digest(), 0.2) != split:
         seed += 1
@@ -155,7 +154,9 @@ def test_training_on_images_logs_every_epoch_and_extracts_nothing(pipeline, agai
     assert (second.status, second.record["head"]) == (0, done.record["head"]), second.stderr
 
 
-def test_fine_tuning_leaves_a_whole_network_beside_the_head_that_it_began_at(pipeline, again, first_run, tmp_path):
+def test_fine_tuning_leaves_a_whole_network_beside_the_head_that_it_began_at(
+    pipeline, server, again, first_run, tmp_path
+):
     images, store = again
     arguments = ("--images", images, "--store", store, *TINY, *TURNED, "--fine-tune", "block5")
     arguments = (*arguments, "--fine-tune-epochs", "3", "--fine-tune-learning-rate", "1e-4")
@@ -176,6 +177,12 @@ def test_fine_tuning_leaves_a_whole_network_beside_the_head_that_it_began_at(pip
         assert file.getinfo("model.weights.h5").file_size > 14_714_688 * 4
     assert config["config"]["input_layers"] is not None
     assert (store / "heads" / "current").read_text().strip() == head  # it cannot be compared with a head
+    (seen,) = ask(server, "flow_runs", name=str(images))
+    steps = {task["name"].partition(" ")[0] for task in ask(server, "task_runs", id=seen["id"])}
+    assert {"train_head", "fine_tune"} <= steps
+    artifacts = {item["key"]: item["data"] for item in ask(server, "artifacts", id=seen["id"])}
+    assert artifacts["fine-tuning-progress"] == 100
+    assert f"{figures[0]:.4f}" in artifacts["fine-tuning"]
     (tmp_path / "home").mkdir()
     second = run_alone(tmp_path / "home", *arguments)
     assert second.status == 0, second.stderr
