@@ -17,6 +17,8 @@ from vision.specs import SpecError
 FillMode = Literal["nearest", "constant", "reflect", "wrap"]
 Shift = float | int | tuple[float, ...]
 
+LONGEST_SHIFT = 65_536  # pixels: more than any picture has
+
 _STATISTICS = "it needs statistics of all images; the head standardises the features instead (--standardize)"
 _PREPROCESSING = "the frozen network has its own preprocessing, which every picture goes through"
 _FIXED = "pictures are float32 RGB, channels last, and are interpolated bilinearly"
@@ -207,9 +209,9 @@ def _zoom(name: str, value: Any) -> float | tuple[float, float]:
 
 def _shift(name: str, value: Any) -> Shift:
     if isinstance(value, Sequence) and not isinstance(value, str) and len(value):
-        choices = tuple(_number(name, choice) for choice in value)
+        choices = tuple(_number(name, choice, -LONGEST_SHIFT, LONGEST_SHIFT) for choice in value)
         return choices if any(choices) else 0.0
-    reach = _reach(name, value)
+    reach = _number(name, value, 0, LONGEST_SHIFT)
     return int(reach) if isinstance(value, Integral) and reach > 1 else 0.0 if isinstance(value, Integral) else reach
 
 
