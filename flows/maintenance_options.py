@@ -32,4 +32,4 @@ class MaintenanceOptions(pydantic.BaseModel, extra="forbid", frozen=True):
 
     def commands(self, wait: float) -> Namespace:
         """The options of the commands of `python -m storage`, which wait so many seconds for another run."""
-        return Namespace(**self.model_dump() | {"store": place(self.store), "wait": wait})
+        return Namespace(**self.model_dump() | {"store": place(self.store), "wait": wait, "drop_variants": False})
