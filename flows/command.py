@@ -19,7 +19,8 @@ import pydantic
 import yaml
 
 from flows import demo
-from flows.options import Augment, Options, PipelineOptions, checked
+from flows.augment import Augment
+from flows.options import Options, PipelineOptions, checked
 from flows.outcome import FORESEEN, Outcome, check_budget, exit_status, outcome_of, telling
 from flows.words import changes, duration, say
 from storage.digests import list_images

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,6 @@ from storage.scan import scan_folder
 from storage.shards import ShardRef
 from storage.upkeep.retention import collect
 from storage.versions import Version, commit, version_numbers
-from tasks.devices import Slot
 from tasks.heads import find_head, head_name
 from tasks.image_stream import ImageStream
 from tasks.records import ChunksJob, HeadJob, HeadResult, Space
@@ -94,13 +92,6 @@ class Tuner(Trainer):
 
     def validated(self, head: str, rows: Batches, samples: Samples) -> Evaluation:
         return evaluate(load_head(head), rows, samples.shape, samples.dtype, 2)
-
-
-@pytest.fixture(scope="module")
-def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerPool]:
-    made = WorkerPool((Slot(None, 1),), tmp_path_factory.mktemp("logs"))
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from storage.heads import is_unranked
 from storage.layout import Store, current_head
 from storage.versions import Version
 from tasks.caching import is_true
-from tasks.devices import Slot
 from tasks.heads import base_name, check_trainable, find_head, head_name, index_order
 from tasks.records import HeadJob, HeadResult
 from tasks.worker_pool import WorkerPool
@@ -231,13 +229,6 @@ class Trainer:
     def train(self, job: HeadJob, on_epoch=lambda record: None) -> HeadResult:
         with self.workers.lease() as worker:
             return HeadResult(**worker.call("head", job.record(), on_epoch, 300))
-
-
-@pytest.fixture(scope="module")
-def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerPool]:
-    made = WorkerPool((Slot(None, 1),), tmp_path_factory.mktemp("logs"))
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from storage.heads import pin_version, pinned_version
 from storage.layout import spaces
 from storage.upkeep.compaction import compact
 from storage.versions import version_numbers
-from tasks.devices import Slot
 from tasks.records import HeadJob
 from tasks.worker_pool import WorkerDied, WorkerPool
 from tests import toy
@@ -26,13 +24,6 @@ from tests.tasks.test_heads import Trainer
 KILLS = int(os.environ.get("KILLS", "5"))
 # 14 batches an epoch, all of them followed by a checkpoint.
 OPTIONS = {"epochs": 8, "batch_size": 4, "shuffle_memory_mb": 1}
-
-
-@pytest.fixture(scope="module")
-def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerPool]:
-    made = WorkerPool((Slot(None, 1),), tmp_path_factory.mktemp("logs"))
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module")
