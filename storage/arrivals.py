@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from storage.errors import InputError
 from storage.handover import load_scan, prepare, save_scan
 from storage.layout import Store, sha256
-from storage.noticing import Noticing, being_written
+from storage.noticing import Noticing, incomplete
 from storage.place import Place
 from storage.scan import SCAN_SCHEMA, Scan
 
@@ -161,7 +161,7 @@ def arrivals(
 
 def _complete(scan: Scan, announced: Announced, is_late: bool) -> Arrival | None:
     """What of a scan can be announced; None where it is to be waited for, or nothing has changed."""
-    unfinished = being_written(scan.root, announced.arrived(scan))
+    unfinished = incomplete(scan.root, announced.arrived(scan))
     arrival = announced.arrival(scan, unfinished)
     if arrival.is_empty or (unfinished.num_rows and not is_late):
         return None

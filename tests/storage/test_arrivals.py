@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from storage.arrivals import Announced, Arrival, Patience, arrivals
 from storage.errors import InputError
-from storage.noticing import Events, Listing, being_written, file_system, mounts, noticing
+from storage.noticing import Events, Listing, file_system, incomplete, mounts, noticing
 from storage.place import Place
 from storage.scan import SCAN_SCHEMA, Scan, scan_folder
 from tests import toy
@@ -286,10 +286,20 @@ def test_a_file_is_being_written_from_its_opening_to_its_closing_and_reading_it_
     rows = scan_folder(images).files.slice(0, 1)
     path = images / os.fsdecode(rows["path"][0].as_py())
     with open(path, "rb"):
-        assert being_written(images, rows).num_rows == 0
+        assert incomplete(images, rows).num_rows == 0
     with open(path, "ab"):
-        assert being_written(images, rows).num_rows == 1
-    assert being_written(images, rows).num_rows == 0
+        assert incomplete(images, rows).num_rows == 1
+    assert incomplete(images, rows).num_rows == 0
+
+
+def test_what_was_written_between_its_scan_and_the_check_is_not_complete_until_it_is_scanned_again(images):
+    path = images / "cats" / "000.png"
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    half = scan_folder(images).files
+    path.write_bytes(data)  # opened, written and closed: nobody writes to it when it is asked about
+    assert incomplete(images, half)["path"].to_pylist() == [b"cats/000.png"]
+    assert incomplete(images, scan_folder(images).files).num_rows == 0
 
 
 TABLE = """\
