@@ -73,6 +73,7 @@ def varied_again(varied, tmp_path: Path):
     )
 
 
+@pytest.mark.slow
 def test_training_images_get_variants_and_a_head_of_their_own_and_nothing_is_extracted_twice(varied, first_run):
     _, store, done = varied
     before = views_by_split(*newest(first_run[1], done.record["fingerprint"]))
@@ -89,6 +90,7 @@ def test_training_images_get_variants_and_a_head_of_their_own_and_nothing_is_ext
     assert logged_epochs(store, done.record["head"]) == [0, 1]
 
 
+@pytest.mark.slow
 def test_a_second_run_does_nothing_and_neither_does_going_back_to_no_variants(varied, first_run, tmp_path):
     images, store, done = varied
     arguments = ("--images", images, "--store", store, *TINY)
@@ -101,6 +103,7 @@ def test_a_second_run_does_nothing_and_neither_does_going_back_to_no_variants(va
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_only_what_is_missing_is_extracted_and_a_bad_image_costs_one_row(pipeline, varied_again, tmp_path):
     """More variants; then another augmentation, with a training image, a validation image and a bad one that are new."""
     images, store = varied_again
@@ -154,6 +157,7 @@ def test_training_on_images_logs_every_epoch_and_extracts_nothing(pipeline, agai
     assert (second.status, second.record["head"]) == (0, done.record["head"]), second.stderr
 
 
+@pytest.mark.slow
 def test_fine_tuning_leaves_a_whole_network_beside_the_head_that_it_began_at(
     pipeline, server, again, first_run, tmp_path
 ):

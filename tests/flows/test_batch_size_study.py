@@ -218,6 +218,7 @@ def study_of(environment: dict[str, str], *given: str) -> Done:
     return finished(done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.slow
 def test_a_study_trains_each_combination_and_promotes_none(environment, filled, capsys):
     given = arguments(filled, "--batch-sizes", "4,16", "--seeds", "0", "--sampling", "shuffle", "--epochs", "2")
     done = study_of(environment, *given)

@@ -433,6 +433,7 @@ def test_how_a_training_is_carried_out_reaches_its_job(first_run):
     assert options.head_job(space, version).name == other.head_job(space, version).name
 
 
+@pytest.mark.slow
 @exercises("--initial-epoch")
 def test_a_later_epoch_needs_the_head_that_it_goes_on_from(capsys, again, pipeline):
     images, store = again
@@ -448,6 +449,7 @@ def test_a_later_epoch_needs_the_head_that_it_goes_on_from(capsys, again, pipeli
     assert (done.status, done.record["epochs"]) == (0, 2), done.stderr
 
 
+@pytest.mark.slow
 @exercises("--force-retrain", "--extract-only")
 def test_a_head_is_trained_again_where_asked(pipeline, again):
     images, store = again
@@ -476,6 +478,7 @@ def test_a_head_that_does_worse_is_made_the_current_one_only_where_asked(pipelin
     assert (store / "heads" / "current").read_text().strip() == worse.record["head"]
 
 
+@pytest.mark.slow
 @exercises("--wait")
 def test_a_run_waits_for_another_as_long_as_it_was_told(pipeline, again):
     images, store = again

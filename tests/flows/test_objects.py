@@ -42,6 +42,7 @@ def done(process: subprocess.Popen):
     return finished(process.returncode, stdout, stderr)
 
 
+@pytest.mark.slow
 def test_a_bucket_of_images_becomes_a_version_and_a_head_and_a_second_run_does_nothing(call, bucket):
     for number, name in enumerate(("cats", "dogs")):
         for index in range(12):

@@ -91,6 +91,7 @@ def test_a_second_run_does_nothing_and_starts_nothing(first_run, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_changes_extract_only_what_is_new_and_going_back_finds_the_old_head(pipeline, again, first_run):
     images, store = again
     arguments = ("--images", images, "--store", store, *TINY)
@@ -117,6 +118,7 @@ def test_changes_extract_only_what_is_new_and_going_back_finds_the_old_head(pipe
     assert back.record["val_loss"] == first_run[2].record["val_loss"]
 
 
+@pytest.mark.slow
 def test_without_any_state_of_prefect_nothing_is_extracted_again(pipeline, again):
     images, store = again
     shutil.rmtree(store / "cache")
@@ -125,6 +127,7 @@ def test_without_any_state_of_prefect_nothing_is_extracted_again(pipeline, again
     assert (done.status, done.record["extracted"]) == (0, 1), done.stderr
 
 
+@pytest.mark.slow
 def test_an_unreadable_image_costs_its_row_only(pipeline, tmp_path):
     images = toy.pictures(tmp_path / "images", per_class=20)
     (images / "cats" / "broken.png").write_bytes(b"not a picture")
@@ -342,6 +345,7 @@ def small_disk(tmp_path: Path):
     subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(pipeline, small_disk, tmp_path):
     images = toy.pictures(tmp_path / "images", per_class=200)
     arguments = ("--images", images, "--store", small_disk / "store", *TINY, "--dtype", "float32", "--extract-only")

@@ -28,6 +28,7 @@ def arguments(tmp_path: Path) -> list[str]:
     return ["--images", str(images), "--store", str(tmp_path / "store"), *TINY]
 
 
+@pytest.mark.slow
 def test_a_person_sees_bars_and_then_what_each_step_came_to(environment, arguments):
     seen = watched(arguments, environment, {"extract": has(r"extract ━.* of 120 images"), "train": has(r"train ━")})
     screen = seen.end

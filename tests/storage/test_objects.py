@@ -218,6 +218,7 @@ def test_upkeep_works_on_objects(bucket, capsys):
 # Requests that are refused, and replies that are lost
 
 
+@pytest.mark.slow
 def test_throttled_requests_are_made_again(bucket, address, monkeypatch):
     images, store = images_of(bucket), bucket / "store"
     seen: dict[tuple[str, str], int] = {}
@@ -255,6 +256,7 @@ def test_a_commit_whose_reply_is_lost_knows_itself(bucket, address, monkeypatch)
     assert version.number == 1
 
 
+@pytest.mark.slow
 def test_whatever_request_is_the_last_the_store_is_whole_and_the_next_run_ends_as_if_nothing_had_been(
     bucket, address, monkeypatch
 ):

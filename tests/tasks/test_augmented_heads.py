@@ -204,6 +204,7 @@ def test_the_validation_samples_of_a_head_are_plain_rows(trained, options):
 # Killed, and resumed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [VARIED, PICTURES, TUNED], ids=["variants", "images", "fine-tuned"])
 def test_a_killed_training_takes_the_same_steps_as_one_that_was_not(trained, tuner, options):
     job = tuner.job(**options)
@@ -292,6 +293,7 @@ def test_a_damaged_network_is_told_of(tuner, damage):
     assert (shallow[name] is not None) == is_seen_at_once
 
 
+@pytest.mark.slow
 def test_a_network_whose_file_is_cut_is_fine_tuned_again_to_the_same_end(tuner):
     before = result_of(tuner, **TUNED)
     path = tuner.store.head(before.name) / "model.keras"

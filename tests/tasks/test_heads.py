@@ -425,6 +425,7 @@ def test_a_forced_training_is_done_again_and_comes_to_the_same_head(trainer):
     assert len(list(logs.glob("train/events*"))) == 1
 
 
+@pytest.mark.slow
 def test_a_worse_head_is_promoted_where_the_job_says_so(trainer):
     jobs = (trainer.job(epochs=1, seed=seed, learning_rate=NOTHING) for seed in range(9))
     worse = next(job for job in jobs if not trainer.train(job).is_promoted)

@@ -89,6 +89,7 @@ def test_the_rows_of_its_neighbours_are_those_of_a_run_in_which_nobody_died(imag
     assert all(np.array_equal(found[key], expected[key]) for key in found)
 
 
+@pytest.mark.slow
 def test_many_such_images_cost_their_rows_each_by_its_own_code(images, store, workers):
     bad = {}
     for index, (stage, deed) in enumerate([(stage, deed) for stage in ("decode", "infer") for deed in hostile.DEEDS]):

@@ -77,7 +77,7 @@ def new_images(trainer: Trainer) -> None:
     toy.run(trainer.images, trainer.root, validation_fraction=0.3)
 
 
-@pytest.mark.parametrize("number", range(KILLS))
+@pytest.mark.parametrize("number", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, KILLS))])
 def test_a_killed_training_takes_the_same_steps_as_one_that_was_not(first, trainer, number):
     """Also on another number of threads, and with new images committed meanwhile; killed once, or again and again."""
     draw = random.Random(1 + number)

@@ -101,6 +101,7 @@ def test_variants_are_trained_on_and_validation_has_none(space):
     assert np.array_equal(*validation)
 
 
+@pytest.mark.slow
 def test_what_was_fine_tuned_predicts_from_pixels_what_its_record_says(space, pictures):
     train_head(job_on(space), lambda _: None)
     base = current_head(space.store)

@@ -238,6 +238,7 @@ print(sorted({"tensorflow", "keras", "MNN.tools.utils.log"} & set(sys.modules)),
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.weights
 @pytest.mark.skipif("VGG16_WEIGHTS" not in os.environ, reason="VGG16_WEIGHTS names no file of VGG16 notop weights")
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

@@ -165,6 +165,7 @@ def test_what_only_gets_worse_keeps_the_weights_it_came_with(spec, tensors, phot
     assert found.validation.loss == pytest.approx(found.start["val_loss"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_fine_tuning_goes_on_as_if_it_had_never_been_stopped(spec, tensors, photos, tmp_path):
     def build():
         return build_tunable(spec, tensors, head_for(photos.features), "block5", "rmsprop", RATE, seed=0)
@@ -221,6 +222,7 @@ def test_a_head_of_other_features_is_refused(spec, tensors, photos):
         build_tunable(spec, tensors, head_for(photos.features), "block6", "sgd", RATE, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.weights
 @pytest.mark.skipif("VGG16_WEIGHTS" not in os.environ, reason="VGG16_WEIGHTS names no file of VGG16 notop weights")
 def test_with_the_real_weights_the_whole_model_predicts_what_the_cut_engine_and_the_tuned_part_do(engine, tmp_path):

@@ -303,6 +303,7 @@ def test_a_training_goes_on_as_if_it_had_never_been_stopped(whole, number, tmp_p
     assert rows_of(tmp_path / "logs" / "epochs.csv") == rows_of(whole.logs / "epochs.csv")
 
 
+@pytest.mark.slow
 def test_early_stopping_goes_on_counting_where_it_was(engine, tmp_path):
     """Learned too fast: the fit is stopped by its patience, which began before the checkpoint."""
     options = {"epochs": 30, "patience": 4, "learning_rate": 0.003}
