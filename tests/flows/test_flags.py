@@ -10,6 +10,7 @@ import sys
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -40,11 +41,15 @@ def planned(capsys, *arguments) -> dict:
 
 
 def swap_digests(store: Path) -> None:
-    """Let the digest cache tell of each image what it knows of the next."""
-    (cache,) = (store / "cache").glob("digests-*.parquet")
-    table = pq.read_table(cache)
-    swapped = table.set_column(4, table.schema.field(4), table["digest"].take([*range(1, table.num_rows), 0]))
-    pq.write_table(swapped, cache, use_dictionary=False, compression="zstd", write_page_checksum=True)
+    """Let the digest caches, one a folder of images, tell of each image what they know of the next."""
+    caches = list((store / "cache").glob("digests-*.parquet"))
+    assert caches
+    for cache in caches:
+        table = pq.read_table(cache)
+        swapped = table.set_column(
+            4, table.schema.field(4), table["digest"].take(np.roll(np.arange(table.num_rows), -1))
+        )
+        pq.write_table(swapped, cache, use_dictionary=False, compression="zstd", write_page_checksum=True)
 
 
 # How it is read: seen in a plan
