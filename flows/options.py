@@ -114,7 +114,13 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
     )
     workers: int | None = Field(None, ge=1, title="running", description="child processes; one a GPU, or one a core")
     format: Format = Field("parquet", title="running", description="file format of new shards")
-    chunk_size: int = Field(256, ge=1, le=MAX_ROWS, title="running", description="images a shard")
+    chunk_size: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_ROWS,
+        title="running",
+        description="images a shard; if not given, by how many there are to extract, at most 256",
+    )
     limit: int | None = Field(
         None, ge=0, title="running", description="extract at most so many new images; the rest waits"
     )

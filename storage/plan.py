@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from storage.chunks import automatic_size
 from storage.diff import Changes, compare
 from storage.digests import DIGEST, Listing
 from storage.errors import InputError, StorageError, StoreDamaged, TooManyRemovals
@@ -31,13 +32,13 @@ TODO_SCHEMA = pa.schema(
 class PlanOptions:
     """What bounds a plan. Raises InputError for values that make no sense.
 
-    limit: at most so many new images; the others stay pending. max_removed_fraction: more of the live
+    chunk_size: images a chunk; None: by the number of images. limit: at most so many new images; the others stay pending. max_removed_fraction: more of the live
     images gone is not believed unless `allow_removals`. format: of the shards to be written. variants: views of each
     training image, the plain one counted; the others are of `augmentation`, a text.
     """
 
     validation_fraction: float = 0.2
-    chunk_size: int = 256
+    chunk_size: int | None = None
     limit: int | None = None
     max_removed_fraction: float = 0.2
     allow_removals: bool = False
@@ -46,13 +47,13 @@ class PlanOptions:
     augmentation: str = ""
 
     def __post_init__(self):
-        if not 1 <= self.chunk_size <= MAX_ROWS:
+        if self.chunk_size is not None and not 1 <= self.chunk_size <= MAX_ROWS:
             raise InputError(f"--chunk-size: 1 to {MAX_ROWS} images, got {self.chunk_size}")
         if not 1 <= self.variants <= MOST_VARIANTS + 1:
             raise InputError(f"--variants: 1 to {MOST_VARIANTS + 1}, the plain image counted, got {self.variants}")
         if self.variants > 1 and not self.augmentation:
             raise InputError(f"--variants {self.variants}: say with --augment how they are made")
-        if self.chunk_size * self.variants > MAX_ROWS:
+        if self.chunk_size is not None and self.chunk_size * self.variants > MAX_ROWS:
             raise InputError(
                 f"--chunk-size {self.chunk_size} with --variants {self.variants}: a shard has at most {MAX_ROWS} rows; "
                 f"--chunk-size {MAX_ROWS // self.variants} is the largest for so many variants"
@@ -150,7 +151,7 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
         lost=_count_lost(lost, missing, views_of(augmentations, augmentation, options.variants)),
         stale=_count_stale(store, missing) if parent is None else 0,
         ignored=listing.scan.ignored,
-        chunk_size=options.chunk_size,
+        chunk_size=options.chunk_size or automatic_size(todo.num_rows),
         format=options.format,
         needs_commit=is_news(store, parent, files, shards) or todo.num_rows > 0,
         augmentation=augmentation,
@@ -188,11 +189,6 @@ def _with_attempts(files: pa.Table, failures: Mapping[bytes, str]) -> pa.Table:
         index = files.schema.get_field_index(name)
         files = files.set_column(index, files.schema.field(index), column)
     return files
-
-
-def chunk(todo: pa.Table, index: int, chunk_size: int) -> pa.Table:
-    """The rows of `todo` that make the chunk `index`; every row is in exactly one chunk."""
-    return todo.slice(index * chunk_size, chunk_size)
 
 
 def _check_not_empty(listing: Listing, parent: Version | None) -> None:

@@ -14,9 +14,9 @@ import numpy
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from storage.chunks import chunk
 from storage.handover import open_todo
 from storage.place import Place, place, read_file
-from storage.plan import chunk
 from storage.shards import AUGMENTATION, write_shard
 from storage.words import visible
 from tasks.records import ChunkResult, ChunksJob

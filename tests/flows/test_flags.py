@@ -98,6 +98,14 @@ def test_chunks_are_as_large_and_work_as_limited_as_asked(capsys, images, store)
     assert (found["to_extract"], found["chunks"], found["pending"]) == (10, 4, 20)
 
 
+def test_a_chunk_size_that_is_not_given_or_null_follows_the_number_of_images(capsys, tmp_path):
+    images, config = toy.pictures(tmp_path / "many", per_class=50), tmp_path / "config.yaml"
+    config.write_text("chunk_size: null\n")
+    arguments = ("--images", images, "--store", tmp_path / "store", *SMALL)
+    found = [planned(capsys, *arguments, *more)["chunks"] for more in ((), ("--config", config))]
+    assert found == [3, 3]
+
+
 @exercises("--max-removed-fraction", "--allow-removals")
 def test_removals_are_believed_as_far_as_allowed(capsys, images, store):
     arguments = ("--images", images, "--store", store, *SMALL)

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from storage.chunks import chunk
 from storage.diff import Changes
 from storage.digests import Listing, list_images
 from storage.errors import InputError, TooManyRemovals
 from storage.files import means_the_same
-from storage.plan import TODO_SCHEMA, Plan, PlanOptions, chunk, make_plan
+from storage.plan import TODO_SCHEMA, Plan, PlanOptions, make_plan
 from storage.scan import scan_folder
 from storage.versions import Version, latest_version
 from tests import toy

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from storage.chunks import chunk
 from storage.handover import open_todo, save_plan
 from storage.layout import create_space
-from storage.plan import chunk, finish
+from storage.plan import finish
 from storage.shards import Shard, ShardRef, uncommitted_shards
 from tasks.chunk import process_chunks, try_alone
 from tasks.records import ChunkResult, ChunksJob
