@@ -1,5 +1,6 @@
 """Labels from a table: the class, and maybe the split, of each image, where the folders do not say."""
 
+import logging
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -11,14 +12,11 @@ from pyarrow import csv
 
 from storage.errors import InputError
 from storage.place import Place, is_local
+from storage.splits import PLAIN, as_read, splits_of
 
-SPLITS = {
-    "train": "train",
-    "validation": "validation",
-    "val": "validation",
-    "valid": "validation",
-    "test": "test",
-}
+logger = logging.getLogger(__name__)
+
+
 # Paths are bytes: a file's name need not be text. A class may look like a number and stays as written.
 COLUMNS = {"path": pa.binary(), "class": pa.string(), "split": pa.string()}
 
@@ -33,23 +31,30 @@ class Label(NamedTuple):
 def read_labels(file: Path, root: Place) -> dict[bytes, Label]:
     """Path below `root` → label, from a CSV with a header or a Parquet file.
 
-    Columns: `path` (relative to `root`, or absolute below it), `class`, and where there is one `split`
-    (train, validation, val, valid, test, or nothing); others are passed over. Raises InputError where
+    Columns: `path` (relative to `root`, or absolute below it), `class`, and where there is one `split` (a name that
+    splits_of knows, or nothing); others are passed over. Raises InputError where
     the file cannot be read as such, a row has no path or class, or a path has two labels.
     """
     table = _read(file)
+    splits = splits_of(_values(table["split"]))
+    if read := {name: split for name, split in splits.items() if name not in PLAIN}:
+        logger.info("--labels: in the column split %s", as_read(read))
     labels: dict[bytes, Label] = {}
     for number, (path, name, split) in enumerate(zip(*table.to_pydict().values(), strict=True), 1):
         if not path or not name:
             raise InputError(f"--labels: row {number} of {file} has no {'class' if path else 'path'}")
-        if split and split not in SPLITS:
+        if split and split.strip() and split not in splits:
             raise InputError(
-                f"--labels: row {number} of {file} has the split {split!r}; expected {', '.join(SPLITS)}, or nothing"
+                f"--labels: row {number} of {file} has the split {split!r}; expected {', '.join(PLAIN)}, or nothing"
             )
-        place, label = _below(path, root), Label(name, SPLITS[split] if split else None)
+        place, label = _below(path, root), Label(name, splits.get(split))
         if labels.setdefault(place, label) != label:
             raise InputError(f"--labels: {file} has two labels for {os.fsdecode(path)!r}: {labels[place]} and {label}")
     return labels
+
+
+def _values(column: pa.ChunkedArray) -> list[str]:
+    return [value for value in pc.unique(column).to_pylist() if value]
 
 
 def _read(file: Path) -> pa.Table:

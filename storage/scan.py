@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from storage.errors import InputError
-from storage.labels import SPLITS, Label, read_labels
+from storage.labels import Label, read_labels
 from storage.place import Place, Remote, identity, is_local
+from storage.splits import PLAIN as SPLITS
 
 logger = logging.getLogger(__name__)
 

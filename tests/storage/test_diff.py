@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from storage.diff import Changes, compare, difference, pairs
 from storage.digests import DIGEST
 from storage.files import FILES_SCHEMA
-from storage.labels import SPLITS
 from storage.scan import SCAN_SCHEMA
+from storage.splits import PLAIN
 from tests import toy
 
 EMPTY = FILES_SCHEMA.empty_table()
@@ -23,7 +23,7 @@ Folder = dict[bytes, tuple[int | None, str, str | None]]
 image = st.tuples(
     st.one_of(st.none(), st.integers(0, 5)),
     st.sampled_from(["cat", "dog"]),
-    st.sampled_from([None, *sorted(set(SPLITS.values()))]),
+    st.sampled_from([None, *sorted(set(PLAIN.values()))]),
 )
 folders = st.dictionaries(st.binary(min_size=1, max_size=1), image, max_size=12)
 

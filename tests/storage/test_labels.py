@@ -82,7 +82,7 @@ def test_a_byte_order_mark_and_line_ends_of_windows_are_read(tmp_path):
         ("path,class\na\n", "cannot be read"),
         ("path,class\na,\n", "row 1 of .* has no class"),
         ("path,class\na,b\n,b\n", "row 2 of .* has no path"),
-        ("path,class,split\na,b,dev\n", "row 1 of .* has the split 'dev'; expected train, validation"),
+        ("path,class,split\na,b,other\n", "row 1 of .* has the split 'other'; expected train, validation"),
         ("path,class\na,b\na,c\n", "two labels for 'a'"),
     ],
 )
@@ -98,6 +98,14 @@ def test_a_file_that_is_no_table_is_refused_by_name(tmp_path, name):
         (tmp_path / name).write_text("path,class\na,b\n")
     with pytest.raises(InputError, match=name):
         read_labels(tmp_path / name, ROOT)
+
+
+def test_splits_have_their_usual_names_in_any_case_and_what_was_read_is_said(tmp_path, caplog):
+    caplog.set_level("INFO")
+    rows = [("a", "x", "TRAIN"), ("b", "x", "dev"), ("c", "x", "Testing"), ("d", "x", " "), ("e", "x", "val")]
+    labels = read_labels(write(tmp_path / "l.csv", rows), ROOT).values()
+    assert [label.split for label in labels] == ["train", "validation", "test", None, "validation"]
+    assert "'TRAIN' is read as train, 'Testing' as test, 'dev' as validation" in caplog.text
 
 
 def test_the_same_row_twice_is_one_label(tmp_path):
