@@ -32,6 +32,7 @@ from storage.layout import Store
 from storage.lock import hold
 from storage.plan import Plan, make_plan
 from storage.scan import scan_folder
+from storage.words import visible
 from tasks.heads import find_head
 from tasks.rates import known_rate
 from tasks.records import Space
@@ -287,7 +288,7 @@ def describe(error: BaseException) -> str:
         return str(error) or "interrupted; finished shards are kept, and the next run goes on from them"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}{f': {error.filename}' if error.filename else ''}; what was finished is kept"
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = visible(" ".join(str(error).split())) or type(error).__name__
     if text.startswith("Failed to reach API"):
         return f"{text}: start that Prefect server, or unset PREFECT_API_URL to let the run start one for itself"
     return text

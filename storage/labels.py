@@ -5,20 +5,13 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from pyarrow import csv
-
 from storage.errors import InputError
 from storage.place import Place, is_local
 from storage.splits import PLAIN, as_read, splits_of
+from storage.table_file import read_table
+from storage.words import quoted, visible
 
 logger = logging.getLogger(__name__)
-
-
-# Paths are bytes: a file's name need not be text. A class may look like a number and stays as written.
-COLUMNS = {"path": pa.binary(), "class": pa.string(), "split": pa.string()}
 
 
 class Label(NamedTuple):
@@ -35,59 +28,34 @@ def read_labels(file: Path, root: Place) -> dict[bytes, Label]:
     splits_of knows, or nothing); others are passed over. Raises InputError where
     the file cannot be read as such, a row has no path or class, or a path has two labels.
     """
-    table = _read(file)
-    splits = splits_of(_values(table["split"]))
+    table, shown = read_table(file), visible(str(file))
+    splits = splits_of([value for value in table["split"].unique().to_pylist() if value])
     if read := {name: split for name, split in splits.items() if name not in PLAIN}:
         logger.info("--labels: in the column split %s", as_read(read))
     labels: dict[bytes, Label] = {}
     for number, (path, name, split) in enumerate(zip(*table.to_pydict().values(), strict=True), 1):
         if not path or not name:
-            raise InputError(f"--labels: row {number} of {file} has no {'class' if path else 'path'}")
+            raise InputError(f"--labels: row {number} of {shown} has no {'class' if path else 'path'}")
         if split and split.strip() and split not in splits:
             raise InputError(
-                f"--labels: row {number} of {file} has the split {split!r}; expected {', '.join(PLAIN)}, or nothing"
+                f"--labels: row {number} of {shown} has the split {quoted(split)}; expected {', '.join(PLAIN)}, or nothing"
             )
         place, label = _below(path, root), Label(name, splits.get(split))
         if labels.setdefault(place, label) != label:
-            raise InputError(f"--labels: {file} has two labels for {os.fsdecode(path)!r}: {labels[place]} and {label}")
+            raise two_labels(file, path, labels[place], label)
+    if not labels:
+        raise InputError(f"--labels: {shown} has a header and no rows; expected a row for each image")
     return labels
 
 
-def _values(column: pa.ChunkedArray) -> list[str]:
-    return [value for value in pc.unique(column).to_pylist() if value]
+def two_labels(file: Path, path: bytes, one: Label, other: Label) -> InputError:
+    """What to raise where a table says two things of one file."""
+    shown = quoted(os.fsdecode(path))
+    return InputError(f"--labels: {visible(str(file))} has two labels for {shown}: {_shown(one)} and {_shown(other)}")
 
 
-def _read(file: Path) -> pa.Table:
-    """The columns of COLUMNS, `split` null where the file has none."""
-    readers = {".csv": _read_csv, ".parquet": pq.read_table}
-    if file.suffix.lower() not in readers:
-        raise InputError(f"--labels: {file} should be a .csv or a .parquet file")
-    try:
-        table = readers[file.suffix.lower()](file)
-        missing = [name for name in ("path", "class") if name not in table.column_names]
-        if missing:
-            raise InputError(
-                f"--labels: {file} has no column {missing[0]!r}; expected path, class and maybe split, "
-                f"found {', '.join(table.column_names) or 'none'}"
-            )
-        twice = [name for name in COLUMNS if table.column_names.count(name) > 1]
-        if twice:
-            raise InputError(f"--labels: {file} has the column {twice[0]!r} more than once")
-        if "split" not in table.column_names:
-            table = table.append_column("split", pa.nulls(table.num_rows, pa.string()))
-        table = pa.table({name: pc.cast(table[name], kind) for name, kind in COLUMNS.items()})
-        table.validate(full=True)  # the reader of Parquet does not look whether text is UTF-8
-        return table
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise InputError(f"--labels: {file} cannot be read: {' '.join(str(error).split())}") from error
-
-
-def _read_csv(file: Path) -> pa.Table:
-    return csv.read_csv(
-        file,
-        parse_options=csv.ParseOptions(newlines_in_values=True),
-        convert_options=csv.ConvertOptions(column_types=COLUMNS),
-    )
+def _shown(label: Label) -> str:
+    return quoted(label.name) + (f" in {label.split}" if label.split else "")
 
 
 def _below(path: bytes, root: Place) -> bytes:

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from storage.errors import InputError
 from storage.labels import Label, read_labels
+from storage.matching import Rows
 from storage.place import Place, Remote, identity, is_local
 from storage.splits import PLAIN as SPLITS
 
@@ -92,9 +93,9 @@ def scan_folder(root: Place, layout: Layout = "auto", labels: Path | None = None
     top = [text(name) for name in (_top_folders(root) if is_local(root) else _top_prefixes(root))]
     if labels is not None and layout != "auto":
         raise InputError(f"--layout {layout} takes the labels from folders, --labels from a table: give one of them")
-    table = read_labels(labels, root) if labels is not None else {}
+    rows = Rows(read_labels(labels, root), labels, root) if labels is not None else None
     depth = 1 if labels is None and _layout_of(root, top, layout) == "splits" else 0
-    label = _by_table(table) if labels is not None else _by_folder(depth)
+    label = rows.label if rows is not None else _by_folder(depth)
     walk: _Walk | _ObjectWalk = (
         _Walk(os.fsencode(root), depth, label, outside_links) if is_local(root) else _ObjectWalk(root, label)
     )
@@ -113,20 +114,11 @@ def scan_folder(root: Place, layout: Layout = "auto", labels: Path | None = None
             os.path.join(str(root), os.fsdecode(walk.unreadable[0])),
         )
     files = walk.rows.table()
-    if missing := table.keys() - set(files["path"].to_pylist() if table else ()):
-        logger.warning(
-            "%d of the %d paths in %s are of no image below %s, as %s",
-            len(missing),
-            len(table),
-            labels,
-            root,
-            ascii(os.fsdecode(min(missing))),
-        )
+    if rows is not None:
+        files, said = rows.matched(files, is_whole=not walk.unreadable)
+        if said:
+            logger.warning("%s", said)
     return Scan(root, files, walk.ignored, tuple(sorted(walk.unreadable)), scanned_ns)
-
-
-def _by_table(table: Mapping[bytes, Label]) -> Labeller:
-    return lambda prefix, name: table.get(prefix + name)
 
 
 def _layout_of(root: Path, top: list[str], layout: Layout) -> Layout:

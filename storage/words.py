@@ -15,6 +15,17 @@ def visible(name: bytes | str) -> str:
     return "".join(char if char.isprintable() else _escaped(ord(char)) for char in text)
 
 
+def quoted(*names: str) -> str:
+    """Names in quotes, so that white space in them shows: `'cats', ' dogs', 'a\\tb'`."""
+    return ", ".join(f"'{visible(name)}'" for name in names)
+
+
+def some(names: Sequence[str], at_most: int = 5) -> str:
+    """The first few names in quotes, and how many more there are."""
+    more = f" and {len(names) - at_most:,} more" if len(names) > at_most else ""
+    return quoted(*names[:at_most]) + more
+
+
 def _escaped(code: int) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte that was not UTF-8
         return f"\\x{code - 0xDC00:02x}"

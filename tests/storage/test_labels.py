@@ -2,7 +2,9 @@
 
 import csv
 import os
+import unicodedata
 from pathlib import Path
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -77,7 +79,13 @@ def test_a_byte_order_mark_and_line_ends_of_windows_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("path,label\na,b\n", "no column 'class'; expected path, class and maybe split, found path, label"),
+        ("path,label\na,b\n", "no column 'class'; expected path, class and maybe split, found 'path', 'label'"),
+        ("path,class,\x1b[31m\x07\n", "has a header and no rows"),
+        ("p\x1b[31m,class\na,b\n", r"found 'p\\x1b\[31m', 'class'"),
+        ("path|class\na|b\n", r"found 'path\|class'"),
+        ("path\tlabel\na\tb\n", "found 'path', 'label'"),
+        ("path,class, path\na,b,c\n", "has the column 'path' more than once"),
+        ("path,class\na,b\x00\n", "holds NUL bytes"),
         ("", "cannot be read"),
         ("path,class\na\n", "cannot be read"),
         ("path,class\na,\n", "row 1 of .* has no class"),
@@ -113,6 +121,63 @@ def test_the_same_row_twice_is_one_label(tmp_path):
     assert len(read_labels(file, ROOT)) == 1
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+def test_a_table_in_utf16_is_named_as_such(tmp_path, encoding):
+    (tmp_path / "l.csv").write_bytes("path,class\na.jpg,cats\n".encode(encoding))
+    with pytest.raises(InputError, match=r"UTF-16.*save it as CSV in UTF-8") as raised:
+        read_labels(tmp_path / "l.csv", ROOT)
+    assert str(raised.value).isprintable()
+
+
+def test_columns_are_counted_from_one(tmp_path):
+    (tmp_path / "l.csv").write_bytes(b"path,class\na.jpg,\xe9\n")
+    with pytest.raises(InputError, match="column 2"):
+        read_labels(tmp_path / "l.csv", ROOT)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("path\tclass\na.jpg\tcats\n", "is tab-separated, and is read so"),
+        ("path;class;split\na.jpg;cats;\n", "is separated by semicolons, and is read so"),
+        ("path, class\na.jpg, cats\n", "white space in ' class'"),
+        (" path ,class\n a.jpg ,cats\n", "white space in ' path '"),
+        ("\ufeffpath ; class\r\na.jpg ; cats\r\n", "is separated by semicolons"),
+    ],
+)
+def test_what_a_table_of_another_kind_is_taken_for_is_said(tmp_path, content, said, caplog):
+    (tmp_path / "l.csv").write_text(content, newline="")
+    assert read_labels(tmp_path / "l.csv", ROOT) == {b"a.jpg": Label("cats", None)}
+    assert said in caplog.text
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(["1", "2"]),
+        pa.array(["1", "2"]).dictionary_encode(),
+        pa.array(["1", "2"], pa.large_string()),
+        pa.array([b"1", b"2"], pa.large_binary()),
+        pa.array([1, 2], pa.int8()),
+        pa.array([1, 2]).dictionary_encode(),
+        pa.array([1.0, 2.0]),
+    ],
+    ids=lambda column: str(column.type).split("<")[0],
+)
+def test_a_column_of_parquet_may_be_of_any_type_that_is_text_or_a_number(tmp_path, column):
+    pq.write_table(pa.table({"path": column, "class": column}), tmp_path / "l.parquet")
+    assert read_labels(tmp_path / "l.parquet", ROOT) == {b"1": Label("1", None), b"2": Label("2", None)}
+
+
+def test_a_column_of_parquet_of_another_type_is_named_and_so_is_an_empty_cell(tmp_path):
+    pq.write_table(pa.table({"path": ["a"], "class": [["cats"]]}), tmp_path / "l.parquet")
+    with pytest.raises(InputError, match=r"the column 'class' .* is of type list"):
+        read_labels(tmp_path / "l.parquet", ROOT)
+    pq.write_table(pa.table({"path": ["a", "b"], "class": [1, None]}), tmp_path / "l.parquet")
+    with pytest.raises(InputError, match=r"row 2 of .* has no class"):
+        read_labels(tmp_path / "l.parquet", ROOT)
+
+
 # In the scan
 
 
@@ -146,6 +211,80 @@ def test_rows_without_an_image_are_told_and_cost_nothing(heap, tmp_path, caplog)
     scan = scan_folder(heap, labels=write(tmp_path / "l.csv", rows))
     assert scan.files["path"].to_pylist() == [b"0.png"]
     assert "3 of the 4 paths in" in caplog.text
+
+
+def relabelled(heap: Path, tmp_path: Path, paths: list[str]) -> Path:
+    return write(tmp_path / "rows.csv", [(path, "cats", "") for path in paths])
+
+
+@pytest.mark.parametrize(
+    ("spell", "cause"),
+    [
+        (lambda path: f"photos/{path}", "the prefix 'photos/' of the rows"),
+        (lambda path: f"C:\\me\\{path}".replace("/", "\\"), "backslashes for slashes; the prefix 'C:/me/' of the rows"),
+        (lambda path: path.removeprefix("a/"), "the prefix 'a/' of the files"),
+        (lambda path: path.removesuffix(".png"), "the suffix"),
+        (lambda path: path.replace(".png", ".jpeg"), "the suffix"),
+        (str.upper, "upper and lower case"),
+        (lambda path: unicodedata.normalize("NFD", path), "another Unicode form"),
+        (lambda path: f" {path}", "white space"),
+        (lambda path: path.replace("/", " / "), "white space"),
+        (lambda path: f"/{path}", "the prefix '/' of the rows"),
+        (quote, "URL escapes"),
+        (lambda path: quote(f"x/{path}".upper()), "URL escapes; upper and lower case; the prefix 'x/' of the rows"),
+        (lambda path: f"other-{path.rpartition('/')[2]}", "no file has such a name"),
+    ],
+)
+def test_a_table_none_of_whose_paths_is_a_file_is_refused_with_the_cause(tmp_path, spell, cause):
+    paths = [f"a/b/caf\u00e9 {index}.png" for index in range(3)]
+    for path in paths:
+        toy.picture(tmp_path / "photos" / path, 1)
+    file = relabelled(tmp_path, tmp_path, [spell(path) for path in paths])
+    with pytest.raises(InputError, match="none of 3 rows matches a file") as raised:
+        scan_folder(tmp_path / "photos", labels=file)
+    assert cause in str(raised.value)
+
+
+def test_a_path_in_another_unicode_form_is_shown_so_that_the_forms_differ(tmp_path):
+    toy.picture(tmp_path / "photos" / "caf\u00e9.png", 1)
+    with pytest.raises(InputError, match=r"the row 'cafe\\u0301.png' and the file 'caf\\xe9.png'"):
+        scan_folder(tmp_path / "photos", labels=relabelled(tmp_path, tmp_path, ["cafe\u0301.png"]))
+
+
+@pytest.mark.parametrize("spelled", ["deep\\er\\scan", ".\\deep\\er\\scan"])
+def test_a_path_with_backslashes_names_the_file_with_slashes_and_that_is_said(heap, tmp_path, caplog, spelled):
+    scan = scan_folder(heap, labels=relabelled(heap, tmp_path, [spelled, "0.png"]))
+    assert scan.files["path"].to_pylist() == [b"0.png", b"deep/er/scan"]
+    assert "1 path in" in caplog.text
+    assert "read as slashes" in caplog.text
+
+
+def test_a_file_whose_very_name_has_backslashes_is_the_one_that_is_meant(heap, tmp_path, caplog):
+    toy.picture(heap / "deep\\er\\scan", 11)
+    scan = scan_folder(heap, labels=relabelled(heap, tmp_path, ["deep\\er\\scan"]))
+    assert scan.files["path"].to_pylist() == [rb"deep\er\scan"]
+    assert not caplog.text
+
+
+def test_two_spellings_of_one_file_may_not_differ_in_the_label(heap, tmp_path):
+    rows = [("deep\\er\\scan", "cats", ""), ("deep/er/scan", "dogs", "")]
+    with pytest.raises(InputError, match="two labels for 'deep/er/scan': 'dogs' and 'cats'"):
+        scan_folder(heap, labels=write(tmp_path / "l.csv", rows))
+
+
+def test_the_warning_of_rows_without_a_file_guesses_the_cause(heap, tmp_path, caplog):
+    scan = scan_folder(heap, labels=relabelled(heap, tmp_path, ["0.png", "photos/1.png", "photos/2.png", "gone.png"]))
+    assert scan.files.num_rows == 1
+    assert "3 of the 4 paths in" in caplog.text
+    assert "the prefix 'photos/' of the rows, as the row 'photos/1.png' and the file '1.png'" in caplog.text
+
+
+def test_a_table_that_matches_nothing_any_more_is_no_removal(heap, tmp_path):
+    rows = [(f"{index}.png", "cats", "") for index in range(4)]
+    toy.run(heap, tmp_path / "store", labels=write(tmp_path / "l.csv", rows))
+    away = write(tmp_path / "l.csv", [(f"heap/{path}", name, split) for path, name, split in rows])
+    with pytest.raises(InputError, match="none of 4 rows matches a file"):
+        toy.run(heap, tmp_path / "store", labels=away, allow_removals=True)
 
 
 def test_a_layout_beside_a_table_is_refused(heap, tmp_path):
