@@ -16,7 +16,8 @@ from storage.handover import load_scan, prepare, save_scan
 from storage.layout import Store, sha256
 from storage.noticing import Noticing, incomplete
 from storage.place import Place
-from storage.scan import SCAN_SCHEMA, Scan
+from storage.scan import Scan
+from storage.walk import SCAN_SCHEMA
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,8 @@ from storage.arrivals import Announced, Arrival, Patience, arrivals
 from storage.errors import InputError
 from storage.noticing import Events, Listing, file_system, incomplete, mounts, noticing
 from storage.place import Place
-from storage.scan import SCAN_SCHEMA, Scan, scan_folder
+from storage.scan import Scan, scan_folder
+from storage.walk import SCAN_SCHEMA
 from tests import toy
 from tests.flows.conftest import PROJECT
 

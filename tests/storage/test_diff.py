@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from storage.diff import Changes, compare, difference, pairs
 from storage.digests import DIGEST
 from storage.files import FILES_SCHEMA
-from storage.scan import SCAN_SCHEMA
 from storage.splits import PLAIN
+from storage.walk import SCAN_SCHEMA
 from tests import toy
 
 EMPTY = FILES_SCHEMA.empty_table()

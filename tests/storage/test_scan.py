@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.errors import InputError
-from storage.scan import SCAN_SCHEMA, Scan, scan_folder
+from storage.scan import Scan, scan_folder
+from storage.walk import SCAN_SCHEMA
 
 
 def write(root: Path, *paths: str | bytes) -> Path:

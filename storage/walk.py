@@ -1,0 +1,198 @@
+"""The way through a folder of images, or the prefixes of an object store: a row a file, without opening one."""
+
+import errno
+import os
+import stat
+from collections import deque
+from collections.abc import Callable, Mapping
+
+import pyarrow as pa
+
+from storage.labels import Label
+from storage.place import Remote, identity
+
+# From the folder's path and the file's name to a label; None for a file that is not wanted.
+Labeller = Callable[[bytes, bytes], Label | None]
+
+ROWS_A_TABLE = 50_000
+SUFFIXES = (b".jpg", b".jpeg", b".jpe", b".jfif", b".png", b".gif", b".bmp", b".webp")
+
+SCAN_SCHEMA = pa.schema(
+    [
+        pa.field("path", pa.binary(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("mtime_ns", pa.int64(), nullable=False),
+        pa.field("ctime_ns", pa.int64(), nullable=False),
+        pa.field("class", pa.string(), nullable=False),
+        pa.field("split", pa.string()),
+    ]
+)
+
+
+# A link to itself or to nowhere: there is nothing behind it. Any other fault says nothing of what is there.
+NOTHING_THERE = {errno.ELOOP, errno.ENOENT, errno.ENOTDIR}
+
+
+def is_folder(entry: os.DirEntry[bytes]) -> bool:
+    """Whether an entry is, or leads to, a folder; one that we may not look at could be."""
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        return error.errno not in NOTHING_THERE
+
+
+class _Rows:
+    """Rows that are gathered as Arrow tables, which take a third of the memory of as many tuples."""
+
+    def __init__(self, schema: pa.Schema):
+        self.schema = schema
+        self._rows: list[tuple] = []
+        self._tables: list[pa.Table] = []
+
+    def append(self, row: tuple) -> None:
+        self._rows.append(row)
+        if len(self._rows) >= ROWS_A_TABLE:
+            self._pack()
+
+    def _pack(self) -> None:
+        columns = zip(*self._rows, strict=True) if self._rows else [()] * len(self.schema)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, self.schema, strict=True)]
+        self._tables.append(pa.Table.from_arrays(arrays, schema=self.schema))
+        self._rows = []
+
+    def table(self) -> pa.Table:
+        """All rows, sorted by path."""
+        self._pack()
+        return pa.concat_tables(self._tables).sort_by("path").combine_chunks()
+
+
+class Walk:
+    """The way through the folders, gathering rows in the order of SCAN_SCHEMA."""
+
+    def __init__(self, root: bytes, depth_of_class: int, label: Labeller, outside_links: bool):
+        self.root = root
+        self.outside_links = outside_links
+        self.outside: list[bytes] = []
+        self._real_root = os.path.realpath(root)
+        self.depth_of_class = depth_of_class
+        self.label = label
+        self.rows = _Rows(SCAN_SCHEMA)
+        self.ignored = 0
+        self.unreadable: list[bytes] = []
+
+    def folders(self) -> None:
+        """Walk every folder; not by recursion, since a path has room for 2,000 levels.
+
+        A folder counts once in a class, however many ways links lead to it: of folders that link to each
+        other there are more ways than can be walked. Real folders come before links, and links in the
+        order of their names, so that a link to what the class has already changes nothing.
+        """
+        waiting = deque([(b"", set[tuple[int, int]]())])
+        while waiting:
+            prefix, seen = waiting.popleft()
+            is_in_class = prefix.count(b"/") > self.depth_of_class
+            for entry in self.folder(prefix, seen):
+                below = prefix + entry.name + b"/", seen if is_in_class else seen.copy()
+                if entry.is_symlink():
+                    waiting.append(below)
+                else:
+                    waiting.appendleft(below)
+
+    def folder(self, prefix: bytes, seen: set[tuple[int, int]]) -> list[os.DirEntry[bytes]]:
+        """Take in the files of one folder and return the folders in it; nothing where its identity was `seen`."""
+        path = os.path.join(self.root, prefix)
+        try:
+            status = os.stat(path)
+            with os.scandir(path) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except FileNotFoundError:
+            return []
+        except OSError:
+            self.unreadable.append(prefix)
+            return []
+        identity = (status.st_dev, status.st_ino)
+        if identity in seen:
+            return []
+        seen.add(identity)
+        folders = []
+        for entry in found:
+            if not is_folder(entry):
+                self.file(prefix, entry)
+            elif not entry.name.startswith(b".") and not self.is_refused(prefix, entry):
+                folders.append(entry)
+        return folders
+
+    def is_refused(self, prefix: bytes, entry: os.DirEntry[bytes]) -> bool:
+        """Whether an entry that is wanted is a link that leads out of the root, and may not; it is kept in mind."""
+        if self.outside_links or not entry.is_symlink():
+            return False
+        end = os.path.realpath(entry.path)
+        if end == self._real_root or end.startswith(self._real_root.rstrip(b"/") + b"/"):
+            return False
+        self.outside.append(prefix + entry.name)
+        self.ignored += 1
+        return True
+
+    def file(self, prefix: bytes, entry: os.DirEntry[bytes]) -> None:
+        label = self.label(prefix, entry.name)
+        if label is None:
+            self.ignored += 1
+            return
+        try:
+            status = entry.stat()
+        except OSError as error:
+            if error.errno in NOTHING_THERE:
+                self.ignored += 1
+            elif prefix not in self.unreadable:
+                self.unreadable.append(prefix)
+            return
+        if not stat.S_ISREG(status.st_mode):
+            self.ignored += 1
+            return
+        if self.is_refused(prefix, entry):
+            return
+        self.rows.append((prefix + entry.name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, *label))
+
+
+class ObjectWalk:
+    """The way through the prefixes of an object store, gathering rows as `Walk` does, with a digest at the end."""
+
+    def __init__(self, root: Remote, label: Labeller):
+        self.root = root
+        self.label = label
+        self.rows = _Rows(SCAN_SCHEMA.append(pa.field("digest", pa.binary(32))))
+        self.ignored = 0
+        self.unreadable: list[bytes] = []
+        self.outside: list[bytes] = []  # there are no links
+
+    def folders(self) -> None:
+        waiting = [b""]
+        while waiting:
+            waiting += self.folder(waiting.pop())
+
+    def folder(self, prefix: bytes) -> list[bytes]:
+        """Take in the objects of one prefix and return the prefixes in it."""
+        folders = []
+        try:
+            found = self.root.fs.ls(f"{self.root.path}/{os.fsdecode(prefix)}".rstrip("/"), detail=True)
+        except FileNotFoundError:
+            return []
+        except OSError:
+            self.unreadable.append(prefix)
+            return []
+        for info in found:
+            name = os.fsencode(info["name"].rstrip("/").rpartition("/")[2])
+            if info["type"] == "directory":
+                folders += [] if name.startswith(b".") else [prefix + name + b"/"]
+            elif not info["name"].endswith("/"):  # the mark of an empty folder
+                self.file(prefix, name, info)
+        return folders
+
+    def file(self, prefix: bytes, name: bytes, info: Mapping) -> None:
+        label = self.label(prefix, name)
+        if label is None:
+            self.ignored += 1
+            return
+        moment = info.get("LastModified") or info.get("mtime")
+        written_ns = int(moment.timestamp() * 1e9) if moment else 0
+        self.rows.append((prefix + name, info["size"], written_ns, written_ns, *label, identity(info)))
