@@ -136,7 +136,7 @@ def _lookup(files: pa.Table, cached: pq.ParquetFile | None, path: Path) -> tuple
 
 def _known(files: pa.Table, cached: pa.Table) -> pa.Array:
     then = cached.take(pc.index_in(files["path"].combine_chunks(), cached["path"].combine_chunks()))
-    is_same = pa.array([True] * files.num_rows)
+    is_same = pa.array(np.ones(files.num_rows, bool))  # typed also where a piece of the cache has no file left
     for name in ("size", "mtime_ns", "ctime_ns"):
         is_same = pc.and_(is_same, pc.fill_null(pc.equal(files[name], then[name]), False).combine_chunks())
     return pc.if_else(is_same, then["digest"].combine_chunks(), pa.scalar(None, DIGEST))

@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 import pyarrow as pa
 
 from storage.place import Place
+from storage.walk import wrapped
 
 logger = logging.getLogger(__name__)
 
@@ -219,7 +220,7 @@ def _is_incomplete(path: bytes, size: int, mtime_ns: int) -> bool:
         if _is_being_written(descriptor):
             return True
         status = os.fstat(descriptor)  # after the lease: a writer that closed it just now has written all
-        return (status.st_size, status.st_mtime_ns) != (size, mtime_ns)
+        return (status.st_size, wrapped(status.st_mtime_ns)) != (size, mtime_ns)
     finally:
         os.close(descriptor)
 

@@ -41,6 +41,11 @@ def is_folder(entry: os.DirEntry[bytes]) -> bool:
         return error.errno not in NOTHING_THERE
 
 
+def wrapped(time_ns: int) -> int:
+    """A file's time modulo 2**64 ns (584 years), so that 64 bits hold any: other times stay others, unlike clamped ones."""
+    return (time_ns + 2**63) % 2**64 - 2**63
+
+
 class _Rows:
     """Rows that are gathered as Arrow tables, which take a third of the memory of as many tuples."""
 
@@ -151,7 +156,8 @@ class Walk:
             return
         if self.is_refused(prefix, entry):
             return
-        self.rows.append((prefix + entry.name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, *label))
+        times = wrapped(status.st_mtime_ns), wrapped(status.st_ctime_ns)
+        self.rows.append((prefix + entry.name, status.st_size, *times, *label))
 
 
 class ObjectWalk:
@@ -194,5 +200,5 @@ class ObjectWalk:
             self.ignored += 1
             return
         moment = info.get("LastModified") or info.get("mtime")
-        written_ns = int(moment.timestamp() * 1e9) if moment else 0
+        written_ns = wrapped(int(moment.timestamp() * 1e9)) if moment else 0
         self.rows.append((prefix + name, info["size"], written_ns, written_ns, *label, identity(info)))

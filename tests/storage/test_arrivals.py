@@ -293,6 +293,11 @@ def test_a_file_is_being_written_from_its_opening_to_its_closing_and_reading_it_
     assert incomplete(images, rows).num_rows == 0
 
 
+def test_a_file_of_a_far_date_is_complete(images):
+    os.utime(images / "cats/000.png", ns=(10**19, 10**19))
+    assert incomplete(images, scan_folder(images).files).num_rows == 0
+
+
 def test_what_was_written_between_its_scan_and_the_check_is_not_complete_until_it_is_scanned_again(images):
     path = images / "cats" / "000.png"
     data = path.read_bytes()

@@ -89,6 +89,32 @@ def test_the_cache_follows_images_that_come_and_go(images, store, settled):
     assert (again.hashed, digests(again)) == (0, true_digests(images))
 
 
+FAR = (-(2**62), 2**63, 10**19, 15_032_385_535 * 10**9)  # ns: 1823, 2262, 2286, 2446 (the end of ext4)
+
+
+@pytest.mark.parametrize("mtime_ns", FAR)
+def test_a_file_of_any_date_is_listed_cached_and_noticed_when_it_changes(images, store, settled, mtime_ns):
+    path = images / "cats/000.png"
+    os.utime(path, ns=(mtime_ns, mtime_ns))
+    assert [list_again(images, store).hashed for _ in range(2)] == [20, 0]
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    time.sleep(TICK_SECONDS)
+    path.write_bytes(data)
+    os.utime(path, ns=(mtime_ns, mtime_ns))
+    again = list_again(images, store)
+    assert (again.hashed, digests(again)) == (1, true_digests(images))
+
+
+def test_the_cache_is_of_use_where_a_piece_of_it_has_no_file_left(images, store, settled, monkeypatch, caplog):
+    monkeypatch.setattr("storage.digests.CACHE_ROWS_AT_A_TIME", 5)
+    list_again(images, store)
+    (images / "cats").rename(images / "zebras")
+    again = list_again(images, store)
+    assert (again.hashed, digests(again)) == (10, true_digests(images))
+    assert not caplog.records
+
+
 def test_rehash_believes_nothing(images, store, settled):
     first = list_again(images, store)
     again = list_again(images, store, rehash=True)

@@ -1,13 +1,16 @@
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.errors import InputError
-from storage.scan import Scan, scan_folder
-from storage.walk import SCAN_SCHEMA
+from storage.labels import Label
+from storage.scan import RACY_NS, Scan, is_sure, scan_folder
+from storage.walk import SCAN_SCHEMA, ObjectWalk, wrapped
 
 
 def write(root: Path, *paths: str | bytes) -> Path:
@@ -221,6 +224,27 @@ def test_any_change_gives_another_scan_digest(tmp_path, change):
     before = scan_folder(tmp_path).digest
     change(tmp_path)
     assert scan_folder(tmp_path).digest != before
+
+
+@given(st.integers(-(2**63), 2**63 - 1), st.integers(-(10**28), 10**28))
+def test_any_time_fits_into_64_bits_and_what_fits_stays_as_it_is(usual, any_time):
+    assert wrapped(usual) == usual
+    assert -(2**63) <= wrapped(any_time) < 2**63
+    assert wrapped(any_time + 1) != wrapped(any_time)
+
+
+@given(st.integers(-(2**63), 2**63 - 1))
+def test_a_file_is_sure_unless_its_time_is_close_to_that_of_the_look(time_ns):
+    now = 1_800_000_000_000_000_000
+    files = pa.table({"mtime_ns": [0, time_ns], "ctime_ns": [time_ns, 0]})
+    assert is_sure(files, now).tolist() == [abs(now - time_ns) > RACY_NS] * 2
+
+
+@pytest.mark.parametrize("year", [1, 1600, 2026, 2263, 9999])
+def test_an_object_of_any_date_is_listed(year):
+    walk = ObjectWalk(None, lambda prefix, name: Label("cats", None))
+    walk.file(b"cats/", b"1.png", {"LastModified": datetime(year, 1, 1, tzinfo=UTC), "size": 1, "ETag": "e"})
+    assert walk.rows.table()["path"].to_pylist() == [b"cats/1.png"]
 
 
 def test_a_scan_of_young_files_is_not_settled(tmp_path, monkeypatch):
