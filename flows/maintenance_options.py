@@ -11,7 +11,7 @@ from storage.shards import MAX_ROWS
 from storage.upkeep.commands import GRACE_HOURS, ROWS_A_SHARD
 
 
-class MaintenanceOptions(pydantic.BaseModel, extra="forbid", frozen=True):
+class MaintenanceOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
     """Parameters of `store-maintenance`. `title` is the group that --help shows a flag in."""
 
     store: str = PipelineOptions.model_fields["store"]

@@ -64,7 +64,7 @@ def _stays_below_the_roots(follows: bool) -> bool:
 OutsideLinks = Annotated[bool, pydantic.AfterValidator(_stays_below_the_roots)]
 
 
-class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
+class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
     """Parameters of `extract-and-train`. `title` is the group that --help shows a flag in."""
 
     images: str | None = Field(

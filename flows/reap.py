@@ -16,6 +16,7 @@ from uuid import UUID
 
 from flows.command import OneLineParser, finish, set_environment
 from flows.words import say
+from storage.bounds import at_least
 from storage.errors import InputError
 from tasks.processes import Process
 
@@ -47,7 +48,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--pending",
         metavar="SECONDS",
-        type=float,
+        type=at_least(0, float),
         default=PENDING_SECONDS,
         help="take a run for dead that has been Pending for so long (300)",
     )

@@ -59,7 +59,7 @@ class Study:
         return [row_of(job.name, read_head(self.space.store, job.name)) for job in self.jobs]
 
 
-class StudyOptions(pydantic.BaseModel, extra="forbid", frozen=True):
+class StudyOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
     """Parameters of `batch-size-study`. `title` is the group that --help shows a flag in."""
 
     store: str = Field(

@@ -17,7 +17,7 @@ from storage.scan import Layout, Scan, scan_folder
 Seconds = Annotated[float, Field(gt=0)]
 
 
-class WatchOptions(pydantic.BaseModel, extra="forbid", frozen=True):
+class WatchOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
     """Parameters of `watch-images`. `title` is the group that --help shows a flag in."""
 
     images: str | None = PipelineOptions.model_fields["images"]

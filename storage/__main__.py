@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from storage import report
+from storage.bounds import at_least
 from storage.choice import chosen_spaces, chosen_version, committed_numbers, one_space
 from storage.diff import difference
 from storage.errors import InputError, StorageError, StoreBusy
@@ -88,7 +89,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     diff = add("diff", _diff, "what changed from one version to another, image by image")
     diff.add_argument("old", metavar="V1", type=int)
     diff.add_argument("new", metavar="V2", type=int)
-    diff.add_argument("--limit", metavar="N", type=int, default=50, help="at most N images, 0 for all (50)")
+    diff.add_argument(
+        "--limit", metavar="N", type=at_least(0, int), default=50, help="at most N images, 0 for all (50)"
+    )
     export = add("export", _export, "write features and labels as files for other programs")
     export.add_argument("--format", choices=EXPORTS, default="npz", help="npz: FOLDER/<split>/<i>_<label>.npz (npz)")
     export.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="a folder that is new or empty")
@@ -151,8 +154,6 @@ def _added(parent: Version | None, version: Version) -> list[ShardRef]:
 
 
 def _diff(options: argparse.Namespace) -> Iterator[str]:
-    if options.limit < 0:
-        raise InputError(f"--limit: 0 or more images, got {options.limit}")
     store = one_space(options.store, options.space)
     old, new = chosen_version(store, options.old), chosen_version(store, options.new)
     files, before = differing_files(store, new, old)

@@ -64,5 +64,8 @@ def _below(path: bytes, root: Place) -> bytes:
         base = os.fsencode(root)
     else:
         base, path = b"/-", path.removeprefix(os.fsencode(str(root)).rstrip(b"/") + b"/")
-    whole = os.path.normpath(os.path.join(base, path))
-    return whole[len(base) + 1 :] if whole.startswith(base.rstrip(b"/") + b"/") else path
+    above = base.rstrip(b"/") + b"/"
+    whole = b"/" + os.path.normpath(os.path.join(base, path)).lstrip(
+        b"/"
+    )  # normpath leaves two slashes at the beginning
+    return whole.removeprefix(above) if whole.startswith(above) else path

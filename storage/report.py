@@ -18,15 +18,18 @@ SHOWN_CLASSES = 20
 SHOWN_PATHS = 5
 SPLITS = ("train", "validation", "test")
 COUNTS = ("images", "ok", "pending", "quarantined")
+# What a feature space is unless its options say otherwise.
+USUAL = {"pooling": "none", "dtype": "float16", "precision": "float32", "exif": "ignore", "rescale": 1.0}
 # The words of a difference in the order in which they are told; `unchanged` has no lines.
 TOLD = ("new", "changed", "moved", "re-split", "relabelled", "removed", "status")
 
 
 def spec_line(spec: Mapping[str, Any]) -> str:
-    """A feature space in a few words, to tell it from others."""
+    """A feature space in a few words, to tell it from others: all that is not as usual, also what is not known here."""
     words = [f"{spec.get('backbone', 'unknown backbone')} at {spec.get('image_size', '?')} px"]
-    usual = {"pooling": "none", "dtype": "float16", "precision": "float32"}
-    words += [f"{name} {spec[name]}" for name, value in usual.items() if spec.get(name, value) != value]
+    told = {"backbone", "image_size", "weights", "preprocessing"}  # preprocessing is the backbone's own
+    others = {name: value for name, value in spec.items() if name not in told and USUAL.get(name) != value}
+    words += [f"{name} {value}" for name, value in others.items()]
     words.append(f"weights {str(spec.get('weights', '?'))[:8]}…")
     return visible(", ".join(words))
 

@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Callable, Iterator
 
+from storage.bounds import at_least
 from storage.choice import chosen_spaces, chosen_version, one_space
 from storage.errors import StoreDamaged
 from storage.lock import hold
@@ -27,28 +28,25 @@ def add_commands(add: Add) -> None:
     for command in (check, mend):
         command.add_argument("--deep", action="store_true", help="read every byte of every shard and head")
     merge = add("compact", compaction, "merge small shards, and leave out rows that no image uses any more")
-    merge.add_argument("--rows", metavar="N", type=_positive, default=ROWS_A_SHARD, help="rows of a full shard (256)")
+    merge.add_argument(
+        "--rows", metavar="N", type=at_least(1, int), default=ROWS_A_SHARD, help="rows of a full shard (256)"
+    )
     merge.add_argument("--drop-variants", action="store_true", help="leave out the augmented variants of all images")
     remove = add("gc", gc, "remove what the newest versions do not need")
-    remove.add_argument("--keep", metavar="N", type=_positive, required=True, help="how many versions to keep")
+    remove.add_argument("--keep", metavar="N", type=at_least(1, int), required=True, help="how many versions to keep")
     remove.add_argument(
         "--grace",
         metavar="HOURS",
-        type=float,
+        type=at_least(0, float),
         default=GRACE_HOURS,
         help="keep what was in use, or was written, so lately (24)",
     )
     bad = add("quarantine", quarantine, "list the images that cannot be used, with reason, attempts and times")
     bad.add_argument("--retry", action="store_true", help="let the next run try them again")
     for command in (mend, merge, remove, bad):
-        command.add_argument("--wait", metavar="SECONDS", type=float, default=0.0, help="wait for a run on the store")
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"1 or more, got {number}")
-    return number
+        command.add_argument(
+            "--wait", metavar="SECONDS", type=at_least(0, float), default=0.0, help="wait for a run on the store"
+        )
 
 
 def verify(options: argparse.Namespace) -> Iterator[str]:

@@ -12,7 +12,10 @@ import yaml
 
 from flows.command import main, parse
 from flows.demo import write_digits
-from flows.options import PipelineOptions
+from flows.maintenance_options import MaintenanceOptions
+from flows.options import PipelineOptions, checked
+from flows.study_options import StudyOptions
+from flows.watch_options import WatchOptions
 from storage.errors import InputError
 from tests import toy
 from tests.flows.conftest import PROJECT
@@ -71,6 +74,16 @@ def test_images_without_a_class_are_named_as_the_reason(capsys, tmp_path):
 def test_unknown_flags_and_values_are_refused(capsys, arguments, expected):
     status, line = complaint(capsys, "--images", "x", *arguments)
     assert (status, expected in line) == (2, True), line
+
+
+@pytest.mark.parametrize("model", [PipelineOptions, MaintenanceOptions, StudyOptions, WatchOptions])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999", float("nan"), float("inf")], ids=repr)
+def test_every_number_of_every_command_is_finite(model, value):
+    names = [name for name, field in model.model_fields.items() if "float" in str(field.annotation)]
+    assert names
+    for name in names:
+        with pytest.raises(InputError, match=f"--{name.replace('_', '-')}: .*, got {value!r}"):
+            checked(model, {name: value})
 
 
 def test_weights_of_another_architecture(capsys, images, tmp_path):

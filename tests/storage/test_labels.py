@@ -46,6 +46,16 @@ def test_any_name_and_class_is_read_back_as_it_was_written(tmp_path, suffix, tab
     assert read_labels(file, ROOT) == expected
 
 
+@pytest.mark.parametrize("root", ["/", "/photos", "/photos/of the house"])
+@given(name=names, folder=names)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_a_path_means_the_same_relative_or_absolute_below_any_root(tmp_path, root, name, folder):
+    expected = {f"{folder}/{name}".encode(): Label("cats", None)}
+    for path in (f"{folder}/{name}", f"./{folder}/../{folder}//{name}", os.path.join(root, folder, name)):
+        file = write(tmp_path / "labels.parquet", [(path, "cats", None)])
+        assert read_labels(file, Path(root)) == expected
+
+
 def test_names_that_are_not_utf8_keep_their_bytes(tmp_path):
     file = tmp_path / "labels.csv"
     file.write_bytes(b"path,class\ncaf\xe9.jpg,cats\n")

@@ -326,3 +326,37 @@ def test_an_interrupted_export_says_what_is_there(lived_in, tmp_path, monkeypatc
     assert str(tmp_path / "out") in error
     assert len(list((tmp_path / "out").glob("*/*.npz"))) == 3
     assert not (tmp_path / "out" / "classes.json").exists()
+
+
+ODD_NUMBERS = ("nan", "inf", "-inf", "-1", "1e999", "0x10", "one", "", "9" * 5000)
+
+
+@pytest.mark.parametrize("number", ODD_NUMBERS, ids=lambda text: text[:6])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("gc", "--keep", "1", "--grace="),
+        ("gc", "--keep="),
+        ("gc", "--keep", "1", "--wait="),
+        ("compact", "--rows="),
+        ("compact", "--wait="),
+        ("repair", "--wait="),
+        ("quarantine", "--wait="),
+        ("show", "--version="),
+        ("export", "--out", "nowhere", "--version="),
+        ("diff", "1", "2", "--limit="),
+    ],
+    ids=lambda command: "".join(command[::3]),
+)
+def test_a_number_that_cannot_be_meant_is_refused_in_one_line(capsys, tmp_path, command, number):
+    *others, last = command
+    assert main([*others, f"{last}{number}", "--store", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+
+
+@pytest.mark.parametrize("command", [("gc", "--keep", "9" * 400, "--grace", "1e300"), ("show", "--version", "9" * 400)])
+def test_a_number_that_is_huge_is_taken_as_it_is(capsys, lived_in, command):
+    status = main([*command, "--store", str(lived_in)])
+    assert status == (0 if "gc" in command else 2)
+    assert len(capsys.readouterr().err.splitlines()) == (0 if status == 0 else 1)

@@ -200,7 +200,7 @@ def test_upkeep_works_on_objects(bucket, capsys):
     features = toy.features_of(images, store, version)
     for command in (
         ["compact"],
-        ["gc", "--keep", "1", "--grace", "-1"],
+        ["gc", "--keep", "1", "--grace", "0"],
         ["verify", "--deep"],
         ["show"],
         ["history"],

@@ -1,5 +1,6 @@
 import re
 from collections import Counter
+from dataclasses import fields
 
 import pyarrow as pa
 import pytest
@@ -25,6 +26,7 @@ from storage.segments import ROWS_SCHEMA
 from storage.versions import Version, read_version
 from tests import toy
 from tests.storage.test_diff import EMPTY, Folder, digest, files_of, folders
+from vision.specs import FeatureSpec
 
 numbers = st.sets(st.integers(0, 5))
 few = settings(max_examples=20)  # each makes four tables and more
@@ -182,5 +184,13 @@ def test_two_spaces_that_differ_in_what_people_choose_are_told_apart():
         {"pooling": "avg"},
         {"dtype": "float32"},
         {"precision": "mixed_float16"},
+        {"exif": "apply"},
+        {"rescale": 1 / 255},
+        {"of_a_later_release": "yes"},
     ]
-    assert len({spec_line(one | other) for other in [{}, *others]}) == 6
+    assert {name for other in others for name in other} >= {field.name for field in fields(FeatureSpec)} - {
+        "backbone",
+        "preprocessing",
+    }
+    assert len({spec_line(one | other) for other in [{}, {"backbone": "vgg19"}, *others]}) == 2 + len(others)
+    assert spec_line(one) == "vgg16 at 32 px, weights 00000000…"
