@@ -48,36 +48,43 @@ def footer_size(tail: bytes) -> int:
 
 
 class NpzRows:
-    """The rows of a shard in npz; every array is checked against its CRC-32 when the file is opened.
+    """The rows of a shard in npz; every array is checked against its CRC-32 when the file is opened, once and as a whole.
 
     Raises what zipfile and numpy raise of a file that is none, or none of ours.
     """
+
+    keeps_file = False
 
     def __init__(self, path: Place):
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
             if damaged:
                 raise zipfile.BadZipFile(f"{damaged} has another checksum")
-            self._digests, self._views = _array(archive, "digest"), _array(archive, "view")
+            digests, views = _array(archive, "digest"), _array(archive, "view")
             self.metadata: dict[str, str] = dict(json.loads(_array(archive, "metadata").item()))
             with archive.open("features.npy") as member:
                 (self.num_rows, *shape), dtype, header_bytes = _header(archive, "features", member)
             start = archive.getinfo("features.npy").header_offset
         self.row_bytes = math.prod(shape) * dtype.itemsize
-        if self._digests.dtype != np.uint8 or self._digests.shape != (self.num_rows, 32):
-            raise ValueError(f"it has digests {self._digests.shape} for {self.num_rows} rows")
-        if self._views.dtype != np.uint16 or self._views.shape != (self.num_rows,):
-            raise ValueError(f"it has views {self._views.shape} for {self.num_rows} rows")
+        if digests.dtype != np.uint8 or digests.shape != (self.num_rows, 32):
+            raise ValueError(f"it has digests {digests.shape} for {self.num_rows} rows")
+        if views.dtype != np.uint16 or views.shape != (self.num_rows,):
+            raise ValueError(f"it has views {views.shape} for {self.num_rows} rows")
         with path.open("rb") as file:
             file.seek(start + LOCAL_HEADER - 4)
             self._start = start + LOCAL_HEADER + sum(struct.unpack("<HH", file.read(4))) + header_bytes
         self._path = path
 
     def digests(self) -> list[bytes]:
-        return [row.tobytes() for row in self._digests]
+        return [row.tobytes() for row in self._read("digest")]
 
     def views(self) -> np.ndarray:
-        return self._views
+        return self._read("view")
+
+    def _read(self, name: str) -> np.ndarray:
+        """An array that was checked when the file was opened: an open shard holds none, however many are open."""
+        with self._path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            return _array(archive, name)
 
     def group(self, index: int) -> np.ndarray:
         """(rows, row_bytes) uint8."""

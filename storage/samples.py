@@ -23,6 +23,12 @@ from storage.views import of_view, plain, views_of
 logger = logging.getLogger(__name__)
 
 SAMPLE = np.dtype([("shard", "<u4"), ("row", "<u2"), ("class", "<u2")])
+SHARD_PLACES = 65_536  # a row number is a u16; a multiple of ROWS_PER_GROUP
+
+
+def places(samples: np.ndarray) -> np.ndarray:
+    """(n,) int64: where the row of each SAMPLE record lies, as shard * SHARD_PLACES + row."""
+    return samples["shard"].astype(np.int64) * SHARD_PLACES + samples["row"]
 
 
 @dataclass(frozen=True)
@@ -46,9 +52,8 @@ class SampleTable:
 
     def group_starts(self) -> np.ndarray:
         """Where each run of samples of one row group begins, with the number of samples at the end."""
-        group = self.samples["shard"].astype(np.int64) * 65_536 + self.samples["row"] // ROWS_PER_GROUP
-        starts = np.flatnonzero(np.diff(group, prepend=-1))
-        return np.append(starts, len(group))
+        groups = places(self.samples) // ROWS_PER_GROUP
+        return np.append(np.flatnonzero(np.diff(groups, prepend=-1)), len(groups))
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ class Rows(Protocol):
     metadata: dict[str, str]
     num_rows: int
     row_bytes: int
+    keeps_file: bool
 
     def digests(self) -> list[bytes]: ...
 
@@ -187,6 +188,11 @@ class Shard:
             self.kind = FeatureType.of(self.metadata)
         if (self._rows.num_rows, self._rows.row_bytes) != (ref.num_rows, self.kind.row_bytes):
             raise StoreDamaged(f"shard {ref.name} does not hold the rows that its version lists; {store.way_out}")
+
+    @property
+    def keeps_file(self) -> bool:
+        """It holds a file descriptor, or a connection, as long as it is open."""
+        return self._rows.keeps_file
 
     def digests(self) -> list[bytes]:
         """The digest of each row, in order."""

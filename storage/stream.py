@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count, islice
-from threading import Lock
 
 import numpy as np
 import pyarrow as pa
@@ -16,11 +15,11 @@ import pyarrow as pa
 from storage.buffers import Buffers
 from storage.errors import StoreDamaged
 from storage.layout import ROWS_PER_GROUP, Store
+from storage.open_shards import OpenShards
 from storage.order import Order
-from storage.samples import SampleTable, ViewTable
-from storage.shards import FeatureType, Shard
+from storage.samples import SHARD_PLACES, SampleTable, ViewTable, places
+from storage.shards import FeatureType
 
-OPEN_SHARDS = 64
 # One reader keeps up with a head that trains on the other cores of a small machine; a second hides what a disk waits.
 READ_THREADS = 2
 
@@ -31,8 +30,9 @@ class FeatureStream:
     """Batches over a sample table, one pass after another, each of them every sample once; of a ViewTable in one view.
 
     seed: None gives the order of the table (validation), a number the shuffle of that seed.
-    memory_mb: bounds what is held: the window being given and the one read ahead. Where one window has the whole table,
-    a shuffled stream reads it once: every pass after the first is from memory.
+    memory_mb: bounds the features held: the window being given and the one read ahead. Samples of equal files share a
+    row, which a window holds once. Where one window has the whole table, a shuffled stream reads it once: every pass
+    after the first is from memory.
     steps: batches an epoch; None makes an epoch one pass, else epochs go on where the one before ended.
     with_replacement: see storage/order.py. read_threads: how many row groups are read at a time; changes no batch.
     A batch is (features (n, *shape) in the stored dtype, labels (n,) u16), n = `batch_size` but for the
@@ -57,9 +57,8 @@ class FeatureStream:
         self.batch_size = min(batch_size, len(table))
         self.steps = steps or self._steps_a_pass
         self.read_threads = read_threads
-        # A Parquet file is read by one thread at a time.
-        self._open = lru_cache(maxsize=OPEN_SHARDS)(lambda index: (Shard(store, table.shards[index]), Lock()))
-        self.kind: FeatureType = self._open(int(table.samples["shard"].flat[0]))[0].kind
+        self._shards = OpenShards(store, table.shards)
+        self.kind: FeatureType = self._shards.kind(int(table.samples["shard"].flat[0]))
         window_groups = max(1, int(memory_mb * 2**20 / 2 / (ROWS_PER_GROUP * self.kind.row_bytes)))
 
         def of_pass(number: int) -> tuple[SampleTable, Order]:
@@ -67,7 +66,7 @@ class FeatureStream:
             return drawn, Order(tuple(drawn.group_starts().tolist()), window_groups, seed, with_replacement)
 
         self._of_pass = lru_cache(maxsize=3)(of_pass)  # of a pass that is given, read ahead, and counted
-        self._only: tuple[np.ndarray, np.ndarray] | None = None  # all samples and features, where one window has them
+        self._only: tuple[np.ndarray, np.ndarray] | None = None  # all rows and their features, where one window has them
 
     @property
     def order(self) -> Order:
@@ -134,13 +133,13 @@ class FeatureStream:
 
     def _windows(self, first_step: int, end: int | None) -> Generator["Window", None, None]:
         """The windows that hold the batches of these steps; the next one is read while one is given."""
-        places = self._places(first_step, end)
+        wanted = self._places(first_step, end)
         window_rows = min(len(self.table), self.order.window_groups * ROWS_PER_GROUP)
         memory = Buffers(window_rows * self.kind.row_bytes)
         with ThreadPoolExecutor(1, "read-ahead") as ahead, ThreadPoolExecutor(self.read_threads, "read") as threads:
-            reading = deque(ahead.submit(self._read, *place, threads, memory) for place in islice(places, 1))
+            reading = deque(ahead.submit(self._read, *place, threads, memory) for place in islice(wanted, 1))
             while reading:
-                reading.extend(ahead.submit(self._read, *place, threads, memory) for place in islice(places, 1))
+                reading.extend(ahead.submit(self._read, *place, threads, memory) for place in islice(wanted, 1))
                 yield reading.popleft().result()
         pa.default_memory_pool().release_unused()
 
@@ -165,25 +164,31 @@ class FeatureStream:
 
     def _read(self, number: int, window: int, threads: Executor, memory: Buffers) -> "Window":
         table, order = self._pass(number)
-        groups, starts = np.sort(order.groups(number, window)), np.asarray(order.group_starts)
-        if self._only is None:
-            indices = np.concatenate([np.arange(starts[group], starts[group + 1]) for group in groups])
-            parts = [table.samples[starts[group] : starts[group + 1]] for group in groups]
-            features = self._gathered(parts, threads, memory)
-            if order.num_windows == 1 and self.seed is not None and table is self.table:
-                self._only = indices, features
-        else:
-            indices, features = self._only
-        pick = np.searchsorted(indices, order.samples(number, window))
-        begin = int(order.window_ends(number)[window]) - len(indices)
-        return Window(number, begin, features, table.samples["class"][indices], pick)
+        held = self._only or self._held(table, order, number, window, threads, memory)
+        if order.num_windows == 1 and self.seed is not None and table is self.table:
+            self._only = held
+        rows, features = held
+        samples = table.samples[order.samples(number, window)]
+        begin = int(order.window_ends(number)[window]) - len(samples)
+        pick = np.searchsorted(rows, places(samples)).astype(np.uint32)
+        return Window(number, begin, features, samples["class"].copy(), pick)
+
+    def _held(
+        self, table: SampleTable, order: Order, number: int, window: int, threads: Executor, memory: Buffers
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The places of the rows of a window, ascending, and their features: once each, however many samples share one."""
+        starts = order.group_starts
+        groups = [
+            _distinct(places(table.samples[starts[group] : starts[group + 1]]))
+            for group in np.sort(order.groups(number, window))
+        ]
+        return np.concatenate(groups), self._gathered(groups, threads, memory)
 
     def _gathered(self, groups: list[np.ndarray], threads: Executor, memory: Buffers) -> np.ndarray:
-        """The features of samples, given by row group; those of one that is wanted as it lies are no copy."""
+        """The features of rows, whose places are given by row group; those of a whole group are no copy."""
         if len(groups) == 1:
             stored, rows = self._stored(groups[0])
-            is_whole = np.array_equal(rows, np.arange(len(stored)))
-            return stored if is_whole else stored[rows]
+            return stored if len(rows) == len(stored) else stored[rows]
         sizes = [len(group) for group in groups]
         features = memory.empty((sum(sizes), *self.kind.shape), self.kind.dtype)
 
@@ -194,24 +199,27 @@ class FeatureStream:
         list(threads.map(fill, groups, np.split(features, np.cumsum(sizes)[:-1])))
         return features
 
-    def _stored(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A row group as it lies in its shard, and which of its rows these samples are."""
-        shard, lock = self._open(int(samples["shard"][0]))
-        if shard.kind != self.kind:
-            raise StoreDamaged(f"shard {shard.ref.name} holds {shard.kind}, the others {self.kind}; {self._way_out}")
-        with lock:
-            stored = shard.read_group(int(samples["row"][0]) // ROWS_PER_GROUP)
-        rows = samples["row"] % ROWS_PER_GROUP
+    def _stored(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A row group as it lies in its shard, and which of its rows these places are."""
+        shard, row = divmod(int(rows[0]), SHARD_PLACES)
+        stored = self._shards.read_group(shard, row // ROWS_PER_GROUP, self.kind)
+        rows = rows % ROWS_PER_GROUP
         if rows[-1] >= len(stored):
-            raise StoreDamaged(f"shard {shard.ref.name} has fewer rows than its version lists; {self._way_out}")
+            name = self.table.shards[shard].name
+            raise StoreDamaged(f"shard {name} has fewer rows than its version lists; {self._way_out}")
         return stored, rows
+
+
+def _distinct(ascending: np.ndarray) -> np.ndarray:
+    return ascending[np.flatnonzero(np.diff(ascending, prepend=-1))]
 
 
 @dataclass(frozen=True)
 class Window:
-    """Samples that are shuffled together: the features and labels as they lie on disk, and the order to give them in.
+    """Samples that are shuffled together, in the order in which they are given.
 
-    number: of the pass over the table. begin: how many samples of the pass come before.
+    number: of the pass over the table. begin: how many samples of the pass come before. features: (rows, *shape), the
+    distinct rows as they lie on disk. labels: (samples,) u16. pick: (samples,) u32, the row of each sample.
     """
 
     number: int
@@ -225,9 +233,10 @@ class Window:
 
     def give(self, place: int, last: int, batch: Batch | None) -> int:
         """Fill the end of a batch with the samples of the pass from `place` on, up to `last`; how many there were."""
-        picked = self.pick[place - self.begin : last - self.begin]
+        given = slice(place - self.begin, last - self.begin)
+        picked = self.pick[given]
         if batch is not None:
             features, labels = (array[len(array) - (last - place) :][: len(picked)] for array in batch)
             np.take(self.features, picked, axis=0, out=features, mode="clip")  # another mode fills a buffer first
-            np.take(self.labels, picked, out=labels, mode="clip")
+            labels[:] = self.labels[given]
         return len(picked)

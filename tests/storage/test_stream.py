@@ -1,4 +1,7 @@
+import os
+import tracemalloc
 from collections import Counter
+from contextlib import closing
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -9,8 +12,9 @@ from hypothesis import strategies as st
 
 from storage.errors import StoreDamaged
 from storage.layout import Store
+from storage.open_shards import MOST_FILES
 from storage.samples import SAMPLE, SampleTable, ViewTable, pin
-from storage.shards import ROWS_PER_GROUP, write_shard
+from storage.shards import ROWS_PER_GROUP, Shard, write_shard
 from storage.stream import FeatureStream
 from tests import toy
 
@@ -18,14 +22,28 @@ ROWS = (300, 128, 5, 129)
 SHAPE = (4,)
 GROUP_MB = ROWS_PER_GROUP * 8 / 2**20  # a group of rows of four float16
 
-samples = st.lists(
-    st.integers(0, len(ROWS) - 1).flatmap(
-        lambda s: st.tuples(st.just(s), st.integers(0, ROWS[s] - 1), st.integers(0, 2))
-    ),
-    min_size=1,
-    max_size=60,
+EVERY_ROW = [(s, row, row % 3) for s, rows in enumerate(ROWS) for row in range(rows)]
+WHOLE_GROUPS = [sample for sample in EVERY_ROW if sample[0] < 2]
+
+sample = st.integers(0, len(ROWS) - 1).flatmap(
+    lambda s: st.tuples(st.just(s), st.integers(0, ROWS[s] - 1), st.integers(0, 2))
 )
-memories = st.sampled_from([0, 2 * GROUP_MB, 4 * GROUP_MB, 6 * GROUP_MB, 100])
+
+
+@st.composite
+def samples_with_copies(draw) -> list[tuple[int, int, int]]:
+    """A few samples or whole row groups, and some images many times, within a class and across classes."""
+    few = st.lists(sample, min_size=1, max_size=60)
+    base = draw(st.one_of(few, st.sampled_from([EVERY_ROW, WHOLE_GROUPS])))
+    copied = draw(st.lists(st.tuples(st.one_of(sample, st.sampled_from(base)), st.integers(1, 300)), max_size=3))
+    relabelled = draw(st.integers(0, 2))
+    return [*base, *(one for one, count in copied for one in [one, (*one[:2], relabelled)] * count)]
+
+
+samples = samples_with_copies()
+memories = st.one_of(
+    st.sampled_from([0, 2 * GROUP_MB, 4 * GROUP_MB, 6 * GROUP_MB, 100]), st.floats(0, 16 * GROUP_MB).map(float)
+)
 seeds = st.one_of(st.none(), st.integers(0, 100))
 
 
@@ -47,7 +65,7 @@ def table_of(refs: tuple, rows: list[tuple[int, int, int]]) -> SampleTable:
 
 
 def everything(refs: tuple) -> SampleTable:
-    return table_of(refs, [(s, row, row % 3) for s, rows in enumerate(ROWS) for row in range(rows)])
+    return table_of(refs, EVERY_ROW)
 
 
 def given_by(stream: FeatureStream, epoch: int = 0, first_step: int = 0, **options) -> list[list[tuple[int, int, int]]]:
@@ -165,6 +183,85 @@ def test_what_fits_into_one_window_is_read_once(shelf, tmp_path):
     assert given_by(stream, 1, epochs=3) == given_by(whole, 1, epochs=3)
 
 
+# Copies of a picture
+
+
+@pytest.mark.parametrize("views", [1, 3])
+@pytest.mark.parametrize("with_replacement", [False, True])
+@pytest.mark.parametrize("seed", [None, 1])
+def test_a_picture_that_is_there_60_000_times_takes_the_memory_of_one(tmp_path, seed, with_replacement, views):
+    store, row_bytes = Store(tmp_path, "0" * 32), 2048
+    features = np.zeros((600, row_bytes // 2), np.float16)
+    ref = write_shard(store, [index.to_bytes(32, "big") for index in range(600)], features, {}, {})
+    rows = [(0, row, 0) for row in range(600)] + [(0, 77, 1)] * 60_000
+    table = table_of((ref,), rows)
+    if views > 1:
+        images = np.arange(len(rows), dtype=np.uint64)
+        table = ViewTable(np.repeat(table.samples[None], views, axis=0), images, (ref,), table.classes)
+    stream = FeatureStream(store, table, 128, seed, 1, with_replacement=with_replacement)
+    assert stream.order.num_windows > 1
+    tracemalloc.start()
+    given = sum(len(labels) for _, labels in stream.batches(epochs=2))
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert given == 2 * len(rows)
+    index_bytes = 80 * len(rows)  # the order of a window while it is computed; expanded, the copies take 2,048 each
+    assert peak_bytes < 2**20 + 3 * 128 * row_bytes + index_bytes
+
+
+# Opening shards
+
+
+@pytest.fixture
+def opened(monkeypatch) -> Counter:
+    """How often each shard is opened."""
+    counted: Counter = Counter()
+
+    def counting(store: Store, ref) -> Shard:
+        counted[ref.name] += 1
+        return Shard(store, ref)
+
+    monkeypatch.setattr("storage.open_shards.Shard", counting)
+    return counted
+
+
+def shards_of_groups(store: Store, format: str, shards: int, groups: int) -> SampleTable:
+    """A table of every row of so many shards of so many row groups."""
+    refs, rows = [], groups * ROWS_PER_GROUP
+    for shard in range(shards):
+        digests = [(shard * rows + row).to_bytes(32, "big") for row in range(rows)]
+        features = np.full((rows, 1), shard, np.float16)
+        refs.append(write_shard(store, digests, features, {}, {}, format=format))
+    return table_of(tuple(refs), [(shard, row, 0) for shard in range(shards) for row in range(rows)])
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_an_npz_shard_is_opened_once_by_a_stream_however_many_there_are(tmp_path, opened, threads):
+    """It is read whole when it is opened. 70 are more than may keep their files open."""
+    store = Store(tmp_path, "0" * 32)
+    table = shards_of_groups(store, "npz", shards=MOST_FILES + 6, groups=5)
+    stream = FeatureStream(store, table, 512, 1, 8 * ROWS_PER_GROUP * 2 / 2**20, read_threads=threads)
+    assert stream.order.num_windows > 70
+    assert sum(len(labels) for _, labels in stream.batches(epochs=2)) == 2 * len(table)
+    assert set(opened.values()) == {1}
+    assert len(opened) == MOST_FILES + 6
+
+
+def test_no_more_parquet_shards_than_so_many_are_open_at_a_time(tmp_path, opened):
+    store = Store(tmp_path, "0" * 32)
+    table = shards_of_groups(store, "parquet", shards=MOST_FILES + 6, groups=1)
+    stream = FeatureStream(store, table, 512, None, 0)
+    before = open_files()
+    with closing(stream.batches(epochs=2)) as batches:
+        most = max(open_files() for _ in batches)
+    assert len(opened) == MOST_FILES + 6
+    assert most <= before + MOST_FILES + 2, "one is read ahead, one is being opened"
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
 def test_a_row_that_its_shard_does_not_have_stops_the_stream(shelf):
     store, refs = shelf
     with pytest.raises(StoreDamaged, match=refs[2].name):
@@ -273,10 +370,13 @@ rows_of_a_view = st.integers(0, len(ROWS) - 1).flatmap(lambda s: st.tuples(st.ju
 def views_of_samples(draw) -> tuple[np.ndarray, np.ndarray]:
     """(views, n) SAMPLE records, the class of a sample the same in all of its views, and the beginnings of n digests."""
     views = draw(st.integers(1, 5))
-    columns = st.tuples(st.lists(rows_of_a_view, min_size=views, max_size=views), st.integers(0, 2))
+    columns = st.tuples(
+        st.lists(rows_of_a_view, min_size=views, max_size=views), st.integers(0, 2), st.integers(0, 2**64 - 1)
+    )
     found = draw(st.lists(columns, min_size=1, max_size=40))
-    samples = np.array([[(*place, label) for place in places] for places, label in found], SAMPLE).T
-    return samples, np.array(draw(st.lists(st.integers(0, 2**64 - 1), min_size=len(found), max_size=len(found))), "u8")
+    found += [one for one in found[:2] for _ in range(draw(st.sampled_from([700, 1, 0])))]
+    samples = np.array([[(*place, label) for place in places] for places, label, _ in found], SAMPLE).T
+    return samples, np.array([image for *_, image in found], np.uint64)
 
 
 def view_table(refs: tuple, viewed: tuple[np.ndarray, np.ndarray]) -> ViewTable:
