@@ -2,6 +2,8 @@
 
 import csv
 import dataclasses
+import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from tasks.survey import find_space, head_job, version_record
 from tasks.training_data import Samples
 from tests import toy
 from vision.augmentation import Augmentation
+from vision.batches import Batches, Held
 from vision.engines import load_engine
 from vision.evaluation import load_head
 from vision.head import HeadSpec
@@ -99,6 +102,29 @@ def test_variants_are_trained_on_and_validation_has_none(space):
     assert len(rows[1]) == 3 * len(rows[0]), "each view of each image, over so many passes"
     validation = [np.concatenate([x for x, _ in each.for_training().validation.batches()]) for each in (plain, varied)]
     assert np.array_equal(*validation)
+
+
+def test_validation_images_that_are_copies_are_held_only_where_all_of_them_fit(tmp_path):
+    """3,000 copies of one picture: a megabyte of features has room for a third of them."""
+    images = toy.pictures(tmp_path / "images" / "train")
+    placeholder = toy.picture(images.parent / "validation" / "cats" / "0.png", 5)
+    for number in range(1, 3_000):
+        os.link(placeholder, placeholder.with_name(f"{number}.png"))
+    _, version = toy.run(images.parent, tmp_path / "store")
+    job = head_job(toy.space(images, tmp_path / "store"), version_record(version), SPEC, seed=3)
+
+    def validation(shuffle_memory_mb: int) -> Batches:
+        spec = dataclasses.replace(SPEC, shuffle_memory_mb=shuffle_memory_mb)
+        return Samples.pinned(dataclasses.replace(job, spec=spec), version).for_training().validation
+
+    tracemalloc.start()
+    streamed = validation(1)
+    assert sum(len(labels) for _, labels in streamed.batches()) == 3_000
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert not isinstance(streamed, Held)
+    assert isinstance(validation(4), Held)
+    assert peak_bytes < 2 * 2**20, "3 MB, if each copy had features of its own"
 
 
 @pytest.mark.slow
