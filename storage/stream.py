@@ -66,7 +66,7 @@ class FeatureStream:
             return drawn, Order(tuple(drawn.group_starts().tolist()), window_groups, seed, with_replacement)
 
         self._of_pass = lru_cache(maxsize=3)(of_pass)  # of a pass that is given, read ahead, and counted
-        self._only: tuple[np.ndarray, np.ndarray] | None = None  # all rows and their features, where one window has them
+        self._only: tuple[np.ndarray, np.ndarray] | None = None  # rows and features, where one window has all
 
     @property
     def order(self) -> Order:
