@@ -27,7 +27,7 @@ sys.path.insert(0, str(BENCHMARKS.parent))
 from training_memory import say  # noqa: E402
 from tutorial_generator import interval, is_right  # noqa: E402
 
-from storage.export import index_order  # noqa: E402
+from storage.classes import index_order  # noqa: E402
 from storage.layout import Store, spaces  # noqa: E402
 from storage.samples import SampleTable, pin  # noqa: E402
 from storage.shards import Shard  # noqa: E402
@@ -79,7 +79,7 @@ def splits_of(root: Path, folder: Path, test_fraction: float) -> Splits:
     (store,) = [space for space in spaces(root) if latest_version(space)]
     version = latest_version(store)
     assert version is not None
-    classes = index_order(version, None)
+    classes = index_order(None, version.classes)
     assert len(classes) == 2, f"two classes are expected, {root} has {', '.join(classes)}"
     training, validation = (pin(store, version, split, classes, folder) for split in ("train", "validation"))
     digests = [Shard(store, ref).digests() for ref in training.shards]

@@ -39,7 +39,7 @@ sys.path.insert(0, str(BENCHMARKS.parent))
 
 from peers.feeds import FEEDS, Feed, Rows, of_dataset  # noqa: E402
 
-from storage.export import index_order  # noqa: E402
+from storage.classes import index_order  # noqa: E402
 from storage.layout import Store, spaces  # noqa: E402
 from storage.samples import SampleTable, pin  # noqa: E402
 from storage.stream import FeatureStream  # noqa: E402
@@ -147,7 +147,7 @@ def pinned(root: Path, folder: Path) -> tuple[Store, SampleTable]:
     (store,) = [space for space in spaces(root) if latest_version(space)]
     version = latest_version(store)
     assert version is not None
-    return store, pin(store, version, "train", index_order(version, None), folder)
+    return store, pin(store, version, "train", index_order(None, version.classes), folder)
 
 
 def feed_of(way: str, ours: Ours, epochs: Epochs) -> Feed:

@@ -225,12 +225,24 @@ def _read_config(path: str | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        content = yaml.safe_load(Path(path).read_text())
+        text = Path(path).read_text()
+        content = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"--config: {path} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise InputError(f"--config: {path} should hold 'name: value' lines")
-    return {str(key).replace("-", "_"): value for key, value in content.items()}
+    return {str(key).replace("-", "_"): value for key, value in content.items()} | _listed_classes(text)
+
+
+def _listed_classes(text: str) -> dict[str, list[str]]:
+    """A list of class names as it was typed: YAML takes `010`, `yes` and `1.0` for other things than names."""
+    for key, value in yaml.compose(text, yaml.SafeLoader).value:
+        is_list = isinstance(value, yaml.SequenceNode) and all(
+            isinstance(name, yaml.ScalarNode) for name in value.value
+        )
+        if key.value == "classes" and is_list:
+            return {"classes": [name.value for name in value.value]}
+    return {}
 
 
 def _parser() -> argparse.ArgumentParser:

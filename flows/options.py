@@ -13,6 +13,7 @@ from pydantic import Field
 
 from flows.augment import Augment
 from flows.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS, check_below, roots
+from storage.classes import index_order
 from storage.errors import InputError
 from storage.place import Place, place
 from storage.plan import PlanOptions
@@ -21,7 +22,7 @@ from storage.shards import MAX_ROWS, Format
 from storage.stream import READ_THREADS
 from storage.views import MOST_VARIANTS
 from tasks.devices import visible_gpus
-from tasks.heads import check_trainable, index_order
+from tasks.heads import check_trainable
 from tasks.records import HeadJob, Promotion, Space, VersionRecord
 from tasks.survey import NAMED_WEIGHTS, find_space, head_job
 from vision.augmentation import Augmentation, split_rescale
@@ -44,8 +45,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 def _class_names(value: Any) -> Any:
-    """Names as a tuple: from `cat,dog`, and from a list in which YAML took those of digits for numbers."""
-    names = value.split(",") if isinstance(value, str) else value
+    """Names as a tuple: from `cat, dog`, and from a list in which JSON or YAML took those of digits for numbers."""
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
     is_list = isinstance(names, list | tuple)
     return tuple(str(name) if type(name) is int else name for name in names) if is_list else names
 
@@ -87,7 +88,9 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf
         description="table of path, class and maybe split, as .csv or .parquet, instead of the folders' names",
     )
     classes: ClassNames | None = Field(
-        None, title="input", description="index order of the classes, as cat,dog; sorted names if not given"
+        None,
+        title="input",
+        description="index order of the classes, as cat,dog, and which to train on; all, sorted, if not given",
     )
     validation_fraction: Fraction = Field(
         0.2, title="input", description="share of images held out where the folders give no split"
@@ -340,6 +343,7 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf
             self.format,
             self.variants,
             self.augmentation.text if self.augmentation else "",
+            None if self.extract_only else self.classes,
         )
 
     def head_job(self, space: Space, version: VersionRecord) -> HeadJob:
@@ -352,8 +356,8 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf
         return self._job(space, version, self._head_spec(version), "never") if self.fine_tune else None
 
     def _head_spec(self, version: VersionRecord) -> HeadSpec:
-        check_trainable(version.classes, len(version.class_names))
-        classes = index_order(self.classes, version.class_names)
+        classes = index_order(self.classes, version.classes)
+        check_trainable(version.classes, classes)
         own = {"augment": self.augmentation.text if self.augmentation else "", "fine_tune": self.fine_tune or ""}
         same_names = {field.name for field in fields(HeadSpec)} - {"classes", *own}
         return HeadSpec(classes=classes, kind=self.head, **self.model_dump(include=same_names), **own)

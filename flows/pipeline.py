@@ -113,7 +113,7 @@ def _extract(space: Space, options: PipelineOptions, progress: Progress) -> tupl
 def train(space: Space, version: VersionRecord, options: PipelineOptions, progress: Progress) -> HeadResult:
     """From the newest version to its head."""
     job = options.head_job(space, version)
-    progress.say(training_on(version))
+    progress.say(training_on(version.of_classes(job.spec.classes)))
     with progress.step("train"), running(logs_of(job)):
         training = Training(progress, ProgressArtifact("training-progress", f"Training on version {version.number}"))
         head = kept(train_head, space)(job, training.on_progress)

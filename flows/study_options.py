@@ -11,10 +11,11 @@ from pydantic import Field
 
 from flows.options import LARGEST_SEED, ClassNames, PipelineOptions
 from storage.choice import chosen_version, one_space
+from storage.classes import index_order
 from storage.heads import read_head
 from storage.layout import check_space
 from storage.place import place
-from tasks.heads import check_trainable, find_head, index_order
+from tasks.heads import check_trainable, find_head
 from tasks.records import HeadJob, Space, VersionRecord
 from tasks.survey import head_job, stored_space, version_record
 from vision.batch_size import Row, row_of
@@ -118,17 +119,18 @@ class StudyOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_na
         store = one_space(place(self.store), self.space)
         check_space(store)
         version = version_record(chosen_version(store, self.version))
-        check_trainable(version.classes, len(version.class_names))
+        classes = index_order(self.classes, version.classes)
+        check_trainable(version.classes, classes)
+        version = version.of_classes(classes)
         space = stored_space(store)
         return Study(space, version, tuple(self._jobs(space, version)))
 
     def _jobs(self, space: Space, version: VersionRecord):
         names = {field.name for field in fields(HeadSpec)} - {"classes", "batch_size", "standardize", "sampling"}
         shared = self.model_dump(include=names)
-        classes = index_order(self.classes, version.class_names)
         standardize = {"both": (True, False), "yes": (True,), "no": (False,)}[self.standardize]
         sampling = ("shuffle", "bootstrap") if self.sampling == "both" else (self.sampling,)
         for seed, how, is_scaled, size in product(self.seeds, sampling, standardize, self.batch_sizes):
             own = {"batch_size": size, "standardize": is_scaled, "sampling": how}
-            spec = HeadSpec(classes=classes, kind=self.head, **own, **shared)
+            spec = HeadSpec(classes=version.class_names, kind=self.head, **own, **shared)
             yield head_job(space, version, spec, seed, promote="never")

@@ -11,9 +11,10 @@ from pathlib import Path
 from storage import report
 from storage.bounds import at_least
 from storage.choice import chosen_spaces, chosen_version, committed_numbers, one_space
+from storage.classes import index_order, names_in, only
 from storage.diff import difference
 from storage.errors import InputError, StorageError, StoreBusy
-from storage.export import SPLITS, check_out, export_npz, index_order, splits_of
+from storage.export import SPLITS, check_out, export_npz, splits_of
 from storage.heads import list_heads
 from storage.layout import Store, read_spec
 from storage.place import place
@@ -96,7 +97,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     export.add_argument("--format", choices=EXPORTS, default="npz", help="npz: FOLDER/<split>/<i>_<label>.npz (npz)")
     export.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="a folder that is new or empty")
     export.add_argument("--split", choices=(*SPLITS, "all"), default="all", help="what to export (all)")
-    export.add_argument("--classes", metavar="A,B", help="index order of the labels (sorted names)")
+    export.add_argument(
+        "--classes",
+        metavar="A,B",
+        help="index order of the labels; images of other classes are left out (sorted names)",
+    )
     export.add_argument("--version", metavar="N", type=int, help="an older version")
     add_commands(add)
     return parser.parse_args(arguments)
@@ -163,10 +168,11 @@ def _diff(options: argparse.Namespace) -> Iterator[str]:
 def _export(options: argparse.Namespace) -> Iterator[str]:
     store = one_space(options.store, options.space)
     version = chosen_version(store, options.version)
-    splits = splits_of(version, options.split)
-    classes = index_order(version, tuple(options.classes.split(",")) if options.classes is not None else None)
+    wanted = tuple(name.strip() for name in options.classes.split(",")) if options.classes is not None else None
+    classes = index_order(wanted or names_in(version.classes), version.classes)
+    splits = splits_of(version, options.split, classes)
     check_out(options.out, store)
-    num_images = sum(sum(version.classes[split].values()) for split in splits)
+    num_images = sum(sum(of.values()) for split, of in only(version.classes, classes).items() if split in splits)
     num_files, size_bytes, told = 0, 0, time.monotonic()
     out = visible(os.fsencode(options.out))
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from storage.classes import only
 from storage.errors import InputError
 from storage.layout import ROWS_PER_GROUP, Store
 from storage.place import is_local
@@ -20,19 +21,10 @@ from storage.words import visible
 SPLITS = ("train", "validation", "test")
 
 
-def index_order(version: Version, wanted: tuple[str, ...] | None) -> tuple[str, ...]:
-    """The classes of a version in index order: as wanted, which must name exactly those, or sorted."""
-    found = sorted({name for by_class in version.classes.values() for name in by_class})
-    if wanted is None:
-        return tuple(found)
-    if sorted(wanted) != found:
-        raise InputError(f"--classes names {', '.join(wanted)}; version {version.number} has {', '.join(found)}")
-    return wanted
-
-
-def splits_of(version: Version, wanted: str) -> tuple[str, ...]:
-    """The splits to export: the one wanted, or `all` that have usable images."""
-    found = tuple(split for split in SPLITS if version.classes.get(split))
+def splits_of(version: Version, wanted: str, classes: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    """The splits to export: the one wanted, or `all` that have usable images, of these classes if given."""
+    counts = version.classes if classes is None else only(version.classes, classes)
+    found = tuple(split for split in SPLITS if counts.get(split))
     if not found:
         raise InputError(f"version {version.number} has no usable image; there is nothing to export")
     if wanted != "all" and wanted not in found:

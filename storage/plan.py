@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.chunks import automatic_size
+from storage.classes import check_found
 from storage.diff import Changes, compare
 from storage.digests import DIGEST, Listing
 from storage.errors import InputError, StorageError, StoreDamaged, TooManyRemovals
@@ -34,7 +35,8 @@ class PlanOptions:
 
     chunk_size: images a chunk; None: by the number of images. limit: at most so many new images; the others stay pending. max_removed_fraction: more of the live
     images gone is not believed unless `allow_removals`. format: of the shards to be written. variants: views of each
-    training image, the plain one counted; the others are of `augmentation`, a text.
+    training image, the plain one counted; the others are of `augmentation`, a text. classes: those
+    that images have to be of.
     """
 
     validation_fraction: float = 0.2
@@ -45,6 +47,7 @@ class PlanOptions:
     format: Format = "parquet"
     variants: int = 1
     augmentation: str = ""
+    classes: tuple[str, ...] | None = None
 
     def __post_init__(self):
         if self.chunk_size is not None and not 1 <= self.chunk_size <= MAX_ROWS:
@@ -116,6 +119,8 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
     before = parent.file_segments(store) if parent else ()
     files, changes = compare(listing.files, before, listing.scan.unreadable, options.validation_fraction)
     _check_removals(listing, changes, parent.counts["images"] if parent else 0, files.num_rows, options)
+    if options.classes is not None:
+        check_found(options.classes, pc.unique(files["class"]).to_pylist())
 
     rows, shards, lost = _present_rows(store, parent)
     failures = _known_failures(store, parent)

@@ -7,8 +7,8 @@ for features, labels in open_split("photos-store", "train").epochs(): ...
 from pathlib import Path
 
 from storage.choice import chosen_version, one_space
+from storage.classes import index_order, names_in, only
 from storage.errors import InputError
-from storage.export import index_order
 from storage.place import place
 from storage.samples import sample_table
 from storage.stream import FeatureStream
@@ -29,13 +29,14 @@ def open_split(
 ) -> FeatureStream:
     """The usable images of a split of one version, in batches that come shuffled by `seed`, or as they lie with None.
 
-    classes: the index order of the labels, sorted names if not given. space: the beginning of a fingerprint, where the
+    classes: the index order of the labels, of some or all classes; sorted names if not given. space: the beginning of a fingerprint, where the
     store has several. version: the newest if not given; it has to be there as long as it is read (`gc --keep`). The
     rest: storage/stream.py. Raises InputError for a store, space, version, split or classes that are not there.
     """
     where = one_space(place(store), space)
     chosen = chosen_version(where, version)
-    if not chosen.classes.get(split):
+    order = index_order(classes or names_in(chosen.classes), chosen.classes)
+    if not only(chosen.classes, order).get(split):
         raise InputError(f"version {chosen.number} has no usable image in the split {split!r}")
-    table = sample_table(where, chosen, split, index_order(chosen, classes))
+    table = sample_table(where, chosen, split, order)
     return FeatureStream(where, table, batch_size, seed, memory_mb, steps, with_replacement)

@@ -82,7 +82,7 @@ class ViewTable:
 def pin(store: Store, version: Version, split: str, classes: tuple[str, ...], folder: Path) -> SampleTable:
     """The sample table of a split, written to `folder` as `samples-<split>.npy` and mapped.
 
-    Raises KeyError for a class of the version that `classes` does not name.
+    Files of other classes than `classes` are left out.
     """
     table = sample_table(store, version, split, classes)
     return SampleTable(_mapped(folder / f"samples-{split}.npy", table.samples), table.shards, classes)
@@ -91,11 +91,11 @@ def pin(store: Store, version: Version, split: str, classes: tuple[str, ...], fo
 def pin_views(
     store: Store, version: Version, split: str, classes: tuple[str, ...], folder: Path, augmentation: str, variants: int
 ) -> ViewTable:
-    """The samples of a split in `variants` views, the plain one counted, mapped as `pin` does. Raises as that does.
+    """The samples of a split in `variants` views, the plain one counted, mapped as `pin` does.
 
     augmentation: the text that the others are of; a warning tells of samples that lack some of them.
     """
-    files, rows = _split_files(store, version, split), version.read_rows(store)
+    files, rows = _split_files(store, version, split, classes), version.read_rows(store)
     shards, plain_samples = _sampled(version, files, plain(rows), classes)
     samples = np.repeat(plain_samples[None], variants, axis=0)
     for k, view in enumerate(views_of(version.augmentations, augmentation, variants)[1:], 1):
@@ -113,7 +113,7 @@ def pin_views(
 
 def pin_files(store: Store, version: Version, split: str, table: SampleTable, folder: Path) -> pa.Table:
     """Path and digest of the image behind each sample of a split's table, mapped from `folder`."""
-    files = _split_files(store, version, split)
+    files = _split_files(store, version, split, table.classes)
     order = _in_order(_sampled(version, files, plain(version.read_rows(store)), table.classes)[1])
     path = folder / f"files-{split}.arrow"
     sink = pa.BufferOutputStream()
@@ -133,7 +133,7 @@ def _mapped(path: Path, array: np.ndarray) -> np.ndarray:
 
 
 def sample_table(store: Store, version: Version, split: str, classes: tuple[str, ...]) -> SampleTable:
-    """The sample table of a split, in memory. Raises as `pin` does."""
+    """The sample table of a split, in memory."""
     shards, samples = sample_rows(store, version, split, classes)
     return SampleTable(samples[_in_order(samples)], shards, classes)
 
@@ -143,15 +143,16 @@ def sample_rows(
 ) -> tuple[tuple[ShardRef, ...], np.ndarray]:
     """The shards of a version in order of name, and SAMPLE records of a split's usable files in order of path.
 
-    Raises KeyError for a class of the version that `classes` does not name.
+    Files of other classes than `classes` are left out.
     """
-    return _sampled(version, _split_files(store, version, split), plain(version.read_rows(store)), classes)
+    return _sampled(version, _split_files(store, version, split, classes), plain(version.read_rows(store)), classes)
 
 
-def _split_files(store: Store, version: Version, split: str) -> pa.Table:
-    """The usable files of a split, in order of path."""
+def _split_files(store: Store, version: Version, split: str, classes: tuple[str, ...]) -> pa.Table:
+    """The usable files of a split that are of one of the classes, in order of path."""
     files = usable(version.read_files(store))
-    return files.filter(pc.equal(files["split"], split))
+    is_wanted = pc.is_in(files["class"], pa.array(classes, pa.string()))
+    return files.filter(pc.and_(pc.equal(files["split"], split), is_wanted))
 
 
 def _sampled(

@@ -26,6 +26,11 @@ def some(names: Sequence[str], at_most: int = 5) -> str:
     return quoted(*names[:at_most]) + more
 
 
+def folded(name: str) -> str:
+    """What a name is the same under that people take for the same: `Cats`, `cats ` and another Unicode form of it."""
+    return unicodedata.normalize("NFC", name.strip().casefold())
+
+
 def _escaped(code: int) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte that was not UTF-8
         return f"\\x{code - 0xDC00:02x}"

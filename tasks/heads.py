@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from storage.checkpoints import read_checkpoint, remove_checkpoint, write_checkpoint
+from storage.classes import Counts, only
 from storage.errors import InputError, StorageError, StoreDamaged
 from storage.heads import (
     keep_logs,
@@ -19,6 +20,7 @@ from storage.heads import (
 )
 from storage.layout import Store, canonical, current_head, promote_head, sha256
 from storage.versions import Version, read_version
+from storage.words import quoted
 from tasks.chunk import peak_rss_mb
 from tasks.records import HeadJob, HeadResult
 from tasks.report import write_report
@@ -59,28 +61,24 @@ def find_head(store: Store, name: str) -> HeadResult | None:
         return None
 
 
-def check_trainable(classes: dict[str, dict[str, int]], num_classes: int) -> None:
-    """Refuse data that no head can be trained on: one class only, or a split without usable images."""
-    if num_classes < 2:
+def check_trainable(classes: Counts, names: tuple[str, ...]) -> None:
+    """Refuse classes that no head can be trained on: fewer than two, or a split without usable images of them.
+
+    classes: images by split and class. names: those to train on.
+    """
+    if len(names) < 2:
+        given = f"there is {quoted(*names)} alone" if names else "there is none"
         raise InputError(
-            f"training needs at least two classes, these images have {num_classes}; "
+            f"training needs at least two classes, {given}; "
             "the features are stored: add class folders, or pass --extract-only"
         )
+    classes = only(classes, names)
     for split in ("train", "validation"):
         if not classes.get(split):
             raise InputError(
                 f"training needs images in the {split} split, there is none; the features are stored: "
                 "add images, change --validation-fraction, or pass --extract-only"
             )
-
-
-def index_order(wanted: tuple[str, ...] | None, found: tuple[str, ...]) -> tuple[str, ...]:
-    """The classes in index order: as wanted, which must name exactly those found, or sorted."""
-    if wanted is None:
-        return tuple(sorted(found))
-    if sorted(wanted) != sorted(found):
-        raise InputError(f"--classes names {', '.join(wanted)}; the images have {', '.join(sorted(found))}")
-    return wanted
 
 
 def train_head(job: HeadJob, report: Callable[[dict], None]) -> HeadResult:

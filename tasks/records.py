@@ -1,8 +1,9 @@
 """The small frozen records that pass between the steps: JSON in and out, never an array or a list of paths."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
+from storage.classes import only
 from storage.layout import Store
 from storage.place import place
 from storage.shards import FeatureType, Format
@@ -94,6 +95,10 @@ class VersionRecord:
     counts: dict[str, int]
     classes: dict[str, dict[str, int]]
     class_names: tuple[str, ...]
+
+    def of_classes(self, names: tuple[str, ...]) -> "VersionRecord":
+        """What the version says of these classes alone."""
+        return replace(self, classes=only(self.classes, names), class_names=names)
 
 
 @dataclass(frozen=True)

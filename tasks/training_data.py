@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from storage.classes import only
 from storage.durable import make_folder
 from storage.heads import pin_version, working_folder
 from storage.place import place
@@ -46,7 +47,11 @@ class Samples:
         make_folder(folder)
         pin_version(store, job.name, version.number)
         training, validation = (pin(store, version, split, spec.classes, folder) for split in ("train", "validation"))
-        test = pin(store, version, "test", spec.classes, folder) if version.classes.get("test") else None
+        test = (
+            pin(store, version, "test", spec.classes, folder)
+            if only(version.classes, spec.classes).get("test")
+            else None
+        )
         views = None
         if spec.variants > 1 and not spec.fine_tune:
             views = pin_views(store, version, "train", spec.classes, folder, spec.augment, spec.variants)

@@ -82,7 +82,7 @@ def pretend(options: StudyOptions) -> None:
         (["--images", "photos"], "--images"),
         (["--version", "2"], "there is no version 2"),
         (["--space", "ffff"], "there is no such feature space"),
-        (["--classes", "cats,cows"], "--classes names cats, cows"),
+        (["--classes", "cats,cows"], "--classes names 'cows'"),
         (["--out", "s3://bucket/out"], "--out: s3://bucket/out is no folder"),
         (["--config", "/nowhere.yaml"], "/nowhere.yaml"),
     ],

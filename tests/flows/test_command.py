@@ -181,7 +181,13 @@ def test_a_prefect_parameter_is_described_as_its_flag_is():
 
 @pytest.mark.parametrize(
     ("written", "meant"),
-    [("dog,cat", ("dog", "cat")), ("[dog, cat]", ("dog", "cat")), ("[1, 0]", ("1", "0")), ("'1,0'", ("1", "0"))],
+    [
+        ("dog,cat", ("dog", "cat")),
+        ("dog, cat ", ("dog", "cat")),
+        ("[dog, cat]", ("dog", "cat")),
+        ("[1, 0]", ("1", "0")),
+        ("'1,0'", ("1", "0")),
+    ],
 )
 def test_classes_are_the_same_however_they_are_written(tmp_path, written, meant):
     from prefect.utilities.schema_tools import validate
@@ -196,7 +202,17 @@ def test_classes_are_the_same_however_they_are_written(tmp_path, written, meant)
     validate(given, schema, raise_on_error=True)  # as the server does for a deployment
 
 
-@pytest.mark.parametrize("written", ["7", "[cat, [dog]]", "[cat, 1.5]", "[yes, no]"])
+@pytest.mark.parametrize("key", ["classes: {}", "epochs: 2\nclasses: {}\n", "images: &names a\nclasses: {}"])
+def test_a_list_of_classes_in_yaml_stays_as_it_was_typed(tmp_path, key):
+    typed = "[00000, 010, yes, No, 1.0, 1e3, ~, null, 0x1F, 12:30:00, 2020-01-01, '7', cat, caf\u00e9, 1_000]"
+    (tmp_path / "run.yaml").write_text(key.format(typed))
+    expected = "00000 010 yes No 1.0 1e3 ~ null 0x1F 12:30:00 2020-01-01 7 cat caf\u00e9 1_000"
+    assert parse(["--config", str(tmp_path / "run.yaml")])[0].classes == tuple(expected.split())
+    (tmp_path / "run.yaml").write_text("classes:\n- 010\n- on\n")
+    assert parse(["--config", str(tmp_path / "run.yaml")])[0].classes == ("010", "on")
+
+
+@pytest.mark.parametrize("written", ["7", "[cat, [dog]]", "{cat: dog}"])
 def test_classes_that_are_no_names_are_refused(capsys, tmp_path, written):
     (tmp_path / "run.yaml").write_text(f"classes: {written}\n")
     status, line = complaint(capsys, "--images", "x", "--config", tmp_path / "run.yaml")

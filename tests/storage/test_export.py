@@ -9,8 +9,9 @@ import pyarrow as pa
 import pytest
 
 from storage import durable
+from storage.classes import index_order
 from storage.errors import InputError, StoreDamaged
-from storage.export import check_out, export_npz, index_order, splits_of
+from storage.export import check_out, export_npz, splits_of
 from storage.files import FILES_SCHEMA, usable
 from storage.layout import Store, spaces
 from storage.segments import ROWS_SCHEMA
@@ -36,7 +37,7 @@ def version(space: Store) -> Version:
 
 
 def exported(space: Store, version: Version, out: Path, splits=SPLITS, classes=None) -> list[int]:
-    return list(export_npz(space, version, splits, index_order(version, classes), out))
+    return list(export_npz(space, version, splits, index_order(classes, version.classes), out))
 
 
 def read_folder(folder: Path) -> dict[int, tuple[np.ndarray, np.ndarray]]:
@@ -131,19 +132,26 @@ def test_an_export_is_read_row_group_by_row_group_and_each_once(tmp_path, monkey
         assert [found[number][0].tolist() for number in sorted(found)] == [[number] * 2 for number in expected]
 
 
-def test_classes_give_the_index_order_and_have_to_be_those_of_the_version(space, version, tmp_path):
-    assert index_order(version, None) == ("caf\\xe9s", "cats", "dogs")
+def test_classes_give_the_index_order(space, version, tmp_path):
+    assert index_order(None, version.classes) == ("caf\\xe9s", "cats", "dogs")
     wanted = ("dogs", "cats", "caf\\xe9s")
-    assert index_order(version, wanted) == wanted
+    assert index_order(wanted, version.classes) == wanted
     exported(space, version, tmp_path / "one", ("train",))
     exported(space, version, tmp_path / "other", ("train",), wanted)
     one, other = read_folder(tmp_path / "one" / "train"), read_folder(tmp_path / "other" / "train")
     assert {number: int(label) for number, (_, label) in one.items()} == {
         number: 2 - int(label) for number, (_, label) in other.items()
     }
-    for wrong in (("dogs", "cats"), ("dogs", "cats", "cats"), (*wanted, "cows")):
-        with pytest.raises(InputError, match=r"dogs.*version 4 has"):
-            index_order(version, wrong)
+
+
+def test_images_of_classes_that_are_not_named_are_left_out(space, version, tmp_path):
+    exported(space, version, tmp_path / "all", ("train",), ("dogs", "cats", "caf\\xe9s"))
+    exported(space, version, tmp_path / "some", ("train",), ("dogs", "cats"))
+    whole, some = (
+        [int(label) for _, label in read_folder(tmp_path / name / "train").values()] for name in ("all", "some")
+    )
+    assert sorted(some) == sorted(label for label in whole if label < 2)
+    assert len(some) < len(whole)
 
 
 def test_a_split_without_usable_images_is_refused_and_all_are_those_that_have_some(space, version, tmp_path):
@@ -187,7 +195,7 @@ def test_a_full_disk_leaves_no_file_cut_short(space, version, tmp_path):
 
 
 def test_classes_json_is_there_only_when_the_export_is_complete(space, version, tmp_path):
-    files = export_npz(space, version, SPLITS, index_order(version, None), tmp_path / "out")
+    files = export_npz(space, version, SPLITS, index_order(None, version.classes), tmp_path / "out")
     for number, size_bytes in enumerate(files, 1):
         there = list((tmp_path / "out").glob("*/*"))
         assert len(there) == number

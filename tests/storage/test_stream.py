@@ -540,10 +540,10 @@ def test_labels_follow_the_order_of_the_classes_given(images, store, tmp_path):
     assert np.bincount(other.samples["class"]).tolist() == counts[::-1].tolist()
 
 
-def test_a_class_without_a_name_is_an_error(images, store, tmp_path):
+def test_the_images_of_a_class_that_is_not_named_are_left_out(images, store, tmp_path):
     _, version = toy.run(images, store)
-    with pytest.raises(KeyError, match="dogs"):
-        pin(toy.space(images, store).store, version, "train", ("cats",), tmp_path)
+    table = pin(toy.space(images, store).store, version, "train", ("dogs",), tmp_path)
+    assert table.samples["class"].tolist() == [0] * version.classes["train"]["dogs"]
 
 
 def test_pinning_again_gives_the_same_table_sorted_and_mapped(images, store, tmp_path):

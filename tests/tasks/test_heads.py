@@ -18,7 +18,7 @@ from storage.heads import is_unranked
 from storage.layout import Store, current_head
 from storage.versions import Version
 from tasks.caching import is_true
-from tasks.heads import base_name, check_trainable, find_head, head_name, index_order
+from tasks.heads import base_name, check_trainable, find_head, head_name
 from tasks.records import HeadJob, HeadResult
 from tasks.worker_pool import WorkerPool
 from tests import toy
@@ -144,25 +144,15 @@ def test_the_name_of_a_head_does_not_depend_on_how_the_rows_were_cut_into_shards
 # Classes and splits
 
 
-def test_without_a_wish_the_classes_are_in_order_of_their_names():
-    assert index_order(None, ("dogs", "ants", "cats")) == ("ants", "cats", "dogs")
+@pytest.mark.parametrize(("names", "there"), [((), "there is none"), (("cats",), "there is 'cats' alone")])
+def test_one_class_cannot_be_trained_on_and_is_named(names, there):
+    with pytest.raises(InputError, match=rf"at least two classes, {there};.*--extract-only"):
+        check_trainable({"train": {"cats": 3}, "validation": {"cats": 1}}, names)
 
 
-def test_the_classes_stand_in_the_order_that_was_asked_for():
-    assert index_order(("dogs", "ants"), ("ants", "dogs")) == ("dogs", "ants")
-
-
-@pytest.mark.parametrize("wanted", [("cats",), ("cats", "dogs", "ants"), ("cats", "dog"), ("cats", "cats", "dogs"), ()])
-def test_classes_that_are_not_those_of_the_images_are_refused_with_both_named(wanted):
-    with pytest.raises(InputError) as caught:
-        index_order(wanted, ("dogs", "cats"))
-    assert str(caught.value) == f"--classes names {', '.join(wanted)}; the images have cats, dogs"
-
-
-@pytest.mark.parametrize("count", [0, 1])
-def test_one_class_cannot_be_trained_on(count):
-    with pytest.raises(InputError, match=rf"at least two classes, these images have {count};.*--extract-only"):
-        check_trainable({"train": {"cats": 3}, "validation": {"cats": 1}}, count)
+def test_a_split_that_only_classes_which_are_left_out_have_is_empty():
+    with pytest.raises(InputError, match="in the validation split, there is none"):
+        check_trainable({"train": {"a": 3, "b": 3, "c": 1}, "validation": {"c": 1}}, ("a", "b"))
 
 
 @pytest.mark.parametrize("missing", ["train", "validation"])
@@ -173,11 +163,11 @@ def test_a_split_without_images_is_refused_by_name(missing, how):
     if how == "absent":
         del classes[missing]
     with pytest.raises(InputError, match=rf"in the {missing} split, there is none;.*--validation-fraction"):
-        check_trainable(classes, 2)
+        check_trainable(classes, ("cats", "dogs"))
 
 
 def test_two_classes_in_two_splits_are_enough():
-    check_trainable({"train": {"cats": 1, "dogs": 1}, "validation": {"dogs": 1}}, 2)
+    check_trainable({"train": {"cats": 1, "dogs": 1}, "validation": {"dogs": 1}}, ("cats", "dogs"))
 
 
 # Heads that were trained to their end, and folders that were not
@@ -393,6 +383,20 @@ def test_the_test_images_have_no_part_in_the_training(tested, tmp_path):
     assert (result.val_loss, result.val_accuracy) == (tested.result.val_loss, tested.result.val_accuracy)
     assert (result.test_loss, result.test_accuracy) == (None, None)
     assert json.loads((without.store.head(result.name) / "head.json").read_text())["test"] is None
+
+
+def test_a_head_of_some_classes_is_trained_and_tested_on_those_alone(tested, tmp_path):
+    """Though a class that is left out lies in every split."""
+    shutil.copytree(tested.images, tmp_path / "images")
+    for number, split in enumerate(("train", "validation", "test")):
+        toy.picture(tmp_path / "images" / split / "bats" / "1.png", 90_000 + number)
+    _, version = toy.run(tmp_path / "images", tmp_path / "store", chunk_size=100)
+    some = Trainer(tmp_path / "images", tmp_path / "store", version, tested.workers)
+    result = some.train(some.job())
+    head = json.loads((some.store.head(result.name) / "head.json").read_text())
+    assert (head["classes"], head["samples"]) == (["cats", "dogs"], {"train": 40, "validation": 14})
+    assert (head["test"]["images"], np.sum(head["confusion"])) == (10, 14)
+    assert result.report is not None
 
 
 def test_the_report_shows_the_test_images_beside_the_validation_images(tested):

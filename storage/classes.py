@@ -1,0 +1,54 @@
+"""Which classes a head, or an export, has, and in which index order."""
+
+from collections.abc import Iterable, Mapping
+
+from storage.errors import InputError
+from storage.words import folded, some
+
+SHOWN = 20  # names in a message
+Counts = Mapping[str, Mapping[str, int]]  # split → class → images
+
+
+def names_in(classes: Counts, *splits: str) -> tuple[str, ...]:
+    """The classes that have images, in these splits or in any, sorted."""
+    return tuple(sorted({name for split in splits or classes for name in classes.get(split, ())}))
+
+
+def learnt(classes: Counts) -> tuple[str, ...]:
+    """The classes that a head learns where none are named: a class that has test images alone is none of them."""
+    return names_in(classes, "train", "validation") or names_in(classes)
+
+
+def index_order(wanted: tuple[str, ...] | None, classes: Counts) -> tuple[str, ...]:
+    """The classes in index order: as wanted, some or all of those that have images, or those learnt, sorted.
+
+    Raises InputError where one that is wanted has no images.
+    """
+    if wanted is None:
+        return learnt(classes)
+    check_found(wanted, names_in(classes))
+    return wanted
+
+
+def check_found(wanted: tuple[str, ...], found: Iterable[str]) -> None:
+    """Raise InputError where a class is wanted twice, or is none of those found."""
+    if not wanted:
+        raise InputError("--classes names no class; leave it out to train on all")
+    found = set(found)
+    if twice := [name for name in dict.fromkeys(wanted) if wanted.count(name) > 1]:
+        raise InputError(f"--classes names {some(twice)} more than once")
+    if missing := [name for name in wanted if name not in found]:
+        similar = {folded(name): name for name in sorted(found)}
+        near = [f"{name!a} is like {similar[key]!a}" for name in missing if (key := folded(name)) in similar]
+        hint = f" ({', '.join(near[:SHOWN])})" if near else ""
+        raise InputError(
+            f"--classes names {some(missing, SHOWN)}, of which there are no images{hint}; "
+            f"given: {some(wanted, SHOWN)}; the images have: {some(sorted(found), SHOWN) or 'none'}"
+        )
+
+
+def only(classes: Counts, names: Iterable[str]) -> dict[str, dict[str, int]]:
+    """The counts of these classes alone; a split without any is left out."""
+    wanted = set(names)
+    kept = {split: {name: n for name, n in of.items() if name in wanted} for split, of in classes.items()}
+    return {split: of for split, of in kept.items() if of}
