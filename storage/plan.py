@@ -25,8 +25,17 @@ from storage.wanted import Missing, has_missing, missing_rows
 logger = logging.getLogger(__name__)
 
 TODO_SCHEMA = pa.schema(
-    [("digest", DIGEST), ("path", pa.binary()), ("split", pa.string()), ("views", pa.list_(pa.uint16()))]
+    [
+        ("digest", DIGEST),
+        ("path", pa.binary()),
+        ("split", pa.string()),
+        ("views", pa.list_(pa.uint16())),
+        ("twins", pa.list_(pa.binary())),
+    ]
 )
+# Other files of the same bytes that are tried where the first cannot be read: enough for copies in a few folders, and few
+# enough that a share that has failed is not asked for each of a thousand copies.
+MOST_TWINS = 15
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,7 @@ class Plan:
     files: FILES_SCHEMA, as they stand before extraction. rows: ROWS_SCHEMA, what can be used already,
     adopted rows included. shards: those that `rows` point to. failures: digest → reason of images known
     to be unusable. todo: TODO_SCHEMA, sorted by (split, digest), one row an image to extract with the k of its views
-    that are missing (0: plain), cut into chunks of `chunk_size` images, each to become a shard of this `format`. adopted:
+    that are missing (0: plain), and the `twins` that have its bytes too, cut into chunks of `chunk_size` images, each to become a shard of this `format`. adopted:
     images of which a dead run had left missing rows; lost: images of todo with rows whose shard is gone; stale: those
     that only another feature space holds. needs_commit: whether the next version would say anything that the parent
     does not. augmentation: what the variants of todo are of; augmentations: those that the views of `rows` count.
@@ -140,7 +149,8 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
         before_them, missing = missing, still_missing()
         adopted = sum(missing.get(digest) != views for digest, views in before_them.items())
     files = with_status(files, plain(rows)["digest"].combine_chunks(), failures)
-    todo = _todo(files, missing)
+    readable = listing.files.filter(pc.is_valid(listing.files["digest"]))["path"]
+    todo = _todo(files, missing, readable)
     if options.limit is not None and todo.num_rows > options.limit:
         picked = todo.take(pc.sort_indices(todo["digest"]).slice(0, options.limit))
         todo = picked.sort_by([("split", "ascending"), ("digest", "ascending")])
@@ -241,17 +251,31 @@ def _known_failures(store: Store, parent: Version | None) -> dict[bytes, str]:
     return found
 
 
-def _todo(files: pa.Table, missing: Missing) -> pa.Table:
-    """One row for each digest of which something is missing: the first path that holds it."""
-    names = [name for name in TODO_SCHEMA.names if name != "views"]
-    wanted = files.filter(pc.is_in(files["digest"], pa.array(list(missing), DIGEST))).select(names)
-    digests = wanted["digest"].to_pylist()
-    first = {digest: index for index, digest in reversed(list(enumerate(digests)))}
-    table = wanted.take(pa.array(sorted(first.values()), pa.int64())).sort_by(
-        [("split", "ascending"), ("digest", "ascending")]
+def _todo(files: pa.Table, missing: Missing, readable: pa.ChunkedArray) -> pa.Table:
+    """One row for each digest of which something is missing: the first path that holds it, and the others as twins.
+
+    readable: paths that could be read when they were listed; they come before those that are only believed to be as they were.
+    """
+    if not missing:
+        return TODO_SCHEMA.empty_table()
+    wanted = files.filter(pc.is_in(files["digest"], pa.array(list(missing), DIGEST))).select(
+        ["digest", "path", "split"]
     )
-    views = pa.array([missing[digest] for digest in table["digest"].to_pylist()], TODO_SCHEMA.field("views").type)
-    return table.append_column("views", views).cast(TODO_SCHEMA).combine_chunks()
+    is_known = pc.is_in(wanted["path"], readable.combine_chunks())
+    wanted = pa.concat_tables([wanted.filter(is_known), wanted.filter(pc.invert(is_known))])
+    paths: dict[bytes, list[bytes]] = {}
+    for digest, path in zip(wanted["digest"].to_pylist(), wanted["path"].to_pylist(), strict=True):
+        paths.setdefault(digest, []).append(path)
+    first = pc.index_in(pa.array(list(paths), DIGEST), wanted["digest"].combine_chunks())
+    table = wanted.take(first).sort_by([("split", "ascending"), ("digest", "ascending")])
+    digests = table["digest"].to_pylist()
+    columns = {
+        "views": [missing[digest] for digest in digests],
+        "twins": [paths[digest][1 : 1 + MOST_TWINS] for digest in digests],
+    }
+    for name, column in columns.items():
+        table = table.append_column(name, pa.array(column, TODO_SCHEMA.field(name).type))
+    return table.cast(TODO_SCHEMA).combine_chunks()
 
 
 def _useful_shards(

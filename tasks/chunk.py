@@ -5,7 +5,7 @@ import os
 import resource
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -135,16 +135,28 @@ def _view_maker(todo: pa.Table, job: ChunksJob) -> MakeViews:
 def _images(todo: pa.Table, job: ChunksJob) -> Iterator[Image]:
     root = place(job.space.images)
     condemned = {bytes.fromhex(digest): code for digest, code in job.condemned.items()}
-    columns = (todo[name].to_pylist() for name in ("digest", "path", "views"))
-    for digest, path, views in zip(*columns, strict=True):
+    columns = (todo[name].to_pylist() for name in ("digest", "path", "twins", "views"))
+    for digest, path, twins, views in zip(*columns, strict=True):
         if digest in condemned:
             yield digest, lambda code=condemned[digest]: _refuse(code), views
         else:
-            yield digest, lambda digest=digest, path=path: read_image(root, path, digest), views
+            paths = path, *(twins or ())
+            yield digest, lambda digest=digest, paths=paths: _read_any(root, paths, digest), views
 
 
 def _refuse(code: str) -> bytes:
     raise ImageError(code, "it ended the child that had it in hand")
+
+
+def _read_any(root: Place, paths: Sequence[bytes], digest: bytes) -> bytes:
+    """The bytes of the first of these files that can be read and has them. Raises the first one's ImageError if none has."""
+    errors = []
+    for path in paths:
+        try:
+            return read_image(root, path, digest)
+        except ImageError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def read_image(root: Place, path: bytes, digest: bytes) -> bytes:

@@ -18,9 +18,9 @@ from storage.diff import Changes
 from storage.digests import Listing, list_images
 from storage.errors import InputError, TooManyRemovals
 from storage.files import means_the_same
-from storage.plan import TODO_SCHEMA, Plan, PlanOptions, make_plan
+from storage.plan import MOST_TWINS, TODO_SCHEMA, Plan, PlanOptions, finish, make_plan
 from storage.scan import scan_folder
-from storage.versions import Version, latest_version
+from storage.versions import Version, commit, latest_version
 from tests import toy
 from tests.test_layers import PROJECT
 
@@ -521,6 +521,26 @@ def test_an_image_that_may_not_be_read_is_tried_again(public, as_a_user):
     assert version.counts == {"images": 20, "ok": 20, "pending": 0, "quarantined": 0}
 
 
+@pytest.mark.parametrize(("num_unreadable", "shut_first"), [(1, True), (1, False), (MOST_TWINS + 5, True)])
+def test_a_readable_file_does_not_wait_for_its_unreadable_twins(public, as_a_user, shut_first, num_unreadable):
+    images, store = toy.pictures(public / "images", per_class=2), public / "store"
+    twins = [images / "cats" / f"-{index:02d}.png" for index in range(num_unreadable)]
+    for twin in twins:
+        shutil.copy(images / "cats/000.png", twin)
+    with as_a_user():
+        planned, _ = toy.run(images, store, limit=0)
+        planned = None if shut_first else toy.plan(images, store)
+    for twin in twins:
+        twin.chmod(0)
+    with as_a_user():
+        planned = planned or toy.plan(images, store)
+        where = toy.space(images, store).store
+        refs = toy.extract(images, store, planned)
+        version = commit(where, planned.parent, *finish(where, planned, refs))
+        assert version.counts["ok"] == 4 + num_unreadable
+        assert toy.plan(images, store).todo.num_rows == 0
+
+
 # Splits.
 
 
@@ -617,9 +637,18 @@ class Folder:
     def touch(self) -> None:
         os.utime(self.any_path(), (self.number, self.number))
 
+    def date_far(self) -> None:
+        seconds = self.random.choice([-(2**31), 10**10, 15 * 10**9])  # 1901, 2286, 2445
+        os.utime(self.any_path(), (seconds, seconds))
+
+    def rename_class(self) -> None:
+        one = self.any_path().parent
+        one.rename(one.with_name(f"{one.name[:5]}{self.number}"))
+        self.number += 1
+
     def happen(self) -> None:
         events = [self.add, self.add, self.copy, self.move, self.change, self.swap, self.delete, self.restore]
-        self.random.choice([*events, self.spoil, self.touch])()
+        self.random.choice([*events, self.spoil, self.touch, self.date_far, self.rename_class])()
 
 
 def interfere(folder: Folder, store: Path) -> None:
@@ -635,7 +664,9 @@ def interfere(folder: Folder, store: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_after_any_history_the_store_is_like_a_fresh_one(tmp_path, seed):
+def test_after_any_history_the_store_is_like_a_fresh_one(tmp_path, seed, settled, monkeypatch, caplog):
+    monkeypatch.setattr("storage.digests.CACHE_ROWS_AT_A_TIME", 4)
+    monkeypatch.setattr("storage.segments.ROWS_PER_SEGMENT", 4)
     folder, store = Folder(tmp_path / "images", seed), tmp_path / "store"
     toy.run(folder.root, store)
     for step in range(4):
@@ -645,6 +676,7 @@ def test_after_any_history_the_store_is_like_a_fresh_one(tmp_path, seed):
         _, version = toy.run(folder.root, store, allow_removals=True, chunk_size=folder.random.randint(1, 9))
         assert_like_a_fresh_run(folder.root, store, version, tmp_path / f"fresh-{step}")
         assert not toy.plan(folder.root, store).needs_commit
+        assert "digest cache" not in caplog.text
 
 
 # Faults of the machine
