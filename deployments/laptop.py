@@ -248,7 +248,12 @@ def _pids(*services: Service) -> dict[str, dict[str, int]]:
 def services(home: Home, state: dict[str, Any]) -> list[Service]:
     """The server, the worker and the watcher of an installation."""
     at, password = origin(state["port"]), home.password()
-    others = ("PREFECT_API_", "PREFECT_PROFILE")  # of the user's own client, not of this server's
+    others = (
+        "PREFECT_API_",
+        "PREFECT_PROFILE",
+        "PREFECT_UI_URL",
+        "PREFECT_UI_API_URL",
+    )  # of the user's own client, not of this server's
     shared = {key: value for key, value in os.environ.items() if not key.startswith(others)}
     shared |= {MARK: str(home.path), "PREFECT_HOME": str(home.path / "prefect"), "PYTHONUNBUFFERED": "1"}
     clients = shared | WORKER | client_settings(at, password) | state["roots"]

@@ -8,6 +8,8 @@ SERVER = {
     "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "15",
+    # A page asks the server that it came from, through whatever port or tunnel; Prefect's own value has its default port.
+    "PREFECT_SERVER_UI_API_URL": "/api",
     "PREFECT_PLUGINS_ENABLED": "false",
 }
 WORKER = {
@@ -23,6 +25,7 @@ def server_settings(origin: str, password: str) -> dict[str, str]:
     return SERVER | {
         "PREFECT_SERVER_API_AUTH_STRING": password,
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origin,
+        "PREFECT_UI_URL": origin,  # of the links in messages that the server sends
     }
 
 

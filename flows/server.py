@@ -48,7 +48,7 @@ def start_server(log: Path) -> None:
     atexit.register(_stop, process)  # registered first, so that it comes last: until then Prefect has things to say
     address = f"http://127.0.0.1:{process.stdout.readline().decode().strip()}/api"  # type: ignore[union-attr]
     _wait_for(f"{address}/health", process, log)
-    os.environ["PREFECT_API_URL"] = address
+    os.environ |= {"PREFECT_API_URL": address, "PREFECT_UI_URL": ""}  # it has no pages: Prefect logs no link to one
     refresh_global_settings_context()
 
 

@@ -10,13 +10,14 @@ import pytest
 import yaml
 
 from deployments.definitions import PROJECT
-from deployments.settings import POOL, SERVER, WORKER
+from deployments.settings import POOL, SERVER, WORKER, server_settings
 from flows.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS
 from flows.watch_command import parse as parse_watch
 
 FOLDER = PROJECT / "deployments"
 UNITS = sorted((FOLDER / "systemd").glob("*.service"))
 CONTAINERS = yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"]
+OF_SERVER = {name: value for name, value in server_settings("http://127.0.0.1:4200", password="").items() if value}
 ROOTS = {IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS}
 
 
@@ -52,7 +53,7 @@ def test_there_is_a_unit_for_each_service():
 def test_a_unit_has_the_settings_of_its_service(unit):
     service, content = unit
     found = dict(value.split("=", 1) for value in content.values("Service", "Environment"))
-    wanted = SERVER if service == "server" else WORKER
+    wanted = OF_SERVER if service == "server" else WORKER
     assert wanted.items() <= found.items()
     assert (found.keys() >= ROOTS) == (service != "server")
     (secrets,) = content.values("Service", "EnvironmentFile")
@@ -73,7 +74,7 @@ def test_a_unit_comes_up_again_and_its_command_is_one_that_there_is(unit):
 @pytest.mark.parametrize("service", ["server", "worker", "watcher"])
 def test_a_container_has_the_settings_of_its_service(service):
     container = CONTAINERS[service]
-    wanted = SERVER if service == "server" else WORKER
+    wanted = OF_SERVER if service == "server" else WORKER
     assert wanted.items() <= container["environment"].items()
     assert (container["environment"].keys() >= ROOTS) == (service != "server")
     assert container["restart"] == "unless-stopped"

@@ -14,6 +14,7 @@ import pytest
 from benchmarks.deployment import VICTIMS, arrivals, bursts, crash, first_version, stood_up, together, until
 from deployments.definitions import PROJECT
 from deployments.processes import marked
+from tests.browser import tab
 
 pytestmark = pytest.mark.slow
 
@@ -85,6 +86,24 @@ def test_nobody_talks_to_the_server_without_the_password(stand, password):
     refused = stand.call("prefect", "deployment", "run", "extract-and-train", environment=stand_in)
     assert refused.returncode != 0
     assert "401" in refused.stdout + refused.stderr
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_the_pages_show_the_tasks_of_a_run_to_whoever_has_the_password(stand, password, tmp_path, host):
+    run = stand.runs("COMPLETED")[0]
+    with tab(tmp_path) as page:
+        page.open(f"http://{host}:{stand.port}")
+        page.type("admin:wrong")
+        page.wait_for_text("Invalid credentials")
+        page.open(f"http://{host}:{stand.port}")
+        page.type(password)
+        page.wait_for_text("Flow Runs")
+        page.open(f"http://{host}:{stand.port}/v2/runs/flow-run/{run['id']}")
+        page.press_until("Task Runs", "scan_images")
+        page.open(
+            f"http://{host}:{stand.port}/runs/flow-run/{run['id']}"
+        )  # Prefect's earlier pages, which its links lead to
+        page.press_until("Task Runs", "scan_images")
 
 
 def test_a_page_of_another_origin_is_let_in_nowhere(stand, password):

@@ -84,6 +84,16 @@ def test_the_server_of_a_run_leaves_with_it_even_if_the_run_is_killed(without_se
     assert not processes_of(home)
 
 
+@pytest.mark.slow
+def test_a_run_with_a_server_of_its_own_names_no_page_of_it(without_server, arguments):
+    """That server has no pages, and is gone with the run."""
+    process = start(without_server, *arguments, "--extract-only")
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    assert "Flow run" in said
+    assert "View at" not in said
+
+
 def processes_of(prefect_home: str) -> list[int]:
     """Processes that were started with this Prefect home in their environment."""
     found = []
