@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -44,20 +46,44 @@ def derived_split(digest: bytes, validation_fraction: float) -> str:
     return "validation" if position < validation_fraction else "train"
 
 
-def with_status(files: pa.Table, has_row: pa.Array, failures: Mapping[bytes, str]) -> pa.Table:
+def with_status(
+    files: pa.Table,
+    has_row: pa.Array,
+    failures: Mapping[bytes, str],
+    variant_failures: Mapping[bytes, str] | None = None,
+) -> pa.Table:
     """Set status and reason from what is known of each digest.
 
-    A file is `quarantined` where it could not be read or its digest is among the failures (digest →
-    reason), `ok` where its digest has a row, else `pending`.
+    A file is `ok` where its digest has a plain row, whatever failures there are, else `quarantined` where it could not
+    be read or its digest is among the failures (digest → reason), else `pending`. The reason of an `ok` file is that of
+    its variant failures: its variants cannot be made.
     """
     digests = files["digest"].combine_chunks()
-    failed = pc.index_in(digests, pa.array(list(failures), DIGEST)) if failures else pa.nulls(len(digests), pa.int32())
-    failure = pc.take(pa.array([*failures.values(), None], pa.string()), failed)
-    reason = pc.if_else(pc.is_null(digests), files["reason"].combine_chunks(), failure)
-    is_bad = pc.is_valid(reason)
     has_digest_row = pc.and_(pc.is_valid(digests), pc.is_in(digests, has_row))
-    status = pc.if_else(is_bad, QUARANTINED, pc.if_else(has_digest_row, OK, PENDING))
+    reason = pc.if_else(has_digest_row, _looked_up(digests, variant_failures or {}), _looked_up(digests, failures))
+    reason = pc.if_else(pc.is_null(digests), files["reason"].combine_chunks(), reason)
+    status = pc.if_else(has_digest_row, OK, pc.if_else(pc.is_valid(reason), QUARANTINED, PENDING))
     return _set(_set(files, "status", status), "reason", reason)
+
+
+def _looked_up(digests: pa.Array, codes: Mapping[bytes, str]) -> pa.Array:
+    """The code of each digest, null where it has none."""
+    at = pc.index_in(digests, pa.array(list(codes), DIGEST)) if codes else pa.nulls(len(digests), pa.int32())
+    return pc.take(pa.array([*codes.values(), None], pa.string()), at)
+
+
+def with_attempts(files: pa.Table, attempts: Mapping[bytes, int]) -> pa.Table:
+    """Let each file have at least the attempts of its digest, wherever the file lay when they were made."""
+    at = pc.index_in(files["digest"].combine_chunks(), pa.array(list(attempts), DIGEST))
+    known = pc.fill_null(pc.take(pa.array(attempts.values(), pa.int32()), at), 0)
+    return _set(files, "attempts", pc.max_element_wise(files["attempts"].combine_chunks(), known))
+
+
+def with_one_more_attempt(files: pa.Table, failures: Mapping[bytes, str]) -> pa.Table:
+    """Count one more attempt, made now, at each file that turned out unusable or could not be read."""
+    tried = pc.or_(pc.is_null(files["digest"]), pc.is_in(files["digest"], pa.array(list(failures), DIGEST)))
+    files = _set(files, "attempts", pc.add(files["attempts"], tried.cast(pa.int32())))
+    return _set(files, "last_seen_ns", pc.if_else(tried, time.time_ns(), files["last_seen_ns"]))
 
 
 def _set(files: pa.Table, name: str, column: pa.Array) -> pa.Table:
@@ -76,10 +102,33 @@ def means_the_same(files: pa.Table, pieces: Iterable[pa.Table]) -> bool:
     return start == files.num_rows
 
 
-def failures_of(files: pa.Table) -> dict[bytes, str]:
-    """Digest → reason of the quarantined files whose bytes were read."""
-    bad = files.filter(pc.and_(pc.equal(files["status"], QUARANTINED), pc.is_valid(files["digest"])))
-    return dict(zip(bad["digest"].to_pylist(), bad["reason"].to_pylist(), strict=True))
+@dataclass(frozen=True)
+class Known:
+    """What a version says of images that could not be used, by digest.
+
+    failures: reasons of the quarantined ones. variant_failures: reasons of those of which only the variants cannot be
+    made. retried: attempts of those that failed and are pending again, as `quarantine --retry` asks: they are tried,
+    whatever older shards say of them.
+    """
+
+    failures: dict[bytes, str] = field(default_factory=dict)
+    variant_failures: dict[bytes, str] = field(default_factory=dict)
+    retried: dict[bytes, int] = field(default_factory=dict)
+
+    def with_files(self, files: pa.Table) -> "Known":
+        """The same with what a segment of the version's files adds."""
+        read = files.filter(pc.is_valid(files["digest"]))
+        told = read.filter(pc.is_valid(read["reason"]))
+        tried = pc.and_(pc.equal(read["status"], PENDING), pc.greater(read["attempts"], 0))
+        return Known(
+            {**self.failures, **_by_digest(told.filter(pc.equal(told["status"], QUARANTINED)), "reason")},
+            {**self.variant_failures, **_by_digest(told.filter(pc.equal(told["status"], OK)), "reason")},
+            {**self.retried, **_by_digest(read.filter(tried), "attempts")},
+        )
+
+
+def _by_digest(files: pa.Table, name: str) -> dict:
+    return dict(zip(files["digest"].to_pylist(), files[name].to_pylist(), strict=True))
 
 
 def usable(files: pa.Table) -> pa.Table:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,8 @@ def save_plan(plan: Plan, folder: Path) -> Path:
     facts = {
         "parent": plan.parent.number if plan.parent else None,
         "shards": [list(asdict(ref).values()) for ref in plan.shards.values()],
-        "failures": {digest.hex(): reason for digest, reason in plan.failures.items()},
+        "failures": _in_hex(plan.failures),
+        "variant_failures": _in_hex(plan.variant_failures),
         "changes": asdict(plan.changes),
         "adopted": plan.adopted,
         "lost": plan.lost,
@@ -109,17 +111,25 @@ def save_plan(plan: Plan, folder: Path) -> Path:
     return path
 
 
+def _in_hex(codes: Mapping[bytes, str]) -> dict[str, str]:
+    return {digest.hex(): code for digest, code in codes.items()}
+
+
+def _from_hex(codes: Mapping[str, str]) -> dict[bytes, str]:
+    return {bytes.fromhex(digest): code for digest, code in codes.items()}
+
+
 def load_plan(store: Store, path: Path) -> Plan:
     files, facts = _read(path / "files")
     parent = facts.pop("parent")
     shards = [ShardRef(*values) for values in facts.pop("shards")]
-    failures = {bytes.fromhex(digest): reason for digest, reason in facts.pop("failures").items()}
     return Plan(
         parent=read_version(store, parent) if parent else None,
         files=files,
         rows=_read(path / "rows")[0],
         shards={ref.name: ref for ref in shards},
-        failures=failures,
+        failures=_from_hex(facts.pop("failures")),
+        variant_failures=_from_hex(facts.pop("variant_failures")),
         todo=open_todo(path),
         changes=Changes(**facts.pop("changes")),
         augmentations=tuple(facts.pop("augmentations")),

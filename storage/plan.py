@@ -1,7 +1,5 @@
 """From what lies in the folder and what the store holds to what has to be done: decided once, before any work."""
 
-import logging
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,20 +7,19 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from storage.adoption import add_rows, adoptable_shards
 from storage.chunks import automatic_size
 from storage.classes import check_found
 from storage.diff import Changes, compare
 from storage.digests import DIGEST, Listing
-from storage.errors import InputError, StorageError, StoreDamaged, TooManyRemovals
-from storage.files import failures_of, means_the_same, with_status
+from storage.errors import InputError, StorageError, TooManyRemovals
+from storage.files import Known, means_the_same, with_attempts, with_one_more_attempt, with_status
 from storage.layout import Store, other_spaces
-from storage.segments import ROWS_SCHEMA, in_order, rows_of
-from storage.shards import MAX_ROWS, Format, Shard, ShardRef, present_shards, uncommitted_shards
+from storage.segments import ROWS_SCHEMA
+from storage.shards import MAX_ROWS, Format, ShardRef, present_shards
 from storage.versions import Version, latest_version
-from storage.views import MOST_VARIANTS, listed, numbered, of_view, plain, views_of
-from storage.wanted import Missing, has_missing, missing_rows
-
-logger = logging.getLogger(__name__)
+from storage.views import MOST_VARIANTS, listed, plain, views_of
+from storage.wanted import Missing, missing_rows
 
 TODO_SCHEMA = pa.schema(
     [
@@ -83,8 +80,9 @@ class Plan:
 
     files: FILES_SCHEMA, as they stand before extraction. rows: ROWS_SCHEMA, what can be used already,
     adopted rows included. shards: those that `rows` point to. failures: digest → reason of images known
-    to be unusable. todo: TODO_SCHEMA, sorted by (split, digest), one row an image to extract with the k of its views
-    that are missing (0: plain), and the `twins` that have its bytes too, cut into chunks of `chunk_size` images, each to become a shard of this `format`. adopted:
+    to be unusable. variant_failures: the same of images of which only the variants are. todo: TODO_SCHEMA, sorted by
+    (split, digest), one row an image to extract with the k of its views that are missing (0: plain), and the `twins`
+    that have its bytes too, cut into chunks of `chunk_size` images, each to become a shard of this `format`. adopted:
     images of which a dead run had left missing rows; lost: images of todo with rows whose shard is gone; stale: those
     that only another feature space holds. needs_commit: whether the next version would say anything that the parent
     does not. augmentation: what the variants of todo are of; augmentations: those that the views of `rows` count.
@@ -95,6 +93,7 @@ class Plan:
     rows: pa.Table
     shards: dict[str, ShardRef]
     failures: dict[bytes, str]
+    variant_failures: dict[bytes, str]
     todo: pa.Table
     changes: Changes
     adopted: int
@@ -132,23 +131,28 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
         check_found(options.classes, pc.unique(files["class"]).to_pylist())
 
     rows, shards, lost = _present_rows(store, parent)
-    failures = _known_failures(store, parent)
+    known = _known(store, parent)
+    failures, files = known.failures, with_attempts(files, known.retried)
     augmentation = options.augmentation if options.variants > 1 else ""
     augmentations = parent.augmentations if parent else ()
     if augmentation:
         listed(augmentations, augmentation)  # before work is done for one that has no place
 
     def still_missing() -> Missing:
-        return missing_rows(files, rows, failures, views_of(augmentations, augmentation, options.variants))
+        views = views_of(augmentations, augmentation, options.variants)
+        return missing_rows(files, rows, failures, known.variant_failures, views)
 
     missing, adopted = still_missing(), 0
     if missing:
-        useful = _useful_shards(store, shards, missing, augmentation)
-        rows, shards, found_failures, augmentations = add_rows(store, rows, shards, useful, augmentations)
-        failures |= found_failures
+        useful = adoptable_shards(store, shards, missing, augmentation, known.retried)
+        rows, shards, found, augmentations = add_rows(store, rows, shards, useful, augmentations)
+        # What is adopted is older than a retry, and an image that has a plain row by now is usable.
+        found = {digest: code for digest, code in found.items() if digest not in known.retried}
+        has_row = set(plain(rows)["digest"].to_pylist())
+        failures = {digest: code for digest, code in (failures | found).items() if digest not in has_row}
         before_them, missing = missing, still_missing()
         adopted = sum(missing.get(digest) != views for digest, views in before_them.items())
-    files = with_status(files, plain(rows)["digest"].combine_chunks(), failures)
+    files = with_status(files, plain(rows)["digest"].combine_chunks(), failures, known.variant_failures)
     readable = listing.files.filter(pc.is_valid(listing.files["digest"]))["path"]
     todo = _todo(files, missing, readable)
     if options.limit is not None and todo.num_rows > options.limit:
@@ -160,6 +164,7 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
         rows=rows,
         shards=shards,
         failures=failures,
+        variant_failures=known.variant_failures,
         todo=todo,
         changes=changes,
         adopted=adopted,
@@ -186,24 +191,13 @@ def finish(
 ) -> tuple[pa.Table, pa.Table, dict[str, ShardRef], tuple[str, ...]]:
     """The files, rows, shards and augmentations to commit, once the `new` shards of the plan are written.
 
-    An image of the plan that has neither a plain row nor a failure in `new` stays pending.
+    An image of the plan that has neither a plain row nor a failure in `new` stays pending. A failure of one that has a
+    plain row is of its variants.
     """
     rows, shards, found, augmentations = add_rows(store, plan.rows, plan.shards, new, plan.augmentations)
-    files = with_status(plan.files, plain(rows)["digest"].combine_chunks(), plan.failures | found)
-    return _with_attempts(files, found), rows, shards, augmentations
-
-
-def _with_attempts(files: pa.Table, failures: Mapping[bytes, str]) -> pa.Table:
-    """Count one more attempt, made now, at each file that turned out unusable or could not be read."""
-    tried = pc.or_(pc.is_null(files["digest"]), pc.is_in(files["digest"], pa.array(list(failures), DIGEST)))
-    columns = {
-        "attempts": pc.add(files["attempts"], tried.cast(pa.int32())),
-        "last_seen_ns": pc.if_else(tried, time.time_ns(), files["last_seen_ns"]),
-    }
-    for name, column in columns.items():
-        index = files.schema.get_field_index(name)
-        files = files.set_column(index, files.schema.field(index), column)
-    return files
+    failures, variant_failures = plan.failures | found, plan.variant_failures | found
+    files = with_status(plan.files, plain(rows)["digest"].combine_chunks(), failures, variant_failures)
+    return with_one_more_attempt(files, found), rows, shards, augmentations
 
 
 def _check_not_empty(listing: Listing, parent: Version | None) -> None:
@@ -242,13 +236,12 @@ def _count_lost(lost: pa.Table, missing: Missing, views: Sequence[int | None]) -
     return sum(any((digest, views[k]) in there for k in variants) for digest, variants in missing.items())
 
 
-def _known_failures(store: Store, parent: Version | None) -> dict[bytes, str]:
-    """Digests whose bytes were found unusable: permanent for those bytes."""
-    found: dict[bytes, str] = {}
-    if parent and parent.counts["quarantined"]:
-        for files in parent.file_segments(store):
-            found |= failures_of(files)
-    return found
+def _known(store: Store, parent: Version | None) -> Known:
+    """What the parent says of images that could not be used."""
+    known = Known()
+    for files in parent.file_segments(store) if parent else ():
+        known = known.with_files(files)
+    return known
 
 
 def _todo(files: pa.Table, missing: Missing, readable: pa.ChunkedArray) -> pa.Table:
@@ -276,55 +269,6 @@ def _todo(files: pa.Table, missing: Missing, readable: pa.ChunkedArray) -> pa.Ta
     for name, column in columns.items():
         table = table.append_column(name, pa.array(column, TODO_SCHEMA.field(name).type))
     return table.cast(TODO_SCHEMA).combine_chunks()
-
-
-def _useful_shards(
-    store: Store, committed: Mapping[str, ShardRef], missing: Missing, augmentation: str
-) -> list[ShardRef]:
-    """Intact shards that a dead run left and that hold a row that is missing, or condemn its image."""
-    useful = []
-    for ref in uncommitted_shards(store, committed):
-        try:
-            if has_missing(Shard(store, ref), missing, augmentation):
-                useful.append(ref)
-        except StoreDamaged as error:
-            logger.warning("%s; it is left alone", error)
-    return useful
-
-
-def add_rows(
-    store: Store,
-    rows: pa.Table,
-    shards: Mapping[str, ShardRef],
-    new: Iterable[ShardRef],
-    augmentations: tuple[str, ...] = (),
-) -> tuple[pa.Table, dict[str, ShardRef], dict[bytes, str], tuple[str, ...]]:
-    """Add the rows of shards for those (digest, view) that have none yet, and gather the failures they name.
-
-    augmentations: those that the views of `rows` count; returned with what the shards add to them, last.
-    One shard is open at a time: a first run may have written more than a process may open.
-    """
-    have = {view: set(of_view(rows, view)["digest"].to_pylist()) for view in pc.unique(rows["view"]).to_pylist()}
-    shards, parts = dict(shards), [rows]
-    failures: dict[bytes, str] = {}
-    for ref in sorted(new, key=lambda ref: ref.name):
-        shard = Shard(store, ref)
-        known = listed(augmentations, shard.augmentation) if shard.augmentation else augmentations
-        views = numbered(known, shard.augmentation, shard.views()).tolist()
-        fresh = [
-            (digest, view, index)
-            for index, (digest, view) in enumerate(zip(shard.digests(), views, strict=True))
-            if digest not in have.get(view, ())
-        ]
-        if not fresh and not shard.errors():
-            continue
-        shards[ref.name] = ref
-        failures |= shard.errors()
-        augmentations = known if any(view for _, view, _ in fresh) else augmentations
-        for digest, view, _ in fresh:
-            have.setdefault(view, set()).add(digest)
-        parts.append(rows_of(ref.name, fresh))
-    return in_order(pa.concat_tables(parts)), shards, failures, augmentations
 
 
 def _count_stale(store: Store, missing: Missing) -> int:

@@ -75,12 +75,19 @@ LARGEST_FLOAT16 = 6.0e4
 
 @dataclass(frozen=True)
 class ShardRef:
-    """What a version knows of a shard before opening it."""
+    """What a version knows of a shard before opening it. Raises ValueError for more rows than a shard may have.
+
+    A shard is written, adopted, committed and read by its ref, so no step lets more than MAX_ROWS pass.
+    """
 
     name: str
     size_bytes: int
     num_rows: int
     footer_checksum: str
+
+    def __post_init__(self):
+        if type(self.num_rows) is not int or not 0 <= self.num_rows <= MAX_ROWS or type(self.size_bytes) is not int:
+            raise ValueError(f"shard {self.name} has {self.num_rows!r} rows in {self.size_bytes!r} bytes")
 
 
 @dataclass(frozen=True)
@@ -136,9 +143,11 @@ def write_shard(
     digests: n digests of 32 bytes. features: (n, ...) float16 or float32. errors: digest → code of the
     images that could not be decoded. metadata: how the rows were made (fingerprint, engine, versions), and as
     `augmentation` what the variants among them are of. views: (n,) uint16, 0 for a plain row, k for a variant,
-    ascending; all plain where it is None. Raises StoreDamaged for values that cannot be stored, OSError where the disk
-    refuses.
+    ascending; all plain where it is None. Raises StoreDamaged for values that cannot be stored, ValueError for more than
+    MAX_ROWS rows, OSError where the disk refuses.
     """
+    if len(digests) > MAX_ROWS:  # before the bytes are made
+        raise ValueError(f"a shard has at most {MAX_ROWS} rows, got {len(digests)}")
     check_values(features)
     if views is not None:
         _check_views(views, metadata.get(AUGMENTATION, ""))
@@ -280,23 +289,28 @@ def present_shards(store: Store, refs: Mapping[str, ShardRef]) -> dict[str, Shar
     return {name: ref for name, ref in refs.items() if found.get(name) == ref.size_bytes}
 
 
-def uncommitted_shards(store: Store, committed: Mapping[str, ShardRef]) -> list[ShardRef]:
-    """Intact shards in the store that the version does not list: the work of a run that died.
+def unlisted_shards(store: Store, committed: Mapping[str, ShardRef]) -> dict[str, int]:
+    """Names and sizes of the shards in the store that are not among those committed."""
+    return {n: size for n, size in sizes(store.shards).items() if n not in committed and SHARD_NAME.fullmatch(n)}
 
-    Their bytes are hashed, piece by piece: a file that is not what its name says is left alone.
-    """
-    found = []
-    for name, size_bytes in sorted(sizes(store.shards).items()):
-        if name in committed or not SHARD_NAME.fullmatch(name):
-            continue
-        path, format = store.shard(name), name.partition(".")[2]
-        try:
-            if f"{file_sha256(path)}.{format}" == name:
-                with path.open("rb") as file:
-                    footer_checksum = _footer_checksum(file, format)
-                found.append(ShardRef(name, size_bytes, ROWS[format](path).num_rows, footer_checksum))
-        except FileNotFoundError:
-            continue  # a file of such a name that lies in another folder
-        except DAMAGES as error:
-            logger.warning("%s is left alone: %s", path, error)
-    return found
+
+def footer_ref(store: Store, name: str, size_bytes: int) -> ShardRef | None:
+    """What a shard that no version need list says of itself, unproved; None where it says nothing that can be."""
+    path, format = store.shard(name), name.partition(".")[2]
+    try:
+        with path.open("rb") as file:
+            footer_checksum = _footer_checksum(file, format)
+        return ShardRef(name, size_bytes, ROWS[format](path).num_rows, footer_checksum)
+    except FileNotFoundError:
+        return None  # a file of such a name that lies in another folder
+    except DAMAGES as error:
+        logger.warning("%s is left alone: %s", path, error)
+        return None
+
+
+def is_intact(store: Store, ref: ShardRef) -> bool:
+    """The bytes of a shard, read piece by piece, are those that its name says; a warning tells where they are not."""
+    if f"{file_sha256(store.shard(ref.name))}{store.shard(ref.name).suffix}" == ref.name:
+        return True
+    logger.warning("%s is left alone: its sha256 is not the one in its name", store.shard(ref.name))
+    return False

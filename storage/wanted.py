@@ -1,6 +1,6 @@
 """Which rows a plan wants, and which of them are missing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,12 +12,16 @@ Missing = dict[bytes, list[int]]  # digest → the k of what is missing of it, a
 
 
 def missing_rows(
-    files: pa.Table, rows: pa.Table, failures: Mapping[bytes, str], views: Sequence[int | None]
+    files: pa.Table,
+    rows: pa.Table,
+    failures: Collection[bytes],
+    variant_failures: Collection[bytes],
+    views: Sequence[int | None],
 ) -> Missing:
     """What has no row: of every image the plain one, of those of the training split the variants too.
 
     views: of each k in the numbers of `rows`, None where there is none yet. An image that could not be used is
-    missing nothing.
+    missing nothing, and one of which only the variants could not be made is missing none of those.
     """
     everywhere = files["digest"].combine_chunks()
     training = files.filter(pc.equal(files["split"], "train"))["digest"].combine_chunks()
@@ -25,7 +29,7 @@ def missing_rows(
     for variant, view in enumerate(views):
         there = rows.slice(0, 0) if view is None else of_view(rows, view)
         for digest in _without(training if variant else everywhere, there["digest"].combine_chunks()):
-            if digest not in failures:
+            if digest not in failures and not (variant and digest in variant_failures):
                 found.setdefault(digest, []).append(variant)
     return dict(sorted(found.items()))
 
@@ -36,9 +40,12 @@ def _without(digests: pa.Array, there: pa.Array) -> list[bytes]:
     return each.filter(pc.invert(pc.is_in(each, there))).to_pylist()
 
 
-def has_missing(shard: Shard, missing: Missing, augmentation: str) -> bool:
-    """Whether a shard has a row that is missing, or says why there is none."""
-    if not missing.keys().isdisjoint(shard.errors()):
+def has_missing(shard: Shard, missing: Missing, augmentation: str, retried: Collection[bytes] = ()) -> bool:
+    """Whether a shard has a row that is missing, or says why a plain one is.
+
+    retried: images that are to be tried again, so that a shard cannot say it of them.
+    """
+    if any(PLAIN in missing.get(digest, ()) and digest not in retried for digest in shard.errors()):
         return True
     is_of_it = shard.augmentation == augmentation
     pairs = zip(shard.digests(), shard.views().tolist(), strict=True)

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.files import PENDING, QUARANTINED
+from storage.files import OK, PENDING, QUARANTINED
 from storage.layout import Store
 from storage.versions import Version, commit
 
@@ -28,12 +28,20 @@ def quarantined(version: Version, store: Store) -> pa.Table:
     return files.filter(pc.equal(files["status"], QUARANTINED))
 
 
+def without_variants(version: Version, store: Store) -> pa.Table:
+    """The same of the images that can be used, and of which the variants could not be made."""
+    files = version.read_files(store)
+    return files.filter(pc.and_(pc.equal(files["status"], OK), pc.is_valid(files["reason"])))
+
+
 def release(store: Store, version: Version) -> Version:
-    """Commit a version in which every quarantined image is pending: the next run tries them again."""
+    """Commit a version in which every quarantined image is pending and no variants are given up: all are tried again.
+
+    The attempts stay, which tells a later plan that older shards have no say about these images (`Known.retried`).
+    """
     files = version.read_files(store)
     is_bad = pc.equal(files["status"], QUARANTINED)
-    for name, value in (("status", PENDING), ("reason", None)):
+    for name, value in (("status", pc.if_else(is_bad, PENDING, files["status"])), ("reason", pa.nulls(files.num_rows))):
         index = files.schema.get_field_index(name)
-        column = pc.if_else(is_bad, pa.scalar(value, pa.string()), files[name])
-        files = files.set_column(index, files.schema.field(index), column)
+        files = files.set_column(index, files.schema.field(index), value.cast(pa.string()))
     return commit(store, version, files, version.read_rows(store), version.shards)

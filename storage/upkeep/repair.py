@@ -7,11 +7,11 @@ from itertools import chain
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from storage.adoption import add_rows
 from storage.errors import StorageError, StoreDamaged
-from storage.files import FILES_SCHEMA, failures_of, with_status
+from storage.files import FILES_SCHEMA, Known, with_status
 from storage.heads import list_heads
 from storage.layout import Store, read_spec
-from storage.plan import add_rows
 from storage.segments import ROWS_SCHEMA, in_order, read_segments
 from storage.shards import ShardRef
 from storage.upkeep.verification import segment_fault, shard_fault
@@ -123,7 +123,8 @@ def _left(store: Store, version: Version, bad: set[str]) -> Left:
     if any(name in bad for name in version.rows):
         rows, _, _, augmentations = add_rows(store, rows, {}, shards.values(), augmentations)
     before = pc.sum(pc.equal(files["status"], "ok")).as_py() or 0
-    files = with_status(files.select(FILES_SCHEMA.names), plain(rows)["digest"].combine_chunks(), failures_of(files))
+    known, has_row = Known().with_files(files), plain(rows)["digest"].combine_chunks()
+    files = with_status(files.select(FILES_SCHEMA.names), has_row, known.failures, known.variant_failures)
     lost_rows = before - (pc.sum(pc.equal(files["status"], "ok")).as_py() or 0)
     unlisted = version.counts["images"] - files.num_rows
     return Left(files, rows.cast(ROWS_SCHEMA), shards, augmentations, lost_rows, lost_variants, unlisted)

@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.digests import DIGEST
-from storage.files import FILES_SCHEMA, class_counts, counts, data_digest, derived_split, means_the_same, with_status
+from storage.files import (
+    FILES_SCHEMA,
+    Known,
+    class_counts,
+    counts,
+    data_digest,
+    derived_split,
+    means_the_same,
+    with_attempts,
+    with_status,
+)
 
 fractions = st.floats(0, 1)
 digests = st.integers(0, 10_000).map(lambda number: hashlib.sha256(str(number).encode()).digest())
@@ -66,6 +76,37 @@ def test_status_follows_rows_failures_and_reasons():
     assert found["status"].to_pylist() == ["ok", "quarantined", "pending", "quarantined", "ok", "quarantined"]
     assert found["reason"].to_pylist() == [None, "decode_error", None, "permission", None, "decode_error"]
     assert found.schema.equals(FILES_SCHEMA)
+
+
+def test_a_row_beats_a_failure_which_is_then_of_the_variants_if_of_anything():
+    files = table(row("a", 1), row("b", 2), row("c", 3))
+    failures = {bytes([number]) * 32: "crashed" for number in (1, 3)}
+    found = with_status(files, pa.array([bytes([n]) * 32 for n in (1, 2)], DIGEST), failures, {b"\2" * 32: "timeout"})
+    assert found["status"].to_pylist() == ["ok", "ok", "quarantined"]
+    assert found["reason"].to_pylist() == [None, "timeout", "crashed"]
+
+
+def test_what_a_version_knows_of_images_that_failed_is_told_apart():
+    told = [
+        ("ok", None, 0),
+        ("ok", "crashed", 1),
+        ("quarantined", "timeout", 1),
+        ("pending", None, 0),
+        ("pending", None, 2),
+    ]
+    files = table(
+        *(row(str(i), i, status=s, reason=r, attempts=a) for i, (s, r, a) in enumerate(told, 1)),
+        row("unread", None, status="quarantined", reason="permission", attempts=1),
+    )
+    found = Known().with_files(files)
+    assert (found.failures, found.variant_failures) == ({b"\3" * 32: "timeout"}, {b"\2" * 32: "crashed"})
+    assert found.retried == {b"\5" * 32: 2}
+
+
+def test_attempts_go_with_the_bytes_and_never_down():
+    files = table(row("a", 1, attempts=1), row("b", 1, attempts=3), row("c", 2, attempts=1), row("d", None, attempts=4))
+    assert with_attempts(files, {b"\1" * 32: 2})["attempts"].to_pylist() == [2, 3, 1, 4]
+    assert with_attempts(files, {}).equals(files)
 
 
 def test_status_needs_neither_rows_nor_failures_nor_files():

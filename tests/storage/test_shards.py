@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from storage.adoption import intact_shards
 from storage.errors import StoreDamaged
 from storage.layout import ROWS_PER_GROUP, Store
-from storage.shards import Format, Shard, ShardRef, is_present, uncommitted_shards, write_shard
+from storage.shards import Format, Shard, ShardRef, is_present, unlisted_shards, write_shard
 
 METADATA = {"fingerprint": "f" * 32, "engine": "toy"}
 
@@ -48,6 +49,11 @@ def damage(path: Path, position: int) -> None:
     data = bytearray(path.read_bytes())
     data[position] ^= 0x10
     path.write_bytes(data)
+
+
+def left_in(store: Store, committed: dict[str, ShardRef]) -> list[ShardRef]:
+    """What a dead run has left in a store, and is intact."""
+    return intact_shards(store, unlisted_shards(store, committed), lambda shard: True)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
@@ -285,7 +291,7 @@ def test_an_npz_shard_with_an_object_in_it_is_refused_and_nothing_is_unpickled(s
 def test_shards_of_both_formats_stand_side_by_side(store):
     space = Space(store, "0" * 32)
     refs = [written(replace(space, format=format), 3) for format in get_args(Format)]
-    assert {ref.name for ref in uncommitted_shards(space, {})} == {ref.name for ref in refs}
+    assert {ref.name for ref in left_in(space, {})} == {ref.name for ref in refs}
     one, other = (Shard(space, ref) for ref in refs)
     assert np.array_equal(one.read(), other.read())
     assert one.digests() == other.digests()
@@ -293,9 +299,9 @@ def test_shards_of_both_formats_stand_side_by_side(store):
 
 def test_intact_shards_that_no_version_lists_are_found(space):
     refs = [written(space, count) for count in (1, 2, 3)]
-    found = uncommitted_shards(space, {refs[0].name: refs[0]})
+    found = left_in(space, {refs[0].name: refs[0]})
     assert sorted(found, key=lambda ref: ref.num_rows) == refs[1:]
-    assert uncommitted_shards(Store(space.root, "1" * 32), {}) == []
+    assert left_in(Store(space.root, "1" * 32), {}) == []
 
 
 def test_a_shard_that_is_not_what_its_name_says_is_left_alone(space):
@@ -303,7 +309,7 @@ def test_a_shard_that_is_not_what_its_name_says_is_left_alone(space):
     path = space.shard(truncated.name)
     path.write_bytes(path.read_bytes()[:-1])
     damage(space.shard(flipped.name), 20)
-    assert uncommitted_shards(space, {}) == [intact]
+    assert left_in(space, {}) == [intact]
 
 
 @pytest.mark.parametrize("stray", ["ab/notes.parquet", "zz/{name}", "ab/copy of {name}"])
@@ -312,4 +318,4 @@ def test_a_stray_file_among_the_shards_is_left_alone(space, stray):
     path = space.shards / stray.format(name=ref.name)
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(space.shard(ref.name).read_bytes())
-    assert uncommitted_shards(space, {}) == [ref]
+    assert left_in(space, {}) == [ref]

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from storage.adoption import intact_shards
 from storage.chunks import chunk
 from storage.handover import open_todo, save_plan
 from storage.layout import create_space
 from storage.plan import finish
-from storage.shards import Shard, ShardRef, uncommitted_shards
+from storage.shards import Shard, ShardRef, unlisted_shards
 from tasks.chunk import process_chunks, try_alone
 from tasks.records import ChunkResult, ChunksJob
 from tests import toy
@@ -143,7 +144,7 @@ def test_a_chunk_that_cannot_be_extracted_costs_no_shard_that_came_before_it(job
 
     with pytest.raises(RuntimeError, match="in the middle"):
         process_chunks(replace(job, count=3), toy.ToyEngine(), report)
-    (shard,) = uncommitted_shards(job.space.store, {})
+    (shard,) = intact_shards(job.space.store, unlisted_shards(job.space.store, {}), lambda shard: True)
     assert shard.num_rows == 8
 
 
