@@ -18,6 +18,7 @@ from storage.chunks import chunk
 from storage.handover import open_todo
 from storage.place import Place, place, read_file
 from storage.shards import AUGMENTATION, write_shard
+from storage.views import PLAIN
 from storage.words import visible
 from tasks.records import ChunkResult, ChunksJob
 from vision.engines import Engine
@@ -69,6 +70,8 @@ def _extract(
     paths = dict(zip(todo["digest"].to_pylist(), todo["path"].to_pylist(), strict=True))
     for digest, (code, message) in found.errors.items():
         logger.warning("%s has no row, %s: %s", visible(paths[digest]), code, visible(message))
+    varied = {bytes.fromhex(digest): (code, "its variants") for digest, code in job.plain_only.items()}
+    found.errors |= {digest: error for digest, error in varied.items() if digest in paths.keys() - found.errors.keys()}
     return found
 
 
@@ -135,13 +138,15 @@ def _view_maker(todo: pa.Table, job: ChunksJob) -> MakeViews:
 def _images(todo: pa.Table, job: ChunksJob) -> Iterator[Image]:
     root = place(job.space.images)
     condemned = {bytes.fromhex(digest): code for digest, code in job.condemned.items()}
+    plain_only = {bytes.fromhex(digest) for digest in job.plain_only}
     columns = (todo[name].to_pylist() for name in ("digest", "path", "twins", "views"))
     for digest, path, twins, views in zip(*columns, strict=True):
         if digest in condemned:
             yield digest, lambda code=condemned[digest]: _refuse(code), views
         else:
+            wanted = [PLAIN] if digest in plain_only else views
             paths = path, *(twins or ())
-            yield digest, lambda digest=digest, paths=paths: _read_any(root, paths, digest), views
+            yield digest, lambda digest=digest, paths=paths: _read_any(root, paths, digest), wanted
 
 
 def _refuse(code: str) -> bytes:

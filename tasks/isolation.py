@@ -2,11 +2,13 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from storage.handover import open_todo
+from storage.views import PLAIN
 from tasks.in_hand import Stage
 from tasks.records import ChunkResult, ChunksJob
 from tasks.watch import Limits
@@ -16,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 # Deaths of which no image was guilty, as when somebody kills children, before the whole task run is tried again.
 UNEXPLAINED_DEATHS = 3
+UNREAD = "read_error"
 
 
 class Isolation:
@@ -39,6 +42,7 @@ class Isolation:
         self._silence_seconds, self._limits = silence_seconds, limits
         self._results: list[ChunkResult] = []
         self._condemned: dict[str, str] = {}
+        self._plain_only: dict[str, str] = {}
         self._cleared: set[bytes] = set()
         self._apart: set[bytes] = set()
 
@@ -65,6 +69,7 @@ class Isolation:
             start=self._job.start + done,
             count=self._job.count - done,
             condemned=dict(self._condemned),
+            plain_only=dict(self._plain_only),
             apart=tuple(digest.hex() for digest in sorted(self._apart)),
         )
 
@@ -87,30 +92,44 @@ class Isolation:
             is_new = code is not None
             if code is None:
                 self._cleared.add(digest)
-            else:
-                self._condemned[digest.hex()] = code
-                guilty += 1
+                continue
+            guilty += 1
+            if code != UNREAD and self._has_variants_and_plain(digest):
+                plain_code = self._try_alone(digest, {digest.hex(): code})
+                is_new = plain_code is not None
+                if plain_code is None:
+                    self._plain_only[digest.hex()] = code
+                    continue
+            self._condemned[digest.hex()] = code
         if not guilty:
             self._apart.update(in_hand)
         return guilty
 
-    def _try_alone(self, digest: bytes) -> str | None:
+    def _try_alone(self, digest: bytes, plain_only: Mapping[str, str] | None = None) -> str | None:
         """What an image does to a child in which it is alone: a code, None where the child lives.
 
-        Raises WorkerDied where the child dies without having it in hand.
+        plain_only: leave its variants out. Raises WorkerDied where the child dies without having it in hand.
         """
         try:
-            self._call("trial", replace(self._job, alone=digest.hex()), lambda _: None)
+            job = replace(self._job, alone=digest.hex(), plain_only=dict(plain_only or {}))
+            self._call("trial", job, lambda _: None)
         except WorkerDied as death:
             stage: Stage | None = self._worker.in_hand.suspects().get(digest)
             if stage is None:
                 raise
             # What cannot be read says nothing of the bytes: it stays pending.
-            code = "read_error" if stage == "read" else death.code
+            code = UNREAD if stage == "read" else death.code
             logger.warning("%s is left out (%s): alone with it, %s", self._path(digest), code, death)
             return code
         return None
 
+    def _has_variants_and_plain(self, digest: bytes) -> bool:
+        views = self._wanted(digest)["views"]
+        return PLAIN in views and len(views) > 1
+
     def _path(self, digest: bytes) -> str:
+        return ascii(os.fsdecode(self._wanted(digest)["path"]))
+
+    def _wanted(self, digest: bytes) -> dict[str, Any]:
         todo = open_todo(Path(self._job.plan))
-        return next(ascii(os.fsdecode(row["path"])) for row in todo.to_pylist() if row["digest"] == digest)
+        return next(row for row in todo.to_pylist() if row["digest"] == digest)

@@ -106,7 +106,8 @@ class ChunksJob:
     """`count` chunks of the plan at `plan` (a path), from chunk `start` on: all that a child needs to extract them.
 
     engine: the one that the run has chosen (vision/engines). condemned: hex digest → code of the images that ended
-    a child before: they are not touched. apart: hex digests of images that are inferred each without others. alone:
+    a child before: they are not touched. plain_only: the same of those of which only the variants do: their plain rows are
+    extracted. apart: hex digests of images that are inferred each without others. alone:
     the one image to be tried, of which nothing is kept. augmentation: what the variants are of, a text.
     """
 
@@ -119,6 +120,7 @@ class ChunksJob:
     threads: int
     engine: str
     condemned: dict[str, str] = field(default_factory=dict)
+    plain_only: dict[str, str] = field(default_factory=dict)
     apart: tuple[str, ...] = ()
     alone: str | None = None
     augmentation: str = ""

@@ -15,6 +15,7 @@ from storage.handover import save_plan
 from storage.layout import create_space
 from storage.plan import finish
 from storage.shards import Shard, ShardRef
+from storage.upkeep.quarantine import release, without_variants
 from storage.versions import commit
 from tasks import worker_pool
 from tasks.devices import Slot
@@ -41,12 +42,14 @@ def workers(tmp_path, monkeypatch):
 class Extraction:
     """All chunks of a folder as one job, in children of `workers`."""
 
-    def __init__(self, images: Path, store: Path, workers: WorkerPool):
+    def __init__(self, images: Path, store: Path, workers: WorkerPool, **options):
         self.space = toy.space(images, store)
-        self.plan = toy.plan(images, store)
+        self.plan = toy.plan(images, store, **options)
         create_space(self.space.store, toy.SPEC.record())
         path = save_plan(self.plan, self.space.store.cache / "plans")
-        self.job = ChunksJob(self.space, str(path), 0, self.plan.num_chunks, 8, "parquet", threads=1, engine="toy")
+        sizes = 0, self.plan.num_chunks, 8, "parquet"
+        augmentation = self.plan.augmentation
+        self.job = ChunksJob(self.space, str(path), *sizes, threads=1, engine="toy", augmentation=augmentation)
         self.heard: list[dict] = []
         self._workers = workers
 
@@ -224,3 +227,38 @@ def test_a_job_with_condemned_images_goes_through_a_pipe_whole(images, store, wo
     )
     assert with_some.condemned == {"ab" * 32: "timeout"}
     assert with_some.space == job.space
+
+
+@pytest.mark.parametrize("order", ["plain rows first", "all at once"])
+def test_an_image_of_which_only_the_variants_crash_keeps_its_plain_row(order, images, store, workers, monkeypatch):
+    (row, *_) = [row for row in toy.plan(images, store).todo.to_pylist() if row["split"] == "train"]
+    code = f"""
+import sys; sys.path.insert(0, {str(Path(hostile.__file__).parents[1])!r})
+import ctypes, numpy as np, tasks.chunk
+class Variants:
+    def __init__(self, *given): pass
+    def views(self, pixels, key, numbers):
+        if any(numbers) and key.hex() == {row["digest"].hex()!r}: ctypes.string_at(0)
+        return np.stack([pixels + np.uint8(number) for number in numbers])
+tasks.chunk.Variants = Variants
+from tests import hostile
+hostile.main()
+"""
+    monkeypatch.setattr(worker_pool, "CHILD", (hostile.CHILD[0], "-c", code))
+    options = {"variants": 3, "augmentation": "a text"}
+    if order == "plain rows first":
+        toy.run(images, store)
+    extraction = Extraction(images, store, workers, **options)
+    refs = [shard.ref for shard in extraction.shards(extraction.run())]
+    version = commit(
+        extraction.space.store, extraction.plan.parent, *finish(extraction.space.store, extraction.plan, refs)
+    )
+    assert (version.counts["ok"], version.counts["quarantined"]) == (20, 0)
+    (told,) = without_variants(version, extraction.space.store).to_pylist()
+    assert (told["path"], told["reason"], told["attempts"]) == (row["path"], "crashed", 1)
+    planned = toy.plan(images, store, **options)
+    assert (planned.todo.num_rows, planned.needs_commit) == (0, False)
+    release(extraction.space.store, version)
+    assert toy.plan(images, store, **options).todo.select(["digest", "views"]).to_pylist() == [
+        {"digest": row["digest"], "views": [1, 2]}
+    ]
