@@ -10,6 +10,9 @@ from storage.place import place
 from storage.shards import MAX_ROWS
 from storage.upkeep.commands import GRACE_HOURS, ROWS_A_SHARD
 
+# Each night. With less, a few photos that were deleted all over a large store would have all of it written anew.
+DEAD_FRACTION = 0.5
+
 
 class MaintenanceOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
     """Parameters of `store-maintenance`. `title` is the group that --help shows a flag in."""
@@ -32,4 +35,5 @@ class MaintenanceOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_
 
     def commands(self, wait: float) -> Namespace:
         """The options of the commands of `python -m storage`, which wait so many seconds for another run."""
-        return Namespace(**self.model_dump() | {"store": place(self.store), "wait": wait, "drop_variants": False})
+        own = {"drop_variants": False, "dead_fraction": DEAD_FRACTION}
+        return Namespace(**self.model_dump() | {"store": place(self.store), "wait": wait} | own)

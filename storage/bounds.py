@@ -10,14 +10,22 @@ Number = TypeVar("Number", int, float)
 
 def at_least(least: Number, kind: type[Number]) -> Callable[[str], Number]:
     """What makes a finite number of a flag's text; argparse tells of any other in one line."""
+    return _bounded(kind, lambda number: least <= number < math.inf, f"{least:g} or more")
 
+
+def between(least: Number, most: Number, kind: type[Number]) -> Callable[[str], Number]:
+    """The same where there is a largest number too."""
+    return _bounded(kind, lambda number: least <= number <= most, f"{least} to {most}")
+
+
+def _bounded(kind: type[Number], is_meant: Callable[[Number], bool], expected: str) -> Callable[[str], Number]:
     def read(text: str) -> Number:
         try:
             number = kind(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"expected a number, got {text[:40]!r}") from None
-        if not least <= number < math.inf:
-            raise argparse.ArgumentTypeError(f"expected {least:g} or more, got {text[:40]}")
+        if not is_meant(number):
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text[:40]}")
         return number
 
     return read

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -115,16 +115,19 @@ class Known:
     variant_failures: dict[bytes, str] = field(default_factory=dict)
     retried: dict[bytes, int] = field(default_factory=dict)
 
-    def with_files(self, files: pa.Table) -> "Known":
-        """The same with what a segment of the version's files adds."""
+    def heard(self, pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """The segments of a version's files, each of which is added as it passes by."""
+        for files in pieces:
+            self.add(files)
+            yield files
+
+    def add(self, files: pa.Table) -> None:
         read = files.filter(pc.is_valid(files["digest"]))
         told = read.filter(pc.is_valid(read["reason"]))
         tried = pc.and_(pc.equal(read["status"], PENDING), pc.greater(read["attempts"], 0))
-        return Known(
-            {**self.failures, **_by_digest(told.filter(pc.equal(told["status"], QUARANTINED)), "reason")},
-            {**self.variant_failures, **_by_digest(told.filter(pc.equal(told["status"], OK)), "reason")},
-            {**self.retried, **_by_digest(read.filter(tried), "attempts")},
-        )
+        self.failures.update(_by_digest(told.filter(pc.equal(told["status"], QUARANTINED)), "reason"))
+        self.variant_failures.update(_by_digest(told.filter(pc.equal(told["status"], OK)), "reason"))
+        self.retried.update(_by_digest(read.filter(tried), "attempts"))
 
 
 def _by_digest(files: pa.Table, name: str) -> dict:

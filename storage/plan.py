@@ -124,14 +124,14 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
     """
     parent = latest_version(store)
     _check_not_empty(listing, parent)
-    before = parent.file_segments(store) if parent else ()
+    known = Known()
+    before = known.heard(parent.file_segments(store) if parent else ())
     files, changes = compare(listing.files, before, listing.scan.unreadable, options.validation_fraction)
     _check_removals(listing, changes, parent.counts["images"] if parent else 0, files.num_rows, options)
     if options.classes is not None:
         check_found(options.classes, pc.unique(files["class"]).to_pylist())
 
     rows, shards, lost = _present_rows(store, parent)
-    known = _known(store, parent)
     failures, files = known.failures, with_attempts(files, known.retried)
     augmentation = options.augmentation if options.variants > 1 else ""
     augmentations = parent.augmentations if parent else ()
@@ -234,14 +234,6 @@ def _count_lost(lost: pa.Table, missing: Missing, views: Sequence[int | None]) -
     """Of how many images something is missing that was lost. views: of each k, in the numbers of `lost`."""
     there = set(zip(lost["digest"].to_pylist(), lost["view"].to_pylist(), strict=True))
     return sum(any((digest, views[k]) in there for k in variants) for digest, variants in missing.items())
-
-
-def _known(store: Store, parent: Version | None) -> Known:
-    """What the parent says of images that could not be used."""
-    known = Known()
-    for files in parent.file_segments(store) if parent else ():
-        known = known.with_files(files)
-    return known
 
 
 def _todo(files: pa.Table, missing: Missing, readable: pa.ChunkedArray) -> pa.Table:

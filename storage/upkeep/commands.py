@@ -4,12 +4,13 @@ import argparse
 import os
 from collections.abc import Callable, Iterator
 
-from storage.bounds import at_least
+from storage.bounds import at_least, between
 from storage.choice import chosen_spaces, chosen_version, one_space
 from storage.errors import StoreDamaged
 from storage.lock import hold
+from storage.shards import MAX_ROWS
 from storage.upkeep.compaction import compact
-from storage.upkeep.quarantine import MEANINGS, quarantined, release
+from storage.upkeep.quarantine import MEANINGS, quarantined, release, without_variants
 from storage.upkeep.repair import repair_heads, repair_space
 from storage.upkeep.retention import collect
 from storage.upkeep.verification import verify_heads, verify_space
@@ -28,8 +29,14 @@ def add_commands(add: Add) -> None:
     for command in (check, mend):
         command.add_argument("--deep", action="store_true", help="read every byte of every shard and head")
     merge = add("compact", compaction, "merge small shards, and leave out rows that no image uses any more")
+    rows = between(1, MAX_ROWS, int)
+    merge.add_argument("--rows", metavar="N", type=rows, default=ROWS_A_SHARD, help="rows of a full shard (256)")
     merge.add_argument(
-        "--rows", metavar="N", type=at_least(1, int), default=ROWS_A_SHARD, help="rows of a full shard (256)"
+        "--dead-fraction",
+        metavar="F",
+        type=between(0, 1, float),
+        default=0.0,
+        help="rewrite a full shard once this part of its rows is of no image (0: as soon as one row is)",
     )
     merge.add_argument("--drop-variants", action="store_true", help="leave out the augmented variants of all images")
     remove = add("gc", gc, "remove what the newest versions do not need")
@@ -87,7 +94,8 @@ def compaction(options: argparse.Namespace) -> Iterator[str]:
     with hold(options.store, options.wait):
         for store in found:
             version = latest_version(store)
-            done = compact(store, version, options.rows, options.drop_variants) if version else None
+            wanted = options.rows, options.drop_variants, options.dead_fraction
+            done = compact(store, version, *wanted) if version else None
             if done is None:
                 yield f"feature space {store.fingerprint}: nothing to gain"
             else:
@@ -112,15 +120,17 @@ def gc(options: argparse.Namespace) -> Iterator[str]:
 def quarantine(options: argparse.Namespace) -> Iterator[str]:
     store = one_space(options.store, options.space)
     version = chosen_version(store, None)
-    bad = quarantined(version, store)
+    bad, varied = quarantined(version, store), without_variants(version, store)
     rows = [["reason", "attempts", "first seen", "last tried", "path"]]
-    for row in bad.to_pylist():
-        times = (date_of(row["first_seen_ns"]), date_of(row["last_seen_ns"]))
-        rows.append([visible(row["reason"]), str(row["attempts"]), *times, visible(row["path"])])
-    yield from columns(rows, right=" r") if bad.num_rows else ["no image is quarantined"]
-    for code in sorted(set(bad["reason"].to_pylist())):
+    for table, suffix in ((bad, ""), (varied, " (its variants alone)")):
+        for row in table.to_pylist():
+            times = (date_of(row["first_seen_ns"]), date_of(row["last_seen_ns"]))
+            rows.append([visible(row["reason"]) + suffix, str(row["attempts"]), *times, visible(row["path"])])
+    tried = bad.num_rows + varied.num_rows
+    yield from columns(rows, right=" r") if tried else ["no image is quarantined"]
+    for code in sorted({*bad["reason"].to_pylist(), *varied["reason"].to_pylist()}):
         yield f"{visible(code)}: {MEANINGS.get(code, 'a reason that this program does not know')}"
-    if options.retry and bad.num_rows:
+    if options.retry and tried:
         with hold(options.store, options.wait):
             made = release(store, chosen_version(store, None))
-        yield f"committed version {made.number}: the next run tries {count(bad.num_rows, 'image')} again"
+        yield f"committed version {made.number}: the next run tries {count(tried, 'image')} again"

@@ -1,4 +1,4 @@
-"""Compaction: small shards, and those whose rows are mostly of images that are gone, become few full ones."""
+"""Compaction: small shards, and those with rows of images that are gone, become few full ones."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from storage.errors import InputError
 from storage.layout import ROWS_PER_GROUP, Store
 from storage.segments import in_order, rows_of
-from storage.shards import AUGMENTATION, Format, Shard, ShardRef, write_shard
+from storage.shards import AUGMENTATION, MAX_ROWS, Format, Shard, ShardRef, write_shard
 from storage.versions import Version, commit
 from storage.views import PLAIN, indices_of, plain, variants_of
 
@@ -42,22 +43,28 @@ class Alike:
     format: Format
 
 
-def compact(store: Store, version: Version, rows_per_shard: int, drop_variants: bool = False) -> Compaction | None:
-    """Commit a version whose small and mostly dead shards are merged; None where there is nothing to gain.
+def compact(
+    store: Store, version: Version, rows_per_shard: int, drop_variants: bool = False, dead_fraction: float = 0.0
+) -> Compaction | None:
+    """Commit a version whose small shards are merged and whose dead rows are gone; None where there is nothing to gain.
 
-    A shard is rewritten if it has less than half of `rows_per_shard`, or if no image uses half of its rows, or if it has
-    variants that are to be dropped. Only rows made in the same way come together, and plain ones apart from
-    variants. The files of the old shards stay until gc removes them: versions and trainings that read them go
-    on. For the holder of the lock.
+    A shard is rewritten if it has less than half of `rows_per_shard` and fewer shards come of it, if no image uses
+    `dead_fraction` of its rows, one at least, or if it has variants that are to be dropped. Only rows made in the same way
+    come together, and plain ones apart from variants. The files of the old shards stay until gc removes them: versions
+    and trainings that read them go on. For the holder of the lock. Raises InputError for more rows than a shard may have.
     """
+    if not 1 <= rows_per_shard <= MAX_ROWS:
+        raise InputError(f"--rows: 1 to {MAX_ROWS} rows a shard, got {rows_per_shard}")
+    if not 0 <= dead_fraction <= 1:
+        raise InputError(f"--dead-fraction: 0 to 1, got {dead_fraction}")
     files, rows = version.read_files(store), version.read_rows(store)
     live = rows.filter(pc.is_in(rows["digest"], pc.unique(files["digest"].combine_chunks().drop_null())))
     variants = rows.filter(pc.not_equal(rows["view"], PLAIN)) if drop_variants else rows.slice(0, 0)
     wanted = plain(live) if drop_variants else live
-    picked = _picked(version, wanted, set(variants["shard"].to_pylist()), rows_per_shard)
-    groups = _alike(store, version, picked, wanted)
-    needed = sum(-(-group.rows.num_rows // rows_per_shard) for group in groups)
-    if needed >= len(picked) and not variants.num_rows:
+    due = _due(version, wanted, dead_fraction) | set(variants["shard"].to_pylist())
+    groups = _gaining(store, version, wanted, due, rows_per_shard)
+    picked = {ref.name for group in groups for ref in group.shards}
+    if not picked:
         return None
     kept = rows.filter(pc.invert(pc.is_in(rows["shard"], pa.array(list(picked), pa.string()))))
     shards = {name: ref for name, ref in version.shards.items() if name not in picked}
@@ -72,31 +79,39 @@ def compact(store: Store, version: Version, rows_per_shard: int, drop_variants: 
     return Compaction(made.number, len(picked), len(parts) - 1, dead, variants.num_rows)
 
 
-def _picked(version: Version, wanted: pa.Table, dropped: set[str], rows_per_shard: int) -> dict[str, ShardRef]:
-    """The shards to rewrite; `dropped` are the names of those that have rows to be dropped."""
+def _due(version: Version, wanted: pa.Table, dead_fraction: float) -> set[str]:
+    """The shards with so many rows that are not wanted that they have to go."""
     counted = {row["values"]: row["counts"] for row in pc.value_counts(wanted["shard"]).to_pylist()}
-    return {
-        name: ref
-        for name, ref in version.shards.items()
-        if name in dropped or ref.num_rows < rows_per_shard / 2 or counted.get(name, 0) <= ref.num_rows / 2
-    }
+    dead = {name: ref.num_rows - counted.get(name, 0) for name, ref in version.shards.items()}
+    return {name for name, ref in version.shards.items() if dead[name] >= max(1, dead_fraction * ref.num_rows)}
 
 
-def _alike(store: Store, version: Version, shards: dict[str, ShardRef], wanted: pa.Table) -> list[Alike]:
-    """The wanted rows of shards in groups that come together, in order of the shards' names."""
+def _gaining(store: Store, version: Version, wanted: pa.Table, due: set[str], rows_per_shard: int) -> list[Alike]:
+    """The groups to rewrite: those that become fewer shards, or have one that is due."""
     made: dict[tuple, list[ShardRef]] = {}
-    for name, ref in sorted(shards.items()):
-        made.setdefault((name.rpartition(".")[2], *sorted(_facts(Shard(store, ref)).items())), []).append(ref)
-    groups = []
+    for name, ref in sorted(version.shards.items()):
+        if name in due or ref.num_rows < rows_per_shard / 2:
+            made.setdefault((name.rpartition(".")[2], *sorted(_facts(Shard(store, ref)).items())), []).append(ref)
+    groups: list[Alike] = []
     for (format, *_), refs in made.items():
-        facts = _facts(Shard(store, refs[0]))
-        rows = wanted.filter(pc.is_in(wanted["shard"], pa.array([ref.name for ref in refs], pa.string())))
-        views = rows["view"].to_numpy()
-        variants = np.where(views == PLAIN, -1, indices_of(views).astype(np.int64))
-        for index in np.unique(variants).tolist():
-            of_what = {} if index < 0 else {AUGMENTATION: version.augmentations[index]}
-            mine = rows.filter(pa.array(variants == index))
-            groups.append(Alike(tuple(refs), mine, facts | of_what, format))
+        found = _alike(store, version, refs, wanted, format)
+        needed = sum(-(-group.rows.num_rows // rows_per_shard) for group in found)
+        if needed < len(refs) or any(ref.name in due for ref in refs):
+            groups += found
+    return groups
+
+
+def _alike(store: Store, version: Version, refs: list[ShardRef], wanted: pa.Table, format: Format) -> list[Alike]:
+    """The wanted rows of shards made in the same way: the plain ones, which may be none, and those of each augmentation."""
+    facts = _facts(Shard(store, refs[0]))
+    rows = wanted.filter(pc.is_in(wanted["shard"], pa.array([ref.name for ref in refs], pa.string())))
+    views = rows["view"].to_numpy()
+    variants = np.where(views == PLAIN, -1, indices_of(views).astype(np.int64))
+    groups = []
+    for index in np.union1d(variants, [-1]).tolist():
+        of_what = {} if index < 0 else {AUGMENTATION: version.augmentations[index]}
+        mine = rows.filter(pa.array(variants == index))
+        groups.append(Alike(tuple(refs), mine, facts | of_what, format))
     return groups
 
 

@@ -123,7 +123,8 @@ def _left(store: Store, version: Version, bad: set[str]) -> Left:
     if any(name in bad for name in version.rows):
         rows, _, _, augmentations = add_rows(store, rows, {}, shards.values(), augmentations)
     before = pc.sum(pc.equal(files["status"], "ok")).as_py() or 0
-    known, has_row = Known().with_files(files), plain(rows)["digest"].combine_chunks()
+    known, has_row = Known(), plain(rows)["digest"].combine_chunks()
+    known.add(files)
     files = with_status(files.select(FILES_SCHEMA.names), has_row, known.failures, known.variant_failures)
     lost_rows = before - (pc.sum(pc.equal(files["status"], "ok")).as_py() or 0)
     unlisted = version.counts["images"] - files.num_rows

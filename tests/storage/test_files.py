@@ -98,7 +98,8 @@ def test_what_a_version_knows_of_images_that_failed_is_told_apart():
         *(row(str(i), i, status=s, reason=r, attempts=a) for i, (s, r, a) in enumerate(told, 1)),
         row("unread", None, status="quarantined", reason="permission", attempts=1),
     )
-    found = Known().with_files(files)
+    found = Known()
+    assert list(found.heard([files.slice(0, 3), files.slice(3)])) == [files.slice(0, 3), files.slice(3)]
     assert (found.failures, found.variant_failures) == ({b"\3" * 32: "timeout"}, {b"\2" * 32: "crashed"})
     assert found.retried == {b"\5" * 32: 2}
 

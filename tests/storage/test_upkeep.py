@@ -4,14 +4,13 @@ import os
 import re
 import shutil
 import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from storage.__main__ import main
-from storage.errors import StoreDamaged
+from storage.errors import InputError, StoreDamaged
 from storage.files import FILES_SCHEMA
 from storage.heads import list_heads, pin_version, unpin
 from storage.layout import Store, create_space, fingerprint, promote_head
@@ -21,12 +20,14 @@ from storage.samples import pin
 from storage.segments import ROWS_SCHEMA
 from storage.shards import Shard
 from storage.stream import FeatureStream
+from storage.upkeep.compaction import compact
 from storage.upkeep.quarantine import quarantined
 from storage.versions import commit, latest_version, read_version, version_numbers
 from tests import toy
 
 RECORD = {"created": "2026-01-01T00:00:00+00:00", "metrics": {"val_accuracy": 0.5}}
 NONE = ("--grace", "0")
+AUGMENTATION = '{"rotation_range":20.0}'
 
 
 @pytest.fixture
@@ -204,15 +205,73 @@ def test_compaction_merges_small_shards_and_leaves_dead_rows_out(lived, capsys):
     assert "nothing to gain" in call(capsys, lived, "compact")[1][0]
 
 
-def test_compaction_leaves_full_shards_alone(lived, capsys):
+def test_compaction_leaves_full_shards_without_dead_rows_alone(lived, capsys):
     store = store_of(lived)
-    before = {name for name, ref in read_version(store, 3).shards.items() if ref.num_rows == 4}
+    version = read_version(store, 3)
+    live = set(version.read_files(store)["digest"].to_pylist())
+    full = {ref.name for ref in version.shards.values() if ref.num_rows == 4}
+    dead = {row["shard"] for row in version.read_rows(store).to_pylist() if row["digest"] not in live}
+    assert full - dead
+    assert full & dead
     assert call(capsys, lived, "compact", "--rows", 4)[0] == 0
-    newest = latest_version(store)
-    assert before
-    assert before <= newest.shards.keys() | {
-        name for name, count in Counter(newest.read_rows(store)["shard"].to_pylist()).items() if count <= 2
-    }
+    left = latest_version(store).shards.keys()
+    assert (left & full, left & dead) == (full - dead, set())
+
+
+def test_compaction_waits_for_as_many_dead_rows_as_it_is_told(lived, capsys):
+    """Of each shard a quarter is dead at most: there is one photo that was deleted."""
+    store = store_of(lived)
+    names = latest_version(store).shards.keys()
+    status, lines, _ = call(capsys, lived, "compact", "--rows", 1, "--dead-fraction", 0.5)
+    assert (status, "1 shard became 0 shards" in lines[0]) == (0, True)  # that of the broken image, which has no row
+    assert len(latest_version(store).shards.keys() & names) == len(names) - 1
+    status, lines, _ = call(capsys, lived, "compact", "--rows", 1, "--dead-fraction", 0.25)
+    assert "1 dead row left out" in lines[0]
+    assert call(capsys, lived, "compact", "--rows", 1, "--dead-fraction", "nan")[0] == 2
+
+
+@pytest.mark.parametrize("format", ["parquet", "npz"])
+@pytest.mark.parametrize("left", [1, 9, 15])
+def test_no_byte_of_a_deleted_photos_features_is_left_after_compaction_and_gc(
+    left, format, tmp_path, capsys, monkeypatch
+):
+    """Whether most of a shard is dead or next to nothing, its variants too, and though its bytes lie there twice."""
+    toy.without_keras(monkeypatch)
+    images, root, store = toy.pictures(tmp_path / "images", per_class=8), tmp_path / "store", store_of(tmp_path)
+    options = {"variants": 2, "augmentation": AUGMENTATION, "allow_removals": True, "format": format}
+    twice = toy.plan(images, root, chunk_size=16, format=format)
+    toy.run(images, root, chunk_size=16, **options)
+    toy.extract(images, root, twice)  # as another run on the same bucket
+    for path in sorted(images.glob("*/*"))[left:]:
+        path.unlink()
+    toy.picture(images / "cats/new.png", 5000)
+    toy.run(images, root, chunk_size=1, **options)
+    _, version = toy.run(images, root, **options)
+    live = set(version.read_files(store)["digest"].to_pylist())
+    assert call(capsys, tmp_path, "compact")[0] == 0
+    assert "nothing to gain" in call(capsys, tmp_path, "compact")[1][0]
+    call(capsys, tmp_path, "gc", "--keep", 1, *NONE)
+    there = [Shard(store, ref) for ref in latest_version(store).shards.values()]
+    assert {digest for shard in there for digest in shard.digests()} == live
+    assert {path.name for path in store.shards.glob("*/*")} == {shard.ref.name for shard in there}
+    assert latest_version(store).counts["ok"] == left + 1
+    assert not toy.plan(images, root, **options).needs_commit
+
+
+@pytest.mark.parametrize("rows", [0, -1, 65_536, 70_000, 2**40])
+def test_more_rows_than_a_shard_can_have_are_refused_before_anything_is_written(rows, lived, capsys):
+    before = set((lived / "store").rglob("*"))
+    status, lines, error = call(capsys, lived, "compact", f"--rows={rows}")
+    assert (status, lines, error.count("\n")) == (2, [], 1)
+    assert "--rows" in error
+    assert set((lived / "store").rglob("*")) == before
+    with pytest.raises(InputError, match="--rows: 1 to 65535"):
+        compact(store_of(lived), latest_version(store_of(lived)), rows)
+
+
+def test_as_many_rows_as_a_shard_can_have_are_taken(lived, capsys):
+    assert call(capsys, lived, "compact", "--rows", 65_535)[0] == 0
+    assert call(capsys, lived, "verify", "--deep")[0] == 0
 
 
 @pytest.mark.parametrize("format", ["parquet", "npz"])
