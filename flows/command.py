@@ -112,8 +112,13 @@ def run(options: PipelineOptions, only_plan: bool, began: float) -> dict[str, An
     plan = make_plan(space.store, list_images(scanned, space.store.cache, options.rehash), options.plan_options())
     if only_plan:
         return _describe_plan(space, plan)
-    outcome = _nothing_to_do(space, plan, options)
+    try:
+        outcome = _nothing_to_do(space, plan, options)
+    except Exception:  # what was found says more of it
+        say(*plan.findings)
+        raise
     if outcome is not None:
+        say(*plan.findings)
         what = "" if options.extract_only else ", and its head is there"
         say(f"nothing to do: version {outcome.version} holds all {outcome.images:,} images{what}")
     else:
@@ -185,6 +190,7 @@ def _describe_plan(space: Space, plan: Plan) -> dict[str, Any]:
     expected = f"about {duration(seconds)}" if seconds is not None else "a time that a first run tells"
     c = record.counts
     say(changes(plan.files.num_rows, c))
+    say(*plan.findings)
     reasons = [("stale", "as the feature space is another"), ("lost", "as their shard is lost")]
     why = "".join(f", {c[key]:,} {reason}" for key, reason in reasons if c[key])
     adopted = f"; adopted from a run that died: {c['adopted']:,}" if c["adopted"] else ""

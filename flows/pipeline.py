@@ -94,6 +94,7 @@ def _extract(space: Space, options: PipelineOptions, progress: Progress) -> tupl
     with progress.step("plan"):
         plan = plan_chunks(space, listing, options.plan_options())
     progress.say(changes(listing.images, plan.counts))
+    progress.say(*plan.findings)
     name_run(run_name(space.images, listing.images, plan), space.spec.backbone)
     engine = options.chosen_engine()
     workers = slots(options.workers, engine)
@@ -106,6 +107,7 @@ def _extract(space: Space, options: PipelineOptions, progress: Progress) -> tupl
     show_quarantine(space, version)
     outcome = outcome_of(plan, chunks, version)
     progress.say(committed(outcome, chunks))
+    progress.say(*version.findings)
     remember_rate(space.store, outcome.extract_images_per_second)
     return outcome, version, scanned
 

@@ -71,11 +71,12 @@ class Progress:
         self._log, self._bars = log, bars
         self._meters: list[Meter] = []
 
-    def say(self, text: str) -> None:
-        """A line for the log, and for whoever sits before the terminal."""
-        self._log(text)
-        if self._bars is not None:
-            self._bars.console.print(text, soft_wrap=True)
+    def say(self, *lines: str) -> None:
+        """Lines for the log, and for whoever sits before the terminal."""
+        for line in lines:
+            self._log(line)
+            if self._bars is not None:
+                self._bars.console.print(line, soft_wrap=True)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:

@@ -13,8 +13,9 @@ from vision.batch_size import Cell, Row
 from vision.head import HeadSpec
 
 
-def say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+def say(*lines: str) -> None:
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
 
 
 def changes(images: int, counts: dict[str, int]) -> str:

@@ -99,6 +99,7 @@ def save_plan(plan: Plan, folder: Path) -> Path:
         "needs_commit": plan.needs_commit,
         "augmentation": plan.augmentation,
         "augmentations": plan.augmentations,
+        "findings": plan.findings,
     }
     hasher = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for batch in [*plan.files.select(MEANING).to_batches(), *plan.todo.to_batches()]:
@@ -133,6 +134,7 @@ def load_plan(store: Store, path: Path) -> Plan:
         todo=open_todo(path),
         changes=Changes(**facts.pop("changes")),
         augmentations=tuple(facts.pop("augmentations")),
+        findings=tuple(facts.pop("findings")),
         **facts,
     )
 

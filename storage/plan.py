@@ -14,6 +14,7 @@ from storage.diff import Changes, compare
 from storage.digests import DIGEST, Listing
 from storage.errors import InputError, StorageError, TooManyRemovals
 from storage.files import Known, means_the_same, with_attempts, with_one_more_attempt, with_status
+from storage.findings import findings
 from storage.layout import Store, other_spaces
 from storage.segments import ROWS_SCHEMA
 from storage.shards import MAX_ROWS, Format, ShardRef, present_shards
@@ -86,6 +87,7 @@ class Plan:
     images of which a dead run had left missing rows; lost: images of todo with rows whose shard is gone; stale: those
     that only another feature space holds. needs_commit: whether the next version would say anything that the parent
     does not. augmentation: what the variants of todo are of; augmentations: those that the views of `rows` count.
+    findings: what there is to say of the classes, in lines.
     """
 
     parent: Version | None
@@ -105,6 +107,7 @@ class Plan:
     needs_commit: bool
     augmentation: str = ""
     augmentations: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
 
     @property
     def num_chunks(self) -> int:
@@ -153,6 +156,7 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
         before_them, missing = missing, still_missing()
         adopted = sum(missing.get(digest) != views for digest, views in before_them.items())
     files = with_status(files, plain(rows)["digest"].combine_chunks(), failures, known.variant_failures)
+    by_hash = listing.files["split"].null_count > 0
     readable = listing.files.filter(pc.is_valid(listing.files["digest"]))["path"]
     todo = _todo(files, missing, readable)
     if options.limit is not None and todo.num_rows > options.limit:
@@ -176,6 +180,7 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
         needs_commit=is_news(store, parent, files, shards) or todo.num_rows > 0,
         augmentation=augmentation,
         augmentations=augmentations,
+        findings=tuple(findings(files, str(listing.scan.root), options.classes, by_hash)),
     )
 
 

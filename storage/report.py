@@ -69,14 +69,14 @@ def version_lines(version: Version, files: pa.Table, rows: pa.Table, newest: int
     return lines
 
 
-def class_lines(classes: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Usable images by class and split. classes: split → class → images."""
+def class_lines(classes: Mapping[str, Mapping[str, int]], title: str = "usable images") -> list[str]:
+    """Images by class and split. classes: split → class → images. title: what they are."""
     splits = [split for split in SPLITS if classes.get(split)]
     names = sorted({name for split in splits for name in classes[split]})
     if not names:
         return []
     table = [[classes[split].get(name, 0) for split in splits] for name in names]
-    rows = [["usable images", *splits, "all"]]
+    rows = [[title, *splits, "all"]]
     shown = zip(names[:SHOWN_CLASSES], table, strict=False)
     rows += [[f"  {visible(name)}", *(f"{n:,}" for n in (*numbers, sum(numbers)))] for name, numbers in shown]
     if len(names) > SHOWN_CLASSES:

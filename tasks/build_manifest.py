@@ -1,9 +1,11 @@
 """Task `build_manifest`: the commit of the next version."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from prefect import task
 
+from storage.findings import unusable_classes
 from storage.handover import load_plan
 from storage.layout import sha256
 from storage.plan import finish, is_news
@@ -28,7 +30,9 @@ def build_manifest(plan: PlanRecord, chunks: list[ChunkResult]) -> VersionRecord
         refs = {ShardRef(chunk.shard, chunk.size_bytes, chunk.rows, chunk.footer_checksum) for chunk in chunks}
         files, rows, shards, augmentations = finish(store, planned, refs)
         if is_news(store, planned.parent, files, shards):
-            return version_record(commit(store, planned.parent, files, rows, shards, augmentations))
+            record = version_record(commit(store, planned.parent, files, rows, shards, augmentations))
+            found = [f"warning: {line}" for line in unusable_classes(files)]
+            return replace(record, findings=tuple(line for line in found if line not in planned.findings))
     newest = latest_version(store)
     assert newest is not None, "a plan without a parent always needs a commit"
     return version_record(newest)

@@ -70,7 +70,7 @@ class PlanRecord:
 
     images: how many are to be extracted. parent: number of the version that the plan builds on.
     counts: new, changed, moved, relabelled, removed, unchanged, stale, lost, adopted, ignored. rows: how many rows those
-    images will have. augmentation: what the variants among them are of, a text.
+    images will have. augmentation: what the variants among them are of, a text. findings: lines about the classes.
     """
 
     path: str
@@ -84,17 +84,22 @@ class PlanRecord:
     counts: dict[str, int]
     rows: int = 0
     augmentation: str = ""
+    findings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class VersionRecord:
-    """A committed version: its number, counts by status, and usable images by split and class."""
+    """A committed version: its number, counts by status, and usable images by split and class.
+
+    findings: lines about classes that the extraction showed to be unusable; who reads the version does not have them.
+    """
 
     number: int
     data_digest: str
     counts: dict[str, int]
     classes: dict[str, dict[str, int]]
     class_names: tuple[str, ...]
+    findings: tuple[str, ...] = field(default=(), compare=False)
 
     def of_classes(self, names: tuple[str, ...]) -> "VersionRecord":
         """What the version says of these classes alone."""

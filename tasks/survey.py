@@ -78,6 +78,7 @@ def plan_record(space: Space, plan: Plan, path: str) -> PlanRecord:
         },
         rows=plan.num_rows,
         augmentation=plan.augmentation,
+        findings=plan.findings,
     )
 
 

@@ -152,6 +152,20 @@ def test_a_plan_says_what_a_run_would_do_and_does_nothing(capsys, images, store)
     assert {path.name for path in store.iterdir()} <= {"cache"}
 
 
+def test_a_plan_shows_images_by_split_and_class_and_what_is_likely_a_mistake(capsys, images, store):
+    toy.picture(images / "Cats" / "1.png", 77)
+    assert main(["--images", str(images), "--store", str(store), *TINY, "--plan"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1].split() == ["found", "images", "train", "validation", "all"]
+    assert [line.split()[0] for line in lines[2:6]] == ["Cats", "cats", "dogs", "all"]
+    assert "'Cats', 'cats'" in "".join(line for line in lines if line.startswith("warning: "))
+
+
+def test_a_class_that_no_image_has_ends_a_run_before_it_begins(capsys, images, store):
+    status, line = complaint(capsys, "--images", images, "--store", store, *TINY, "--classes", "cats, doves")
+    assert (status, "'doves'" in line, "the images have: 'cats', 'dogs'" in line) == (2, True, True)
+
+
 def test_help_names_every_parameter(capsys):
     with pytest.raises(SystemExit) as leaving:
         main(["--help"])

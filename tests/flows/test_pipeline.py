@@ -167,6 +167,10 @@ def test_one_class_is_extracted_and_committed_but_not_trained(pipeline, tmp_path
         done = pipeline(*arguments)
         assert done.status == 2
         assert "at least two classes" in done.stderr
+        assert done.stderr.count("warning: there is one class, 'cats', and training needs two") == 1
+        assert (
+            done.stderr.find("warning: there is one class") < done.stderr.find("version 1: 3 extracted") or not expected
+        )
         assert "Traceback" not in done.stderr
         assert (done.record["extracted"], done.record["version"], done.record["head"]) == (expected, 1, None)
 
