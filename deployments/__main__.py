@@ -37,6 +37,8 @@ def stand_up(arguments: list[str]) -> dict[str, Any]:
     home = default_home()
     say("starting a server, a worker and a watcher, which takes a minute the first time")
     state = up(home, parameters, port)
+    if parameters.get("outside_links"):
+        say("--outside-links: links lead anywhere, so runs may read images from any folder of this machine")
     use_profile(
         client_settings(origin(port), home.password())
         | {"PREFECT_PLUGINS_ENABLED": "true", "PREFECT_PLUGINS_ALLOW": "extract-and-train"},
@@ -61,10 +63,8 @@ def parse(arguments: list[str]) -> tuple[dict[str, Any], int]:
     given = vars(parser.parse_args(arguments))
     port = given.pop("port", None) or _default_port()
     options = read_options(PipelineOptions, given)
-    if options.images is None and options.model_fields_set & set(PLACES):
+    if options.images is None and options.model_fields_set & demo.MEANT_FOR_OTHERS:
         raise InputError("--images: the folder of images is missing")
-    if options.images is not None:
-        options.space()  # a store among the images, or weights that are not there, are better known now
     named = options.model_fields_set | ({"store"} if options.images else set())
     parameters = json.loads(options.model_dump_json(include=named))
     return parameters | {name: _absolute(parameters[name]) for name in PLACES if parameters.get(name)}, port

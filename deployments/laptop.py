@@ -21,12 +21,12 @@ from typing import IO, Any
 
 import yaml
 
-from deployments.definitions import PROJECT, parameters_of, read_definitions, with_parameters
+from deployments.definitions import PROJECT, parameters_of
 from deployments.health import is_healthy
+from deployments.parameters import prepare
 from deployments.processes import MARK, STOP_SECONDS, Service, end_marked, keep, marked
 from deployments.settings import POOL, WORKER, client_settings, server_settings
 from flows.reap import PENDING_SECONDS
-from flows.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS
 from storage.errors import InputError
 
 # A first start migrates the database and imports everything from a cold disk.
@@ -119,10 +119,9 @@ def up(home: Home, parameters: dict[str, Any], port: int) -> dict[str, Any]:
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise InputError(f"--port: something listens on {port} already; give another one")
-    parameters = {"out": str(home.path / "batch-size-study"), **parameters}
-    definitions = with_parameters(read_definitions(), parameters)
+    definitions, roots = prepare(home.path, parameters)
     (home.path / "prefect.yaml").write_text(yaml.safe_dump(definitions, sort_keys=False))
-    home.write(is_ready=False, port=port, roots=chosen_roots(home, parameters))
+    home.write(is_ready=False, port=port, roots=roots)
     home.watching.write_text(json.dumps(parameters_of(definitions, "watch-images")))
     with open(home.logs / "keeper.log", "ab") as log:
         keeper = subprocess.Popen(
@@ -156,23 +155,6 @@ def down(home: Home) -> int:
     end_marked(home.path)
     leave_profile(home.path / "profile-before")
     return len(found)
-
-
-def chosen_roots(home: Home, parameters: dict[str, Any]) -> dict[str, str]:
-    """The folders of these parameters as the only ones that runs may name; those of the environment win."""
-
-    def beside(name: str) -> str | None:
-        value = parameters.get(name)
-        return str(Path(value).parent) if value and os.path.isabs(value) else None
-
-    found = {
-        IMAGE_ROOTS: [parameters["images"], beside("labels")],
-        STORE_ROOTS: [parameters["store"], parameters["out"]],
-        WEIGHTS_ROOTS: [str(home.path / "weights"), beside("weights")],
-    }
-    return {
-        name: os.environ.get(name) or ":".join(place for place in places if place) for name, places in found.items()
-    }
 
 
 def _wait_until_ready(home: Home, keeper: subprocess.Popen) -> None:

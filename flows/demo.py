@@ -11,13 +11,16 @@ from storage.errors import InputError
 # take; their weights are random and seeded, for nothing can be downloaded everywhere.
 DEFAULTS = {"images": "./demo/digits", "store": "./demo/store", "image_size": 32, "weights": "random"}
 
+# Who gives one of these has images of his own in mind.
+MEANT_FOR_OTHERS = {"store", "labels", "layout", "classes", "weights"}
+
 
 def stand_in(options: PipelineOptions, given: Set[str], say: Callable[[str], None]) -> PipelineOptions:
     """The options of the demo, over which those that were given win; writes its images.
 
     Raises InputError where what was given says that this was to be no demo.
     """
-    meant = sorted(given & {"store", "labels", "layout", "classes", "weights"})
+    meant = sorted(given & MEANT_FOR_OTHERS)
     if meant:
         raise InputError(
             f"--images: the folder of images is missing; --{meant[0]} was given, so this is not for the demo"

@@ -12,7 +12,7 @@ import pydantic
 from pydantic import Field
 
 from flows.augment import Augment
-from flows.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS, check_below, roots
+from flows.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS, can_lead_out, check_below, joined, roots
 from storage.classes import index_order
 from storage.errors import InputError
 from storage.place import Place, place
@@ -57,8 +57,11 @@ ClassNames = Annotated[
 
 
 def _stays_below_the_roots(follows: bool) -> bool:
-    if follows and roots(IMAGE_ROOTS):
-        raise ValueError(f"--outside-links: links may lead out of {IMAGE_ROOTS}, which is set; leave one of them out")
+    if follows and can_lead_out(IMAGE_ROOTS):
+        raise ValueError(
+            f"--outside-links: links may lead out of {joined(roots(IMAGE_ROOTS))}, beyond which no run may read; "
+            f"leave it out, or set {IMAGE_ROOTS}=/ where the worker is started"
+        )
     return follows
 
 

@@ -1,22 +1,35 @@
-"""Which folders and buckets a parameter may name: those below the configured roots, or any where none are configured.
+r"""Which folders and buckets a parameter may name: those below the configured roots, or any where none are configured.
 
 A deployment's parameters come from whoever reaches its server. The roots are set where its worker is started,
-as PATH is, and a parameter cannot move them:
+as PATH is, and a parameter cannot move them. A colon that belongs to a path is written `\:`, and a backslash before one `\\`:
 
     EXTRACT_AND_TRAIN_IMAGE_ROOTS=/data/photos:s3://bucket/photos
 """
 
 import os
 import re
+from collections.abc import Iterable
 
 IMAGE_ROOTS = "EXTRACT_AND_TRAIN_IMAGE_ROOTS"  # images, tables of labels
 STORE_ROOTS = "EXTRACT_AND_TRAIN_STORE_ROOTS"  # stores, reports of studies
 WEIGHTS_ROOTS = "EXTRACT_AND_TRAIN_WEIGHTS_ROOTS"
 
+ROOT = re.compile(r"((?:[A-Za-z][\w+.-]*://)?(?:\\[\\:]|[^:])+)")  # the colon of s3:// separates nothing
+
 
 def roots(name: str) -> list[str]:
-    """The roots that a variable of the environment sets; the colon of s3:// separates nothing."""
-    return [root for root in re.split(r":(?!//)", os.environ.get(name, "")) if root]
+    """The roots that a variable of the environment sets."""
+    return [re.sub(r"\\([\\:])", r"\1", root) for root in ROOT.findall(os.environ.get(name, ""))]
+
+
+def joined(places: Iterable[str]) -> str:
+    """The value of a variable that sets these roots."""
+    return ":".join(_escaped(place) for place in places)
+
+
+def _escaped(address: str) -> str:
+    scheme, mark, rest = address.rpartition("://")
+    return scheme + mark + re.sub(r"([\\:])", r"\\\1", rest)
 
 
 def is_below(address: str, root: str) -> bool:
@@ -33,6 +46,11 @@ def check_below(flag: str, address: str, name: str) -> None:
             f"{flag}: {address} lies outside of what this machine lets a run use ({', '.join(allowed)}); "
             f"give a place below, or set {name} where the worker is started"
         )
+
+
+def can_lead_out(name: str) -> bool:
+    """Whether a link of this machine's disks can lead out of the roots that the variable `name` sets."""
+    return bool(roots(name)) and not any(is_below("/", root) for root in roots(name))
 
 
 def _absolute(address: str) -> str | None:

@@ -10,7 +10,8 @@ from prefect.settings import PREFECT_PROFILES_PATH, Profile, ProfilesCollection,
 from prefect.settings import temporary_settings as with_settings
 
 from deployments.__main__ import parse
-from deployments.laptop import Home, chosen_roots, services
+from deployments.laptop import Home, services
+from deployments.parameters import chosen_roots
 from deployments.profile import NAME, leave_profile, use_profile
 from flows.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS, is_below, roots
 from storage.errors import InputError
@@ -37,24 +38,19 @@ def test_a_place_without_images_is_no_demo(words):
         parse(words)
 
 
-def test_a_store_among_the_images_is_refused_before_anything_starts(images):
-    with pytest.raises(InputError, match="--store"):
-        parse(["--images", str(images), "--store", str(images / "cats"), "--weights", "random"])
-
-
 def test_runs_are_confined_to_what_was_given_unless_the_environment_says_otherwise(tmp_path, monkeypatch):
     given = {"images": "/data/photos", "store": "s3://bucket/store", "weights": "/data/w/vgg.h5", "out": "/data/study"}
-    found = chosen_roots(Home(tmp_path), given)
+    found = chosen_roots(tmp_path, given)
     for name, value in found.items():
         monkeypatch.setenv(name, value)
     assert roots(IMAGE_ROOTS) == ["/data/photos"]
     assert roots(STORE_ROOTS) == ["s3://bucket/store", "/data/study"]
     assert all(any(is_below(place, root) for root in roots(WEIGHTS_ROOTS)) for place in ("/data/w/vgg.h5",))
-    assert chosen_roots(Home(tmp_path), {**given, "images": "/elsewhere"})[IMAGE_ROOTS] == "/data/photos"
+    assert chosen_roots(tmp_path, {**given, "images": "/elsewhere"})[IMAGE_ROOTS] == "/data/photos"
 
 
 def test_every_root_is_set_whatever_is_given(tmp_path):
-    found = chosen_roots(Home(tmp_path), {"images": "s3://bucket/photos", "store": "/data/store", "out": "/data/study"})
+    found = chosen_roots(tmp_path, {"images": "s3://bucket/photos", "store": "/data/store", "out": "/data/study"})
     assert all(found[name] for name in (IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS))
 
 

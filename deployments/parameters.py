@@ -1,0 +1,88 @@
+"""What the deployments of an installation are given, and the roots that confine it, checked as their runs will check it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+
+from deployments.definitions import MAIN, OPTIONS, parameters_of, read_definitions, with_parameters
+from flows.options import PipelineOptions, checked
+from flows.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS, joined
+from flows.watch_options import WatchOptions
+from storage.classes import check_found
+from storage.errors import InputError
+
+
+def prepare(home: Path, parameters: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The deployments with these parameters, and the variables that confine their runs.
+
+    Raises InputError where those runs would refuse the parameters.
+    """
+    given = {"out": str(home / "batch-size-study"), **parameters}
+    document, confining = with_parameters(read_definitions(), given), chosen_roots(home, given)
+    check_parameters(document, confining)
+    return document, confining
+
+
+def chosen_roots(home: Path, parameters: dict[str, Any]) -> dict[str, str]:
+    """The folders of these parameters as the only ones that runs may name; those of the environment win.
+
+    Whoever lets links lead out of the images lets runs read any folder.
+    """
+
+    def beside(name: str) -> list[str]:
+        value = parameters.get(name)
+        return [str(Path(value).parent)] if value and os.path.isabs(value) else []
+
+    anywhere = ["/"] if parameters.get("outside_links") else []
+    found = {
+        IMAGE_ROOTS: [parameters["images"], *beside("labels"), *anywhere],
+        STORE_ROOTS: [parameters["store"], parameters["out"]],
+        WEIGHTS_ROOTS: [str(home / "weights"), *beside("weights")],
+    }
+    set_already = {name: os.environ[name] for name in found if os.environ.get(name)}
+    if STORE_ROOTS in set_already:  # the reports of studies are the installation's own
+        set_already[STORE_ROOTS] += f":{joined([parameters['out']])}"
+    return {name: joined(places) for name, places in found.items()} | set_already
+
+
+def check_parameters(document: dict[str, Any], environment: dict[str, str]) -> None:
+    """Raise InputError for parameters that runs in this environment would refuse, before they list or extract anything.
+
+    The images are listed here once, as the watcher does first of all.
+    """
+    with _variables(environment):
+        for name, model in OPTIONS.items():
+            parameters = parameters_of(document, name)
+            _check_placeholders(parameters)
+            options = checked(model, parameters)
+            if isinstance(options, PipelineOptions) and options.images is not None:
+                options.space()  # a store among the images, weights that are not there
+            if isinstance(options, WatchOptions):
+                scan, classes = options.look(), checked(PipelineOptions, parameters_of(document, MAIN)).classes
+                if classes is not None:
+                    check_found(classes, pc.unique(scan.files["class"]).to_pylist())
+
+
+def _check_placeholders(parameters: dict[str, Any]) -> None:
+    for name, value in parameters.items():
+        if any("{{" in str(text) for text in (value if isinstance(value, list | tuple) else [value])):
+            raise InputError(
+                f"--{name.replace('_', '-')}: {value} holds {{{{, which begins a placeholder where Prefect reads deployments; "
+                "rename it, or give a link to it"
+            )
+
+
+@contextmanager
+def _variables(environment: dict[str, str]) -> Iterator[None]:
+    """Let this process have these variables for a while."""
+    before = dict(os.environ)
+    os.environ |= environment
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ |= before
