@@ -1,6 +1,7 @@
 """Batches of features: where they come from, and how Keras takes them."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
 from typing import Protocol
@@ -35,6 +36,39 @@ class Held:
         return islice(
             chain.from_iterable(repeat(self.held) if epochs is None else repeat(self.held, epochs)), first_step, None
         )
+
+
+class Faults:
+    """The errors of batches that Keras asks for, which would reach its caller as an error of a TensorFlow graph.
+
+    `batches` keeps what its batches raise, and within `as_raised` TensorFlow's error makes place for that.
+    """
+
+    def __init__(self) -> None:
+        self._first: Exception | None = None
+
+    def batches(
+        self, batches: Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
+    ) -> Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]:
+        def watched() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            try:
+                yield from batches()
+            except Exception as error:
+                self._first = self._first or error
+                raise
+
+        return watched
+
+    @contextmanager
+    def as_raised(self) -> Iterator[None]:
+        import tensorflow as tf
+
+        try:
+            yield
+        except tf.errors.OpError:  # and no other: what is read ahead may fail while something else goes wrong
+            if self._first is None:
+                raise
+            raise self._first from None
 
 
 def epochs_dataset(stream, class_weights: np.ndarray | None = None):

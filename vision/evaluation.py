@@ -5,7 +5,7 @@ from math import sqrt
 
 import numpy as np
 
-from vision.batches import Batches, dataset
+from vision.batches import Batches, Faults, dataset
 
 LONGEST_REASON = 300  # Keras puts whole configurations into its messages
 MISTAKES_KEPT = 24  # as many pictures as one looks through
@@ -45,17 +45,19 @@ class Evaluation:
 
 
 def evaluate(model, batches: Batches, shape: tuple[int, ...], dtype: str, num_classes: int) -> Evaluation:
-    """Ask a compiled head about every sample of a split once."""
-    rows = dataset(batches.batches, shape, dtype, steps=batches.steps)
-    loss, accuracy = model.evaluate(rows, verbose=0)
+    """Ask a compiled head about every sample of a split once. Raises what the batches raise."""
+    faults = Faults()
+    rows = dataset(faults.batches(batches.batches), shape, dtype, steps=batches.steps)
     confusion = np.zeros((num_classes, num_classes), np.int64)
     worst: list[Mistake] = []
     seen = 0
-    for features, numbers in rows:
-        labels, scores = numbers.numpy(), class_scores(model.predict_on_batch(features))
-        np.add.at(confusion, (labels, scores.argmax(axis=1)), 1)
-        worst = _worst([*worst, *_mistakes(labels, scores, seen)])
-        seen += len(labels)
+    with faults.as_raised():
+        loss, accuracy = model.evaluate(rows, verbose=0)
+        for features, numbers in rows:
+            labels, scores = numbers.numpy(), class_scores(model.predict_on_batch(features))
+            np.add.at(confusion, (labels, scores.argmax(axis=1)), 1)
+            worst = _worst([*worst, *_mistakes(labels, scores, seen)])
+            seen += len(labels)
     return Evaluation(loss, accuracy, confusion, tuple(worst))
 
 

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vision.batches import Batches, dataset
+from vision.batches import Batches, Faults, dataset
 from vision.checkpoint import Checkpoint, put_back, state, values
 from vision.evaluation import Evaluation, evaluate, load_head
 from vision.head import HeadSpec, Statistics, balanced_weights, build_head, compile_update, feature_statistics
@@ -86,7 +87,8 @@ def train(
     checkpoint: go on from there; each step is then what it would have been. base: the saved head to go on from
     at `spec.initial_epoch`, with its optimizer. model: a compiled Keras model to train instead of a head, whose kind,
     optimizer and standardisation are its own and not those of the spec; it is validated before the first step, and keeps
-    the weights it came with if no epoch has a lower loss. Raises CheckpointError for a checkpoint of another training.
+    the weights it came with if no epoch has a lower loss. Raises CheckpointError for a checkpoint of another training,
+    and what the batches raise.
     """
     import keras
 
@@ -102,16 +104,20 @@ def train(
         put_back(model, checkpoint, "model", "optimizer")
     log_folder.mkdir(parents=True, exist_ok=True)
     validation_steps = min(spec.validation_steps or data.after_epochs.steps, data.after_epochs.steps)
+    faults = Faults()
 
-    def held_out() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        return islice(data.after_epochs.batches(), validation_steps)
+    def held_out():
+        rows = faults.batches(lambda: islice(data.after_epochs.batches(), validation_steps))
+        return dataset(rows, data.shape, data.dtype, steps=validation_steps)
 
     course = _Course(spec, data.training.steps, log_folder, report, checkpoint)
     if is_given and checkpoint is None:
-        course.start = _validated(model, dataset(held_out, data.shape, data.dtype, steps=validation_steps))
+        with faults.as_raised():
+            course.start = _validated(model, held_out())
     best = _keep_best(spec.patience or spec.epochs + 1, checkpoint, course.start)
     keeper = _Keeper(keeping, course, best, statistics)
     weights = balanced_weights(data.class_counts) if spec.class_weight == "balanced" else None
+    epochs_log = keras.callbacks.CSVLogger(log_folder / "epochs.csv", append=True)
     callbacks = [
         keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda epoch, logs: course.begin_epoch(model, epoch),
@@ -120,7 +126,7 @@ def train(
             on_epoch_end=lambda epoch, logs: course.end_epoch(logs),
         ),
         best,
-        keras.callbacks.CSVLogger(log_folder / "epochs.csv", append=True),
+        epochs_log,
         keras.callbacks.TensorBoard(log_folder, write_graph=False),
         keras.callbacks.LambdaCallback(
             on_train_batch_end=lambda step, logs: keeper.after_step(model),
@@ -129,25 +135,23 @@ def train(
     ]
 
     def fit(first: int, end: int, step: int) -> None:
-        def rows() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            return data.training.batches(first, step, epochs=end - first)
-
+        rows = faults.batches(lambda: data.training.batches(first, step, epochs=end - first))
         model.fit(
             dataset(rows, data.shape, data.dtype, weights),
             steps_per_epoch=data.training.steps - step,
             initial_epoch=first,
             epochs=end,
-            validation_data=dataset(held_out, data.shape, data.dtype, steps=validation_steps),
+            validation_data=held_out(),
             callbacks=callbacks,
             shuffle=False,  # the stream has shuffled
             verbose=0,
         )
 
-    for part in _parts(course.epoch, course.step, spec.epochs):
-        fit(*part)
-        if model.stop_training:
-            break
-    course.log.close()
+    with closing(course.log), _closing_file_of(epochs_log), faults.as_raised():
+        for part in _parts(course.epoch, course.step, spec.epochs):
+            fit(*part)
+            if model.stop_training:
+                break
     model.set_weights(best.best_weights)
     validation = evaluate(model, data.validation, data.shape, data.dtype, len(spec.classes))
     return Trained(
@@ -167,6 +171,16 @@ def _reported(source: Batches, report: Callable[[dict], None]) -> Iterator[np.nd
     for step, (features, _) in enumerate(source.batches(), 1):
         yield features
         pace.tell({"epoch": 0, "epochs": 1, "step": step, "steps": source.steps})
+
+
+@contextmanager
+def _closing_file_of(epochs_log) -> Iterator[None]:
+    """Close the file of a CSVLogger, which does so itself only where `fit` comes to its end."""
+    try:
+        yield
+    finally:
+        if epochs_log.csv_file is not None:
+            epochs_log.csv_file.close()
 
 
 def _make_all_variables(model, shape: tuple[int, ...]) -> None:

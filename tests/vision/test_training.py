@@ -357,3 +357,69 @@ def test_an_epoch_is_validated_on_as_many_batches_as_were_asked_for_and_the_head
 def test_batches_in_memory_train_as_those_they_came_from(usual):
     again = trained(validation=Held(tuple(Points(60, 2, draw=1).batches())))
     assert again.history == usual.history
+
+
+# Batches that fail
+
+
+class Unreadable(Exception):
+    """An error of whoever gives the batches, which this room does not know."""
+
+
+@dataclass
+class Failing(Points):
+    """Points of which the batches end with an error after so many, in all."""
+
+    error: Exception = field(default_factory=Unreadable)
+    good_batches: int = 0
+
+    def batches(self, *place, **epochs) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for batch in super().batches(*place, **epochs):
+            if self.good_batches == 0:
+                raise self.error
+            self.good_batches -= 1
+            yield batch
+
+
+@pytest.mark.parametrize(
+    ("role", "good_batches", "error"),
+    [
+        ("training", 0, Unreadable("shard 12 is damaged; run repair")),
+        ("training", 20, OSError(5, "Input/output error", "shard")),
+        ("validation", 0, ValueError("a buffer is too small")),
+        ("validation", 6, MemoryError("no more")),
+        ("validation", 9, NotImplementedError("never")),
+        ("in_order", 3, Unreadable()),
+    ],
+    ids=repr,
+)
+def test_an_error_of_the_batches_ends_the_training_as_it_was_raised(engine, tmp_path, role, good_batches, error):
+    """In the statistics, in an epoch, in the validation after one, and in the evaluation at the end."""
+    count = 60 if role == "validation" else 200
+    failing = Failing(count, seed=None if role != "training" else 0, error=error, good_batches=good_batches)
+    with pytest.raises(type(error)) as caught:
+        trained(epochs=2, **{role: failing}, logs=tmp_path / "logs")
+    assert caught.value is error
+    epochs = tmp_path / "logs" / "epochs.csv"
+    done = len(rows_of(epochs)[1:]) if epochs.exists() else 0
+    expected = {"training": good_batches // 13, "validation": min(good_batches // 4, 2), "in_order": 0}
+    assert done == expected[role], "no epoch that was cut short is told of"
+
+
+def test_an_error_of_the_batches_ends_an_evaluation_as_it_was_raised(usual):
+    for good_batches in (0, 3, 5):  # of four that are asked for twice: for the figures, and for the confusion
+        error = Unreadable()
+        failing = Failing(60, error=error, good_batches=good_batches)
+        with pytest.raises(Unreadable) as caught:
+            evaluate(usual.model, failing, SHAPE, "float16", 2)
+        assert caught.value is error
+
+
+def test_an_error_of_something_else_is_told_before_that_of_batches_read_ahead(engine):
+    def report(record: dict) -> None:
+        if record["epoch"] and "val_loss" in record:
+            raise OSError(28, "No space left on device")
+
+    failing = Failing(200, seed=0, good_batches=13)
+    with pytest.raises(OSError, match="No space"):
+        trained(epochs=2, training=failing, report=report)
