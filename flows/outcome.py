@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 
 from storage.errors import InputError, StorageError, StoreBusy, TooManyRemovals
 from tasks.records import ChunkResult, HeadResult, PlanRecord, VersionRecord
-from tasks.worker_pool import PoolClosed, WorkerDied
+from tasks.worker_pool import PoolClosed, WorkerDied, WorkerFailed
 from vision.specs import SpecError
 from vision.weights import WeightsError
 
@@ -29,8 +29,8 @@ EXIT_STATUS = {
 }
 
 
-# What is said in one line, without a traceback: each of these names what happened and the way out.
-FORESEEN = (*EXIT_STATUS, StorageError, WorkerDied, PoolClosed, OSError)
+# What is said in one line, without a traceback: each of these names what happened, and the way out or the log to read.
+FORESEEN = (*EXIT_STATUS, StorageError, WorkerDied, WorkerFailed, PoolClosed, OSError)
 
 
 def exit_status(error: BaseException) -> int:

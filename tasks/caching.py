@@ -27,7 +27,7 @@ from storage.versions import latest_version
 from tasks.heads import find_head
 from tasks.records import ChunkResult, HeadResult, ListingRecord, Space, VersionRecord
 from tasks.survey import version_record
-from tasks.worker_pool import EXPECTED, PoolClosed
+from tasks.worker_pool import CERTAIN, EXPECTED, PoolClosed, WorkerFailed
 
 RECORDS = {kind.__name__: kind for kind in (ListingRecord, ChunkResult, VersionRecord, HeadResult)}
 T = TypeVar("T", bound=Task)
@@ -42,11 +42,13 @@ RETRY: dict[str, Any] = {
 
 
 def can_help(state) -> bool:
-    """Whether another try can help: never for input that is bad, or a disk that is full or read-only."""
+    """Whether another try can help: never for bad input, an error in the program, or a disk that is full or read-only."""
     error = state.result(raise_on_failure=False)
     if isinstance(error, OSError):
         return error.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM)
-    return not isinstance(error, (PoolClosed, *EXPECTED.values()))
+    if isinstance(error, WorkerFailed):
+        return error.can_help
+    return not isinstance(error, (PoolClosed, *EXPECTED.values(), *CERTAIN))
 
 
 class StaleRecord(ValueError):

@@ -57,7 +57,8 @@ def _run(job: dict, report) -> dict[str, Any]:
     except Exception as error:  # whatever it is, the parent is told, and this child goes on
         print(traceback.format_exc(), file=sys.stderr, flush=True)
         place = {"errno": getattr(error, "errno", None), "filename": getattr(error, "filename", None)}
-        return {"error": {"kind": type(error).__name__, "message": str(error), **place}}
+        kinds = [kind.__name__ for kind in type(error).__mro__]
+        return {"error": {"kinds": kinds, "message": str(error), **place}}
 
 
 def _perform(job: dict, report) -> dict | list[dict]:

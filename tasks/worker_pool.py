@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Queue
+from textwrap import shorten
 from typing import Any
 
-from storage.errors import InputError, StorageError, StoreDamaged
+from storage.errors import InputError, NoRoom, StorageError, StoreBusy, StoreDamaged, TooManyRemovals
 from tasks.devices import Slot
 from tasks.in_hand import InHand
 from tasks.watch import Breach, Limits, Watch
@@ -22,7 +23,13 @@ from vision.weights import WeightsError
 # How long a child may take to start Python and accept a job; TensorFlow is loaded after that.
 START_SECONDS = 120.0
 PROJECT = Path(__file__).parents[1]
-EXPECTED = {kind.__name__: kind for kind in (InputError, StorageError, StoreDamaged, SpecError, WeightsError)}
+EXPECTED = {
+    kind.__name__: kind
+    for kind in (InputError, StorageError, StoreBusy, StoreDamaged, NoRoom, TooManyRemovals, SpecError, WeightsError)
+}
+# Python's own errors of a program that is wrong: the same work raises them again.
+CERTAIN = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError, ValueError)
+LONGEST_MESSAGE = 300  # TensorFlow and Keras put graphs and configurations into theirs
 
 
 class WorkerDied(RuntimeError):
@@ -41,7 +48,14 @@ class PoolClosed(RuntimeError):
 
 
 class WorkerFailed(RuntimeError):
-    """A job raised something unforeseen in a child; its log has the traceback."""
+    """A job raised something unforeseen in a child; its log has the traceback.
+
+    can_help: another try may go otherwise.
+    """
+
+    def __init__(self, message: str, can_help: bool = True):
+        super().__init__(message)
+        self.can_help = can_help
 
 
 # What a child runs; it hears and says what tasks/worker.py tells.
@@ -135,12 +149,16 @@ class Worker:
                 pass_fds=(self.in_hand.descriptor,),
             )
 
-    def _error(self, kind: str, message: str, errno: int | None, filename: str | None) -> Exception:
-        if kind in EXPECTED:
-            return EXPECTED[kind](message)
+    def _error(self, kinds: list[str], message: str, errno: int | None, filename: str | None) -> Exception:
+        """What a child raised. kinds: the names of its type and of those that it is derived from."""
+        expected = next((EXPECTED[kind] for kind in kinds if kind in EXPECTED), None)
+        if expected is not None:
+            return expected(message)
         if errno is not None:
             return OSError(errno, os.strerror(errno), filename)
-        return WorkerFailed(f"{kind}: {message}; see {self.log}")
+        is_certain = not {kind.__name__ for kind in CERTAIN}.isdisjoint(kinds)
+        words = shorten(f"{kinds[0]}: {message}", LONGEST_MESSAGE, placeholder=" …")
+        return WorkerFailed(f"{words}; see {self.log}", can_help=not is_certain)
 
     def stop(self) -> None:
         """End the child at once, whatever it is doing."""

@@ -41,6 +41,9 @@ def failed(error: BaseException):
         SpecError("image size"),
         WeightsError("no such file"),
         PoolClosed("the run has ended"),
+        WorkerFailed("ValueError: a buffer of 8 bytes cannot hold 10", can_help=False),
+        ValueError("a buffer of 8 bytes cannot hold 10"),
+        KeyError("a column"),
         OSError(errno.ENOSPC, "No space left on device"),
         OSError(errno.EROFS, "Read-only file system"),
         OSError(errno.EDQUOT, "Disk quota exceeded"),
@@ -48,7 +51,7 @@ def failed(error: BaseException):
     ],
     ids=repr,
 )
-def test_bad_input_and_a_full_disk_are_not_tried_again(error):
+def test_bad_input_a_full_disk_and_a_fault_of_ours_are_not_tried_again(error):
     assert not can_help(failed(error))
 
 
@@ -56,7 +59,8 @@ def test_bad_input_and_a_full_disk_are_not_tried_again(error):
     "error",
     [
         WorkerDied("child 7 ended with status -9"),
-        WorkerFailed("ValueError: who knows"),
+        WorkerFailed("ResourceExhaustedError: who knows"),
+        MemoryError("none left"),
         OSError(errno.EIO, "Input/output error"),
         OSError(errno.ESTALE, "Stale file handle"),
         FileNotFoundError(errno.ENOENT, "the share hiccups"),

@@ -11,17 +11,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from prefect.states import Failed
 
-from storage.errors import StoreDamaged
+from flows.outcome import FORESEEN, exit_status
+from storage.errors import InputError, NoRoom, StoreBusy, StoreDamaged
 from storage.handover import save_plan
 from storage.layout import create_space, fingerprint
 from storage.shards import Shard, ShardRef
+from tasks.caching import can_help
 from tasks.devices import Slot
 from tasks.records import ChunkResult, ChunksJob, HeadJob, Space
 from tasks.worker_pool import PoolClosed, Worker, WorkerDied, WorkerFailed, WorkerPool, pool, running
 from tests import toy
 from vision.head import HeadSpec
-from vision.specs import BACKBONES, FeatureSpec
+from vision.specs import BACKBONES, FeatureSpec, SpecError
 from vision.weights import WeightsError, weights_digest
 
 PROJECT = Path(__file__).parents[2]
@@ -250,6 +253,68 @@ def test_an_error_that_nobody_foresaw_leads_to_the_log_with_its_traceback(worker
         worker.call("head", {}, ignore, 60)
     assert str(worker.log) in str(caught.value)
     assert "Traceback" in worker.log.read_text()
+
+
+RAISING = """
+import errno
+from storage.errors import *
+from vision.specs import SpecError
+from vision.weights import WeightsError
+import tasks.worker as worker
+
+class Lost(StoreDamaged): pass
+class Exhausted(Exception): pass
+
+def perform(job, report):
+    raise eval(job["job"]["error"])
+
+worker._perform = perform
+worker.main()
+"""
+
+
+@pytest.fixture(scope="module")
+def raising(tmp_path_factory) -> Iterator[WorkerPool]:
+    """A child that raises what it is asked to."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("tasks.worker_pool.CHILD", (sys.executable, "-c", RAISING))
+        made = WorkerPool((SLOT,), tmp_path_factory.mktemp("raising"))
+        with made.lease() as worker, pytest.raises(InputError):
+            worker.call("head", {"error": "InputError('it is started')"}, ignore, 60)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "status", "is_tried_again"),
+    [
+        ("StoreDamaged('words')", StoreDamaged, 1, False),
+        ("Lost('words')", StoreDamaged, 1, False),
+        ("InputError('words')", InputError, 2, False),
+        ("StoreBusy('words')", StoreBusy, 5, False),
+        ("NoRoom('words')", NoRoom, 1, False),
+        ("SpecError('words')", SpecError, 2, False),
+        ("WeightsError('words')", WeightsError, 2, False),
+        ("OSError(errno.EIO, 'words', 'shard')", OSError, 1, True),
+        ("OSError(errno.ENOSPC, 'words', 'shard')", OSError, 1, False),
+        ("OSError('words')", WorkerFailed, 1, True),
+        ("ValueError('words')", WorkerFailed, 1, False),
+        ("UnicodeDecodeError('utf-8', b'', 0, 1, 'words')", WorkerFailed, 1, False),
+        ("Exhausted('words\\n' * 1000)", WorkerFailed, 1, True),
+    ],
+    ids=str,
+)
+def test_an_error_in_a_child_is_one_line_with_its_status_and_is_tried_again_where_that_can_help(
+    error, kind, status, is_tried_again, raising
+):
+    with pytest.raises(kind) as caught, raising.lease() as worker:
+        worker.call("head", {"error": error}, ignore, 60)
+    assert type(caught.value) is kind
+    assert isinstance(caught.value, FORESEEN), "no traceback on the terminal"
+    assert exit_status(caught.value) == status
+    assert can_help(Failed(data=caught.value, message="failed")) == is_tried_again
+    assert len(str(caught.value)) < 1000
+    assert "words" in str(caught.value) or caught.value.errno
 
 
 # Leases
