@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import os
+import shutil
 import tracemalloc
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from storage.digests import list_images
+from storage.errors import InputError, StoreDamaged
 from storage.handover import prepare, save_plan
 from storage.heads import model_file, read_head
 from storage.layout import create_space, current_head
@@ -125,6 +127,54 @@ def test_validation_images_that_are_copies_are_held_only_where_all_of_them_fit(t
     assert not isinstance(streamed, Held)
     assert isinstance(validation(4), Held)
     assert peak_bytes < 2 * 2**20, "3 MB, if each copy had features of its own"
+
+
+def flip_a_bit(folder: Path) -> None:
+    """In the middle of each file below a folder."""
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("hurt", "options", "kind", "words"),
+    [
+        (flip_a_bit, {}, StoreDamaged, "is damaged .*repair"),
+        (flip_a_bit, {"validation_steps": 2}, StoreDamaged, "is damaged .*repair"),
+        (shutil.rmtree, {}, StoreDamaged, "is missing; .*repair"),
+        (shutil.rmtree, {"sampling": "bootstrap"}, StoreDamaged, "is missing; .*repair"),
+    ],
+)
+def test_a_training_that_loses_its_shards_says_so_in_one_line_of_its_own(tmp_path, hurt, options, kind, words):
+    images = toy.pictures(tmp_path / "images", per_class=40)
+    _, version = toy.run(images, tmp_path / "store")
+    space = toy.space(images, tmp_path / "store")
+    spec = dataclasses.replace(SPEC, shuffle_memory_mb=1, **options)
+    job = dataclasses.replace(head_job(space, version_record(version), spec, seed=3), promote="never")
+
+    def after_an_epoch(record: dict) -> None:
+        if "val_loss" in record and record["epoch"] == 1:
+            hurt(space.store.shards)
+
+    with pytest.raises(kind, match=words) as caught:
+        train_head(job, after_an_epoch)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_training_on_pictures_that_are_gone_says_so_in_one_line_of_its_own(pictures, tmp_path):
+    """While it is trained, and where the pictures are looked at first."""
+    images = shutil.copytree(pictures, tmp_path / "images")
+    space = extracted(images, tmp_path / "store", "tensorflow")
+    job = job_on(space, train_on="images")
+
+    def after_an_epoch(record: dict) -> None:
+        if "val_loss" in record and record["epoch"] == 1:
+            shutil.rmtree(images)
+
+    for report in (after_an_epoch, lambda record: None):
+        with pytest.raises(InputError, match="could be read again .*are they still there"):
+            train_head(job, report)
 
 
 @pytest.mark.slow
