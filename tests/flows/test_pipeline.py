@@ -339,6 +339,19 @@ def names_of_shards(store: Path) -> set[str]:
     return {path.name for path in store.glob("*/shards/*/*.parquet")}
 
 
+@pytest.mark.slow
+def test_a_training_that_meets_a_damaged_shard_ends_with_one_line_and_is_not_tried_again(pipeline, again):
+    images, store = again
+    for path in store.glob("*/shards/*/*.parquet"):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    done = pipeline("--images", images, "--store", store, *TINY, "--force-retrain", "--no-standardize")
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    assert (done.status, "is damaged" in line, "python -m storage repair" in line) == (1, True, True)
+    assert not any(noise in done.stderr for noise in ("Graph execution", "Traceback", "Retry", "retry"))
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path):
     """A file system of 1 MB; only root can mount one."""
