@@ -22,7 +22,7 @@ from flows import demo
 from flows.augment import Augment
 from flows.options import Options, PipelineOptions, checked
 from flows.outcome import FORESEEN, Outcome, check_budget, exit_status, outcome_of, telling
-from flows.words import changes, duration, say
+from flows.words import changes, duration, half_augmented, say
 from storage.digests import list_images
 from storage.disk import check_room, expected_bytes, free_bytes
 from storage.errors import InputError
@@ -178,7 +178,11 @@ def _nothing_to_do(space: Space, plan: Plan, options: PipelineOptions) -> Outcom
         return None
     tuning = options.fine_tune_job(space, version)
     model = find_head(space.store, tuning.name) if tuning else None
-    return None if tuning and model is None else outcome.with_head(head).with_model(model)
+    if tuning and model is None:
+        return None
+    if job.lacking:
+        say(half_augmented(job))
+    return outcome.with_head(head).with_model(model)
 
 
 def _describe_plan(space: Space, plan: Plan) -> dict[str, Any]:

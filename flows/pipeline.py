@@ -21,7 +21,18 @@ from flows.outcome import Outcome, check_budget, outcome_of, telling
 from flows.progress import Progress, Training, shown
 from flows.rounds import at_rest, until_current
 from flows.turns import is_deployed, turn_seconds
-from flows.words import changes, committed, reported, run_name, spent, trained, training_on, tuned, tuning
+from flows.words import (
+    changes,
+    committed,
+    half_augmented,
+    reported,
+    run_name,
+    spent,
+    trained,
+    training_on,
+    tuned,
+    tuning,
+)
 from storage.layout import create_space
 from storage.lock import hold
 from tasks.artifacts import ProgressArtifact, show_head, show_quarantine, show_version
@@ -116,6 +127,8 @@ def train(space: Space, version: VersionRecord, options: PipelineOptions, progre
     """From the newest version to its head."""
     job = options.head_job(space, version)
     progress.say(training_on(version.of_classes(job.spec.classes)))
+    if job.lacking:
+        progress.say(half_augmented(job))
     with progress.step("train"), running(logs_of(job)):
         training = Training(progress, ProgressArtifact("training-progress", f"Training on version {version.number}"))
         head = kept(train_head, space)(job, training.on_progress)

@@ -60,6 +60,14 @@ def training_on(version: VersionRecord) -> str:
     )
 
 
+def half_augmented(job: HeadJob) -> str:
+    """What a training on variants lacks of them."""
+    return (
+        f"warning: {job.lacking:,} training images lack some of their {job.spec.variants} views, where the plain image "
+        "stands in; a run that finds every view trains another head"
+    )
+
+
 def epoch(record: dict) -> str:
     """How an epoch ended."""
     figures = (f"{name} {record[name]:.4f}" for name in ("loss", "accuracy", "val_loss", "val_accuracy"))

@@ -1,8 +1,9 @@
 """The sample table: what a training sees of a pinned version, eight bytes a sample, mapped from disk."""
 
+import hashlib
 import logging
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,9 +99,7 @@ def pin_views(
     files, rows = _split_files(store, version, split, classes), version.read_rows(store)
     shards, plain_samples = _sampled(version, files, plain(rows), classes)
     samples = np.repeat(plain_samples[None], variants, axis=0)
-    for k, view in enumerate(views_of(version.augmentations, augmentation, variants)[1:], 1):
-        there = of_view(rows, view) if view is not None else rows.slice(0, 0)
-        has_it = pc.is_in(files["digest"], there["digest"].combine_chunks())
+    for k, (there, has_it) in enumerate(_variants(version, files, rows, augmentation, variants), 1):
         samples[k, has_it.to_numpy()] = _sampled(version, files.filter(has_it), there, classes)[1]
         if lacking := len(has_it) - pc.sum(has_it).as_py():
             logger.warning("%d of %d images have no variant %d: it is as they are", lacking, len(has_it), k)
@@ -109,6 +108,38 @@ def pin_views(
         _mapped(folder / name, array) for name, array in (("views.npy", samples), ("images.npy", images))
     )
     return ViewTable(samples, images, shards, classes)
+
+
+def _variants(
+    version: Version, files: pa.Table, rows: pa.Table, augmentation: str, variants: int
+) -> Iterator[tuple[pa.Table, pa.ChunkedArray]]:
+    """The rows of each variant from the first on, and which of the files have one of them."""
+    for view in views_of(version.augmentations, augmentation, variants)[1:]:
+        there = of_view(rows, view) if view is not None else rows.slice(0, 0)
+        yield there, pc.is_in(files["digest"], there["digest"].combine_chunks())
+
+
+@dataclass(frozen=True)
+class Lacking:
+    """Samples of a training that have not all their views: how many, and a name of which images lack which. Empty: none."""
+
+    samples: int = 0
+    digest: str = ""
+
+
+def lacking_views(
+    store: Store, version: Version, split: str, classes: tuple[str, ...], augmentation: str, variants: int
+) -> Lacking:
+    """What the samples of a split lack of `variants` views, the plain one counted."""
+    files, rows = _split_files(store, version, split, classes), version.read_rows(store)
+    lacks_any, hasher = np.zeros(files.num_rows, bool), hashlib.sha256()
+    for _, has_it in _variants(version, files, rows, augmentation, variants):
+        lacks_it = pc.invert(has_it)
+        digests = sorted(set(files["digest"].filter(lacks_it).to_pylist()))
+        hasher.update(len(digests).to_bytes(8, "big") + b"".join(digests))
+        lacks_any |= lacks_it.to_numpy()
+    count = int(lacks_any.sum())
+    return Lacking(count, hasher.hexdigest()) if count else Lacking()
 
 
 def pin_files(store: Store, version: Version, split: str, table: SampleTable, folder: Path) -> pa.Table:

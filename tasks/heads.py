@@ -22,6 +22,7 @@ from storage.layout import Store, canonical, current_head, promote_head, sha256
 from storage.versions import Version, read_version
 from storage.words import quoted
 from tasks.chunk import peak_rss_mb
+from tasks.lacking import data_name, lacking
 from tasks.records import HeadJob, HeadResult
 from tasks.report import write_report
 from tasks.training_data import Samples
@@ -37,7 +38,10 @@ logger = logging.getLogger(__name__)
 
 
 def head_name(fingerprint: str, data_digest: str, spec: HeadSpec, seed: int) -> str:
-    """Where a head lies: a hash of all that makes it, untouched by how the store keeps its rows."""
+    """Where a head lies: a hash of all that makes it, untouched by how the store keeps its rows.
+
+    data_digest: the `data_name` of what it is trained on.
+    """
     record = {"fingerprint": fingerprint, "data_digest": data_digest, "head": spec.record(), "seed": seed}
     return sha256(canonical(record))[:32]
 
@@ -129,7 +133,7 @@ def _fit(
     if checkpoint is None:
         for log in (data.folder / "logs").glob("**/*.*"):
             log.unlink()  # of a training that died, or is done again
-    base = base_name(job.space.fingerprint, version.data_digest, job.spec, job.seed)
+    base = _base(job, version)
     keeping, logs = Keeping(keep, job.checkpoint_seconds), data.folder / "logs"
     if not job.spec.fine_tune:
         begin_at = _file_of(store, base) if base else None
@@ -137,6 +141,11 @@ def _fit(
     spec = replace(job.spec, epochs=job.spec.fine_tune_epochs, initial_epoch=0)
     model = _tunable(job, load_head(_file_of(store, str(base))))
     return train(spec, data.for_training(), job.seed, logs, report, checkpoint, keeping, model=model)
+
+
+def _base(job: HeadJob, version: Version) -> str | None:
+    data = data_name(version.data_digest, lacking(job.space.store, version, job.spec))
+    return base_name(job.space.fingerprint, data, job.spec, job.seed)
 
 
 def _file_of(store: Store, base: str) -> str:
@@ -196,8 +205,9 @@ def _train(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     if job.spec.fine_tune:
-        base = base_name(job.space.fingerprint, version.data_digest, job.spec, job.seed)
-        record |= {"base": base, "start": trained.start}
+        record |= {"base": _base(job, version), "start": trained.start}
+    if job.spec.variants > 1:
+        record |= {"lacking": lacking(job.space.store, version, job.spec).samples}
     keep_logs(job.space.store, job.name)
     write_head(job.space.store, job.name, record, temporary)
     remove_checkpoint(job.space.store, job.name)

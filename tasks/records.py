@@ -171,7 +171,8 @@ class HeadJob:
     that does better on the same validation rows.
     checkpoint_seconds: at most so often a training keeps what it needs to go on after its death. read_threads: row
     groups read at a time. engine, threads: what sends pictures through the network, where some are trained on. None of
-    these changes the head.
+    these changes the head. lacking: how many training images have not all the variants that the spec asks for; the
+    name says which.
     """
 
     space: Space
@@ -185,6 +186,7 @@ class HeadJob:
     read_threads: int = READ_THREADS
     engine: str = "tensorflow"
     threads: int = 1
+    lacking: int = 0
 
     def record(self) -> dict:
         return asdict(self)

@@ -7,9 +7,11 @@ from storage.errors import InputError
 from storage.layout import Store, check_space, fingerprint, read_spec
 from storage.place import Place
 from storage.plan import Plan
+from storage.samples import Lacking
 from storage.shards import Format
-from storage.versions import Version
+from storage.versions import Version, read_version
 from tasks.heads import base_name, find_head, head_name
+from tasks.lacking import data_name, is_half_augmented, lacking
 from tasks.records import HeadJob, PlanRecord, Promotion, Space, VersionRecord
 from vision.head import HeadSpec
 from vision.specs import BACKBONES, Dtype, Exif, FeatureSpec, Pooling, Precision
@@ -99,7 +101,10 @@ def head_job(
 
     Raises InputError where the head that it goes on from is not there.
     """
-    made_of = space.fingerprint, version.data_digest, spec, seed
+    lacks = Lacking()
+    if spec.variants > 1:
+        lacks = lacking(space.store, read_version(space.store, version.number), spec)
+    made_of = space.fingerprint, data_name(version.data_digest, lacks), spec, seed
     base = base_name(*made_of)
     if spec.initial_epoch and not spec.fine_tune and find_head(space.store, str(base)) is None:
         raise InputError(
@@ -107,4 +112,5 @@ def head_job(
             f"the same; train it first, with --epochs {spec.initial_epoch}"
         )
     name = head_name(*made_of)
-    return HeadJob(space, version.number, name, spec, seed, is_forced, promote)
+    is_forced = is_forced or (spec.variants > 1 and is_half_augmented(space.store, name, spec))
+    return HeadJob(space, version.number, name, spec, seed, is_forced, promote, lacking=lacks.samples)
