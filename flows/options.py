@@ -28,7 +28,7 @@ from tasks.survey import NAMED_WEIGHTS, find_space, head_job
 from vision.augmentation import Augmentation, split_rescale
 from vision.engines import EngineName, choose
 from vision.head import ClassWeight, HeadSpec, Kind, Optimizer, Sampling, TrainOn
-from vision.specs import BACKBONES, Dtype, Exif, FeatureSpec, Pooling, Precision, cut_shape
+from vision.specs import BACKBONES, Dtype, Exif, FeatureSpec, Pooling, Precision, SixteenBit, cut_shape
 
 ROOTS = {
     "images": IMAGE_ROOTS,
@@ -111,6 +111,11 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf
     precision: Precision = Field("float32", title="features", description="arithmetic of the backbone")
     exif: Exif = Field(
         "ignore", title="features", description="apply: turn pictures as their EXIF says; Keras does not"
+    )
+    sixteen_bit: SixteenBit = Field(
+        "clip",
+        title="features",
+        description="scale: bring greys of 16 bits to 8; clip: all of them over 255 are white, as in Keras",
     )
 
     engine: EngineName = Field(
@@ -315,6 +320,7 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf
             self.precision,
             self.exif,
             self.rescale,
+            self.sixteen_bit,
         )
 
     @property
@@ -330,7 +336,7 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf
     def _spec(self) -> FeatureSpec:
         """The feature space but for its weights."""
         own = (self.backbone, self.image_size, self.pooling, self.dtype, self.precision)
-        return FeatureSpec("", *own, exif=self.exif, rescale=self.rescale)
+        return FeatureSpec("", *own, exif=self.exif, rescale=self.rescale, sixteen_bit=self.sixteen_bit)
 
     def chosen_engine(self) -> str:
         """What computes the features on this machine. Raises SpecError for features that cannot be computed."""

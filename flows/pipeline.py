@@ -25,6 +25,7 @@ from flows.words import (
     changes,
     committed,
     half_augmented,
+    lost,
     reported,
     run_name,
     spent,
@@ -118,7 +119,7 @@ def _extract(space: Space, options: PipelineOptions, progress: Progress) -> tupl
     show_quarantine(space, version)
     outcome = outcome_of(plan, chunks, version)
     progress.say(committed(outcome, chunks))
-    progress.say(*version.findings)
+    progress.say(*version.findings, *lost(chunks))
     remember_rate(space.store, outcome.extract_images_per_second)
     return outcome, version, scanned
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from flows.outcome import Outcome
 from storage.arrivals import Arrival
 from storage.heads import WHOLE
+from storage.words import count
 from tasks.records import ChunkResult, HeadJob, HeadResult, PlanRecord, VersionRecord
 from vision.batch_size import Cell, Row
 from vision.head import HeadSpec
@@ -48,6 +49,27 @@ def committed(outcome: Outcome, chunks: list[ChunkResult]) -> str:
     )
     other = f"; warning: {outcome.fallback}" if outcome.fallback else ""
     return f"version {outcome.version}: {outcome.extracted:,} extracted{pace}{where}{left}{other}"
+
+
+LOSSES = {
+    "sixteen_bit": "{images} of 16-bit greys, as {example}: every value over 255 is white, as in Keras; --sixteen-bit scale "
+    "scales them, in a feature space of its own",
+    "transparency": "{images} drawn in transparency alone, as {example}: it is dropped, and nothing is left; put them on a "
+    "background",
+}
+
+
+def lost(chunks: list[ChunkResult]) -> list[str]:
+    """What of the pictures does not show in the features: a line a kind, with an example."""
+    counted: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    for chunk in chunks:
+        counted.update(chunk.losses)
+        examples = chunk.lossy | examples
+    return [
+        "warning: " + LOSSES[loss].format(images=count(number, "image"), example=f"'{examples[loss]}'")
+        for loss, number in counted.items()
+    ]
 
 
 def training_on(version: VersionRecord) -> str:

@@ -19,7 +19,14 @@ SHOWN_PATHS = 5
 SPLITS = ("train", "validation", "test")
 COUNTS = ("images", "ok", "pending", "quarantined")
 # What a feature space is unless its options say otherwise.
-USUAL = {"pooling": "none", "dtype": "float16", "precision": "float32", "exif": "ignore", "rescale": 1.0}
+USUAL = {
+    "pooling": "none",
+    "dtype": "float16",
+    "precision": "float32",
+    "exif": "ignore",
+    "rescale": 1.0,
+    "sixteen_bit": "clip",
+}
 # The words of a difference in the order in which they are told; `unchanged` has no lines.
 TOLD = ("new", "changed", "moved", "re-split", "relabelled", "removed", "status")
 

@@ -125,7 +125,14 @@ def _write(job: ChunksJob, engine: Engine, found: Extracted, started: float) -> 
         peak_rss_mb=peak_rss_mb(),
         engine=engine.name,
         fallback=engine.fallback,
+        losses={loss: len(keys) for loss, keys in found.losses.items()},
+        lossy={loss: visible(_path_of(job, keys[0])) for loss, keys in found.losses.items()},
     )
+
+
+def _path_of(job: ChunksJob, digest: bytes) -> bytes:
+    todo = open_todo(Path(job.plan))
+    return todo["path"][pc.index(todo["digest"], pa.scalar(digest, todo["digest"].type)).as_py()].as_py()
 
 
 def _view_maker(todo: pa.Table, job: ChunksJob) -> MakeViews:

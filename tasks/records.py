@@ -145,7 +145,8 @@ class ChunkResult:
     images: how many were tried. rows: how many rows `shard` has, one a view. quarantined: images with content errors,
     named in the shard. skipped: code → how many could not be read and stay pending. started, ended: seconds
     since the epoch, from the first read with a warm engine to the shard durable. seconds: by stage.
-    engine: what computed the features. fallback: why that is not the engine that the run had chosen.
+    engine: what computed the features. fallback: why that is not the engine that the run had chosen. losses: what of
+    pictures does not show in their features (vision/images.py) → of how many images; lossy: the path of one of them.
     """
 
     shard: str
@@ -161,6 +162,8 @@ class ChunkResult:
     peak_rss_mb: float
     engine: str
     fallback: str | None
+    losses: dict[str, int] = field(default_factory=dict)
+    lossy: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -77,11 +77,11 @@ def write_report(
 
 def _shown(job: HeadJob, version: Version, validation: Evaluation, table: SampleTable) -> Iterator[Shown]:
     """The mistakes with their files, as they are now."""
-    root, names = _root(job), tuple(map(visible, job.spec.classes))
+    root, names, spec = _root(job), tuple(map(visible, job.spec.classes)), job.space.spec
     samples = [mistake.sample for mistake in validation.mistakes]
     files = files_of(job.space.store, version, "validation", table, samples)
     for mistake, (path, digest) in zip(validation.mistakes, files, strict=True):
-        picture, fault = _made(root, path, digest, lambda data: thumbnail(data, job.space.spec.exif))
+        picture, fault = _made(root, path, digest, lambda data: thumbnail(data, spec.exif, spec.sixteen_bit))
         yield Shown(
             own=names[mistake.label],
             predicted=names[mistake.predicted],

@@ -14,7 +14,7 @@ from tasks.heads import base_name, find_head, head_name
 from tasks.lacking import data_name, is_half_augmented, lacking
 from tasks.records import HeadJob, PlanRecord, Promotion, Space, VersionRecord
 from vision.head import HeadSpec
-from vision.specs import BACKBONES, Dtype, Exif, FeatureSpec, Pooling, Precision
+from vision.specs import BACKBONES, Dtype, Exif, FeatureSpec, Pooling, Precision, SixteenBit
 from vision.weights import weights_digest
 
 # Of trained VGG16's feature maps, 86 % of them zeros, zstd at level 1 keeps this part (docs/format.md). Of others
@@ -34,13 +34,15 @@ def find_space(
     precision: Precision,
     exif: Exif = "ignore",
     rescale: float = 1.0,
+    sixteen_bit: SixteenBit = "clip",
 ) -> Space:
     """The feature space that these options name. Reads the weights only where they are new to this store.
 
     Raises SpecError, WeightsError, InputError (a store of another format) with the way out.
     """
     # What cannot be needs no weights.
-    spec = FeatureSpec("", backbone, image_size, pooling, dtype, precision, exif=exif, rescale=rescale)
+    own = (backbone, image_size, pooling, dtype, precision)
+    spec = FeatureSpec("", *own, exif=exif, rescale=rescale, sixteen_bit=sixteen_bit)
     source = weights if weights in NAMED_WEIGHTS else os.path.abspath(weights)
     digest = weights_digest(BACKBONES[backbone], source, Store(root, "").cache / "weights.json")
     spec = replace(spec, weights=digest)

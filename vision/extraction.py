@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from vision.engines import Engine
-from vision.images import ImageError, decode
+from vision.images import ImageError, Loss, decode
 from vision.specs import FeatureSpec, cut_shape
 from vision.variants import plain_views
 
@@ -34,7 +34,7 @@ class Extracted:
 
     keys, views, features: of n rows, (n,) uint16 and (n, *shape) in the dtype of the spec, or, of a cut engine, in float32,
     as what is not stored; plain rows first, then those of view 1 and so on, each in the order in which the images came.
-    errors: key → (code, message).
+    errors: key → (code, message). losses: what does not show in the pixels → the keys of such images.
     """
 
     keys: list[bytes]
@@ -42,6 +42,7 @@ class Extracted:
     features: np.ndarray
     errors: dict[bytes, tuple[str, str]]
     seconds: StageSeconds = field(default_factory=StageSeconds)
+    losses: dict[Loss, list[bytes]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def extract(
     rows.sort(key=lambda row: row[0])  # which leaves the images of a view as they came
     features = np.stack([row for _, _, row in rows]) if rows else np.empty((0, *shape), dtype)
     views = np.array([view for view, _, _ in rows], np.uint16)
-    return Extracted([key for _, key, _ in rows], views, features, errors, seconds)
+    return Extracted([key for _, key, _ in rows], views, features, errors, seconds, decoder.losses)
 
 
 def _batches(images: Iterable[Image], engine: Engine, apart: Container[bytes]) -> Iterator[list[Part]]:
@@ -163,6 +164,7 @@ class _Decoder:
 
     def __init__(self, spec: FeatureSpec, seconds: StageSeconds, hands: Hands, make_views: MakeViews):
         self._spec, self._seconds, self._hands, self._make_views = spec, seconds, hands, make_views
+        self.losses: dict[Loss, list[bytes]] = {}
         self._last: tuple[bytes, np.ndarray | ImageError] | None = None
 
     def pixels(self, part: Part) -> np.ndarray | ImageError:
@@ -186,7 +188,14 @@ class _Decoder:
             self._seconds.read += time.perf_counter() - began
             began = time.perf_counter()
             self._hands.decoding(part.key)
-            return decode(data, self._spec.image_size, self._spec.exif)
+            spec = self._spec
+            return decode(
+                data,
+                spec.image_size,
+                spec.exif,
+                spec.sixteen_bit,
+                lambda loss: self.losses.setdefault(loss, []).append(part.key),
+            )
         except ImageError as error:
             return error
         finally:

@@ -5,11 +5,12 @@ import logging
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-from vision.specs import Exif
+from vision.specs import Exif, SixteenBit
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,11 @@ OTHERS = (
 )
 
 
+# What can be lost of a picture that is read: values over 255 of a grey of 16 bits, or all of it, where it is drawn in
+# nothing but transparency, which is dropped.
+Loss = Literal["sixteen_bit", "transparency"]
+
+
 class ImageError(ValueError):
     """These bytes cannot be made into pixels. `code` is the reason that the store keeps.
 
@@ -54,16 +60,23 @@ class ImageError(ValueError):
         self.code = code
 
 
-def decode(data: bytes, size: int, exif: Exif = "ignore") -> np.ndarray:
+def decode(
+    data: bytes,
+    size: int,
+    exif: Exif = "ignore",
+    sixteen_bit: SixteenBit = "clip",
+    on_loss: Callable[[Loss], None] = lambda loss: None,
+) -> np.ndarray:
     """The image as (size, size, 3) uint8 RGB: first frame, antialiased bilinear resize; docs/images.md has it all.
 
-    The format is found by content, not by name. exif: whether the picture is turned as the camera was held. Raises
+    The format is found by content, not by name. exif: whether the picture is turned as the camera was held. sixteen_bit:
+    whether greys of 16 bits are cut off at 255 or scaled. on_loss: is told what of the picture does not show. Raises
     ImageError; for too many pixels before there is memory for any of them.
     """
     fast = fast_jpeg()
     try:
         _check_webp(data)
-        image = (fast and fast(data)) or by_pillow(data)
+        image = (fast and fast(data)) or by_pillow(data, sixteen_bit, on_loss)
         if exif == "apply":
             image = _upright(image, data)
         return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
@@ -112,14 +125,38 @@ def _upright(image: Image.Image, data: bytes) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def by_pillow(data: bytes) -> Image.Image:
+def by_pillow(
+    data: bytes, sixteen_bit: SixteenBit = "clip", on_loss: Callable[[Loss], None] = lambda loss: None
+) -> Image.Image:
     """The image in RGB. Raises whatever Pillow does."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             image.load()
-            return image if image.mode == "RGB" else image.convert("RGB")
+            if image.mode == "RGB":
+                return image
+            if is_deep(image) and sixteen_bit == "scale":
+                return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+            if loss := _loss_of(image):
+                on_loss(loss)
+            return image.convert("RGB")
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether it is a grey of 16 bits, of which Pillow cuts off what is over 255; colours of 16 bits it scales."""
+    return image.mode.startswith("I")
+
+
+def _loss_of(image: Image.Image) -> Loss | None:
+    """What an image loses on its way to RGB, where it is more than a little."""
+    if is_deep(image):
+        return "sixteen_bit" if image.getextrema()[1] > 255 else None  # type: ignore[operator]
+    if image.mode not in ("RGBA", "LA"):
+        return None
+    *colours, alpha = image.getextrema()
+    is_blank = all(low == high for low, high in colours)  # type: ignore[misc]
+    return "transparency" if is_blank and alpha[0] < alpha[1] else None  # type: ignore[index]
 
 
 @lru_cache(maxsize=1)

@@ -9,6 +9,7 @@ Pooling = Literal["none", "avg", "max"]
 Dtype = Literal["float16", "float32"]
 Precision = Literal["float32", "mixed_float16"]
 Exif = Literal["ignore", "apply"]
+SixteenBit = Literal["clip", "scale"]
 
 
 class SpecError(ValueError):
@@ -142,8 +143,9 @@ class FeatureSpec:
 
     weights: digest of the weights' tensors (weights.py). image_size: side of the square in pixels.
     preprocessing: the backbone's own, filled in; given, it must be that. exif: whether pictures are turned as their
-    EXIF says. rescale: what the preprocessed values are multiplied by, as by Keras' ImageDataGenerator; 1.0 stands in no
-    record, so that spaces from before it was there keep their names. Raises SpecError.
+    EXIF says. rescale: what the preprocessed values are multiplied by, as by Keras' ImageDataGenerator. sixteen_bit: whether
+    greys of 16 bits are cut off at 255, as by Pillow and Keras, or scaled. The defaults of these two stand in no
+    record, so that spaces from before they were there keep their names. Raises SpecError.
     """
 
     weights: str
@@ -155,6 +157,7 @@ class FeatureSpec:
     preprocessing: str = ""
     exif: Exif = "ignore"
     rescale: float = 1.0
+    sixteen_bit: SixteenBit = "clip"
 
     def __post_init__(self):
         if self.backbone not in BACKBONES:
@@ -179,6 +182,8 @@ class FeatureSpec:
         record = asdict(self)
         if self.rescale == 1.0:
             del record["rescale"]
+        if self.sixteen_bit == "clip":
+            del record["sixteen_bit"]
         return record
 
 

@@ -338,6 +338,7 @@ def run(pipeline, tmp_path_factory):
         *("--optimizer", "adam", "--learning-rate", "1e-30", "--steps-per-epoch", "2", "--validation-steps", "1"),
         *("--class-weight", "balanced", "--sampling", "bootstrap", "--no-standardize", "--shuffle-memory-mb", "3"),
         *("--seed", "5", "--single-writer", "--patience", "1", "--exif", "apply", "--outside-links"),
+        *("--sixteen-bit", "scale"),
     )
     assert done.status == 0, done.stderr
     return images, store, done
@@ -360,11 +361,13 @@ def test_shards_of_the_format_made_by_the_engine_lie_in_the_store(run):
         assert Shard(where, ref).metadata["engine"].startswith("tensorflow ")
 
 
-@exercises("--exif")
-def test_pictures_that_are_turned_are_a_feature_space_of_their_own(run, first_run):
-    """What is turned and how is tested in tests/vision/test_kinds.py."""
+@exercises("--exif", "--sixteen-bit")
+def test_pictures_that_are_turned_or_scaled_are_a_feature_space_of_their_own(run, first_run):
+    """What is turned or scaled, and how, is tested in tests/vision/test_kinds.py."""
     assert read_spec(Store(run[1], run[2].record["fingerprint"]))["exif"] == "apply"
     assert read_spec(Store(first_run[1], first_run[2].record["fingerprint"]))["exif"] == "ignore"
+    assert read_spec(Store(run[1], run[2].record["fingerprint"]))["sixteen_bit"] == "scale"
+    assert "sixteen_bit" not in read_spec(Store(first_run[1], first_run[2].record["fingerprint"]))
 
 
 @exercises("--outside-links")

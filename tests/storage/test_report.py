@@ -186,6 +186,7 @@ def test_two_spaces_that_differ_in_what_people_choose_are_told_apart():
         {"precision": "mixed_float16"},
         {"exif": "apply"},
         {"rescale": 1 / 255},
+        {"sixteen_bit": "scale"},
         {"of_a_later_release": "yes"},
     ]
     assert {name for other in others for name in other} >= {field.name for field in fields(FeatureSpec)} - {

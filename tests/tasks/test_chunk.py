@@ -2,8 +2,11 @@ import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from flows.words import lost
 from storage.adoption import intact_shards
 from storage.chunks import chunk
 from storage.handover import open_todo, save_plan
@@ -211,3 +214,17 @@ def test_what_is_tried_alone_is_the_image_with_all_of_its_views(images, store, m
     job = ChunksJob(toy.space(images, store), plan, *sizes, 1, "toy", alone=digest.hex(), augmentation=TURN)
     assert try_alone(job, Watching(), NoHands()) is None
     assert seen == [3]
+
+
+def test_what_is_lost_of_pictures_is_counted_with_an_example(job, images, store):
+    for index in range(3):
+        deep = np.random.default_rng(index).integers(0, 65_536, (9, 9), np.uint16)
+        Image.fromarray(deep).save(images / "cats" / f"deep-{index}.png")
+    planned = toy.plan(images, store, chunk_size=100)
+    path = save_plan(planned, Path(job.plan).parent)
+    (result,) = process_chunks(replace(job, plan=str(path), chunk_size=100), toy.ToyEngine(), print)
+    assert result.losses == {"sixteen_bit": 3}
+    assert result.lossy["sixteen_bit"].startswith("cats/deep-")
+    (line,) = lost([result, result])
+    assert line.startswith("warning: 6 images of 16-bit greys, as 'cats/deep-")
+    assert "--sixteen-bit scale" in line

@@ -2,9 +2,11 @@
 
 import io
 import os
+import struct
 import subprocess
 import sys
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +65,66 @@ def test_exif_that_says_nothing_turns_nothing(kind):
 
 def test_exif_is_a_feature_space_of_its_own():
     assert FeatureSpec("", exif="apply").record() != FeatureSpec("").record()
+
+
+# What is lost
+
+
+def png_of(pixels: np.ndarray, colour_type: int, bits: int) -> bytes:
+    """Samples as a PNG; colour_type: 0 grey, 2 RGB, 4 grey and alpha, 6 RGB and alpha (PNG, table 11.1)."""
+    height, width = pixels.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2" if bits == 16 else "u1").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        [bad.png_part(b"IHDR", header), bad.png_part(b"IDAT", zlib.compress(rows)), bad.png_part(b"IEND", b"")]
+    )
+
+
+def read(data: bytes, sixteen_bit: str = "clip") -> tuple[np.ndarray, list[str]]:
+    losses: list[str] = []
+    return decode(data, 16, sixteen_bit=sixteen_bit, on_loss=losses.append), losses
+
+
+DEEP = np.random.default_rng(5).integers(0, 65_536, (16, 16), np.uint16)
+
+
+def test_greys_of_16_bits_are_cut_off_and_told_of_or_scaled_to_their_high_byte():
+    cut, losses = read(png_of(DEEP, 0, 16))
+    assert losses == ["sixteen_bit"]
+    assert np.array_equal(cut[..., 0], np.minimum(DEEP, 255))
+    scaled, losses = read(png_of(DEEP, 0, 16), "scale")
+    assert losses == []
+    assert np.array_equal(scaled, read(png_of(DEEP >> 8, 0, 8))[0])
+
+
+def test_greys_of_16_bits_that_fit_into_8_lose_nothing():
+    small = DEEP >> 8
+    assert read(png_of(small, 0, 16))[1] == []
+    assert np.array_equal(read(png_of(small, 0, 16))[0][..., 0], small)
+
+
+@pytest.mark.parametrize(("colour_type", "channels"), [(2, 3), (4, 2), (6, 4)])
+@pytest.mark.parametrize("sixteen_bit", ["clip", "scale"])
+def test_other_images_of_16_bits_are_always_scaled(colour_type, channels, sixteen_bit):
+    deep = np.random.default_rng(6).integers(0, 65_536, (16, 16, channels), np.uint16)
+    pixels, losses = read(png_of(deep, colour_type, 16), sixteen_bit)
+    assert losses == []
+    assert np.array_equal(pixels, read(png_of(deep >> 8, colour_type, 8))[0])
+
+
+@pytest.mark.parametrize(("colour_type", "channels"), [(4, 2), (6, 4)])
+def test_a_picture_that_is_drawn_in_transparency_alone_is_told_of(colour_type, channels):
+    pixels = np.zeros((16, 16, channels), np.uint8)
+    assert read(png_of(pixels, colour_type, 8))[1] == []
+    pixels[..., -1] = DEEP >> 8
+    assert read(png_of(pixels, colour_type, 8))[1] == ["transparency"]
+    pixels[0, 0, 0] = 1
+    assert read(png_of(pixels, colour_type, 8))[1] == []
+
+
+@pytest.mark.parametrize("kind", sorted(bad.ODD.keys() - {"16 bits.png"}))
+def test_nothing_is_lost_of_any_other_kind(kind):
+    assert read(bad.ODD[kind][1])[1] == []
 
 
 # Bombs

@@ -54,6 +54,7 @@ CHANGES = {
     "preprocessing": "another",
     "exif": "apply",
     "rescale": 1 / 255,
+    "sixteen_bit": "scale",
 }
 
 

@@ -57,7 +57,7 @@ def pictures(data: bytes, spec: FeatureSpec, augmentation: Augmentation, keys: n
 
     At the size that the network sees, made small afterwards. Raises ImageError.
     """
-    plain = decode(data, spec.image_size, spec.exif)
+    plain = decode(data, spec.image_size, spec.exif, spec.sixteen_bit)
     copies = np.repeat(plain[None], len(keys), axis=0)
     views = augmented(copies, augmentation.draw(keys, spec.image_size), augmentation)
     return tuple(map(small, [plain, *views]))

@@ -6,14 +6,14 @@ import numpy as np
 from PIL import Image
 
 from vision.images import decode
-from vision.specs import Exif
+from vision.specs import Exif, SixteenBit
 
 SIDE = 192  # pixels: sharp at half that size on screens of double density
 
 
-def thumbnail(data: bytes, exif: Exif = "ignore") -> bytes:
+def thumbnail(data: bytes, exif: Exif = "ignore", sixteen_bit: SixteenBit = "clip") -> bytes:
     """The bytes of an image as a small JPEG: a square, as the network sees it. Raises ImageError."""
-    return small(decode(data, SIDE, exif))
+    return small(decode(data, SIDE, exif, sixteen_bit))
 
 
 def small(pixels: np.ndarray) -> bytes:
