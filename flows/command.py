@@ -31,7 +31,7 @@ from storage.heads import is_unranked
 from storage.layout import Store
 from storage.lock import hold
 from storage.plan import Plan, make_plan
-from storage.scan import scan_folder
+from storage.scan import check_folder, scan_folder
 from storage.words import visible
 from tasks.heads import find_head
 from tasks.rates import known_rate
@@ -107,8 +107,11 @@ def run(options: PipelineOptions, only_plan: bool, began: float) -> dict[str, An
     """Do what there is to do, and return the JSON record."""
     if options.images is None:
         options = demo.stand_in(options, options.model_fields_set, say)
-    scanned = scan_folder(options.folder, options.layout, options.label_file, options.outside_links)
+    check_folder(options.folder)  # before the weights: what is missing here costs nothing to know
     space = options.space()
+    scanned = scan_folder(
+        options.folder, options.layout, options.label_file, options.outside_links, options.precedent(space)
+    )
     plan = make_plan(space.store, list_images(scanned, space.store.cache, options.rehash), options.plan_options())
     if only_plan:
         return _describe_plan(space, plan)
@@ -263,7 +266,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Extract features of a folder of images, only what is new, and train a classifier on them. "
         "Without --images a demo runs.",
         epilog="Exit status: 0 done, 1 failure, 2 bad arguments or input, 3 too many unusable images, "
-        "4 too many images gone, 5 store busy, 130 interrupted. The last line on standard output is one JSON object.",
+        "4 too many images gone or labelled otherwise than before, 5 store busy, 130 interrupted. The last line on standard output is one JSON object.",
     )
     running.add_argument("--plan", action="store_true", help="say what a run would do and why, and do nothing")
     return parser

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_type_hints
 
@@ -15,11 +16,13 @@ from flows.augment import Augment
 from flows.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS, can_lead_out, check_below, joined, roots
 from storage.classes import index_order
 from storage.errors import InputError
+from storage.folder_layout import Layout
 from storage.place import Place, place
 from storage.plan import PlanOptions
-from storage.scan import Layout
+from storage.precedent import Precedent
 from storage.shards import MAX_ROWS, Format
 from storage.stream import READ_THREADS
+from storage.versions import precedent
 from storage.views import MOST_VARIANTS
 from tasks.devices import visible_gpus
 from tasks.heads import check_trainable
@@ -100,6 +103,11 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf
     )
     outside_links: OutsideLinks = Field(
         False, title="input", description="follow links that lead out of the image folder"
+    )
+    allow_relabels: bool = Field(
+        False,
+        title="input",
+        description="believe the folders where they label images otherwise than the newest version does",
     )
     rehash: bool = Field(False, title="input", description="read every image again instead of trusting sizes and times")
 
@@ -332,6 +340,10 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf
         """How images are varied; None where they stay as they are."""
         given = Augmentation.of(split_rescale(json.loads(self.augment))[1]) if self.augment else None
         return None if given is None or given.is_plain else given
+
+    def precedent(self, space: Space) -> Callable[[], Precedent | None] | None:
+        """How to learn what a layout that is guessed has to agree with; None where it need not."""
+        return None if self.allow_relabels else partial(precedent, space.store)
 
     def _spec(self) -> FeatureSpec:
         """The feature space but for its weights."""

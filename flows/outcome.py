@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 
-from storage.errors import InputError, StorageError, StoreBusy, TooManyRemovals
+from storage.errors import InputError, LayoutChanged, StorageError, StoreBusy, TooManyRemovals
 from tasks.records import ChunkResult, HeadResult, PlanRecord, VersionRecord
 from tasks.worker_pool import PoolClosed, WorkerDied, WorkerFailed
 from vision.specs import SpecError
@@ -25,6 +25,7 @@ EXIT_STATUS = {
     WeightsError: 2,
     OverBudget: 3,
     TooManyRemovals: 4,
+    LayoutChanged: 4,
     StoreBusy: 5,
 }
 
@@ -34,7 +35,7 @@ FORESEEN = (*EXIT_STATUS, StorageError, WorkerDied, WorkerFailed, PoolClosed, OS
 
 
 def exit_status(error: BaseException) -> int:
-    """0 done; 1 ours or the machine's; 2 bad input; 3 over budget; 4 removals; 5 busy; 130 interrupted."""
+    """0 done; 1 ours or the machine's; 2 bad input; 3 over budget; 4 removals or other labels; 5 busy; 130 interrupted."""
     if isinstance(error, KeyboardInterrupt):
         return 130
     return next((status for kind, status in EXIT_STATUS.items() if isinstance(error, kind)), 1)

@@ -88,7 +88,9 @@ def look_again(space: Space, options: PipelineOptions, progress: Progress) -> Sc
 
 def scan(space: Space, options: PipelineOptions, **how):
     plans = space.store.cache / "plans"
-    return scan_images(space, options.layout, options.label_file, str(plans), options.outside_links, **how)
+    return scan_images(
+        space, options.layout, options.label_file, str(plans), options.outside_links, options.allow_relabels, **how
+    )
 
 
 def extract(space: Space, options: PipelineOptions, progress: Progress) -> tuple[Outcome, VersionRecord, ScanRecord]:

@@ -9,10 +9,11 @@ from pydantic import Field
 from flows.options import PipelineOptions
 from storage.arrivals import Patience
 from storage.errors import InputError
+from storage.folder_layout import Layout
 from storage.layout import Store
 from storage.noticing import How
 from storage.place import Place, place
-from storage.scan import Layout, Scan, scan_folder
+from storage.scan import Scan, scan_folder
 
 Seconds = Annotated[float, Field(gt=0)]
 

@@ -54,8 +54,10 @@ def list_images(scan: Scan, cache_folder: Path, rehash: bool = False) -> Listing
     """Give every scanned image its digest, from the cache in `cache_folder` where its stat is unchanged.
 
     The cache is saved while a long listing goes on; where it cannot be written a warning is logged,
-    since losing it costs only time. An object store has told the digests already.
+    since losing it costs only time. An object store has told the digests already. Raises InputError or LayoutChanged
+    before a byte is read where no plan can be made of the scan.
     """
+    scan.layout.check()
     if "digest" in scan.files.schema.names:
         return Listing(scan, scan.files.append_column("reason", pa.nulls(scan.files.num_rows, pa.string())), 0)
     path = cache_folder / f"digests-{hashlib.sha256(os.fsencode(scan.root)).hexdigest()[:16]}.parquet"

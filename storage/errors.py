@@ -13,6 +13,10 @@ class TooManyRemovals(StorageError):
     """More of the live images are gone than the run was told to believe; nothing was committed."""
 
 
+class LayoutChanged(StorageError):
+    """The folders would label files that are where they were otherwise than the newest version; nothing was committed."""
+
+
 class NoRoom(StorageError):
     """What a run has to write does not fit on the disk."""
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 from storage.diff import Changes
 from storage.digests import Listing
 from storage.files import MEANING
+from storage.folder_layout import FolderLayout
 from storage.layout import Store
 from storage.place import place
 from storage.plan import Plan
@@ -60,6 +61,7 @@ def save_scan(scan: Scan, folder: Path) -> Path:
         "ignored": scan.ignored,
         "unreadable": [prefix.hex() for prefix in scan.unreadable],
         "scanned_ns": scan.scanned_ns,
+        "layout": scan.layout.record(),
     }
     _write(path, scan.files, facts)
     return path
@@ -68,7 +70,8 @@ def save_scan(scan: Scan, folder: Path) -> Path:
 def load_scan(path: Path) -> Scan:
     files, facts = _read(path)
     unreadable = tuple(bytes.fromhex(prefix) for prefix in facts["unreadable"])
-    return Scan(place(facts["root"]), files, facts["ignored"], unreadable, facts["scanned_ns"])
+    layout = FolderLayout.of(facts["layout"])
+    return Scan(place(facts["root"]), files, facts["ignored"], unreadable, facts["scanned_ns"], layout)
 
 
 def save_listing(listing: Listing, scan_path: Path) -> Path:

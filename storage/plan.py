@@ -87,7 +87,7 @@ class Plan:
     images of which a dead run had left missing rows; lost: images of todo with rows whose shard is gone; stale: those
     that only another feature space holds. needs_commit: whether the next version would say anything that the parent
     does not. augmentation: what the variants of todo are of; augmentations: those that the views of `rows` count.
-    findings: what there is to say of the classes, in lines.
+    findings: what there is to say of folders and classes, in lines.
     """
 
     parent: Version | None
@@ -122,9 +122,10 @@ class Plan:
 def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
     """Compare a listing with the newest version and with the shards on disk. Nothing is written.
 
-    Raises InputError where there is nothing to work on, TooManyRemovals where more has gone than
-    `options` allow.
+    Raises InputError where there is nothing to work on, or the layout of the folders is doubtful, LayoutChanged where
+    it labels otherwise than the newest version, TooManyRemovals where more has gone than `options` allow.
     """
+    listing.scan.layout.check()
     parent = latest_version(store)
     _check_not_empty(listing, parent)
     known = Known()
@@ -180,7 +181,10 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
         needs_commit=is_news(store, parent, files, shards) or todo.num_rows > 0,
         augmentation=augmentation,
         augmentations=augmentations,
-        findings=tuple(findings(files, str(listing.scan.root), options.classes, by_hash)),
+        findings=(
+            *listing.scan.layout.remarks,
+            *findings(files, str(listing.scan.root), options.classes, by_hash),
+        ),
     )
 
 

@@ -4,23 +4,25 @@ import hashlib
 import logging
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from storage.errors import InputError
+from storage.folder_layout import CLASSES, FolderLayout, Layout, text, tree_of
 from storage.labels import Label, read_labels
+from storage.layout_guess import guess
 from storage.matching import Rows
-from storage.place import Place, Remote, is_local
-from storage.splits import PLAIN as SPLITS
-from storage.walk import SUFFIXES, Labeller, ObjectWalk, Walk, is_folder
+from storage.place import Place, is_local
+from storage.precedent import Precedent, agreed
+from storage.walk import SUFFIXES, Labeller, ObjectWalk, Walk, is_hidden
+from storage.words import count, some, visible
 
 logger = logging.getLogger(__name__)
-
-Layout = Literal["auto", "classes", "splits"]
 
 # A file changed within this time of being seen may change again with the same times: the granularity
 # of FAT is 2 s, that of ext4 and xfs a few milliseconds.
@@ -35,6 +37,7 @@ class Scan:
         folders nor a table say.
     ignored: files that are not candidates (by suffix, or without a class).
     unreadable: folders that could not be listed; nothing below them counts as removed.
+    layout: what the folders were taken for, with what there is to say of it.
     Of an object store `files` has the column `digest` too, made of what the store says of each object.
     """
 
@@ -43,6 +46,7 @@ class Scan:
     ignored: int
     unreadable: tuple[bytes, ...]
     scanned_ns: int
+    layout: FolderLayout = CLASSES
 
     @property
     def is_settled(self) -> bool:
@@ -59,27 +63,118 @@ class Scan:
         return hasher.hexdigest()[:32]
 
 
-def scan_folder(root: Place, layout: Layout = "auto", labels: Path | None = None, outside_links: bool = False) -> Scan:
+def scan_folder(
+    root: Place,
+    layout: Layout = "auto",
+    labels: Path | None = None,
+    outside_links: bool = False,
+    precedent: Callable[[], Precedent | None] | None = None,
+) -> Scan:
     """List the images below `root` by stat alone.
 
-    `classes`: the first folder level is the class. `splits`: the first level is train, validation,
-    val, valid or test, the second the class. `auto` takes `splits` only when every visible folder
-    has such a name. Below the class, files lie at any depth. Where a table of `labels` is given, the
+    `classes`: the first folder level is the class. `splits`: there are folders of splits, and folders of classes in
+    them or above them. `auto` finds out which (layout_guess.py), and agrees with the version that `precedent` gives.
+    Below the class, files lie at any depth. Where a table of `labels` is given, the
     images are the files that it names, whatever their folders and suffixes. Links are followed; such as lead out of
     `root` only with `outside_links`, else they are ignored and told of. Of an object store the listing tells
-    all, page by page. Raises InputError where `root` is not a folder that can be listed, or the table cannot be used.
+    all, page by page. Raises InputError where `root` is not a folder that can be listed, or the table cannot be used;
+    what is doubtful in the layout only a plan refuses.
     """
     scanned_ns = time.time_ns()
-    top = [text(name) for name in (_top_folders(root) if is_local(root) else _top_prefixes(root))]
+    check_folder(root)
     if labels is not None and layout != "auto":
         raise InputError(f"--layout {layout} takes the labels from folders, --labels from a table: give one of them")
-    rows = Rows(read_labels(labels, root), labels, root) if labels is not None else None
-    depth = 1 if labels is None and _layout_of(root, top, layout) == "splits" else 0
-    label = rows.label if rows is not None else _by_folder(depth)
-    walk: Walk | ObjectWalk = (
-        Walk(os.fsencode(root), depth, label, outside_links) if is_local(root) else ObjectWalk(root, label)
-    )
+    if labels is not None:
+        walk, files, found = _scan_by_table(root, labels, outside_links)
+    else:
+        walk, files, found = _scan_by_folders(root, layout, outside_links, precedent)
+    _warn(root, walk)
+    return Scan(root, files, walk.ignored, tuple(sorted(walk.unreadable)), scanned_ns, found)
+
+
+def _scan_by_table(root: Place, labels: Path, outside_links: bool) -> tuple[Walk | ObjectWalk, pa.Table, FolderLayout]:
+    rows = Rows(read_labels(labels, root), labels, root)
+    walk = _walk(root, rows.label, CLASSES, outside_links)
+    files, said = rows.matched(walk.rows.table(), is_whole=not walk.unreadable)
+    if said:
+        logger.warning("%s", said)
+    remarks = list(_of_system(walk))
+    splits = {label.split for label in rows.labels.values()}
+    if "train" in splits and not splits & {None, "validation"}:
+        remarks.append("no row is for validation: --validation-fraction of the training images is held out")
+        files = _with_labels(files, files["class"], pc.if_else(pc.equal(files["split"], "train"), None, files["split"]))
+    return walk, files, FolderLayout((), tuple(remarks))
+
+
+def _scan_by_folders(
+    root: Place, layout: Layout, outside_links: bool, precedent: Callable[[], Precedent | None] | None
+) -> tuple[Walk | ObjectWalk, pa.Table, FolderLayout]:
+    walk = _walk(root, _first_folder, CLASSES, outside_links)
+    unknown = {text(folder.partition(b"/")[0]) for folder in walk.unreadable}
+    found = guess(tree_of(walk.images), str(root), layout, unknown)
+    version = precedent() if precedent and layout == "auto" else None
+    if version is not None:
+        found = agreed(found, walk.images.keys(), version)
+    if walk.has_links and not found.is_plain:  # which links count twice depends on where the classes are
+        walk = _walk(root, _first_folder, found, outside_links)
+    seen = walk.rows.table()
+    files = seen if found.is_plain else _labelled(seen, found)
+    walk.ignored += seen.num_rows - files.num_rows
+    remarks = (*_of_system(walk), *_empty(walk), *found.remarks)
+    return walk, files, replace(found, remarks=remarks)
+
+
+def _walk(root: Place, label: Labeller, layout: FolderLayout, outside_links: bool) -> Walk | ObjectWalk:
+    if is_local(root):
+        walk: Walk | ObjectWalk = Walk(
+            os.fsencode(root), lambda folder: layout.label(folder) is not None, label, outside_links
+        )
+    else:
+        walk = ObjectWalk(root, label)
     walk.folders()
+    return walk
+
+
+def _first_folder(prefix: bytes, name: bytes) -> Label | None:
+    """The label of an image whose first folder is its class; None for what is no image, or lies in no folder."""
+    if is_hidden(name) or not prefix or not name.lower().endswith(SUFFIXES):
+        return None
+    return Label(text(prefix.partition(b"/")[0]), None)
+
+
+def _labelled(files: pa.Table, layout: FolderLayout) -> pa.Table:
+    """The files that have a label, with it."""
+    by_folder: dict[bytes, Label | None] = {}
+    labels: list[Label | None] = []
+    for path in files["path"].to_pylist():
+        folder = path[: path.rfind(b"/") + 1]
+        if folder not in by_folder:
+            by_folder[folder] = layout.label(folder)
+        labels.append(by_folder[folder])
+    names = pa.array([label and label.name for label in labels], pa.string())
+    splits = pa.array([label and label.split for label in labels], pa.string())
+    return _with_labels(files, names, splits, names.is_valid())
+
+
+def _with_labels(files: pa.Table, names: pa.Array, splits: pa.Array, mask: pa.Array | None = None) -> pa.Table:
+    columns = {name: files[name] for name in files.column_names} | {"class": names, "split": splits}
+    table = pa.table(columns)
+    return (table if mask is None else table.filter(mask)).cast(files.schema).combine_chunks()
+
+
+def _of_system(walk: Walk | ObjectWalk) -> Iterator[str]:
+    if walk.system:
+        yield f"{count(len(walk.system), 'folder')} of the system skipped, as {visible(walk.system[0])}"
+
+
+def _empty(walk: Walk | ObjectWalk) -> Iterator[str]:
+    """Which first folders have no say in the layout."""
+    holding = {folder.partition(b"/")[0] for folder in (*walk.images, *walk.unreadable)}
+    if empty := [visible(name) for name in sorted(walk.first_folders) if name not in holding]:
+        yield f"without an image, and so passed over: {some(empty)}"
+
+
+def _warn(root: Place, walk: Walk | ObjectWalk) -> None:
     if walk.outside:
         logger.warning(
             "%d links lead out of %s, as %s, and are not followed; --outside-links follows them",
@@ -93,42 +188,6 @@ def scan_folder(root: Place, layout: Layout = "auto", labels: Path | None = None
             len(walk.unreadable),
             os.path.join(str(root), os.fsdecode(walk.unreadable[0])),
         )
-    files = walk.rows.table()
-    if rows is not None:
-        files, said = rows.matched(files, is_whole=not walk.unreadable)
-        if said:
-            logger.warning("%s", said)
-    return Scan(root, files, walk.ignored, tuple(sorted(walk.unreadable)), scanned_ns)
-
-
-def _layout_of(root: Path, top: list[str], layout: Layout) -> Layout:
-    """What the first folder level means: as asked, or as its names say."""
-    strangers = [name for name in top if name not in SPLITS]
-    if layout == "splits" and strangers:
-        raise InputError(
-            f"--layout splits: {root} holds the folder {strangers[0]!r}, which is none of {', '.join(SPLITS)}"
-        )
-    if layout != "auto":
-        return layout
-    if strangers and "train" in top:
-        logger.warning(
-            "%s: train is taken for a class, as %s stands beside it; only split folders, or --layout, say otherwise",
-            root,
-            strangers[0],
-        )
-    return "classes" if strangers or not top else "splits"
-
-
-def _by_folder(depth: int) -> Labeller:
-    """Labels of images by the folders that they lie in, class `depth`; a file of no class folder has none."""
-
-    def label(prefix: bytes, name: bytes) -> Label | None:
-        folders = prefix.split(b"/")[:-1]
-        if name.startswith(b".") or not name.lower().endswith(SUFFIXES) or len(folders) <= depth:
-            return None
-        return Label(text(folders[depth]), SPLITS[text(folders[0])] if depth else None)
-
-    return label
 
 
 def is_sure(files: pa.Table, seen_ns: np.ndarray | int) -> np.ndarray:
@@ -138,32 +197,17 @@ def is_sure(files: pa.Table, seen_ns: np.ndarray | int) -> np.ndarray:
     return np.logical_and(*is_away)
 
 
-def _top_folders(root: Path) -> list[bytes]:
+def check_folder(root: Place) -> None:
+    """Raise InputError where `root` is no folder that can be listed, or no prefix with anything below it."""
     try:
-        with os.scandir(os.fsencode(root)) as entries:
-            return sorted(entry.name for entry in entries if not entry.name.startswith(b".") and is_folder(entry))
+        if isinstance(root, Path):
+            os.scandir(os.fsencode(root)).close()
+        else:
+            root.fs.ls(root.path, detail=True)
     except FileNotFoundError:
-        raise InputError(f"--images: there is no folder {root}") from None
+        missing = f"no folder {root}" if isinstance(root, Path) else f"nothing below {root}"
+        raise InputError(f"--images: there is {missing}") from None
     except NotADirectoryError:
         raise InputError(f"--images: {root} is a file; give the folder that holds the class folders") from None
     except OSError as error:
-        raise InputError(f"--images: {root} cannot be listed: {error.strerror}") from error
-
-
-def _top_prefixes(root: Remote) -> list[bytes]:
-    try:
-        found = root.fs.ls(root.path, detail=True)
-    except FileNotFoundError:
-        raise InputError(f"--images: there is nothing below {root}") from None
-    except OSError as error:
-        raise InputError(f"--images: {root} cannot be listed: {error}") from error
-    names = [os.fsencode(info["name"].rpartition("/")[2]) for info in found if info["type"] == "directory"]
-    return sorted(name for name in names if not name.startswith(b"."))
-
-
-def text(name: bytes) -> str:
-    """A folder's name as text; bytes that are not UTF-8 become \\x.. escapes.
-
-    So does the backslash of a name that looks like an escape: no two names have the same text.
-    """
-    return name.replace(rb"\x", rb"\x5cx").decode("utf-8", "backslashreplace")
+        raise InputError(f"--images: {root} cannot be listed: {error.strerror or error}") from error

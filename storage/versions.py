@@ -23,6 +23,7 @@ from storage.layout import (
     unsealed,
 )
 from storage.place import read_whole
+from storage.precedent import Precedent
 from storage.segments import in_order, read_segments, write_files, write_rows
 from storage.shards import ShardRef
 from storage.views import MOST_AUGMENTATIONS, are_listed
@@ -79,6 +80,14 @@ def latest_version(store: Store) -> Version | None:
     """The newest version, None before the first."""
     numbers = version_numbers(store)
     return read_version(store, numbers[-1]) if numbers else None
+
+
+def precedent(store: Store) -> Precedent | None:
+    """How the newest version labels its files, None before the first."""
+    version = latest_version(store)
+    if version is None:
+        return None
+    return Precedent(version.number, version.classes, lambda: version.file_segments(store))
 
 
 def read_version(store: Store, number: int) -> Version:

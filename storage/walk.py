@@ -3,7 +3,7 @@
 import errno
 import os
 import stat
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 
 import pyarrow as pa
@@ -29,6 +29,23 @@ SCAN_SCHEMA = pa.schema(
 )
 
 
+# Folders that systems leave everywhere, and that hold no images of anybody's: skipped as those are that begin with a dot.
+SYSTEM_FOLDERS = {
+    name.casefold()
+    for name in (
+        "@eaDir",
+        "@Recycle",
+        "@Recently-Snapshot",
+        "#recycle",
+        "#snapshot",
+        "$RECYCLE.BIN",
+        "System Volume Information",
+        "lost+found",
+        "__MACOSX",
+        "__pycache__",
+    )
+}
+
 # A link to itself or to nowhere: there is nothing behind it. Any other fault says nothing of what is there.
 NOTHING_THERE = {errno.ELOOP, errno.ENOENT, errno.ENOTDIR}
 
@@ -44,6 +61,14 @@ def is_folder(entry: os.DirEntry[bytes]) -> bool:
 def wrapped(time_ns: int) -> int:
     """A file's time modulo 2**64 ns (584 years), so that 64 bits hold any: other times stay others, unlike clamped ones."""
     return (time_ns + 2**63) % 2**64 - 2**63
+
+
+def is_hidden(name: bytes) -> bool:
+    return name.startswith(b".")
+
+
+def is_of_system(name: bytes) -> bool:
+    return os.fsdecode(name).casefold() in SYSTEM_FOLDERS
 
 
 class _Rows:
@@ -72,18 +97,26 @@ class _Rows:
 
 
 class Walk:
-    """The way through the folders, gathering rows in the order of SCAN_SCHEMA."""
+    """The way through the folders, gathering rows in the order of SCAN_SCHEMA.
 
-    def __init__(self, root: bytes, depth_of_class: int, label: Labeller, outside_links: bool):
+    images: how many lie directly in each folder. system: folders that were skipped as SYSTEM_FOLDERS. has_links:
+    whether there are links to folders. first_folders: the names of those in the root.
+    """
+
+    def __init__(self, root: bytes, is_in_class: Callable[[bytes], bool], label: Labeller, outside_links: bool):
         self.root = root
         self.outside_links = outside_links
         self.outside: list[bytes] = []
         self._real_root = os.path.realpath(root)
-        self.depth_of_class = depth_of_class
+        self.is_in_class = is_in_class
         self.label = label
         self.rows = _Rows(SCAN_SCHEMA)
+        self.images: Counter[bytes] = Counter()
         self.ignored = 0
         self.unreadable: list[bytes] = []
+        self.system: list[bytes] = []
+        self.has_links = False
+        self.first_folders: list[bytes] = []
 
     def folders(self) -> None:
         """Walk every folder; not by recursion, since a path has room for 2,000 levels.
@@ -95,10 +128,11 @@ class Walk:
         waiting = deque([(b"", set[tuple[int, int]]())])
         while waiting:
             prefix, seen = waiting.popleft()
-            is_in_class = prefix.count(b"/") > self.depth_of_class
+            is_in_class = self.is_in_class(prefix)
             for entry in self.folder(prefix, seen):
                 below = prefix + entry.name + b"/", seen if is_in_class else seen.copy()
                 if entry.is_symlink():
+                    self.has_links = True
                     waiting.append(below)
                 else:
                     waiting.appendleft(below)
@@ -123,8 +157,12 @@ class Walk:
         for entry in found:
             if not is_folder(entry):
                 self.file(prefix, entry)
-            elif not entry.name.startswith(b".") and not self.is_refused(prefix, entry):
+            elif is_of_system(entry.name):
+                self.system.append(prefix + entry.name)
+            elif not is_hidden(entry.name) and not self.is_refused(prefix, entry):
                 folders.append(entry)
+        if not prefix:
+            self.first_folders = [entry.name for entry in folders]
         return folders
 
     def is_refused(self, prefix: bytes, entry: os.DirEntry[bytes]) -> bool:
@@ -156,6 +194,7 @@ class Walk:
             return
         if self.is_refused(prefix, entry):
             return
+        self.images[prefix] += 1
         times = wrapped(status.st_mtime_ns), wrapped(status.st_ctime_ns)
         self.rows.append((prefix + entry.name, status.st_size, *times, *label))
 
@@ -167,9 +206,13 @@ class ObjectWalk:
         self.root = root
         self.label = label
         self.rows = _Rows(SCAN_SCHEMA.append(pa.field("digest", pa.binary(32))))
+        self.images: Counter[bytes] = Counter()
         self.ignored = 0
         self.unreadable: list[bytes] = []
+        self.system: list[bytes] = []
         self.outside: list[bytes] = []  # there are no links
+        self.has_links = False
+        self.first_folders: list[bytes] = []
 
     def folders(self) -> None:
         waiting = [b""]
@@ -189,9 +232,14 @@ class ObjectWalk:
         for info in found:
             name = os.fsencode(info["name"].rstrip("/").rpartition("/")[2])
             if info["type"] == "directory":
-                folders += [] if name.startswith(b".") else [prefix + name + b"/"]
+                if is_of_system(name):
+                    self.system.append(prefix + name)
+                elif not is_hidden(name):
+                    folders.append(prefix + name + b"/")
             elif not info["name"].endswith("/"):  # the mark of an empty folder
                 self.file(prefix, name, info)
+        if not prefix:
+            self.first_folders = [folder[:-1] for folder in folders]
         return folders
 
     def file(self, prefix: bytes, name: bytes, info: Mapping) -> None:
@@ -201,4 +249,5 @@ class ObjectWalk:
             return
         moment = info.get("LastModified") or info.get("mtime")
         written_ns = wrapped(int(moment.timestamp() * 1e9)) if moment else 0
+        self.images[prefix] += 1
         self.rows.append((prefix + name, info["size"], written_ns, written_ns, *label, identity(info)))

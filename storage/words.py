@@ -9,7 +9,7 @@ def visible(name: bytes | str) -> str:
     """A name on one line, whatever is in it: bytes that are not UTF-8 as \\xff, what cannot be seen as \\n or \\u202e.
 
     The backslash of a path (bytes) is doubled, so that no two paths look the same. That of a text is
-    not: the names of classes have such escapes already (scan.text).
+    not: the names of classes have such escapes already (folder_layout.text).
     """
     text = name.replace(b"\\", b"\\\\").decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name
     return "".join(char if char.isprintable() else _escaped(ord(char)) for char in text)

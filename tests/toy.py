@@ -1,5 +1,6 @@
 """A toy pipeline on tiny real pictures: every room as in a run, without Prefect, children or TensorFlow."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,13 +9,14 @@ import numpy as np
 from PIL import Image
 
 from storage.digests import list_images
+from storage.folder_layout import Layout
 from storage.handover import prepare, save_plan
 from storage.heads import working_folder, write_head
 from storage.layout import Store, create_space, fingerprint
 from storage.plan import Plan, PlanOptions, finish, make_plan
 from storage.scan import scan_folder
 from storage.shards import Shard, ShardRef
-from storage.versions import Version, commit
+from storage.versions import Version, commit, precedent
 from tasks.chunk import process_chunks
 from tasks.records import ChunksJob, Space
 from vision.augmentation import Augmentation
@@ -63,9 +65,18 @@ def space(images: Path, store: Path) -> Space:
     return Space(str(store), str(images), fingerprint(SPEC.record()), SPEC, "random")
 
 
-def plan(images: Path, store: Path, labels: Path | None = None, outside_links: bool = False, **options) -> Plan:
+def plan(
+    images: Path,
+    store: Path,
+    labels: Path | None = None,
+    outside_links: bool = False,
+    layout: Layout = "auto",
+    allow_relabels: bool = False,
+    **options,
+) -> Plan:
     where = space(images, store)
-    listing = list_images(scan_folder(images, labels=labels, outside_links=outside_links), where.store.cache)
+    before = None if allow_relabels else partial(precedent, where.store)
+    listing = list_images(scan_folder(images, layout, labels, outside_links, before), where.store.cache)
     return make_plan(where.store, listing, PlanOptions(**{"chunk_size": 8} | options))
 
 

@@ -75,6 +75,20 @@ def test_the_layout_decides_what_the_first_folder_means(capsys, tmp_path, store)
     assert counts == {"splits": 8, "classes": 9}
 
 
+@exercises("--allow-relabels")
+def test_folders_that_label_otherwise_than_the_newest_version_are_believed_where_that_is_allowed(
+    capsys, tmp_path, store
+):
+    (tmp_path / "labels.csv").write_text("path,class\ncats/000.png,one\ndogs/000.png,two\n")
+    images = toy.pictures(tmp_path / "images", per_class=1)
+    toy.run(images, store, labels=tmp_path / "labels.csv")
+    arguments = ("--images", str(images), "--store", str(store), *SMALL)
+    toy.adopt_space(images, store, parse(list(arguments))[0].space())
+    assert main([*arguments, "--plan"]) == 4
+    assert "2 of 2 images otherwise than version 1" in capsys.readouterr().err
+    assert planned(capsys, *arguments, "--allow-relabels")["relabelled"] == 2
+
+
 @exercises("--labels")
 def test_labels_say_which_files_are_images(capsys, images, store, tmp_path):
     (tmp_path / "labels.csv").write_text("path,class\ncats/001.png,dogs\ndogs/002.png,cats\n")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from storage.folder_layout import text
 from storage.layout import Store
-from storage.scan import text
 from storage.versions import latest_version
 from tests import odd, toy
 from tests.flows.conftest import TINY

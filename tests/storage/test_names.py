@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from storage.diff import Changes
 from storage.digests import list_images
+from storage.folder_layout import text
 from storage.handover import load_listing, load_plan, load_scan, prepare, save_listing, save_plan, save_scan
 from storage.samples import pin
-from storage.scan import Scan, scan_folder, text
+from storage.scan import Scan, scan_folder
 from storage.versions import latest_version
 from tests import odd, toy
 from vision.images import decode

@@ -50,15 +50,6 @@ def test_split_folders_give_the_split_and_the_class_below_them(tmp_path):
     }
 
 
-@pytest.mark.parametrize(
-    ("others", "is_split"),
-    [([], True), (["val/x/1.png"], True), (["cat/x/1.png"], False), (["Train/x/1.png"], False)],
-)
-def test_folders_are_splits_only_when_every_visible_one_is_named_so(tmp_path, others, is_split):
-    write(tmp_path, "train/x/1.png", ".hidden/x/1.png", "readme.txt", *others)
-    assert labels(scan_folder(tmp_path))[b"train/x/1.png"] == (("train", "x") if is_split else (None, "train"))
-
-
 def test_a_given_layout_overrides_the_guess(tmp_path):
     write(tmp_path, "train/x/1.png")
     assert labels(scan_folder(tmp_path, "classes")) == {b"train/x/1.png": (None, "train")}
@@ -254,14 +245,3 @@ def test_a_scan_of_young_files_is_not_settled(tmp_path, monkeypatch):
     assert not scan_folder(tmp_path).is_settled
     monkeypatch.setattr("storage.scan.RACY_NS", 0)
     assert scan_folder(tmp_path).is_settled
-
-
-def test_a_split_folder_with_a_stranger_beside_it_is_told_to_be_taken_for_a_class(tmp_path, caplog):
-    for name in ("train/cats", "validation/cats", "notes/cats"):
-        (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / "1.png").write_bytes(b"")
-    assert set(scan_folder(tmp_path).files["class"].to_pylist()) == {"train", "validation", "notes"}
-    assert "train is taken for a class, as notes stands beside it" in caplog.text
-    caplog.clear()
-    scan_folder(tmp_path, "classes")
-    assert not caplog.text
