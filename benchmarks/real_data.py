@@ -38,7 +38,7 @@ MEMORY_MB = 1
 AUGMENT = json.dumps({"rotation_range": 20, "zoom_range": 0.2, "horizontal_flip": True})
 VARIED = ("--augment", AUGMENT, "--variants", "3", "--epochs", "5")
 TUNED = ("--fine-tune", "block5", "--fine-tune-epochs", "2", "--epochs", "5")
-INDEX_BYTES = 80  # a sample, while the order of a window is computed
+INDEX_BYTES = 40  # a sample, while the order of a window is computed
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ class FeatureStream:
 
     seed: None gives the order of the table (validation), a number the shuffle of that seed.
     memory_mb: bounds the features held: the window being given and the one read ahead. Samples of equal files share a
-    row, which a window holds once. Where one window has the whole table, a shuffled stream reads it once: every pass
-    after the first is from memory.
+    row, which a window holds once; its order takes up to 60 bytes a sample beside them. Where one window has the whole
+    table, a shuffled stream reads it once: every pass after the first is from memory.
     steps: batches an epoch; None makes an epoch one pass, else epochs go on where the one before ended.
     with_replacement: see storage/order.py. read_threads: how many row groups are read at a time; changes no batch.
     A batch is (features (n, *shape) in the stored dtype, labels (n,) u16), n = `batch_size` but for the
