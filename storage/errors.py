@@ -29,5 +29,9 @@ class StoreDamaged(StorageError):
     """A file of the store is not what the store says it is."""
 
 
+class BytesDamaged(StoreDamaged):
+    """The same, where only whoever reads every byte finds it: `repair --deep` does."""
+
+
 class VersionConflict(StorageError):
     """Somebody else committed the next version first."""

@@ -1,5 +1,6 @@
 """What lies in a store's heads/ folder, as its head.json tells; training and using heads is not this room's."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storage.durable import move, replace
-from storage.errors import StoreDamaged
+from storage.errors import BytesDamaged, StoreDamaged
 from storage.layout import HEAD_NAME, Store, current_head, file_sha256, sealed, unsealed
 from storage.place import Place, is_local, read_whole
 
@@ -21,7 +22,8 @@ class HeadNote:
     """What is known of a head without Keras.
 
     fingerprint, version: the features it was trained on. fault: why it cannot be used, else None.
-    is_unfinished: the fault is only that its training has not come to its end.
+    is_unfinished: the fault is only that its training has not come to its end. faulty_file: the name of the file that
+    the fault is of. is_deep: only reading the model finds it.
     """
 
     name: str
@@ -32,6 +34,8 @@ class HeadNote:
     is_current: bool = False
     fault: str | None = None
     is_unfinished: bool = False
+    faulty_file: str = RECORD
+    is_deep: bool = False
 
 
 def model_name(record: Mapping) -> str:
@@ -53,16 +57,20 @@ def write_head(store: Store, name: str, record: dict, model: Path) -> None:
 def read_head(store: Store, name: str) -> dict:
     """What head.json says. Raises FileNotFoundError where the training has not ended, StoreDamaged where it was changed."""
     try:
-        return _record(store, name)
+        record = _record(store, name)
+        fault = _size_fault(store, name, record)
     except UNREADABLE as error:
         raise StoreDamaged(f"head {name} is damaged ({error}); {store.way_out}") from error
+    if fault:
+        raise StoreDamaged(f"head {name} is damaged ({fault}); {store.way_out}")
+    return record
 
 
 def model_file(store: Store, name: str) -> Path:
     """The path of the model on this machine, once its bytes are those that were written. Raises as `read_head` does."""
     record = read_head(store, name)
     if fault := _model_fault(store, name, record):
-        raise StoreDamaged(f"head {name} is damaged ({fault}); {store.way_out}")
+        raise BytesDamaged(f"head {name} is damaged ({fault}); {store.deep_way_out}")
     path = store.head(name) / model_name(record)
     if is_local(path):
         return path
@@ -107,10 +115,16 @@ UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError, Recur
 
 
 def _record(store: Store, name: str) -> dict:
-    record = unsealed(json.loads(read_whole(store.head(name) / RECORD)))
-    if (store.head(name) / model_name(record)).stat().st_size != record["model"][0]:
-        raise ValueError(f"{model_name(record)} has another size")
-    return record
+    return unsealed(json.loads(read_whole(store.head(name) / RECORD)))
+
+
+def _size_fault(store: Store, name: str, record: dict) -> str | None:
+    model = model_name(record)
+    try:
+        is_whole = (store.head(name) / model).stat().st_size == record["model"][0]
+    except FileNotFoundError:
+        return f"{model} is missing"
+    return None if is_whole else f"{model} has another size"
 
 
 def _model_fault(store: Store, name: str, record: dict) -> str | None:
@@ -136,14 +150,17 @@ def list_heads(root: Place, is_deep: bool = False) -> list[HeadNote]:
 def _note(store: Store, name: str, is_current: bool, is_deep: bool) -> HeadNote:
     try:
         record = _record(store, name)
-        fault = _model_fault(store, name, record) if is_deep else None
         accuracy, version = float(record["metrics"]["val_accuracy"]), int(record["version"])
-        return HeadNote(name, str(record["fingerprint"]), version, accuracy, str(record["created"]), is_current, fault)
-    except FileNotFoundError as error:
-        if str(error.filename).endswith(RECORD):
-            fault = f"no {RECORD}: its training has not ended"
-            return HeadNote(name, is_current=is_current, fault=fault, is_unfinished=True)
-        return HeadNote(name, is_current=is_current, fault=f"{Path(str(error.filename)).name} is missing")
+        note = HeadNote(name, str(record["fingerprint"]), version, accuracy, str(record["created"]), is_current)
+        if fault := _size_fault(store, name, record):
+            return dataclasses.replace(note, fault=fault, faulty_file=model_name(record))
+        if is_deep and (fault := _model_fault(store, name, record)):
+            return dataclasses.replace(note, fault=fault, faulty_file=model_name(record), is_deep=True)
+        return note
+    except FileNotFoundError:
+        return HeadNote(
+            name, is_current=is_current, fault=f"no {RECORD}: its training has not ended", is_unfinished=True
+        )
     except (OSError, *UNREADABLE) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         return HeadNote(name, is_current=is_current, fault=f"{RECORD} cannot be read: {reason}")
@@ -172,10 +189,14 @@ def is_unranked(store: Store, name: str) -> bool:
     return (store.head(name) / UNRANKED).exists()
 
 
-def pinned_version(folder: Place, fingerprint: str) -> int | None:
-    """The version of a feature space that the training in a head's folder reads, if one does."""
+def pinned_version(store: Store, name: str) -> int | None:
+    """The version of the store's feature space that the training of a head reads, if one does. Raises StoreDamaged."""
     try:
-        record = unsealed(json.loads(read_whole(folder / PIN)))
-        return int(record["version"]) if record["fingerprint"] == fingerprint else None
-    except (OSError, ValueError, KeyError, TypeError):
+        record = unsealed(json.loads(read_whole(store.head(name) / PIN)))
+        return int(record["version"]) if record["fingerprint"] == store.fingerprint else None
+    except FileNotFoundError:
         return None
+    except UNREADABLE as error:
+        raise StoreDamaged(
+            f"head {name} is pinned to no version ({PIN} is damaged: {error}); {store.way_out}"
+        ) from error

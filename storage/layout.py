@@ -103,7 +103,16 @@ class Store:
     @property
     def way_out(self) -> str:
         """What to do where a file of the store is not what it should be."""
-        return f"run `python -m storage repair --store {shlex.quote(str(self.root))}`: only what is lost is extracted again"
+        return self._way_out("repair")
+
+    @property
+    def deep_way_out(self) -> str:
+        """The same where only reading every byte finds what is wrong: the advice has to find it again."""
+        return self._way_out("repair --deep")
+
+    def _way_out(self, command: str) -> str:
+        address = shlex.quote(str(self.root))
+        return f"run `python -m storage {command} --store {address}`: only what is lost is extracted again"
 
     def shard(self, name: str) -> Place:
         """The path of a shard; the name is checked before a path is built from it."""

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from storage import npz, parquet
 from storage.durable import put
-from storage.errors import StoreDamaged
+from storage.errors import BytesDamaged, StoreDamaged
 from storage.layout import ROWS_PER_GROUP, SHARD_NAME, Store, file_sha256, sha256
 from storage.place import Place, sizes
 from storage.views import MOST_VARIANTS
@@ -232,7 +232,7 @@ class Shard:
 
     def read_group(self, group: int) -> np.ndarray:
         """The features of ROWS_PER_GROUP rows, fewer in the last group: (rows, *shape), read-only."""
-        with self._blaming():
+        with self._blaming(is_deep=True):
             rows = self._rows.group(group)
             if len(rows) != max(0, min(ROWS_PER_GROUP, self.ref.num_rows - group * ROWS_PER_GROUP)):
                 raise ValueError(f"its group {group} has {len(rows)} rows")
@@ -244,8 +244,11 @@ class Shard:
         return np.concatenate(groups) if groups else np.empty((0, *self.kind.shape), self.kind.dtype)
 
     @contextmanager
-    def _blaming(self) -> Iterator[None]:
-        """Say of which shard it is that something cannot be read, and what to do; what the machine refuses passes."""
+    def _blaming(self, is_deep: bool = False) -> Iterator[None]:
+        """Say of which shard it is that something cannot be read, and what to do; what the machine refuses passes.
+
+        is_deep: only reading the features finds it.
+        """
         name, way_out = self.ref.name, self._store.way_out
         try:
             yield
@@ -255,6 +258,8 @@ class Shard:
             # EINVAL is no fault of the machine: the file leads to a place before its beginning.
             if getattr(error, "errno", None) not in (None, errno.EINVAL):
                 raise
+            if is_deep:
+                raise BytesDamaged(f"shard {name} is damaged ({error}); {self._store.deep_way_out}") from error
             raise StoreDamaged(f"shard {name} is damaged ({error}); {way_out}") from error
 
 

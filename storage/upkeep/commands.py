@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Callable, Iterator
+from itertools import chain
 
 from storage.bounds import at_least, between
 from storage.choice import chosen_spaces, chosen_version, one_space
@@ -58,16 +59,14 @@ def add_commands(add: Add) -> None:
 
 def verify(options: argparse.Namespace) -> Iterator[str]:
     found = chosen_spaces(options.store, options.space)
-    faults = 0
-    for store in found:
-        for finding in verify_space(store, options.deep):
-            faults += 1
-            yield f"{visible(os.fsencode(finding.file))}: {visible(finding.fault)}"
-    for finding in verify_heads(found[0], options.deep):
-        faults += 1
+    faults, is_deep = 0, False
+    spaces = (verify_space(store, options.deep) for store in found)
+    for finding in chain(*spaces, verify_heads(found[0], options.deep)):
+        faults, is_deep = faults + 1, is_deep or finding.is_deep
         yield f"{visible(os.fsencode(finding.file))}: {visible(finding.fault)}"
-    if faults:
-        raise StoreDamaged(f"{count(faults, 'fault')} found; {found[0].way_out}")
+    if faults:  # what was found by less is mended by less: on a large store every byte takes its time
+        way_out = found[0].deep_way_out if is_deep else found[0].way_out
+        raise StoreDamaged(f"{count(faults, 'fault')} found; {way_out}")
     versions = sum(len(version_numbers(store)) for store in found)
     depth = "every byte" if options.deep else "segments whole, shards by footer and digests"
     yield f"nothing wrong: {count(versions, 'version')} in {count(len(found), 'feature space')} ({depth})"
@@ -84,9 +83,11 @@ def repair(options: argparse.Namespace) -> Iterator[str]:
             words += [f"{count(done.unlisted, 'image')} to be listed again by the next run"] if done.unlisted else []
             words += [f"dropped version {ranges(done.dropped)}"] if done.dropped else []
             yield f"feature space {store.fingerprint}: {', '.join(words)}"
-        heads = repair_heads(found[0], options.deep)
+        heads, pins = repair_heads(found[0], options.deep)
         if heads:
             yield f"forgot {count(heads, 'damaged head')}"
+        if pins:
+            yield f"removed {count(pins, 'damaged pin')}: gc may remove the version that its training reads"
 
 
 def compaction(options: argparse.Namespace) -> Iterator[str]:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from storage.adoption import add_rows
 from storage.errors import StorageError, StoreDamaged
 from storage.files import FILES_SCHEMA, Known, with_status
-from storage.heads import list_heads
+from storage.heads import list_heads, pinned_version, unpin
 from storage.layout import Store, read_spec
 from storage.segments import ROWS_SCHEMA, in_order, read_segments
 from storage.shards import ShardRef
@@ -78,7 +78,7 @@ def _readable(store: Store, number: int) -> Version | None:
 
 def _say(store: Store, fault: StorageError) -> None:
     """Log a fault, without the advice to do what is being done."""
-    logger.warning("%s", str(fault).removesuffix(f"; {store.way_out}"))
+    logger.warning("%s", str(fault).removesuffix(f"; {store.way_out}").removesuffix(f"; {store.deep_way_out}"))
 
 
 def _needs(version: Version) -> set[str]:
@@ -137,12 +137,12 @@ def _repair_spec(store: Store) -> None:
     try:
         read_spec(store)
     except StoreDamaged as error:
-        logger.warning("%s", error)
+        _say(store, error)
         path.unlink(missing_ok=True)
 
 
-def repair_heads(root: Store, is_deep: bool) -> int:
-    """Forget the heads that are damaged, so that the next run trains them again; how many they were."""
+def repair_heads(root: Store, is_deep: bool) -> tuple[int, int]:
+    """Forget the heads that are damaged, so that the next run trains them again, and damaged pins; how many they were."""
     damaged = [head for head in list_heads(root.root, is_deep) if head.fault and not head.is_unfinished]
     for head in damaged:
         logger.warning("head %s: %s", head.name, head.fault)
@@ -150,4 +150,14 @@ def repair_heads(root: Store, is_deep: bool) -> int:
     current = root.heads / "current"
     if current.exists() and not any(head.is_current and not head.fault for head in list_heads(root.root)):
         current.unlink()  # a head that does better must not be kept from its place by one that is gone
-    return len(damaged)
+    return len(damaged), sum(_repair_pin(root, head.name) for head in list_heads(root.root))
+
+
+def _repair_pin(root: Store, name: str) -> bool:
+    try:
+        pinned_version(root, name)
+    except StoreDamaged as error:
+        _say(root, error)
+        unpin(root, name)
+        return True
+    return False

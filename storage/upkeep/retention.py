@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from storage.durable import sync_folder
 from storage.heads import PIN, list_heads, pinned_version, remove_head
-from storage.layout import SHARD_NAME, Store, current_head, spaces
+from storage.layout import HEAD_NAME, SHARD_NAME, Store, current_head, spaces
 from storage.place import Place
 from storage.versions import read_version, version_numbers
 
@@ -32,7 +32,7 @@ def collect(root: Place, keep: int, grace_seconds: float, chosen: Collection[Sto
     Younger than `grace_seconds`, nothing goes: no version that was the newest within that time, since somebody may
     read it; no file that no version names, since a run that died may have left it to be adopted. What a training
     under way has pinned stays, and the current head. A head goes with the version that it was trained on.
-    Raises StoreDamaged before anything is removed where a version cannot be read.
+    Raises StoreDamaged before anything is removed where a version or a pin cannot be read.
     """
     now = time.time()
     chosen = spaces(root) if chosen is None else chosen
@@ -55,7 +55,7 @@ def _kept_versions(store: Store, keep: int, since: float) -> set[int]:
         if datetime.fromisoformat(read_version(store, successor).created).timestamp() >= since:
             kept.add(number)
     folders = [folder for folder in store.heads.glob("*/") if _is_young(folder / PIN, since)]
-    pins = [pinned_version(folder, store.fingerprint) for folder in folders]
+    pins = [pinned_version(store, folder.name) for folder in folders if HEAD_NAME.fullmatch(folder.name)]
     return kept | {number for number in pins if number and number in numbers}
 
 

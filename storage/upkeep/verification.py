@@ -1,14 +1,14 @@
 """Verification: is every file of a store what the store says it is? Everything is read, nothing is changed."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.errors import StorageError, StoreDamaged
+from storage.errors import BytesDamaged, StorageError, StoreDamaged
 from storage.files import class_counts, counts, data_digest, usable
-from storage.heads import MODEL, RECORD, list_heads
+from storage.heads import PIN, list_heads, pinned_version
 from storage.layout import ROWS_PER_GROUP, Store, file_sha256, read_spec
 from storage.place import Place
 from storage.segments import read_segments
@@ -19,10 +19,14 @@ from storage.views import PLAIN, numbered, plain
 
 @dataclass(frozen=True)
 class Finding:
-    """A file of the store, relative to its root, that is not what the store says, and how so."""
+    """A file of the store, relative to its root, that is not what the store says, and how so.
+
+    is_deep: only reading every byte finds it.
+    """
 
     file: str
     fault: str
+    is_deep: bool = False
 
 
 def verify_space(store: Store, is_deep: bool) -> Iterator[Finding]:
@@ -54,15 +58,20 @@ def verify_heads(root: Store, is_deep: bool) -> Iterator[Finding]:
     heads = list_heads(root.root, is_deep)
     for head in heads:
         if head.fault and not head.is_unfinished:
-            file = MODEL if MODEL in head.fault else RECORD
-            yield _finding(root, root.head(head.name) / file, head.fault)
+            found = _finding(root, root.head(head.name) / head.faulty_file, head.fault)
+            yield replace(found, is_deep=head.is_deep)
+        try:
+            pinned_version(root, head.name)
+        except StoreDamaged as error:
+            yield _finding(root, root.head(head.name) / PIN, error)
     path = root.heads / "current"
     if path.exists() and not any(head.is_current for head in heads):
         yield _finding(root, path, "it names no head")
 
 
-def _finding(store: Store, path: Place, fault: object) -> Finding:
-    return Finding(str(path).removeprefix(f"{store.root}/"), str(fault).partition("; run `")[0])
+def _finding(store: Store, path: Place, fault: StorageError | str) -> Finding:
+    text = str(fault).partition("; run `")[0]
+    return Finding(str(path).removeprefix(f"{store.root}/"), text, isinstance(fault, BytesDamaged))
 
 
 def _space_faults(store: Store) -> Iterator[Finding]:
@@ -87,11 +96,13 @@ def shard_fault(store: Store, ref: ShardRef, is_deep: bool) -> StorageError | No
         shard = Shard(store, ref)
         shard.digests()
         shard.views()
+        shard.errors()
         if is_deep:
             for group in range(-(-ref.num_rows // ROWS_PER_GROUP)):
                 shard.read_group(group)
             if file_sha256(store.shard(ref.name)) != ref.name.partition(".")[0]:
-                raise StoreDamaged(f"shard {ref.name} is damaged (its sha256 is not the one in its name)")
+                text = f"shard {ref.name} is damaged (its sha256 is not the one in its name)"
+                raise BytesDamaged(f"{text}; {store.deep_way_out}")
     except StorageError as error:
         return error
     return None

@@ -69,7 +69,7 @@ def kill_after(trainer: Trainer, job: HeadJob, steps: int) -> None:
         with pytest.raises(WorkerDied):
             worker.call("head", job.record(), trainer.heard.append, 300)
         killer.join()
-    assert pinned_version(trainer.store.head(job.name), trainer.store.fingerprint) == 1
+    assert pinned_version(trainer.store, job.name) == 1
 
 
 def new_images(trainer: Trainer) -> None:
