@@ -56,9 +56,17 @@ def _run(job: dict, report) -> dict[str, Any]:
         return {"result": _perform(job, report)}
     except Exception as error:  # whatever it is, the parent is told, and this child goes on
         print(traceback.format_exc(), file=sys.stderr, flush=True)
-        place = {"errno": getattr(error, "errno", None), "filename": getattr(error, "filename", None)}
         kinds = [kind.__name__ for kind in type(error).__mro__]
-        return {"error": {"kinds": kinds, "message": str(error), **place}}
+        return {"error": {"kinds": kinds, "message": str(error), **_of_the_machine(error)}}
+
+
+def _of_the_machine(error: Exception) -> dict[str, Any]:
+    """Number and file name of an OSError as JSON has them: a name may be bytes, a descriptor or nothing."""
+    number, name = getattr(error, "errno", None), getattr(error, "filename", None)
+    return {
+        "errno": number if isinstance(number, int) else None,
+        "filename": os.fsdecode(name) if isinstance(name, str | bytes) else None,
+    }
 
 
 def _perform(job: dict, report) -> dict | list[dict]:

@@ -297,6 +297,8 @@ def raising(tmp_path_factory) -> Iterator[WorkerPool]:
         ("WeightsError('words')", WeightsError, 2, False),
         ("OSError(errno.EIO, 'words', 'shard')", OSError, 1, True),
         ("OSError(errno.ENOSPC, 'words', 'shard')", OSError, 1, False),
+        ("OSError(errno.EIO, 'words', b'shard \\xff')", OSError, 1, True),
+        ("OSError(errno.EIO, 'words', 7)", OSError, 1, True),
         ("OSError('words')", WorkerFailed, 1, True),
         ("ValueError('words')", WorkerFailed, 1, False),
         ("UnicodeDecodeError('utf-8', b'', 0, 1, 'words')", WorkerFailed, 1, False),
