@@ -34,6 +34,7 @@ from flows.words import (
     tuned,
     tuning,
 )
+from storage.handover import using
 from storage.layout import create_space
 from storage.lock import hold
 from tasks.artifacts import ProgressArtifact, show_head, show_quarantine, show_version
@@ -58,7 +59,11 @@ def extract_and_train(options: PipelineOptions) -> Outcome:
     if options.images is None:
         options = demo.stand_in(options, options.changed(), get_run_logger().info)
     space = options.space()
-    with shown() as progress, hold(space.store.root, turn_seconds(options.wait), progress.say):
+    with (
+        shown() as progress,
+        hold(space.store.root, turn_seconds(options.wait), progress.say),
+        using(space.store),
+    ):
         outcome = until_current(
             lambda: one_round(space, options, progress), lambda: look_again(space, options, progress), progress.say
         )
@@ -87,10 +92,7 @@ def look_again(space: Space, options: PipelineOptions, progress: Progress) -> Sc
 
 
 def scan(space: Space, options: PipelineOptions, **how):
-    plans = space.store.cache / "plans"
-    return scan_images(
-        space, options.layout, options.label_file, str(plans), options.outside_links, options.allow_relabels, **how
-    )
+    return scan_images(space, options.layout, options.label_file, options.outside_links, options.allow_relabels, **how)
 
 
 def extract(space: Space, options: PipelineOptions, progress: Progress) -> tuple[Outcome, VersionRecord, ScanRecord]:

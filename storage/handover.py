@@ -5,9 +5,9 @@ Each is named by what it holds, and may be deleted between runs.
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ import pyarrow as pa
 
 from storage.diff import Changes
 from storage.digests import Listing
+from storage.durable import sweep, writing
 from storage.files import MEANING
 from storage.folder_layout import FolderLayout
 from storage.layout import Store
-from storage.place import place
+from storage.lock import sharing
+from storage.place import is_local, place
 from storage.plan import Plan
 from storage.scan import Scan
 from storage.shards import ShardRef
@@ -29,23 +31,33 @@ from storage.versions import read_version
 def prepare(folder: Path, keep: str = "") -> None:
     """Make the folder, and drop what earlier runs handed over but for a scan of digest `keep` and its listing.
 
-    Only for the holder of the store's lock.
+    Only for who uses the folder alone: the holder of the store's lock, or whoever `using` calls it for.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
     for path in folder.iterdir():
-        if path.stem != keep:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if path.stem != keep and not path.name.startswith("."):  # what is being written
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+@contextmanager
+def using(store: Store) -> Iterator[None]:
+    """Hand tables over in `store.plans` for the length of a run.
+
+    Runs on an object store have no lock of the store, and those of one machine share this folder. The first to find it
+    unused clears it, so that no run removes what another one still reads.
+    """
+    if is_local(store.root):
+        yield
+        return
+    with sharing(store.cache / "plans.lock", lambda: prepare(store.plans)):
+        yield
 
 
 def _write(path: Path, table: pa.Table, facts: dict[str, Any] | None = None) -> None:
     table = table.replace_schema_metadata({"facts": json.dumps(facts or {})})
-    temporary = path.with_suffix(".writing")
-    with open(temporary, "wb") as sink:
-        with pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-        sink.flush()
-        os.fsync(sink.fileno())
-    temporary.replace(path)
+    with writing(path) as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
 
 
 def _read(path: Path) -> tuple[pa.Table, dict[str, Any]]:

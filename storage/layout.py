@@ -101,6 +101,11 @@ class Store:
         return home / "extract-and-train" / sha256(str(self.root).encode())[:16]
 
     @property
+    def plans(self) -> Path:
+        """Where the steps of a run hand tables to each other."""
+        return self.cache / "plans"
+
+    @property
     def way_out(self) -> str:
         """What to do where a file of the store is not what it should be."""
         return self._way_out("repair")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 from storage.durable import make_folder
 from storage.errors import StoreBusy
@@ -43,6 +44,29 @@ def hold(root: Place, wait_seconds: float = 0, say: Callable[[str], None] | None
         since = datetime.now(UTC).isoformat(timespec="seconds")
         file.write(json.dumps({"pid": os.getpid(), "since": since}))
         file.flush()
+        yield
+
+
+@contextmanager
+def alone(file: Path) -> Iterator[None]:
+    """Wait until no other process of this machine holds the lock `file`, and hold it for the length of the block."""
+    make_folder(file.parent)
+    with open(file, "a") as lock:
+        fcntl.flock(lock.fileno(), fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def sharing(file: Path, when_unused: Callable[[], None]) -> Iterator[None]:
+    """Use what the lock `file` stands for together with other processes of this machine, for the length of the block.
+
+    when_unused: is called first where nobody else uses it.
+    """
+    make_folder(file.parent)
+    with open(file, "a") as lock:
+        if _try_lock(lock.fileno()):
+            when_unused()
+        fcntl.flock(lock.fileno(), fcntl.LOCK_SH)
         yield
 
 

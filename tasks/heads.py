@@ -3,6 +3,7 @@
 import logging
 import platform
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -16,9 +17,12 @@ from storage.heads import (
     model_file,
     read_head,
     unpin,
+    working_folder,
     write_head,
 )
 from storage.layout import Store, canonical, current_head, promote_head, sha256
+from storage.lock import alone
+from storage.place import is_local
 from storage.versions import Version, read_version
 from storage.words import quoted
 from tasks.chunk import peak_rss_mb
@@ -90,6 +94,18 @@ def train_head(job: HeadJob, report: Callable[[dict], None]) -> HeadResult:
 
     `report` hears of each epoch, and of steps (vision/training.py). Raises StoreDamaged for shards that are not what the version says.
     """
+    with _working_alone(job):
+        return _found_or_trained(job, report)
+
+
+def _working_alone(job: HeadJob) -> AbstractContextManager[None]:
+    """On an object store no lock keeps another run of this machine from training the same head in the same folder."""
+    store = job.space.store
+    folder = working_folder(store, job.name)
+    return nullcontext() if is_local(store.root) else alone(folder.with_suffix(".lock"))
+
+
+def _found_or_trained(job: HeadJob, report: Callable[[dict], None]) -> HeadResult:
     store = job.space.store
     result = None if job.is_forced else find_head(store, job.name)
     checkpoint, number = (None, job.version) if result else _begun(job)

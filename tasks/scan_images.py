@@ -7,7 +7,7 @@ from prefect import task
 
 from storage.folder_layout import Layout
 from storage.handover import prepare, save_scan
-from storage.place import place
+from storage.place import is_local, place
 from storage.scan import scan_folder
 from storage.versions import precedent
 from tasks.caching import RETRY
@@ -16,16 +16,12 @@ from tasks.records import ScanRecord, Space
 
 @task(name="scan_images", **RETRY, cache_policy=None)
 def scan_images(
-    space: Space,
-    layout: Layout,
-    labels: Path | None,
-    folder: str,
-    outside_links: bool = False,
-    allow_relabels: bool = False,
+    space: Space, layout: Layout, labels: Path | None, outside_links: bool = False, allow_relabels: bool = False
 ) -> ScanRecord:
     """Always runs: only a look at the folder can tell that nothing has changed."""
     before = None if allow_relabels else partial(precedent, space.store)
     scan = scan_folder(place(space.images), layout, labels, outside_links, before)
-    prepare(Path(folder), keep=scan.digest)
-    path = save_scan(scan, Path(folder))
+    if is_local(space.store.root):  # else other runs may use the folder (storage/handover.py, using)
+        prepare(space.store.plans, keep=scan.digest)
+    path = save_scan(scan, space.store.plans)
     return ScanRecord(str(path), scan.digest, scan.files.num_rows, scan.ignored, scan.is_settled)

@@ -61,14 +61,16 @@ def test_a_bucket_of_images_becomes_a_version_and_a_head_and_a_second_run_does_n
 
 
 @pytest.mark.slow
-def test_two_runs_at_once_both_end_well_and_lose_nothing(call, bucket, tmp_path):
+@pytest.mark.parametrize("caches", [("one", "other"), ("one", "one")], ids=["two machines", "one machine"])
+def test_two_runs_at_once_both_end_well_and_lose_nothing(call, bucket, tmp_path, caches):
     for number in range(60):
         upload(bucket / f"photos/{('cats', 'dogs')[number % 2]}/{number:03d}.png", number)
-    runs = [call("--extract-only", cache=tmp_path / f"cache {number}") for number in range(2)]
+    runs = [call(cache=tmp_path / name) for name in caches]
     ends = [done(process) for process in runs]
     assert [end.status for end in ends] == [0, 0], [end.stderr for end in ends]
     store = Store(place(f"{bucket}/store"), ends[0].record["fingerprint"])
     newest = latest_version(store)
     assert newest.counts == {"images": 60, "ok": 60, "pending": 0, "quarantined": 0}
     assert version_numbers(store)[0] == 1
+    assert ends[0].record["head"] == ends[1].record["head"]
     assert len(features(store.root, store.fingerprint)) == 60

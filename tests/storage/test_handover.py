@@ -1,4 +1,5 @@
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -12,6 +13,7 @@ from storage.handover import (
     save_listing,
     save_plan,
     save_scan,
+    using,
 )
 from storage.plan import Plan
 from storage.scan import scan_folder
@@ -126,4 +128,33 @@ def test_nothing_half_written_is_left(images, store, folder):
     scan = scan_folder(images)
     save_listing(list_images(scan, store), save_scan(scan, folder))
     save_plan(toy.plan(images, store), folder)
-    assert not list(folder.rglob("*.writing"))
+    assert not list(folder.rglob(".*"))
+
+
+def test_runs_that_share_a_folder_keep_what_the_others_read_and_the_next_one_clears_it(images, store, monkeypatch):
+    monkeypatch.setattr("storage.handover.is_local", lambda root: False)
+    where = toy.space(images, store).store
+    scan = scan_folder(images)
+    with using(where):
+        first = save_plan(toy.plan(images, store), where.plans)
+        with using(where):
+            second = save_scan(scan, where.plans)
+            assert load_plan(where, first).num_chunks == 3
+        with using(where):
+            assert load_plan(where, first).num_chunks == 3
+            assert load_scan(second) == scan
+    with using(where):
+        assert not list(where.plans.iterdir())
+
+
+def test_runs_that_hand_the_same_over_at_once_do_not_get_in_each_others_way(images, store, folder):
+    scan, planned = scan_folder(images), toy.plan(images, store)
+    listing = list_images(scan, store)
+
+    def hand_over(_: int) -> None:
+        assert load_scan(save_scan(scan, folder)) == scan
+        assert load_listing(save_listing(listing, folder / f"{scan.digest}.scan")).files.equals(listing.files)
+        assert open_todo(save_plan(planned, folder)).equals(planned.todo)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(hand_over, range(24)))

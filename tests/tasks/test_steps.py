@@ -26,8 +26,7 @@ def space(images, store):
 
 
 def planned(space) -> PlanRecord:
-    working = str(space.store.cache / "plans")
-    scan = scan_images.fn(space, "auto", None, working)
+    scan = scan_images.fn(space, "auto", None)
     return plan_chunks.fn(space, list_images.fn(space, scan, False), PlanOptions(chunk_size=8))
 
 
@@ -37,7 +36,7 @@ def extracted(plan: PlanRecord) -> list[ChunkResult]:
 
 
 def test_a_listing_from_which_a_file_vanished_is_not_kept_as_whole(space, images):
-    scan = scan_images.fn(space, "auto", None, str(space.store.cache / "plans"))
+    scan = scan_images.fn(space, "auto", None)
     (images / "cats" / "003.png").unlink()
     listing = list_images.fn(space, scan, False)
     assert (listing.images, listing.unreadable) == (19, 1)
@@ -70,7 +69,7 @@ def test_a_plan_whose_features_will_not_fit_is_refused_by_the_flow_as_well(space
 
 
 def test_chunks_of_other_views_or_another_augmentation_have_another_cache_key(space):
-    scan = scan_images.fn(space, "auto", None, str(space.store.cache / "plans"))
+    scan = scan_images.fn(space, "auto", None)
     listing = list_images.fn(space, scan, False)
 
     def key(variants: int, augmentation: str) -> str:
@@ -84,7 +83,7 @@ def test_chunks_of_other_views_or_another_augmentation_have_another_cache_key(sp
 
 def test_a_plan_says_how_many_rows_its_images_will_have_and_what_the_job_needs(space, monkeypatch):
     toy.without_keras(monkeypatch)
-    scan = scan_images.fn(space, "auto", None, str(space.store.cache / "plans"))
+    scan = scan_images.fn(space, "auto", None)
     options = PlanOptions(chunk_size=8, variants=3, augmentation=TURN, validation_fraction=0.0)
     plan = plan_chunks.fn(space, list_images.fn(space, scan, False), options)
     assert (plan.images, plan.rows, plan.augmentation) == (20, 60, TURN)
