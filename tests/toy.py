@@ -80,8 +80,13 @@ def plan(
     return make_plan(where.store, listing, PlanOptions(**{"chunk_size": 8} | options))
 
 
-def extract(images: Path, store: Path, planned: Plan, chunks: range | None = None) -> list[ShardRef]:
-    """Write the shards of a plan, or of some of its chunks as a run that died would have."""
+def extract(
+    images: Path, store: Path, planned: Plan, chunks: range | None = None, **condemned: dict[str, str]
+) -> list[ShardRef]:
+    """Write the shards of a plan, or of some of its chunks as a run that died would have.
+
+    condemned: `condemned` and `plain_only` of a ChunksJob, for images that end a child.
+    """
     where = space(images, store)
     create_space(where.store, SPEC.record())
     prepare(where.store.cache / "plans")
@@ -89,7 +94,8 @@ def extract(images: Path, store: Path, planned: Plan, chunks: range | None = Non
     refs = []
     for index in chunks if chunks is not None else range(planned.num_chunks):
         sizes = index, 1, planned.chunk_size, planned.format
-        job = ChunksJob(where, str(path), *sizes, threads=1, engine="toy", augmentation=planned.augmentation)
+        augmentation = planned.augmentation
+        job = ChunksJob(where, str(path), *sizes, threads=1, engine="toy", augmentation=augmentation, **condemned)
         (result,) = process_chunks(job, ToyEngine(), lambda _: None)
         refs.append(ShardRef(result.shard, result.size_bytes, result.rows, result.footer_checksum))
     return refs

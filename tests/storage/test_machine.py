@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -22,13 +23,16 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from storage.errors import InputError
 from storage.layout import Store
-from storage.plan import Plan
+from storage.plan import Plan, finish
+from storage.shards import Shard, ShardRef
 from storage.upkeep.compaction import compact
+from storage.upkeep.quarantine import release
 from storage.upkeep.repair import repair_space
 from storage.upkeep.retention import collect
 from storage.upkeep.verification import verify_space
-from storage.versions import Version, latest_version, read_version, version_numbers
+from storage.versions import Version, commit, latest_version, read_version, version_numbers
 from tests import toy
 from vision.images import decode
 from vision.variants import Variants, plain_views
@@ -37,7 +41,8 @@ AUGMENTATIONS = ("", '{"rotation_range":20.0}', '{"horizontal_flip":true,"shear_
 CLASSES, NAMES = ("cats", "dogs", "owls"), ("a.png", "b.png", "c/d.png", "c/e.png")
 paths = st.builds("{}/{}".format, st.sampled_from(CLASSES), st.sampled_from(NAMES))
 seeds = st.integers(0, 7)
-Said = dict[str, tuple[str, bytes]]  # path → class and digest
+Said = dict[str, tuple[str, bytes, str]]  # path → class, digest and status
+MAX_ROWS = 9  # of a shard: few enough for compactions to meet the bound
 
 
 def feature_of(data: bytes, augmentation: str = "", variant: int = 0) -> np.ndarray:
@@ -59,6 +64,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.model: dict[str, bytes] = {}
         self.all_bytes: dict[bytes, bytes] = {}
         self.said: dict[int, Said] = {}
+        self.cursed: dict[bytes, str] = {}  # images that end a child: with any view, or only with variants
+        self.has_failed: set[bytes] = set()  # ever: old shards may still say so
+        self.released: set[bytes] = set()  # by a retry that no run has answered yet
 
     def teardown(self):
         shutil.rmtree(self.root)
@@ -93,19 +101,68 @@ class StoreMachine(RuleBasedStateMachine):
         (self.images / path).replace(self.images / to)
         self.model[to] = self.model.pop(path)
 
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), to=paths)
+    def copy(self, data, to):
+        path = data.draw(st.sampled_from(sorted(self.model)))
+        if path != to:
+            (self.images / to).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(self.images / path, self.images / to)
+            self.model[to] = self.model[path]
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), how=st.sampled_from(["any", "variants"]))
+    def curse(self, data, how):
+        """From now on an image ends the child that has it in hand, or the one that makes variants of it."""
+        path = data.draw(st.sampled_from(sorted(self.model)))
+        self.cursed[hashlib.sha256(self.model[path]).digest()] = how
+
     # The store
 
-    @rule(chunk_size=st.integers(1, 5), variants=st.integers(1, 3), augmentation=st.sampled_from(AUGMENTATIONS))
-    def run(self, chunk_size=3, variants=1, augmentation=""):
+    def extract(self, planned: Plan, chunks: range) -> list[ShardRef]:
+        """The shards of chunks, with what tasks/isolation.py says of the images that end a child."""
+        condemned: dict[str, str] = {}
+        plain_only: dict[str, str] = {}
+        size = planned.chunk_size
+        for row in planned.todo.slice(chunks.start * size, len(chunks) * size).to_pylist():
+            how = self.cursed.get(row["digest"])
+            if how == "any" or (how and 0 not in row["views"]):
+                condemned[row["digest"].hex()] = "crashed"
+            elif how and any(row["views"]):
+                plain_only[row["digest"].hex()] = "crashed"
+        self.has_failed |= {bytes.fromhex(digest) for digest in (*condemned, *plain_only)}
+        return toy.extract(self.images, self.folder, planned, chunks, condemned=condemned, plain_only=plain_only)
+
+    def plan(self, chunk_size: int, variants: int, augmentation: str, limit: int | None = None) -> Plan:
+        """chunk_size: at most; a chunk has as many images as a shard has room for."""
+        varied = {"variants": variants, "augmentation": augmentation} if augmentation and variants > 1 else {}
+        size = min(chunk_size, MAX_ROWS // variants)
+        return toy.plan(self.images, self.folder, chunk_size=size, limit=limit, allow_removals=True, **varied)
+
+    @rule(
+        chunk_size=st.integers(1, MAX_ROWS),
+        variants=st.integers(1, 3),
+        augmentation=st.sampled_from(AUGMENTATIONS),
+        limit=st.none() | st.integers(0, 4),
+    )
+    def run(self, chunk_size=3, variants=1, augmentation="", limit=None):
         if not self.model and latest_version(self.store) is None:
             return  # nothing to begin with
-        options = {"variants": variants if augmentation else 1, "augmentation": augmentation}
-        planned, version = toy.run(self.images, self.folder, chunk_size=chunk_size, allow_removals=True, **options)
-        self.check_variants(planned, version)
+        options = chunk_size, variants, augmentation
+        planned = self.plan(*options, limit)
+        refs = self.extract(planned, range(planned.num_chunks))
+        version = commit(self.store, planned.parent, *finish(self.store, planned, refs))
+        files = version.read_files(self.store).to_pylist()
         now = {path: (path.partition("/")[0], hashlib.sha256(data).digest()) for path, data in self.model.items()}
-        self.check(version, now)
-        self.said[version.number] = now
-        if now:
+        assert {row["path"].decode(): (row["class"], row["digest"]) for row in files} == now
+        self.check_variants(planned, version)
+        self.check_statuses(planned, files, is_whole=limit is None)
+        self.check(version, said := self.said_by(version))
+        self.said[version.number] = said
+        if limit is None:
+            again = self.plan(*options)
+            assert (again.todo.num_rows, again.needs_commit) == (0, False)
+        if now and all(row["status"] == "ok" for row in files):
             _, fresh = toy.run(self.images, self.root / "fresh", chunk_size=4)
             assert (version.data_digest, version.counts) == (fresh.data_digest, fresh.counts)
             shutil.rmtree(self.root / "fresh")
@@ -113,20 +170,43 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model)
     @rule(data=st.data(), variants=st.integers(1, 3))
     def die_in_extraction(self, data, variants):
-        options = {"variants": variants, "augmentation": AUGMENTATIONS[1]}
-        planned = toy.plan(self.images, self.folder, chunk_size=2, allow_removals=True, **options)
-        done = data.draw(st.integers(0, planned.num_chunks))
-        toy.extract(self.images, self.folder, planned, range(done))
+        planned = self.plan(2, variants, AUGMENTATIONS[1])
+        self.extract(planned, range(data.draw(st.integers(0, planned.num_chunks))))
 
-    @rule(rows=st.integers(1, 6), drop_variants=st.booleans())
-    def compact(self, rows, drop_variants):
+    @precondition(lambda self: version_numbers(self.store))
+    @rule(is_healed=st.booleans(), is_compacted=st.booleans())
+    def retry(self, is_healed, is_compacted):
+        """What was wrong with some machine is mended, or not; the night's maintenance may come first."""
+        if is_compacted:
+            self.compact(rows=MAX_ROWS, drop_variants=False, dead_fraction=0.5)
+        if is_healed:
+            self.cursed.clear()
         version = latest_version(self.store)
-        done = compact(self.store, version, rows, drop_variants) if version else None
+        files = version.read_files(self.store).to_pylist()
+        self.released |= {row["digest"] for row in files if row["status"] == "quarantined"}
+        made = release(self.store, version)
+        self.said[made.number] = self.said_by(made)
+        assert all(row["reason"] is None for row in made.read_files(self.store).to_pylist())
+
+    @rule(rows=st.integers(1, MAX_ROWS + 3), drop_variants=st.booleans(), dead_fraction=st.sampled_from([0, 0.5, 1]))
+    def compact(self, rows, drop_variants, dead_fraction):
+        version = latest_version(self.store)
+        if version is None:
+            return
+        if rows > MAX_ROWS:
+            with pytest.raises(InputError, match="--rows"):
+                compact(self.store, version, rows, drop_variants, dead_fraction)
+            return
+        done = compact(self.store, version, rows, drop_variants, dead_fraction)
+        made = read_version(self.store, done.version) if done else version
         if done and version.number in self.said:
-            self.said[done.version] = self.said[version.number]
-            made = read_version(self.store, done.version)
+            self.said[made.number] = self.said[version.number]
             assert (made.data_digest, made.counts) == (version.data_digest, version.counts)
-            self.check(made, self.said[done.version])
+            self.check(made, self.said[made.number])
+        if not dead_fraction:
+            live = set(made.read_files(self.store)["digest"].to_pylist())
+            there = (Shard(self.store, ref) for ref in made.shards.values())
+            assert all(live.issuperset(shard.digests()) for shard in there)
 
     @rule(keep=st.integers(1, 3), is_graceful=st.booleans())
     def collect(self, keep, is_graceful):
@@ -155,11 +235,13 @@ class StoreMachine(RuleBasedStateMachine):
             path.write_bytes(content[:at] + bytes([content[at] ^ 1 << draw.randrange(8)]) + content[at + 1 :])
         if way == "gone" and path.parent == self.store.versions:
             self.said.pop(int(path.stem), None)  # as if it had never been
+            self.released.clear()
             return
         assert list(verify_space(self.store, is_deep=True)), (path, way)
         done = repair_space(self.store, is_deep=True)
         for number in done.dropped:
             self.said.pop(number, None)
+        self.released.clear()  # whose lines may be among what was lost
         self.run()
 
     def referenced(self) -> list[Path]:
@@ -178,25 +260,44 @@ class StoreMachine(RuleBasedStateMachine):
     def nothing_is_wrong(self):
         assert not list(verify_space(self.store, is_deep=False)) or not self.store.space.exists()
 
-    def check(self, version: Version, said: Said):
+    def said_by(self, version: Version) -> Said:
         files = version.read_files(self.store).to_pylist()
-        assert {row["path"].decode(): (row["class"], row["digest"]) for row in files} == said
-        assert all(row["status"] == "ok" for row in files)
+        return {row["path"].decode(): (row["class"], row["digest"], row["status"]) for row in files}
+
+    def check(self, version: Version, said: Said):
+        assert self.said_by(version) == said
         found = toy.features_of(self.images, self.folder, version)
-        for digest in {digest for _, digest in said.values()}:
+        for digest in {digest for _, digest, status in said.values() if status == "ok"}:
             assert np.array_equal(found[digest], feature_of(self.all_bytes[digest]))
         for (digest, augmentation, variant), row in toy.views_of(self.images, self.folder, version).items():
             if augmentation:
                 assert np.array_equal(row, feature_of(self.all_bytes[digest], augmentation, variant))
 
+    def check_statuses(self, planned: Plan, files: list[dict], is_whole: bool):
+        """What failed cost itself alone, what was good stays so, and who asks for a retry has it."""
+        status = {row["digest"]: row["status"] for row in files}
+        before = planned.parent.read_files(self.store).to_pylist() if planned.parent else []
+        lost = planned.lost > 0
+        assert lost or all(status.get(row["digest"], "ok") == "ok" for row in before if row["status"] == "ok")
+        assert all(digest in self.has_failed for digest, found in status.items() if found == "quarantined")
+        assert not is_whole or "pending" not in status.values()
+        self.released &= status.keys()
+        for digest in self.released:
+            assert status[digest] != "quarantined" or self.cursed.get(digest) == "any", digest
+        self.released -= {digest for digest, found in status.items() if found != "pending"}
+
     def check_variants(self, planned: Plan, version: Version):
         """What was wanted is there."""
         found = toy.views_of(self.images, self.folder, version)
         for row in planned.todo.to_pylist():
-            assert all((row["digest"], planned.augmentation if k else "", k) in found for k in row["views"])
+            assert row["digest"] in self.cursed or all(
+                (row["digest"], planned.augmentation if k else "", k) in found for k in row["views"]
+            )
 
 
 def test_the_store_says_what_a_fresh_run_would_say(monkeypatch):
     toy.without_keras(monkeypatch)
+    for room in ("shards", "plan", "upkeep.compaction"):
+        monkeypatch.setattr(f"storage.{room}.MAX_ROWS", MAX_ROWS)
     count = int(os.environ.get("STATES", "20"))
     run_state_machine_as_test(StoreMachine, settings=settings(max_examples=count, stateful_step_count=15))
