@@ -10,6 +10,7 @@ import pydantic
 import yaml
 
 from flows.roots import IMAGE_ROOTS, check_below
+from storage.place import at_home
 from vision.augmentation import Augmentation, split_rescale
 
 
@@ -44,7 +45,8 @@ def _read_augmentation(text: str) -> Any:
 
 
 def _file_of_augmentation(path: str) -> str:
-    check_below("--augment", os.path.abspath(path), IMAGE_ROOTS)
+    path = os.path.abspath(at_home(path))
+    check_below("--augment", path, IMAGE_ROOTS)
     try:
         return Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:

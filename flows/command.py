@@ -30,6 +30,7 @@ from storage.files import counts
 from storage.heads import is_unranked
 from storage.layout import Store
 from storage.lock import hold
+from storage.place import at_home
 from storage.plan import Plan, make_plan
 from storage.scan import check_folder, scan_folder
 from storage.words import visible
@@ -238,7 +239,7 @@ def _read_config(path: str | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        text = Path(path).read_text()
+        text = Path(at_home(path)).read_text()
         content = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"--config: {path} cannot be read as YAML: {' '.join(str(error).split())}") from error

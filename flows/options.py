@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_type_hints
 
 import pydantic
@@ -17,7 +16,7 @@ from flows.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS, can_lead_out, c
 from storage.classes import index_order
 from storage.errors import InputError
 from storage.folder_layout import Layout
-from storage.place import Place, place
+from storage.place import Place, at_home, place
 from storage.plan import PlanOptions
 from storage.precedent import Precedent
 from storage.shards import MAX_ROWS, Format
@@ -248,7 +247,9 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf
     def _can_be_kept_as_text(cls, value: str | None, info: pydantic.ValidationInfo) -> str | None:
         """The whole path, as it is kept: the working folder may be what is not UTF-8. And it lies below the roots."""
         is_path = value and "://" not in value and not (info.field_name == "weights" and value in NAMED_WEIGHTS)
-        path = os.path.abspath(value) if is_path else ""
+        if value and is_path and value.startswith("~"):
+            value = os.path.abspath(at_home(value))  # settled here, before it is known to lie below the roots
+        path = os.path.abspath(value) if value and is_path else ""
         try:
             path.encode()
         except UnicodeEncodeError:
@@ -301,8 +302,8 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf
         return place(self.images)
 
     @property
-    def label_file(self) -> Path | None:
-        return Path(os.path.abspath(self.labels)) if self.labels else None
+    def label_file(self) -> Place | None:
+        return place(self.labels) if self.labels else None
 
     def space(self) -> Space:
         """The feature space that these options name; reads weights that are new to the store.

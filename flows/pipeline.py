@@ -92,7 +92,7 @@ def look_again(space: Space, options: PipelineOptions, progress: Progress) -> Sc
 
 
 def scan(space: Space, options: PipelineOptions, **how):
-    return scan_images(space, options.layout, options.label_file, options.outside_links, options.allow_relabels, **how)
+    return scan_images(space, options.layout, options.labels, options.outside_links, options.allow_relabels, **how)
 
 
 def extract(space: Space, options: PipelineOptions, progress: Progress) -> tuple[Outcome, VersionRecord, ScanRecord]:

@@ -1,6 +1,5 @@
 """The parameters of `watch-images`, made and read as those of the pipeline are (flows/options.py)."""
 
-from pathlib import Path
 from typing import Annotated
 
 import pydantic
@@ -65,4 +64,4 @@ class WatchOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_na
         return Patience(self.quiet_seconds, self.most_seconds, self.poll_seconds)
 
     def look(self) -> Scan:
-        return scan_folder(self.folder, self.layout, Path(self.labels) if self.labels else None, self.outside_links)
+        return scan_folder(self.folder, self.layout, place(self.labels) if self.labels else None, self.outside_links)

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from pathlib import Path
+from functools import lru_cache
 from typing import NamedTuple
 
 from storage.errors import InputError
@@ -21,7 +21,7 @@ class Label(NamedTuple):
     split: str | None
 
 
-def read_labels(file: Path, root: Place) -> dict[bytes, Label]:
+def read_labels(file: Place, root: Place) -> dict[bytes, Label]:
     """Path below `root` → label, from a CSV with a header or a Parquet file.
 
     Columns: `path` (relative to `root`, or absolute below it), `class`, and where there is one `split` (a name that
@@ -48,7 +48,7 @@ def read_labels(file: Path, root: Place) -> dict[bytes, Label]:
     return labels
 
 
-def two_labels(file: Path, path: bytes, one: Label, other: Label) -> InputError:
+def two_labels(file: Place, path: bytes, one: Label, other: Label) -> InputError:
     """What to raise where a table says two things of one file."""
     shown = quoted(os.fsdecode(path))
     return InputError(f"--labels: {visible(str(file))} has two labels for {shown}: {_shown(one)} and {_shown(other)}")
@@ -60,12 +60,27 @@ def _shown(label: Label) -> str:
 
 def _below(path: bytes, root: Place) -> bytes:
     """A path as the scan spells it: relative to the root, without `.` and doubled slashes."""
-    if is_local(root):
-        base = os.fsencode(root)
-    else:
+    if not is_local(root):
         base, path = b"/-", path.removeprefix(os.fsencode(str(root)).rstrip(b"/") + b"/")
-    above = base.rstrip(b"/") + b"/"
-    whole = b"/" + os.path.normpath(os.path.join(base, path)).lstrip(
-        b"/"
-    )  # normpath leaves two slashes at the beginning
-    return whole.removeprefix(above) if whole.startswith(above) else path
+        return _inside(_normal(os.path.join(base, path)), base) or path
+    base = os.fsencode(root)
+    found = _inside(_normal(os.path.join(base, path)), base)
+    if not found and path.startswith(b"/"):  # the table may go another way to the same folder, by a link
+        folder, name = os.path.split(path)
+        found = _inside(os.path.join(_real(folder), name), _real(base))
+    return found or path
+
+
+def _normal(path: bytes) -> bytes:
+    return b"/" + os.path.normpath(path).lstrip(b"/")  # normpath leaves two slashes at the beginning
+
+
+def _inside(path: bytes, folder: bytes) -> bytes:
+    """A path relative to a folder; empty where it is not below it."""
+    above = folder.rstrip(b"/") + b"/"
+    return path[len(above) :] if path.startswith(above) else b""
+
+
+@lru_cache(maxsize=1024)
+def _real(folder: bytes) -> bytes:
+    return os.path.realpath(folder)

@@ -90,7 +90,7 @@ class _Guess:
 
     def _doubtful_splits(self, splits: dict[str, str], strangers: list[Folder]) -> FolderLayout:
         seen = f"{some(sorted(splits))} in {self._where()} look like splits"
-        if strangers:
+        if any(_has_classes(self.folders[name]) for name in splits):
             return self._doubt(
                 f"{seen}, and {some(sorted(folder.name for folder in strangers))} beside them does not",
                 "move out what is no split, and --layout splits takes the others so; --layout classes takes all for classes",

@@ -6,7 +6,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from itertools import combinations, islice
-from pathlib import Path
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -29,7 +28,7 @@ class Rows:
     A row with backslashes names the file that it names with slashes, unless there is a file of the very name.
     """
 
-    def __init__(self, labels: Mapping[bytes, Label], file: Path, root: Place):
+    def __init__(self, labels: Mapping[bytes, Label], file: Place, root: Place):
         self.labels, self.file, self.root = labels, file, root
         self._slashed = {_slashed(row): row for row in labels if b"\\" in row}
         self._unnamed: list[bytes] = []

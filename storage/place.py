@@ -38,7 +38,7 @@ def place(address: str | Path) -> Place:
     """
     scheme, mark, rest = str(address).partition("://")
     if not mark:
-        return Path(os.path.abspath(address))
+        return Path(os.path.abspath(at_home(str(address))))
     if scheme not in EXTRAS or not rest.strip("/"):
         raise InputError(
             f"{address} is no place that can be read: expected a path, s3://bucket/prefix or gs://bucket/prefix"
@@ -54,6 +54,13 @@ def place(address: str | Path) -> Place:
             f"pip install -c constraints.txt -e '.[{EXTRAS[scheme]}]'"
         ) from error
     return found
+
+
+def at_home(path: str) -> str:
+    """A path with the home folder for its `~`, which no shell has read in a file or behind `=`; unless it is there so."""
+    if not path.startswith("~") or os.path.lexists(path.partition("/")[0]):
+        return path
+    return os.path.expanduser(path)
 
 
 def is_local(where: Place) -> bool:

@@ -66,7 +66,7 @@ class Scan:
 def scan_folder(
     root: Place,
     layout: Layout = "auto",
-    labels: Path | None = None,
+    labels: Place | None = None,
     outside_links: bool = False,
     precedent: Callable[[], Precedent | None] | None = None,
 ) -> Scan:
@@ -92,7 +92,7 @@ def scan_folder(
     return Scan(root, files, walk.ignored, tuple(sorted(walk.unreadable)), scanned_ns, found)
 
 
-def _scan_by_table(root: Place, labels: Path, outside_links: bool) -> tuple[Walk | ObjectWalk, pa.Table, FolderLayout]:
+def _scan_by_table(root: Place, labels: Place, outside_links: bool) -> tuple[Walk | ObjectWalk, pa.Table, FolderLayout]:
     rows = Rows(read_labels(labels, root), labels, root)
     walk = _walk(root, rows.label, CLASSES, outside_links)
     files, said = rows.matched(walk.rows.table(), is_whole=not walk.unreadable)
@@ -181,6 +181,13 @@ def _warn(root: Place, walk: Walk | ObjectWalk) -> None:
             len(walk.outside),
             root,
             ascii(os.fsdecode(walk.outside[0])),
+        )
+    if isinstance(walk, ObjectWalk) and walk.nameless:
+        logger.warning(
+            "%s with an empty name in %s cannot be listed, as %s: the images in it are left out; copy them to keys without //",
+            count(len(walk.nameless), "folder"),
+            root,
+            visible(walk.nameless[0] + b"/"),
         )
     if walk.unreadable:
         logger.warning(

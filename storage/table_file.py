@@ -5,6 +5,7 @@ import io
 import logging
 import re
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 from storage.errors import InputError
+from storage.place import Place
 from storage.words import quoted, visible
 
 logger = logging.getLogger(__name__)
@@ -23,7 +25,7 @@ UTF16 = (b"\xff\xfe", b"\xfe\xff")
 HEAD_BYTES = 65_536  # the header line is looked for here
 
 
-def read_table(file: Path) -> pa.Table:
+def read_table(file: Place) -> pa.Table:
     """The columns of COLUMNS, `split` null where the file has none.
 
     White space around the header's names is left out, and then around the cells too. A CSV file whose header has tabs or
@@ -48,12 +50,19 @@ def read_table(file: Path) -> pa.Table:
         ) from error
 
 
-def _read_parquet(file: Path) -> pa.Table:
-    return pq.ParquetFile(file).read()  # not pq.read_table, which takes folders named a=b for columns
+def _opened(file: Place) -> BinaryIO:
+    """A table of this machine, or a whole one of an object store."""
+    return open(file, "rb") if isinstance(file, Path) else io.BytesIO(file.fs.cat_file(file.path))
 
 
-def _read_csv(file: Path) -> pa.Table:
-    with open(file, "rb") as source:
+def _read_parquet(file: Place) -> pa.Table:
+    return pq.ParquetFile(
+        file if isinstance(file, Path) else _opened(file)
+    ).read()  # not pq.read_table, which takes folders named a=b for columns
+
+
+def _read_csv(file: Place) -> pa.Table:
+    with _opened(file) as source:
         head = source.read(HEAD_BYTES)
     if head.startswith(UTF16) or b"\0" in head:
         kind = "is UTF-16" if head.startswith(UTF16) else "holds NUL bytes, as UTF-16 and binary files do"
@@ -65,7 +74,7 @@ def _read_csv(file: Path) -> pa.Table:
     text = line.decode("utf-8-sig", "replace")
     names = next(header_csv.reader(io.StringIO(text), delimiter=separator.decode()), [])
     return csv.read_csv(
-        file,
+        file if isinstance(file, Path) else _opened(file),
         parse_options=csv.ParseOptions(newlines_in_values=True, delimiter=separator.decode()),
         convert_options=csv.ConvertOptions(
             column_types={name: COLUMNS[name.strip()] for name in names if name.strip() in COLUMNS}
@@ -73,7 +82,7 @@ def _read_csv(file: Path) -> pa.Table:
     )
 
 
-def _stripped(table: pa.Table, file: Path) -> pa.Table:
+def _stripped(table: pa.Table, file: Place) -> pa.Table:
     """The table with names, and cells where any of our names needs it, without white space around them."""
     names = [name.strip() for name in table.column_names]
     padded = [name for name in table.column_names if name != name.strip() and name.strip() in COLUMNS]
@@ -93,7 +102,7 @@ def _stripped(table: pa.Table, file: Path) -> pa.Table:
     return table
 
 
-def _check_columns(table: pa.Table, file: Path) -> None:
+def _check_columns(table: pa.Table, file: Place) -> None:
     missing = [name for name in ("path", "class") if name not in table.column_names]
     if missing:
         found = quoted(*table.column_names) or "none"
@@ -106,7 +115,7 @@ def _check_columns(table: pa.Table, file: Path) -> None:
         raise InputError(f"--labels: {visible(str(file))} has the column {twice[0]!r} more than once")
 
 
-def _cast(column: pa.ChunkedArray, kind: pa.DataType, name: str, file: Path) -> pa.ChunkedArray:
+def _cast(column: pa.ChunkedArray, kind: pa.DataType, name: str, file: Place) -> pa.ChunkedArray:
     """A column as text, and a path as bytes; categories are the values that they stand for."""
     try:
         values = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column

@@ -200,7 +200,10 @@ class Walk:
 
 
 class ObjectWalk:
-    """The way through the prefixes of an object store, gathering rows as `Walk` does, with a digest at the end."""
+    """The way through the prefixes of an object store, gathering rows as `Walk` does, with a digest at the end.
+
+    nameless: prefixes in which keys have an empty name next (`cats//1.png`).
+    """
 
     def __init__(self, root: Remote, label: Labeller):
         self.root = root
@@ -211,6 +214,7 @@ class ObjectWalk:
         self.unreadable: list[bytes] = []
         self.system: list[bytes] = []
         self.outside: list[bytes] = []  # there are no links
+        self.nameless: list[bytes] = []
         self.has_links = False
         self.first_folders: list[bytes] = []
 
@@ -222,14 +226,18 @@ class ObjectWalk:
     def folder(self, prefix: bytes) -> list[bytes]:
         """Take in the objects of one prefix and return the prefixes in it."""
         folders = []
+        where = f"{self.root.path}/{os.fsdecode(prefix)}".rstrip("/")
         try:
-            found = self.root.fs.ls(f"{self.root.path}/{os.fsdecode(prefix)}".rstrip("/"), detail=True)
+            found = self.root.fs.ls(where, detail=True)
         except FileNotFoundError:
             return []
         except OSError:
             self.unreadable.append(prefix)
             return []
         for info in found:
+            if info["type"] == "directory" and info["name"].rstrip("/") == where:
+                self.nameless.append(prefix)  # fsspec cannot list what lies in it
+                continue
             name = os.fsencode(info["name"].rstrip("/").rpartition("/")[2])
             if info["type"] == "directory":
                 if is_of_system(name):

@@ -1,7 +1,6 @@
 """Task `scan_images`: names, sizes and times of the images, by stat alone."""
 
 from functools import partial
-from pathlib import Path
 
 from prefect import task
 
@@ -16,11 +15,11 @@ from tasks.records import ScanRecord, Space
 
 @task(name="scan_images", **RETRY, cache_policy=None)
 def scan_images(
-    space: Space, layout: Layout, labels: Path | None, outside_links: bool = False, allow_relabels: bool = False
+    space: Space, layout: Layout, labels: str | None, outside_links: bool = False, allow_relabels: bool = False
 ) -> ScanRecord:
     """Always runs: only a look at the folder can tell that nothing has changed."""
     before = None if allow_relabels else partial(precedent, space.store)
-    scan = scan_folder(place(space.images), layout, labels, outside_links, before)
+    scan = scan_folder(place(space.images), layout, place(labels) if labels else None, outside_links, before)
     if is_local(space.store.root):  # else other runs may use the folder (storage/handover.py, using)
         prepare(space.store.plans, keep=scan.digest)
     path = save_scan(scan, space.store.plans)

@@ -314,3 +314,23 @@ def test_a_working_folder_that_is_not_utf8_does_no_harm_to_paths_that_lie_elsewh
     monkeypatch.chdir(here)
     assert main(["--images", str(images), "--store", str(store), *TINY, "--plan"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 20
+
+
+@pytest.mark.parametrize("name", ["images", "store", "labels", "weights"])
+def test_a_tilde_in_a_file_of_parameters_is_the_home_folder(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "config.yaml").write_text(f"{name}: ~/photos\n")
+    assert getattr(parse(["--config", "~/config.yaml"])[0], name) == str(tmp_path / "home" / "photos")
+    (tmp_path / "~").mkdir()  # a folder of that very name is the one that is meant
+    assert getattr(parse([f"--{name}=~/photos"])[0], name) == str(tmp_path / "~" / "photos")
+
+
+def test_a_tilde_leads_to_no_place_outside_of_the_roots(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("EXTRACT_AND_TRAIN_IMAGE_ROOTS", str(tmp_path / "data"))
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path / "data")
+    with pytest.raises(InputError, match="ROOTS"):
+        parse(["--images=~/photos"])

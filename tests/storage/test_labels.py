@@ -191,6 +191,25 @@ def test_a_column_of_parquet_of_another_type_is_named_and_so_is_an_empty_cell(tm
 # In the scan
 
 
+@pytest.mark.parametrize(("images", "rows"), [("link", "real"), ("real", "link"), ("link", "link"), ("real", "other")])
+def test_absolute_paths_may_go_another_way_to_the_image_folder_than_images_does(tmp_path, images, rows):
+    toy.picture(tmp_path / "real" / "a" / "1.png", 1)
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "other").symlink_to(tmp_path / "link")
+    file = write(tmp_path / "l.csv", [(f"{tmp_path}/{rows}/a/1.png", "x", "")])
+    scan = scan_folder(tmp_path / images, labels=file)
+    assert scan.files["path"].to_pylist() == [b"a/1.png"]
+
+
+def test_an_absolute_path_of_an_image_that_is_a_link_means_the_link(tmp_path):
+    toy.picture(tmp_path / "pool" / "1.png", 1)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").symlink_to(tmp_path / "pool" / "1.png")
+    (tmp_path / "link").symlink_to("images")
+    file = write(tmp_path / "l.csv", [(f"{tmp_path}/link/a.png", "x", "")])
+    assert scan_folder(tmp_path / "images", labels=file, outside_links=True).files["path"].to_pylist() == [b"a.png"]
+
+
 @pytest.fixture
 def heap(tmp_path: Path) -> Path:
     """Images in one heap: no class folder says what they show."""

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from storage.diff import Changes
 from storage.digests import list_images
+from storage.errors import InputError
 from storage.folder_layout import text
 from storage.handover import load_listing, load_plan, load_scan, prepare, save_listing, save_plan, save_scan
 from storage.samples import pin
@@ -241,9 +242,13 @@ def test_a_class_renamed_to_the_escape_of_its_own_name_is_relabelled(tmp_path, s
 
 def test_a_class_may_be_called_like_a_split(tmp_path, store):
     images = tmp_path / "images"
-    for number, name in enumerate((b"train", b"test", b"val", b"cat")):
+    for number, name in enumerate((b"train", b"cat", b"test", b"val")):
         odd.file(images, name + b"/1.png", number)
-    _, version = toy.run(images, store, validation_fraction=0.0)
+        if name == b"cat":
+            assert toy.plan(images, store).files["class"].to_pylist() == ["cat", "train"]
+    with pytest.raises(InputError, match="--layout classes takes these folders for the classes"):
+        toy.plan(images, store)
+    _, version = toy.run(images, store, validation_fraction=0.0, layout="classes")
     assert version.classes == {"train": {"cat": 1, "test": 1, "train": 1, "val": 1}}
 
 

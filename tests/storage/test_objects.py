@@ -9,7 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from pyarrow import csv
 
 from storage.__main__ import main
 from storage.durable import create, put, replace
@@ -118,6 +121,39 @@ def test_split_prefixes_and_tables_of_labels_are_understood(bucket, tmp_path):
     table.write_text(f"path,class\ntrain/cats/a.png,one\n{bucket}/photos/val/cats/b.png,two\n")
     files = scan_folder(bucket / "photos", labels=table).files.to_pylist()
     assert [(row["path"], row["class"]) for row in files] == [(b"train/cats/a.png", "one"), (b"val/cats/b.png", "two")]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_table_of_labels_may_be_an_object(bucket, tmp_path, suffix):
+    images = toy.pictures(tmp_path / "images", per_class=1)
+    table = pa.table({"path": ["cats/000.png"], "class": ["one"]})
+    (pq.write_table if suffix == ".parquet" else csv.write_csv)(table, tmp_path / f"l{suffix}")
+    bucket.fs.put(f"{tmp_path}/l{suffix}", (bucket / f"l{suffix}").path)
+    assert scan_folder(images, labels=place(f"{bucket}/l{suffix}")).files["class"].to_pylist() == ["one"]
+    with pytest.raises(InputError, match=f"--labels: {bucket}/none{suffix} cannot be read"):
+        scan_folder(images, labels=place(f"{bucket}/none{suffix}"))
+
+
+def test_keys_with_an_empty_name_are_named_and_cost_nothing_else(bucket, caplog):
+    for number, name in enumerate(("cats/a.png", "cats//b.png", "dogs/c.png", "/dogs/d.png")):
+        bucket.fs.pipe_file(f"{(bucket / 'photos').path}/{name}", b"%d" % number)
+    bucket.fs.pipe_file(f"{(bucket / 'photos').path}/cats/", b"")  # the mark of a folder, as consoles leave it
+    files = scan_folder(bucket / "photos").files
+    assert files["path"].to_pylist() == [b"cats/a.png", b"dogs/c.png"]
+    assert "2 folders with an empty name" in caplog.text
+    assert "copy them to keys without //" in caplog.text
+
+
+@pytest.mark.parametrize("names", [["train/cats", "train/dogs", "Dev/cats", "Dev/dogs"], ["all/cats", "all/dogs"]])
+def test_folders_of_objects_are_labelled_as_those_of_a_disk(bucket, tmp_path, names):
+    for number, name in enumerate([*names, "logs", "@eaDir/cats"]):
+        toy.picture(tmp_path / "images" / name / ("1.txt" if name == "logs" else "1.png"), number)
+    bucket.fs.put(f"{tmp_path}/images/", f"{(bucket / 'photos').path}/", recursive=True)
+    found, local = scan_folder(bucket / "photos"), scan_folder(tmp_path / "images")
+    columns = ["path", "class", "split"]
+    assert found.files.select(columns).equals(local.files.select(columns))
+    assert found.layout.parts == local.layout.parts
+    assert len(found.layout.remarks) == len(local.layout.remarks) == 3
 
 
 # Runs
