@@ -29,6 +29,7 @@ def findings(files: pa.Table, root: str, wanted: tuple[str, ...] | None = None, 
         *_without_images(classes, names, by_hash),
         *_left_out(classes, names, wanted is None),
         *_alone(trained_on, names, root),
+        *_padded(names_in(classes)),
         *_alike(names_in(classes)),
         *unusable_classes(files),
         *_twins(trained_on),
@@ -83,6 +84,12 @@ def _alone(files: pa.Table, names: Sequence[str], root: str) -> Iterator[str]:
             f"; if the classes are the folders in it, {shown}, give --images {visible(shlex.quote(f'{root}/{name}'))}"
         )
     yield f"there is one class, {quoted(name)}, and training needs two{hint}"
+
+
+def _padded(names: Sequence[str]) -> Iterator[str]:
+    padded = [name for name in names if name != name.strip()]
+    if padded:
+        yield f"classes whose names begin or end with white space: {some(padded)}"
 
 
 def _alike(names: Sequence[str]) -> Iterator[str]:

@@ -44,8 +44,9 @@ class Rows:
     def matched(self, files: pa.Table, is_whole: bool) -> tuple[pa.Table, str]:
         """The files that rows name, and what there is to say of the others; empty where every row names one.
 
-        is_whole: whether every folder could be read. Raises InputError where it could and no row names a file, or where
-        rows with and without backslashes say two things of one file.
+        is_whole: whether every folder could be read. Raises InputError where it could, there are files and no row names
+        one, or where rows with and without backslashes say two things of one file. A folder without any file may be a
+        share that is not mounted: whoever plans knows what was there.
         """
         table, root = visible(str(self.file)), visible(str(self.root))
         there = set(files["path"].to_pylist())
@@ -63,7 +64,7 @@ class Rows:
             said.append(f"{count(len(by_slash), 'path')} in {table} have backslashes, read as slashes")
         if missing:
             guess = guessed(missing, self._unnamed)
-            if len(missing) == len(self.labels) and is_whole:
+            if len(missing) == len(self.labels) and is_whole and self._unnamed:
                 raise InputError(f"--labels: none of {count(len(missing), 'row')} matches a file below {root}: {guess}")
             said.append(
                 f"{len(missing):,} of the {len(self.labels):,} paths in {table} are of no image below {root}: {guess}"

@@ -211,7 +211,11 @@ def finish(
 
 def _check_not_empty(listing: Listing, parent: Version | None) -> None:
     if listing.files.num_rows == 0 and parent is None and not listing.scan.unreadable:
-        ignored = f" ({listing.scan.ignored} files are not images with a class)" if listing.scan.ignored else ""
+        ignored = (
+            f" ({listing.scan.ignored} files are not images with a class)"
+            if listing.scan.ignored
+            else " (there is no file at all)"
+        )
         raise InputError(
             f"--images: no images in {listing.scan.root}{ignored}; expected class folders (cats/1.jpg, dogs/2.jpg), "
             "split folders of class folders (train/cats/1.jpg), or --labels with a table of paths and classes"

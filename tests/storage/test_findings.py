@@ -59,7 +59,11 @@ def test_many_classes_are_folded(tmp_path, store):
         ({"photos/cats": 30, "photos/dogs": 30}, ["one class, 'photos'.*'cats', 'dogs', give --images {root}/photos$"]),
         ({"photos/cats": 30}, ["there is one class, 'photos', and training needs two$"]),
         ({"Cats": 20, "cats": 20, "dogs": 20}, ["classes of which case.*'Cats', 'cats'$"]),
-        ({"cats ": 20, "cats": 20, "dogs": 20}, ["classes of which case.*'cats', 'cats '$"]),
+        (
+            {"cats ": 20, "cats": 20, "dogs": 20},
+            ["begin or end with white space: 'cats '$", "classes of which case.*'cats', 'cats '$"],
+        ),
+        ({" cats": 30, " dogs": 30}, ["begin or end with white space: ' cats', ' dogs'$"]),
         ({"caf\u00e9": 20, "cafe\u0301": 20, "dogs": 20}, [r"classes of which case.*'cafe\\u0301', 'caf\\xe9'$"]),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storage.errors import InputError
+from storage.errors import InputError, TooManyRemovals
 from storage.labels import Label, read_labels
 from storage.scan import scan_folder
 from tests import toy
@@ -314,6 +314,18 @@ def test_a_table_that_matches_nothing_any_more_is_no_removal(heap, tmp_path):
     away = write(tmp_path / "l.csv", [(f"heap/{path}", name, split) for path, name, split in rows])
     with pytest.raises(InputError, match="none of 4 rows matches a file"):
         toy.run(heap, tmp_path / "store", labels=away, allow_removals=True)
+
+
+def test_a_table_over_a_folder_that_was_emptied_is_a_removal_and_over_a_new_one_is_refused(heap, tmp_path):
+    """As when a share is not mounted."""
+    file = write(tmp_path / "l.csv", [(f"{index}.png", "cats", "") for index in range(4)])
+    toy.run(heap, tmp_path / "store", labels=file)
+    heap.rename(tmp_path / "away")
+    heap.mkdir()
+    with pytest.raises(TooManyRemovals):
+        toy.plan(heap, tmp_path / "store", labels=file)
+    with pytest.raises(InputError, match="there is no file at all"):
+        toy.plan(heap, tmp_path / "new", labels=file)
 
 
 def test_a_layout_beside_a_table_is_refused(heap, tmp_path):
