@@ -212,7 +212,7 @@ def finish(
 def _check_not_empty(listing: Listing, parent: Version | None) -> None:
     if listing.files.num_rows == 0 and parent is None and not listing.scan.unreadable:
         ignored = (
-            f" ({listing.scan.ignored} files are not images with a class)"
+            f" ({listing.scan.ignored} files are not images with a class: {'; '.join(listing.scan.layout.remarks)})"
             if listing.scan.ignored
             else " (there is no file at all)"
         )

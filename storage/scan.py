@@ -4,7 +4,8 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,13 +15,14 @@ import pyarrow.compute as pc
 
 from storage.errors import InputError
 from storage.folder_layout import CLASSES, FolderLayout, Layout, text, tree_of
+from storage.ignored import SHOWN, in_words
 from storage.labels import Label, read_labels
 from storage.layout_guess import guess
 from storage.matching import Rows
 from storage.place import Place, is_local
 from storage.precedent import Precedent, agreed
 from storage.walk import SUFFIXES, Labeller, ObjectWalk, Walk, is_hidden
-from storage.words import count, some, visible
+from storage.words import count, quoted, some, visible
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +91,7 @@ def scan_folder(
     else:
         walk, files, found = _scan_by_folders(root, layout, outside_links, precedent)
     _warn(root, walk)
-    return Scan(root, files, walk.ignored, tuple(sorted(walk.unreadable)), scanned_ns, found)
+    return Scan(root, files, walk.ignored.number, tuple(sorted(walk.unreadable)), scanned_ns, found)
 
 
 def _scan_by_table(root: Place, labels: Place, outside_links: bool) -> tuple[Walk | ObjectWalk, pa.Table, FolderLayout]:
@@ -98,7 +100,7 @@ def _scan_by_table(root: Place, labels: Place, outside_links: bool) -> tuple[Wal
     files, said = rows.matched(walk.rows.table(), is_whole=not walk.unreadable)
     if said:
         logger.warning("%s", said)
-    remarks = list(_of_system(walk))
+    remarks = [*_of_system(walk), *walk.ignored.told()]
     splits = {label.split for label in rows.labels.values()}
     if "train" in splits and not splits & {None, "validation"}:
         remarks.append("no row is for validation: --validation-fraction of the training images is held out")
@@ -119,8 +121,10 @@ def _scan_by_folders(
         walk = _walk(root, _first_folder, found, outside_links)
     seen = walk.rows.table()
     files = seen if found.is_plain else _labelled(seen, found)
-    walk.ignored += seen.num_rows - files.num_rows
-    remarks = (*_of_system(walk), *_empty(walk), *found.remarks)
+    if outside := seen.num_rows - files.num_rows:
+        walk.ignored.kinds["in no class folder"] += outside
+    unread = _unread(walk, found, files)
+    remarks = (*_of_system(walk), *_empty(walk, unread), *walk.ignored.told(), *_without_image(unread), *found.remarks)
     return walk, files, replace(found, remarks=remarks)
 
 
@@ -167,11 +171,32 @@ def _of_system(walk: Walk | ObjectWalk) -> Iterator[str]:
         yield f"{count(len(walk.system), 'folder')} of the system skipped, as {visible(walk.system[0])}"
 
 
-def _empty(walk: Walk | ObjectWalk) -> Iterator[str]:
-    """Which first folders have no say in the layout."""
+def _empty(walk: Walk | ObjectWalk, unread: Mapping[Label, Counter[str]]) -> Iterator[str]:
+    """Which first folders have no say in the layout, and are told of nowhere else."""
     holding = {folder.partition(b"/")[0] for folder in (*walk.images, *walk.unreadable)}
+    holding |= {folder for folder in walk.first_folders if Label(text(folder), None) in unread}
     if empty := [visible(name) for name in sorted(walk.first_folders) if name not in holding]:
         yield f"without an image, and so passed over: {some(empty)}"
+
+
+def _unread(walk: Walk | ObjectWalk, layout: FolderLayout, files: pa.Table) -> dict[Label, Counter[str]]:
+    """The classes, of a split, that have files and no image among them → the kinds of those files."""
+    pairs = files.group_by(["class", "split"]).aggregate([]).select(["class", "split"])
+    there = {Label(*pair) for pair in zip(*pairs.to_pydict().values(), strict=True)}
+    found: dict[Label, Counter[str]] = {}
+    for folder, kinds in sorted(walk.ignored.folders.items()):
+        label = layout.label(folder)
+        if label is not None and label not in there and set(kinds) != {"hidden"}:
+            found.setdefault(label, Counter()).update(kinds)
+    return found
+
+
+def _without_image(unread: Mapping[Label, Counter[str]]) -> Iterator[str]:
+    for label, kinds in list(unread.items())[:SHOWN]:
+        where = f" in {label.split}" if label.split else ""
+        yield f"warning: no file of {quoted(label.name)}{where} is read as an image: {in_words(kinds)}"
+    if len(unread) > SHOWN:
+        yield f"warning: no file of {len(unread) - SHOWN:,} more classes is read as an image"
 
 
 def _warn(root: Place, walk: Walk | ObjectWalk) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 import pyarrow as pa
 
+from storage.ignored import Ignored, suffix_of
 from storage.labels import Label
 from storage.place import Remote, identity
 
@@ -112,7 +113,7 @@ class Walk:
         self.label = label
         self.rows = _Rows(SCAN_SCHEMA)
         self.images: Counter[bytes] = Counter()
-        self.ignored = 0
+        self.ignored = Ignored()
         self.unreadable: list[bytes] = []
         self.system: list[bytes] = []
         self.has_links = False
@@ -173,24 +174,24 @@ class Walk:
         if end == self._real_root or end.startswith(self._real_root.rstrip(b"/") + b"/"):
             return False
         self.outside.append(prefix + entry.name)
-        self.ignored += 1
+        self.ignored.add(prefix, "links that lead out")
         return True
 
     def file(self, prefix: bytes, entry: os.DirEntry[bytes]) -> None:
         label = self.label(prefix, entry.name)
         if label is None:
-            self.ignored += 1
+            self.ignored.add(prefix, suffix_of(entry.name))
             return
         try:
             status = entry.stat()
         except OSError as error:
             if error.errno in NOTHING_THERE:
-                self.ignored += 1
+                self.ignored.add(prefix, "links to nothing")
             elif prefix not in self.unreadable:
                 self.unreadable.append(prefix)
             return
         if not stat.S_ISREG(status.st_mode):
-            self.ignored += 1
+            self.ignored.add(prefix, "pipes or devices")
             return
         if self.is_refused(prefix, entry):
             return
@@ -210,7 +211,7 @@ class ObjectWalk:
         self.label = label
         self.rows = _Rows(SCAN_SCHEMA.append(pa.field("digest", pa.binary(32))))
         self.images: Counter[bytes] = Counter()
-        self.ignored = 0
+        self.ignored = Ignored()
         self.unreadable: list[bytes] = []
         self.system: list[bytes] = []
         self.outside: list[bytes] = []  # there are no links
@@ -253,7 +254,7 @@ class ObjectWalk:
     def file(self, prefix: bytes, name: bytes, info: Mapping) -> None:
         label = self.label(prefix, name)
         if label is None:
-            self.ignored += 1
+            self.ignored.add(prefix, suffix_of(name))
             return
         moment = info.get("LastModified") or info.get("mtime")
         written_ns = wrapped(int(moment.timestamp() * 1e9)) if moment else 0
