@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,15 @@ from flows import demo
 from flows.command import finish, options_parser, read_options
 from flows.options import PipelineOptions
 from flows.words import say
+from storage.bounds import between
 from storage.errors import InputError
 
 PLACES = ("images", "store", "labels", "weights")
+OVERRIDING = (
+    "PREFECT_API_URL",
+    "PREFECT_API_AUTH_STRING",
+    "PREFECT_PROFILE",
+)  # these win over the profile that is made here
 USAGE = "usage: python -m deployments up [--images FOLDER --store STORE] [--port N] [options of the pipeline] | down"
 
 
@@ -36,7 +44,10 @@ def stand_up(arguments: list[str]) -> dict[str, Any]:
 
     home = default_home()
     say("starting a server, a worker and a watcher, which takes a minute the first time")
-    state = up(home, parameters, port)
+    try:
+        state = up(home, parameters, port)
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt("interrupted; nothing is up, and what had been started is ended") from error
     if parameters.get("outside_links"):
         say("--outside-links: links lead anywhere, so runs may read images from any folder of this machine")
     use_profile(
@@ -45,7 +56,8 @@ def stand_up(arguments: list[str]) -> dict[str, Any]:
         home.path / "profile-before",
     )
     say(f"up: {origin(port)} (password: {home.path}/password), watching {parameters['images']}; logs: {home.logs}")
-    say("now: prefect deployment run extract-and-train --watch; the end: python -m deployments down")
+    say(f"now: {call('prefect')} deployment run extract-and-train --watch")
+    say(f"the end: {call('python')} -m deployments down")
     return {"url": origin(port), "home": str(home.path), "keeper": state["keeper"]}
 
 
@@ -59,7 +71,12 @@ def parse(arguments: list[str]) -> tuple[dict[str, Any], int]:
         "without --images it is the demo.",
         epilog="Exit status: 0 up, 1 failure, 2 bad arguments or up already. The last line on standard output is one JSON object.",
     )
-    running.add_argument("--port", type=int, metavar="N", help="where the server listens, on this machine alone (4200)")
+    running.add_argument(
+        "--port",
+        type=between(1, 65535, int),
+        metavar="N",
+        help="where the server listens, on this machine alone (4200)",
+    )
     given = vars(parser.parse_args(arguments))
     port = given.pop("port", None) or _default_port()
     options = read_options(PipelineOptions, given)
@@ -72,7 +89,21 @@ def parse(arguments: list[str]) -> tuple[dict[str, Any], int]:
 
 def _default_port() -> int:
     """Prefect's own setting, or Prefect's own number."""
-    return int(os.environ.get("PREFECT_SERVER_API_PORT") or 4200)
+    text = os.environ.get("PREFECT_SERVER_API_PORT") or "4200"
+    if not text.isdecimal():
+        raise InputError(
+            f"PREFECT_SERVER_API_PORT is {text!r}, which is no port; `unset PREFECT_SERVER_API_PORT`, or give --port"
+        )
+    return int(text)
+
+
+def call(program: str) -> str:
+    """How `prefect` or `python` of this environment is called from where the command was, for somebody to type it."""
+    before = " ".join(name for name in OVERRIDING if program == "prefect" and os.environ.get(name))
+    found = shutil.which(program)
+    if found is None or Path(found).parent != Path(sys.executable).parent:
+        program = shlex.quote(sys.executable) + (" -m prefect" if program == "prefect" else "")
+    return f"unset {before}; {program}" if before else program
 
 
 def _absolute(address: str) -> str:

@@ -7,15 +7,19 @@ server, not in a parameter. Called again it replaces what it made.
 """
 
 import os
-import sys
 from contextlib import suppress
+from typing import Any
 
 from prefect.automations import Automation
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.events import EventTrigger
 from prefect.events.actions import SendNotification
 
+from flows.command import finish
 from flows.reap import FLOWS
+from flows.server import check_configured
+from flows.words import say
+from storage.errors import InputError
 
 NAME = "extract-and-train-failures"
 SUBJECT = "{{ flow.name }} {{ flow_run.state.name }}"
@@ -55,13 +59,21 @@ def _delete(name: str) -> None:
 
 
 def main() -> int:
-    url = os.environ.get("NOTIFY_URL")
-    if not url:
-        print("error: NOTIFY_URL is not set: it names the address to call when a run fails", file=sys.stderr)
-        return 2
+    return finish(lambda arguments, _: run(arguments))
+
+
+def run(arguments: list[str]) -> dict[str, Any]:
+    url = os.environ.get("NOTIFY_URL", "")
+    if arguments:
+        raise InputError("it takes no arguments; NOTIFY_URL names the address to call when a run fails")
+    if not url.startswith(("http://", "https://")):
+        raise InputError(
+            "NOTIFY_URL is not set to an address: `export NOTIFY_URL=https://…` names what to call when a run fails"
+        )
+    check_configured("it names the Prefect server whose runs are meant")
     notify_of_failures(url)
-    print(f"automation {NAME} made", file=sys.stderr)
-    return 0
+    say(f"automation {NAME} made")
+    return {"automation": NAME}
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ if __name__ == "__main__":
 
 from typing import Any
 
+import httpx
 from prefect import serve
 from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.deployments.runner import RunnerDeployment
@@ -22,6 +23,9 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.schedules import Cron
 
 from deployments.definitions import PROJECT, read_definitions
+from flows.command import describe
+from flows.server import check_configured
+from storage.errors import InputError
 
 
 def served(definition: dict[str, Any]) -> RunnerDeployment:
@@ -39,9 +43,14 @@ def served(definition: dict[str, Any]) -> RunnerDeployment:
 
 
 def main() -> None:
+    check_configured("the deployments are to be known to a Prefect server that runs on")
     os.chdir(PROJECT)  # where the entrypoints are, and what relative folders are meant from
     serve(*[served(definition) for definition in read_definitions()["deployments"]])
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (InputError, OSError, httpx.ConnectError) as error:
+        print(f"error: {describe(error)}", file=sys.stderr)
+        raise SystemExit(2 if isinstance(error, InputError) else 1) from None

@@ -314,7 +314,13 @@ def describe(error: BaseException) -> str:
         return str(error) or "interrupted; finished shards are kept, and the next run goes on from them"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}{f': {error.filename}' if error.filename else ''}; what was finished is kept"
-    text = visible(" ".join(str(error).split())) or type(error).__name__
-    if text.startswith("Failed to reach API"):
-        return f"{text}: start that Prefect server, or unset PREFECT_API_URL to let the run start one for itself"
-    return text
+    if _is_unreached(error):
+        from flows.server import unreached
+
+        return unreached()
+    return visible(" ".join(str(error).split())) or type(error).__name__
+
+
+def _is_unreached(error: BaseException) -> bool:
+    """Whether Prefect's client found nobody; httpx is not imported to know that."""
+    return str(error).startswith("Failed to reach API") or type(error).__name__ in ("ConnectError", "ConnectTimeout")

@@ -1,6 +1,7 @@
 """What a run tells whoever called it: one record, one line of JSON, and an exit status."""
 
 import resource
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -189,7 +190,7 @@ def check_budget(outcome: Outcome, max_bad_fraction: float, store: str) -> None:
         raise OverBudget(
             f"{outcome.quarantined} of {outcome.images} images could not be used, more than --max-bad-fraction "
             f"{max_bad_fraction:g} allows; the others are committed as version {outcome.version}, nothing was trained. "
-            f"`python -m storage show --store {store}` names them: mend or remove them, or raise the fraction"
+            f"`python -m storage show --store {shlex.quote(store)}` names them: mend or remove them, or raise the fraction"
         )
 
 

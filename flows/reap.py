@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from flows.command import OneLineParser, finish, set_environment
+from flows.server import check_configured
 from flows.words import say
 from storage.bounds import at_least
-from storage.errors import InputError
 from tasks.processes import Process
 
 if TYPE_CHECKING:
@@ -64,11 +64,9 @@ def run(options: argparse.Namespace, began: float) -> dict[str, Any]:
     """Reap, and return the JSON record."""
     set_environment()
     from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_URL
     from prefect.states import Crashed
 
-    if not PREFECT_API_URL.value():
-        raise InputError("PREFECT_API_URL is not set: it names the Prefect server whose runs are to be looked at")
+    check_configured("it names the Prefect server whose runs are to be looked at")
     with get_client(sync_client=True) as client:
         active = _active(client)
         dead = [flow_run.id for flow_run in active if _reap(client, flow_run, options)]

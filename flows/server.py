@@ -15,10 +15,16 @@ import time
 import urllib.request
 from pathlib import Path
 
+from storage.errors import InputError
+
 PROJECT = Path(__file__).parents[1]
 # A first start migrates the database, which takes half a minute on a slow disk.
 START_SECONDS = 120.0
 STOP_SECONDS = 10.0
+
+
+START_ONE = "start one with `prefect server start`, and name it with `export PREFECT_API_URL=http://127.0.0.1:4200/api`"
+LAPTOP = "extract-and-train"  # the profile that `python -m deployments up` makes
 
 
 class ServerFailed(RuntimeError):
@@ -52,6 +58,28 @@ def start_server(log: Path) -> None:
     refresh_global_settings_context()
 
 
+def check_configured(why: str) -> None:
+    """Raise InputError where no Prefect server is configured: one that Prefect starts for a moment hears nobody else."""
+    from prefect.settings import PREFECT_API_URL
+
+    if not PREFECT_API_URL.value():
+        raise InputError(f"PREFECT_API_URL is not set: {why}; {START_ONE}")
+
+
+def unreached() -> str:
+    """That the configured server does not answer, and the way out."""
+    from prefect.settings import PREFECT_API_URL, get_current_settings
+    from prefect.settings.profiles import load_profiles
+
+    said = f"no Prefect server answers at {PREFECT_API_URL.value()}"
+    is_set = "PREFECT_API_URL" in os.environ
+    if not is_set and get_current_settings().profiles_path.exists() and load_profiles().active_name == LAPTOP:
+        return (
+            f"{said}: stand it up again with `python -m deployments up`, or forget it with `python -m deployments down`"
+        )
+    return f"{said}: start it, or `export PREFECT_API_URL=` to let a run of the pipeline start one for itself"
+
+
 def _wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
@@ -60,10 +88,7 @@ def _wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
                 return
         except OSError:
             time.sleep(0.1)
-    raise ServerFailed(
-        f"the Prefect server of this run did not start, see {log}; "
-        "or start one with `prefect server start` and set PREFECT_API_URL"
-    )
+    raise ServerFailed(f"the Prefect server of this run did not start, see {log}; or {START_ONE}")
 
 
 def _stop(process: subprocess.Popen) -> None:

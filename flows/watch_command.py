@@ -5,8 +5,8 @@ from dataclasses import asdict
 from typing import Any
 
 from flows.command import finish, options_parser, read_options, set_environment
+from flows.server import check_configured
 from flows.watch_options import WatchOptions
-from storage.errors import InputError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,12 +32,7 @@ def run(options: WatchOptions, began: float) -> dict[str, Any]:
     """Watch, and return the JSON record."""
     options.look()  # what cannot be listed is better known now
     set_environment()
-    from prefect.settings import PREFECT_API_URL
-
-    if not PREFECT_API_URL.value():
-        raise InputError(
-            "PREFECT_API_URL is not set: events go to a Prefect server that runs on; start one with `prefect server start`"
-        )
+    check_configured("events go to a Prefect server that runs on")
     from flows.watch_images import watch_images
 
     try:

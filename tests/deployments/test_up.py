@@ -9,7 +9,7 @@ import pytest
 from prefect.settings import PREFECT_PROFILES_PATH, Profile, ProfilesCollection, load_profiles, save_profiles
 from prefect.settings import temporary_settings as with_settings
 
-from deployments.__main__ import parse
+from deployments.__main__ import call, parse
 from deployments.laptop import Home, services
 from deployments.parameters import chosen_roots
 from deployments.profile import NAME, leave_profile, use_profile
@@ -52,6 +52,35 @@ def test_runs_are_confined_to_what_was_given_unless_the_environment_says_otherwi
 def test_every_root_is_set_whatever_is_given(tmp_path):
     found = chosen_roots(tmp_path, {"images": "s3://bucket/photos", "store": "/data/store", "out": "/data/study"})
     assert all(found[name] for name in (IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS))
+
+
+@pytest.mark.parametrize("port", ["0", "-1", "65536", "http"])
+def test_what_is_no_port_is_refused(images, monkeypatch, port):
+    words = ["--images", str(images), "--weights", "random"]
+    with pytest.raises(InputError, match="--port"):
+        parse([*words, "--port", port])
+    if port == "http":
+        monkeypatch.setenv("PREFECT_SERVER_API_PORT", port)
+        with pytest.raises(InputError, match="`unset PREFECT_SERVER_API_PORT`"):
+            parse(words)
+
+
+@pytest.mark.parametrize("path", [f"{os.path.dirname(sys.executable)}:/usr/bin:/bin", "/usr/bin:/bin"])
+def test_the_commands_that_up_names_are_those_of_its_own_environment(tmp_path, monkeypatch, path):
+    """Typed in the same shell, whatever it has on its PATH and says of another server."""
+    monkeypatch.setenv("PATH", path)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    monkeypatch.setenv("PREFECT_API_URL", "http://another.example/api")
+    found = [
+        subprocess.run(["sh", "-c", words], capture_output=True, text=True)
+        for words in (
+            f"{call('prefect')} --no-prompt config view --hide-sources",
+            f"{call('python')} -c 'import sys; print(sys.prefix)'",
+        )
+    ]
+    assert [done.returncode for done in found] == [0, 0], found
+    assert "another.example" not in found[0].stdout
+    assert found[1].stdout.strip() == sys.prefix
 
 
 def test_no_password_stands_in_a_command(tmp_path, monkeypatch):
