@@ -65,10 +65,12 @@ class Home:
 
     def password(self) -> str:
         """`admin:` and a random word, made once, readable for its owner alone."""
-        path = self.path / "password"
-        if not path.exists():
-            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        path, aside = self.path / "password", self.path / "password.writing"
+        if not path.exists() or not path.read_text():  # an empty one would let everybody in
+            aside.unlink(missing_ok=True)
+            with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
                 file.write(f"admin:{secrets.token_urlsafe(24)}")
+            aside.replace(path)
         return path.read_text()
 
     def try_lock(self) -> IO[str] | None:

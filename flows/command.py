@@ -318,6 +318,10 @@ def describe(error: BaseException) -> str:
         from flows.server import unreached
 
         return unreached()
+    if str(error).startswith("Client error '401 Unauthorized'"):
+        from flows.server import shut_out
+
+        return shut_out()
     return visible(" ".join(str(error).split())) or type(error).__name__
 
 

@@ -80,6 +80,19 @@ def unreached() -> str:
     return f"{said}: start it, or `export PREFECT_API_URL=` to let a run of the pipeline start one for itself"
 
 
+def shut_out() -> str:
+    """That the configured server wants another password, and the way in."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
+
+    refused = (
+        "refuses the password of PREFECT_API_AUTH_STRING" if PREFECT_API_AUTH_STRING.value() else "wants a password"
+    )
+    return (
+        f"the Prefect server at {PREFECT_API_URL.value()} {refused}: `export PREFECT_API_AUTH_STRING=user:password` with its own, "
+        "or `export PREFECT_API_URL=` to let a run of the pipeline start a server for itself"
+    )
+
+
 def _wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:

@@ -96,6 +96,8 @@ def test_no_password_stands_in_a_command(tmp_path, monkeypatch):
         assert secret in service.environment.values()
         assert "PREFECT_PROFILE" not in service.environment
     assert home.password() == secret
+    (home.path / "password").write_text("")  # as a full disk leaves it
+    assert len(home.password()) > 30
 
 
 def test_a_port_that_is_taken_and_a_down_without_an_up_are_told_in_one_line(images, tmp_path):

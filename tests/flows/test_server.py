@@ -5,10 +5,13 @@ import re
 import socket
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
     PREFECT_API_URL,
     PREFECT_PROFILES_PATH,
     Profile,
@@ -64,6 +67,38 @@ def test_a_server_that_does_not_answer_is_told_in_one_line(capsys, commands, mon
     with temporary_settings({PREFECT_API_URL: nobody}):
         status, line = told(capsys, commands[name])
     assert (status, line.startswith(f"error: no Prefect server answers at {nobody}: start it, or ")) == (1, True)
+
+
+@pytest.fixture
+def guarded():
+    """The address of a server that lets nobody in."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(401)
+
+        def do_POST(self):
+            self.send_error(401)
+
+        def log_message(self, *arguments):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/api"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("password", [None, "admin:wrong"])
+def test_a_server_that_wants_a_password_is_told_in_one_line(capsys, commands, guarded, password):
+    with temporary_settings({PREFECT_API_URL: guarded, PREFECT_API_AUTH_STRING: password}):
+        status, line = told(capsys, commands["reap"])
+    assert status == 1
+    assert ("refuses the password" in line) == (password is not None)
+    assert "`export PREFECT_API_AUTH_STRING=user:password`" in line
+    assert "wrong" not in line
 
 
 @pytest.mark.slow
