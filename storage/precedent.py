@@ -39,14 +39,14 @@ def agreed(found: FolderLayout, folders: Collection[bytes], version: Precedent) 
     if seen.differing and (is_new or not seen.is_plain):
         return replace(found, doubt=seen.complaint(), is_change=True)
     if seen.differing:
-        return _as_before(version, found.remarks)
+        return _as_before(version, found.remarks, "; --allow-relabels takes them as they look")
     if found.held_out and version.classes.get("validation") and not seen.has_held_out:
         return replace(found, doubt=seen.loss(), is_change=True)
     return found if not found.doubt or is_new else _as_before(version, [found.doubt.removeprefix("--images: ")])
 
 
-def _as_before(version: Precedent, looks: Collection[str]) -> FolderLayout:
-    told = f"the first folders are the classes, as in version {version.number}; --layout splits says otherwise"
+def _as_before(version: Precedent, looks: Collection[str], way: str = "") -> FolderLayout:
+    told = f"the first folders are the classes, as in version {version.number}{way}"
     return replace(CLASSES, remarks=(told, *(f"not as the folders look: {look}" for look in looks)))
 
 
