@@ -25,7 +25,9 @@ def main(store: str) -> float:
     model = keras.Sequential(
         [
             keras.Input(training.kind.shape),
-            keras.layers.GlobalAveragePooling2D(),
+            *(
+                [keras.layers.GlobalAveragePooling2D()] if len(training.kind.shape) > 1 else []
+            ),  # else the store has pooled
             keras.layers.Dense(len(classes), activation="softmax"),
         ]
     )

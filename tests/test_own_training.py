@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -10,11 +11,13 @@ from tests import toy
 from tests.test_layers import PROJECT
 
 
-@pytest.mark.parametrize("how", ["as it stands", "with the generator"])
-def test_a_script_of_ones_own_trains_on_a_store_without_prefect(images, store, tmp_path, how):
+@pytest.mark.parametrize("how", ["as it stands", "on pooled features", "with the generator"])
+def test_a_script_of_ones_own_trains_on_a_store_without_prefect(images, store, tmp_path, monkeypatch, how):
     """With the generator: in numpy alone, a whole training of logistic regression on the batches of the stream."""
+    if how == "on pooled features":
+        pooled(monkeypatch)
     toy.run(images, store, validation_fraction=0.3)
-    if how == "as it stands":
+    if how != "with the generator":
         command = [sys.executable, "-X", "importtime", PROJECT / "docs" / "train_your_own.py", store]
     else:
         (tmp_path / "own.py").write_text(GENERATOR)
@@ -25,7 +28,14 @@ def test_a_script_of_ones_own_trains_on_a_store_without_prefect(images, store, t
     imported = re.findall(r"\| +(\w+)$", done.stderr, re.M)
     assert "numpy" in imported
     assert "prefect" not in imported
-    assert ("tensorflow" in imported) == (how == "as it stands")
+    assert ("tensorflow" in imported) == (how != "with the generator")
+
+
+def pooled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the toy's features be of one dimension."""
+    spec = replace(toy.SPEC, pooling="avg")
+    monkeypatch.setattr(toy, "SPEC", spec)
+    monkeypatch.setattr(toy.ToyEngine, "spec", spec)
 
 
 GENERATOR = f"""

@@ -41,7 +41,7 @@ class ToyEngine:
     def features(self, pixels: np.ndarray) -> np.ndarray:
         blocks = pixels.reshape(len(pixels), 8, 4, 8, 4, 3).mean(axis=(2, 4)).reshape(len(pixels), -1)
         features = np.zeros((len(pixels), *self.spec.shape), np.float32)
-        features[..., : blocks.shape[1]] = blocks[:, None, None, :]
+        features[..., : blocks.shape[1]] = blocks.reshape(len(blocks), *[1] * (len(self.spec.shape) - 1), -1)
         return features
 
 
