@@ -21,12 +21,13 @@ import yaml
 from flows import demo
 from flows.augment import Augment
 from flows.options import Options, PipelineOptions, checked
-from flows.outcome import FORESEEN, Outcome, check_budget, exit_status, outcome_of, telling
+from flows.outcome import FORESEEN, Outcome, check_budget, check_converged, exit_status, outcome_of, telling
 from flows.words import changes, duration, half_augmented, say
 from storage.digests import list_images
 from storage.disk import check_room, expected_bytes, free_bytes
 from storage.errors import InputError
 from storage.files import counts
+from storage.finite import finite
 from storage.heads import is_unranked
 from storage.layout import Store
 from storage.lock import hold
@@ -81,7 +82,7 @@ def finish(work: Callable[[list[str], float], dict[str, Any]], arguments: list[s
             traceback.print_exc()  # inside a flow Prefect does it
         say(f"error: {describe(error)}")
     if record is not None:
-        print(json.dumps(record), flush=True)
+        print(json.dumps(finite(record), allow_nan=False), flush=True)
     return status
 
 
@@ -182,11 +183,15 @@ def _nothing_to_do(space: Space, plan: Plan, options: PipelineOptions) -> Outcom
         return None
     tuning = options.fine_tune_job(space, version)
     model = find_head(space.store, tuning.name) if tuning else None
-    if tuning and model is None:
+    if head.diverged is None and tuning and model is None:
         return None
     if job.lacking:
         say(half_augmented(job))
-    return outcome.with_head(head).with_model(model)
+    outcome = outcome.with_head(head).with_model(model)
+    with telling(outcome):
+        check_converged(head)
+        check_converged(model)
+    return outcome
 
 
 def _describe_plan(space: Space, plan: Plan) -> dict[str, Any]:

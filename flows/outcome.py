@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 
 from storage.errors import InputError, LayoutChanged, StorageError, StoreBusy, TooManyRemovals
+from storage.finite import finite
 from tasks.records import ChunkResult, HeadResult, PlanRecord, VersionRecord
 from tasks.worker_pool import PoolClosed, WorkerDied, WorkerFailed
 from vision.specs import SpecError
@@ -65,7 +66,7 @@ class Outcome:
     engine warm, to the last shard durable. model: the network that was fine-tuned from the head, and its figures.
     engine: what computed the features of this run. fallback: why another engine than the chosen one did.
     peak_rss_mb: of the largest process of the run, children included. stage_seconds: of each step of the
-    run; null where there was nothing to do.
+    run; null where there was nothing to do. promotion: why the head is the current one, or not, where it was compared.
     """
 
     images: int
@@ -98,6 +99,7 @@ class Outcome:
     test_loss: float | None = None
     head: str | None = None
     promoted: bool | None = None
+    promotion: str | None = None
     model: str | None = None
     model_val_accuracy: float | None = None
     model_val_loss: float | None = None
@@ -137,6 +139,7 @@ class Outcome:
             test_loss=head.test_loss,
             head=head.name,
             promoted=head.is_promoted,
+            promotion=head.promotion,
             peak_rss_mb=max(self.peak_rss_mb or 0, head.peak_rss_mb),
         )
 
@@ -156,7 +159,7 @@ class Outcome:
     def line(self, elapsed_seconds: float) -> dict:
         own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         record = asdict(self) | {"elapsed_seconds": elapsed_seconds, "peak_rss_mb": max(own, self.peak_rss_mb or 0)}
-        return {key: round(value, 4) if isinstance(value, float) else value for key, value in record.items()}
+        return {key: round(value, 4) if isinstance(value, float) else value for key, value in finite(record).items()}
 
 
 def outcome_of(plan: PlanRecord, chunks: list[ChunkResult], version: VersionRecord) -> Outcome:
@@ -192,6 +195,12 @@ def check_budget(outcome: Outcome, max_bad_fraction: float, store: str) -> None:
             f"{max_bad_fraction:g} allows; the others are committed as version {outcome.version}, nothing was trained. "
             f"`python -m storage show --store {shlex.quote(store)}` names them: mend or remove them, or raise the fraction"
         )
+
+
+def check_converged(head: HeadResult | None) -> None:
+    """Raise InputError where a training diverged. What it left is kept, and is not done again."""
+    if head is not None and head.diverged:
+        raise InputError(head.diverged)
 
 
 @contextmanager

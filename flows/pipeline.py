@@ -17,7 +17,7 @@ from flows import demo
 from flows.conflicts import until_committed
 from flows.fan_out import extract_chunks
 from flows.options import PipelineOptions, takes_options
-from flows.outcome import Outcome, check_budget, outcome_of, telling
+from flows.outcome import Outcome, check_budget, check_converged, outcome_of, telling
 from flows.progress import Progress, Training, shown
 from flows.rounds import at_rest, until_current
 from flows.turns import is_deployed, turn_seconds
@@ -77,8 +77,14 @@ def one_round(space: Space, options: PipelineOptions, progress: Progress) -> tup
     if not options.extract_only:
         with telling(outcome):
             check_budget(outcome, options.max_bad_fraction, space.root)
-            outcome = outcome.with_head(train(space, version, options, progress))
-            outcome = outcome.with_model(tune(space, version, options, progress))
+            head = train(space, version, options, progress)
+        outcome = outcome.with_head(head)
+        with telling(outcome):
+            check_converged(head)
+            model = tune(space, version, options, progress)
+        outcome = outcome.with_model(model)
+        with telling(outcome):
+            check_converged(model)
     return outcome, scan.digest
 
 
@@ -140,6 +146,8 @@ def train(space: Space, version: VersionRecord, options: PipelineOptions, progre
         training.end()
     show_head(job, head)
     progress.say(trained(head))
+    if head.promotion:
+        progress.say(head.promotion)
     if head.is_new:
         progress.say(reported(head, logs_of(job)))
     return head

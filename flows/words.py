@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flows.outcome import Outcome
 from storage.arrivals import Arrival
+from storage.finite import is_finite
 from storage.heads import WHOLE
 from storage.words import count
 from tasks.records import ChunkResult, HeadJob, HeadResult, PlanRecord, VersionRecord
@@ -92,7 +93,7 @@ def half_augmented(job: HeadJob) -> str:
 
 def epoch(record: dict) -> str:
     """How an epoch ended."""
-    figures = (f"{name} {record[name]:.4f}" for name in ("loss", "accuracy", "val_loss", "val_accuracy"))
+    figures = (f"{name} {figure(record[name])}" for name in ("loss", "accuracy", "val_loss", "val_accuracy"))
     return f"epoch {record['epoch']} of {record['epochs']}: {', '.join(figures)}"
 
 
@@ -103,7 +104,7 @@ def resumed(record: dict) -> str:
 
 def trained(head: HeadResult) -> str:
     """What the training came to."""
-    place = "is the current head" if head.is_promoted else "is not promoted: the current head does better"
+    place = "is the current head" if head.is_promoted else "is not the current head"
     figures = {name: getattr(head, name) for name in ("val_accuracy", "val_loss", "test_accuracy", "test_loss")}
     told = ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if value is not None)
     return f"head {head.name}: {told}; it {place}"
@@ -116,7 +117,7 @@ def tuning(job: HeadJob) -> str:
 
 def tuned(job: HeadJob, model: HeadResult) -> str:
     """What fine-tuning came to."""
-    figures = f"val_accuracy {model.val_accuracy:.4f}, val_loss {model.val_loss:.4f}"
+    figures = f"val_accuracy {model.val_accuracy:.4f}, val_loss {figure(model.val_loss)}"
     return f"model {model.name}: {figures}; the whole network is {job.space.store.head(model.name) / WHOLE}"
 
 
@@ -129,8 +130,13 @@ def studied(job: HeadJob, head: HeadResult) -> str:
     """What a training of a study came to."""
     return (
         f"{combination(job.spec)}, seed {job.seed}: val_accuracy {head.val_accuracy:.4f}, "
-        f"val_loss {head.val_loss:.4f}, {duration(head.train_seconds)}"
+        f"val_loss {figure(head.val_loss)}, {duration(head.train_seconds)}{'; it diverged' if head.diverged else ''}"
     )
+
+
+def figure(value: float | None) -> str:
+    """A loss or an accuracy, which need not be a finite number."""
+    return f"{value:.4f}" if is_finite(value) else "not finite"
 
 
 def combination(of: HeadSpec | Row | Cell) -> str:

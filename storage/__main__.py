@@ -73,7 +73,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(
-        metavar="show|history|diff|export|verify|repair|compact|gc|quarantine", required=True
+        metavar="show|history|diff|export|verify|repair|compact|gc|quarantine|promote", required=True
     )
     common = _Parser(add_help=False)
     common.add_argument("--store", metavar="FOLDER", type=place, default="./store", help="the store (./store)")

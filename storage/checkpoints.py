@@ -30,7 +30,7 @@ def write_checkpoint(store: Store, name: str, arrays: Iterable[tuple[str, np.nda
         for key, array in arrays:
             with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
                 _write(member, np.asarray(array, order="C"))
-        archive.writestr(RECORD, json.dumps(sealed(record)))
+        archive.writestr(RECORD, json.dumps(sealed(record), allow_nan=False))
     there = store.head(name) / CHECKPOINT
     if not isinstance(there, Path):
         there.fs.put_file(str(path), there.path)

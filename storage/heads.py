@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storage.durable import move, replace
-from storage.errors import BytesDamaged, StoreDamaged
-from storage.layout import HEAD_NAME, Store, current_head, file_sha256, sealed, unsealed
+from storage.errors import BytesDamaged, InputError, StoreDamaged
+from storage.finite import finite, is_finite
+from storage.layout import HEAD_NAME, Store, current_head, file_sha256, promote_head, sealed, unsealed
 from storage.place import Place, is_local, read_whole
 
 RECORD, MODEL, PIN, REPORT, UNRANKED = "head.json", "head.keras", "pin.json", "report.html", "unranked"
@@ -46,12 +47,14 @@ def model_name(record: Mapping) -> str:
 def write_head(store: Store, name: str, record: dict, model: Path) -> None:
     """Make a head that was trained to its end: head.json comes last and knows the bytes of the model.
 
+    A figure that is not finite becomes null.
+
     model: a file on this machine, which is taken from where it lies: in the working folder of the head.
     """
     folder = store.head(name)
-    record = record | {"model": [model.stat().st_size, file_sha256(model)]}
+    record = finite(record) | {"model": [model.stat().st_size, file_sha256(model)]}
     move(model, folder / model_name(record))
-    replace(folder / RECORD, json.dumps(sealed(record), indent=1).encode())
+    replace(folder / RECORD, json.dumps(sealed(record), indent=1, allow_nan=False).encode())
 
 
 def read_head(store: Store, name: str) -> dict:
@@ -77,6 +80,32 @@ def model_file(store: Store, name: str) -> Path:
     copy = working_folder(store, name) / path.name
     replace(copy, path.read_bytes())
     return copy
+
+
+def has_finite_loss(record: Mapping) -> bool:
+    """Whether a head that says this of itself can be the current one."""
+    test = record.get("test")
+    return is_finite(record["metrics"]["val_loss"]) and (test is None or is_finite(test["loss"]))
+
+
+def make_current(store: Store, name: str) -> None:
+    """Make a head the current one, whatever it is worth. Raises InputError where it cannot be, StoreDamaged as `model_file`."""
+    if not HEAD_NAME.fullmatch(name):
+        raise InputError(
+            f"{name!r} is not the name of a head, which has 32 hex digits; `python -m storage show` lists them"
+        )
+    try:
+        record = read_head(store, name)
+        model_file(store, name)
+    except FileNotFoundError:
+        raise InputError(f"there is no head {name}, or its training has not ended") from None
+    if "base" in record:
+        raise InputError(
+            f"head {name} was fine-tuned and takes pictures; the current head takes the features of the store"
+        )
+    if not has_finite_loss(record):
+        raise InputError(f"the loss of head {name} is not finite: train another one, with a lower --learning-rate")
+    promote_head(store, name)
 
 
 def working_folder(store: Store, name: str) -> Path:

@@ -218,3 +218,8 @@ def current_head(store: Store) -> str | None:
 
 def promote_head(store: Store, name: str) -> None:
     replace(store.heads / "current", f"{store.head(name).name}\n".encode())
+
+
+def unset_current(store: Store) -> None:
+    """Leave the store without a current head."""
+    (store.heads / "current").unlink(missing_ok=True)

@@ -96,7 +96,7 @@ def pin_views(
 
     augmentation: the text that the others are of; a warning tells of samples that lack some of them.
     """
-    files, rows = _split_files(store, version, split, classes), version.read_rows(store)
+    files, rows = split_files(store, version, split, classes), version.read_rows(store)
     shards, plain_samples = _sampled(version, files, plain(rows), classes)
     samples = np.repeat(plain_samples[None], variants, axis=0)
     for k, (there, has_it) in enumerate(_variants(version, files, rows, augmentation, variants), 1):
@@ -131,7 +131,7 @@ def lacking_views(
     store: Store, version: Version, split: str, classes: tuple[str, ...], augmentation: str, variants: int
 ) -> Lacking:
     """What the samples of a split lack of `variants` views, the plain one counted."""
-    files, rows = _split_files(store, version, split, classes), version.read_rows(store)
+    files, rows = split_files(store, version, split, classes), version.read_rows(store)
     lacks_any, hasher = np.zeros(files.num_rows, bool), hashlib.sha256()
     for _, has_it in _variants(version, files, rows, augmentation, variants):
         lacks_it = pc.invert(has_it)
@@ -144,7 +144,7 @@ def lacking_views(
 
 def pin_files(store: Store, version: Version, split: str, table: SampleTable, folder: Path) -> pa.Table:
     """Path and digest of the image behind each sample of a split's table, mapped from `folder`."""
-    files = _split_files(store, version, split, table.classes)
+    files = split_files(store, version, split, table.classes)
     order = _in_order(_sampled(version, files, plain(version.read_rows(store)), table.classes)[1])
     path = folder / f"files-{split}.arrow"
     sink = pa.BufferOutputStream()
@@ -169,6 +169,17 @@ def sample_table(store: Store, version: Version, split: str, classes: tuple[str,
     return SampleTable(samples[_in_order(samples)], shards, classes)
 
 
+def table_of(store: Store, version: Version, files: pa.Table, classes: tuple[str, ...]) -> tuple[pa.Table, SampleTable]:
+    """Those of the files that have features in the version, which may be of another space, and their sample table.
+
+    files: of these classes, as `split_files` of any version has them.
+    """
+    rows = plain(version.read_rows(store))
+    files = files.filter(pc.is_in(files["digest"], rows["digest"].combine_chunks()))
+    shards, samples = _sampled(version, files, rows, classes)
+    return files, SampleTable(samples[_in_order(samples)], shards, classes)
+
+
 def sample_rows(
     store: Store, version: Version, split: str, classes: tuple[str, ...]
 ) -> tuple[tuple[ShardRef, ...], np.ndarray]:
@@ -176,10 +187,10 @@ def sample_rows(
 
     Files of other classes than `classes` are left out.
     """
-    return _sampled(version, _split_files(store, version, split, classes), plain(version.read_rows(store)), classes)
+    return _sampled(version, split_files(store, version, split, classes), plain(version.read_rows(store)), classes)
 
 
-def _split_files(store: Store, version: Version, split: str, classes: tuple[str, ...]) -> pa.Table:
+def split_files(store: Store, version: Version, split: str, classes: tuple[str, ...]) -> pa.Table:
     """The usable files of a split that are of one of the classes, in order of path."""
     files = usable(version.read_files(store))
     is_wanted = pc.is_in(files["class"], pa.array(classes, pa.string()))

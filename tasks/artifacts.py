@@ -17,6 +17,7 @@ from storage.upkeep.quarantine import MEANINGS, quarantined
 from storage.versions import read_version
 from storage.words import date_of, visible
 from tasks.records import HeadJob, HeadResult, Space, VersionRecord
+from vision.head import epochs_before
 
 logger = logging.getLogger(__name__)
 
@@ -98,8 +99,8 @@ def show_maintenance(store: str, done: dict[str, list[str]]) -> None:
 def _create_head_artifact(job: HeadJob, head: HeadResult) -> None:
     record = read_head(job.space.store, head.name)
     epochs = [
-        (number, *(f"{logs[name]:.4f}" for name in ("loss", "accuracy", "val_loss", "val_accuracy")))
-        for number, logs in enumerate(head.history, 1)
+        (number, *(_figure(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")))
+        for number, logs in enumerate(head.history, 1 + epochs_before(job.spec.record()))
     ]
     scores = [
         (_name(name), *(_figure(scores[key]) for key in ("precision", "recall")), scores["images"])
@@ -117,7 +118,7 @@ def _create_head_artifact(job: HeadJob, head: HeadResult) -> None:
 {"Trained just now" if head.is_new else "Found: trained before"} on version {job.version}, classes {", ".join(map(_name, job.spec.classes))}.
 {standing}
 
-**Validation accuracy {head.val_accuracy:.4f}**, loss {head.val_loss:.4f}{_test(head)}; {head.epochs} epochs,
+**Validation accuracy {head.val_accuracy:.4f}**, loss {_figure(head.val_loss)}{_test(head)}; {head.epochs} epochs,
 {head.train_samples_per_second:.0f} samples/s.
 
 {_table(("class", "precision", "recall", "images"), scores)}
@@ -138,7 +139,11 @@ def _confusion(classes: tuple[str, ...], confusion: list[list[int]]) -> str:
 
 
 def _test(head: HeadResult) -> str:
-    return "" if head.test_accuracy is None else f"; test accuracy {head.test_accuracy:.4f}, loss {head.test_loss:.4f}"
+    return (
+        ""
+        if head.test_accuracy is None
+        else f"; test accuracy {head.test_accuracy:.4f}, loss {_figure(head.test_loss)}"
+    )
 
 
 def _figure(value: float | None) -> str:

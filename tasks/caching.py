@@ -8,7 +8,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -78,6 +78,8 @@ class TrueRecords(Serializer):
         for record in records:
             if not is_true(store, record):
                 raise StaleRecord(f"{record} is not true of {self.root} any more")
+        # What was trained, and decided, in the run that wrote the record was not in the one that reads it.
+        records = [replace(r, is_new=False, promotion=None) if isinstance(r, HeadResult) else r for r in records]
         return records if content["is_list"] else records[0]
 
 

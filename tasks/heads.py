@@ -10,23 +10,17 @@ from datetime import UTC, datetime
 from storage.checkpoints import read_checkpoint, remove_checkpoint, write_checkpoint
 from storage.classes import Counts, only
 from storage.errors import InputError, StorageError, StoreDamaged
-from storage.heads import (
-    keep_logs,
-    mark_ranked,
-    mark_unranked,
-    model_file,
-    read_head,
-    unpin,
-    working_folder,
-    write_head,
-)
-from storage.layout import Store, canonical, current_head, promote_head, sha256
+from storage.finite import finite
+from storage.heads import keep_logs, mark_unranked, model_file, read_head, unpin, working_folder, write_head
+from storage.layout import Store, canonical, current_head, sha256
 from storage.lock import alone
 from storage.place import is_local
 from storage.versions import Version, read_version
 from storage.words import quoted
 from tasks.chunk import peak_rss_mb
+from tasks.divergence import divergence
 from tasks.lacking import data_name, lacking
+from tasks.promotion import promoted
 from tasks.records import HeadJob, HeadResult
 from tasks.report import write_report
 from tasks.training_data import Samples
@@ -56,15 +50,17 @@ def base_name(fingerprint: str, data_digest: str, spec: HeadSpec, seed: int) -> 
         return head_name(fingerprint, data_digest, spec.untuned, seed)
     if not spec.initial_epoch:
         return None
-    return head_name(fingerprint, data_digest, replace(spec, epochs=spec.initial_epoch, initial_epoch=0), seed)
+    begun = replace(spec, epochs=spec.initial_epoch, initial_epoch=0, initial_head="")
+    return spec.initial_head or head_name(fingerprint, data_digest, begun, seed)
 
 
 def find_head(store: Store, name: str) -> HeadResult | None:
     """The head of this name if it was trained to its end and is as it was written."""
     try:
-        record = read_head(store, name)
+        record = finite(read_head(store, name))  # heads from before have NaN
         metrics = record["metrics"] | _test_metrics(record.get("test"))
-        return HeadResult(name, False, current_head(store) == name, **metrics, history=tuple(record["history"]))
+        is_current, diverged = current_head(store) == name, divergence(store, name, record)
+        return HeadResult(name, False, is_current, **metrics, history=tuple(record["history"]), diverged=diverged)
     except (FileNotFoundError, StorageError, KeyError, TypeError):
         return None
 
@@ -115,9 +111,9 @@ def _found_or_trained(job: HeadJob, report: Callable[[dict], None]) -> HeadResul
         if job.promote == "never":
             mark_unranked(store, job.name)
         result = _train(job, version, data, report, checkpoint)
-    result = _promoted(job, result, data)
+    result = promoted(job, result, data)
     unpin(store, job.name)
-    return result
+    return replace(result, peak_rss_mb=peak_rss_mb())
 
 
 def _begun(job: HeadJob) -> tuple[Checkpoint | None, int]:
@@ -220,6 +216,8 @@ def _train(
         "environment": environment(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    if trained.diverged:
+        record["diverged"] = vars(trained.diverged)
     if job.spec.fine_tune:
         record |= {"base": _base(job, version), "start": trained.start}
     if job.spec.variants > 1:
@@ -228,8 +226,9 @@ def _train(
     write_head(job.space.store, job.name, record, temporary)
     remove_checkpoint(job.space.store, job.name)
     lies_at = write_report(job, version, record, trained.validation, data.validation, training=data.training)
-    figures = {**metrics, **_test_metrics(test), "peak_rss_mb": peak_rss_mb()}
-    return HeadResult(job.name, True, False, **figures, report=lies_at, history=trained.history)
+    figures = finite({**metrics, **_test_metrics(test), "history": trained.history})
+    diverged = divergence(job.space.store, job.name, record)
+    return HeadResult(job.name, True, False, **figures, report=lies_at, diverged=diverged)
 
 
 def _whole(job: HeadJob, model):
@@ -265,47 +264,6 @@ def _per_class(classes: tuple[str, ...], found: Evaluation) -> dict[str, dict[st
         name: {"precision": precision, "recall": recall, "images": count}
         for name, (precision, recall), count in zip(classes, scores, images, strict=True)
     }
-
-
-def _promoted(job: HeadJob, result: HeadResult, data: Samples) -> HeadResult:
-    """Move heads/current to this head unless the current one does better on the same validation rows.
-
-    It moves always or never where the job says so. A current head of another feature space or of other classes is not comparable and gives way.
-    """
-    store = job.space.store
-    current = current_head(store)
-    if job.promote == "never":
-        return HeadResult(**vars(result) | {"is_promoted": current == job.name, "peak_rss_mb": peak_rss_mb()})
-    is_better = job.promote == "always" or current == job.name
-    if not is_better:
-        is_better = _current_accuracy(job, current, data) <= result.val_accuracy
-    if is_better and current != job.name:
-        promote_head(store, job.name)
-    mark_ranked(store, job.name)
-    return HeadResult(**vars(result) | {"is_promoted": is_better, "peak_rss_mb": peak_rss_mb()})
-
-
-def _current_accuracy(job: HeadJob, current: str | None, data: Samples) -> float:
-    """Accuracy of the current head on the validation rows of this training; -1 where it has none."""
-    if current is None:
-        return -1.0
-    try:
-        record = read_head(job.space.store, current)
-        if (record["fingerprint"], record["classes"]) != (job.space.fingerprint, list(job.spec.classes)):
-            return -1.0
-        rows, head = (
-            data.to_evaluate("validation", data.validation),
-            load_head(str(model_file(job.space.store, current))),
-        )
-        return evaluate(head, rows, data.shape, data.dtype, len(job.spec.classes)).accuracy
-    except StoreDamaged as error:
-        if current not in str(error):
-            raise  # of the rows, not of the head
-        reason: Exception = error
-    except Exception as error:  # a file that is gone, cut or of a strange Keras, in as many types
-        reason = error
-    logger.warning("the current head %s cannot be used and gives way: %s", current, reason)
-    return -1.0
 
 
 def environment() -> dict[str, str]:

@@ -170,8 +170,8 @@ class ChunkResult:
 class HeadJob:
     """Train, or find, the head of a version. `name` is the head digest: cache key and folder.
 
-    is_forced: train it though it may be there. promote: whether it becomes the current head; if_better: unless
-    that does better on the same validation rows.
+    is_forced: train it though it may be there. promote: whether it becomes the current head; if_better: as
+    tasks/promotion.py compares the two.
     checkpoint_seconds: at most so often a training keeps what it needs to go on after its death. read_threads: row
     groups read at a time. engine, threads: what sends pictures through the network, where some are trained on. None of
     these changes the head. lacking: how many training images have not all the variants that the spec asks for; the
@@ -205,7 +205,9 @@ class HeadResult:
     """The head of a version: what head.json says of it, and whether it was trained just now and promoted.
 
     test_accuracy, test_loss: None where the version has no test images. report: where that of a head that was
-    trained just now lies, None where it could not be written.
+    trained just now lies, None where it could not be written. promotion: what decided whether it is the current head,
+    and how to decide otherwise; None where there was nothing to decide. diverged: what went wrong and what to do, in one
+    line, where a loss was not finite. A figure that is not finite is None.
     """
 
     name: str
@@ -213,14 +215,20 @@ class HeadResult:
     is_promoted: bool
     epochs: int
     val_accuracy: float
-    val_loss: float
+    val_loss: float | None
     train_seconds: float
     train_samples_per_second: float
     test_accuracy: float | None = None
     test_loss: float | None = None
     report: str | None = None
     peak_rss_mb: float = 0.0
-    history: tuple[dict[str, float], ...] = field(default=(), repr=False)
+    history: tuple[dict[str, float | None], ...] = field(default=(), repr=False)
+    promotion: str | None = None
+    diverged: str | None = None
+
+    @classmethod
+    def of(cls, record: dict) -> "HeadResult":
+        return cls(**record | {"history": tuple(record["history"])})
 
 
 def _space(record: dict) -> Space:

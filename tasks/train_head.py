@@ -41,4 +41,4 @@ def in_a_child(job: HeadJob, on_progress: Callable[[dict], None] | None) -> Head
     with pool(training_slots(), logs_of(job)).lease() as worker:
         job = replace(job, threads=worker.slot.threads)
         result = worker.call("head", job.record(), on_progress or (lambda _: None), None)
-    return HeadResult(**result)
+    return HeadResult.of(result)

@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from storage.finite import finite
 from tasks.in_hand import InHand
 from tasks.records import ChunksJob, HeadJob
 
@@ -79,13 +80,15 @@ def _perform(job: dict, report) -> dict | list[dict]:
         if chunks.alone is not None:
             return {"code": try_alone(chunks, engine, hands)}
         return [asdict(result) for result in process_chunks(chunks, engine, report, hands)]
+    if job["kind"] != "head":
+        raise ValueError(f"{job['kind']!r} is no kind of job; chunks, trial and head are")
     from tasks.heads import train_head
 
     return asdict(train_head(HeadJob.of(job["job"]), report))
 
 
 def _answer(answers, record: dict) -> None:
-    line = json.dumps(record).encode() + b"\n"
+    line = json.dumps(finite(record), allow_nan=False).encode() + b"\n"
     with _one_at_a_time:
         answers.write(line)
 

@@ -1,6 +1,6 @@
 """The head: the small classifier trained on features."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
@@ -12,6 +12,9 @@ ClassWeight = Literal["none", "balanced"]
 Sampling = Literal["shuffle", "bootstrap"]
 TrainOn = Literal["features", "images"]
 
+# What Keras' optimizers take where no learning rate is given.
+LEARNING_RATES: dict[Optimizer, float] = {"rmsprop": 0.001, "adam": 0.001, "sgd": 0.01}
+
 # A channel that varies less than this part of the mean variance is dead in the training rows; without
 # a floor a single later value in it would be blown up a thousandfold.
 VARIANCE_FLOOR = 1e-4
@@ -19,6 +22,7 @@ VARIANCE_FLOOR = 1e-4
 # Fields of a HeadSpec that came when there were heads already.
 LATER = {
     "initial_epoch",
+    "initial_head",
     "validation_steps",
     "augment",
     "variants",
@@ -34,7 +38,8 @@ class HeadSpec:
     """Everything that shapes a trained head, beside the data, the seed and the head it goes on from.
 
     classes: names in index order. kind: `mlp` has a hidden layer, `linear` none. epochs: the number of the last one;
-    initial_epoch: how many are done already, by the head it goes on from. steps_per_epoch: None is
+    initial_epoch: how many are done already, by the head it goes on from; initial_head: the name of that head where it
+    went on from another one itself, empty where it was trained from the beginning. steps_per_epoch: None is
     one pass over the data. validation_steps: batches after each epoch, always the same; None is all. learning_rate: None takes the optimizer's own default. patience: epochs
     without a lower validation loss after which training ends; None goes on to the last. sampling:
     `bootstrap` draws with replacement. shuffle_memory_mb: bounds the window of the shuffle, so it
@@ -50,6 +55,7 @@ class HeadSpec:
     kind: Kind = "mlp"
     epochs: int = 20
     initial_epoch: int = 0
+    initial_head: str = ""
     steps_per_epoch: int | None = None
     validation_steps: int | None = None
     batch_size: int = 128
@@ -79,6 +85,11 @@ class HeadSpec:
         usual = {field.name: field.default for field in fields(self) if field.name in LATER}
         known = {name: value for name, value in asdict(self).items() if name not in usual or value != usual[name]}
         return known | {"classes": list(self.classes)}
+
+
+def epochs_before(head: Mapping[str, Any]) -> int:
+    """How many epochs were done before those of the history. head: the spec; fine-tuning counts its own epochs."""
+    return 0 if head.get("fine_tune") else head.get("initial_epoch", 0)
 
 
 @dataclass(frozen=True)

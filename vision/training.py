@@ -3,8 +3,8 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,18 @@ class TrainingData:
 
 
 @dataclass(frozen=True)
+class Divergence:
+    """Where a loss stopped being finite, both counted from 1. step: None where it is the validation loss."""
+
+    epoch: int
+    step: int | None = None
+
+
+class _Diverged(ArithmeticError):
+    """Leaves `fit` at once: a validation of broken weights would tell nothing."""
+
+
+@dataclass(frozen=True)
 class Trained:
     """A trained Keras head, the history of its epochs, and how it does on every validation image once.
 
@@ -46,6 +58,8 @@ class Trained:
     those of the epoch with the lowest validation loss. epoch_seconds: of each epoch's steps, without the validation.
     samples: how many were trained on, over all epochs; seconds: all of it, with what ran before it was resumed.
     start: `val_loss` and `val_accuracy` before the first step, of a model that was given; None of a head.
+    diverged: where training stopped because a loss was not finite; that epoch is the last of the history. If no epoch
+    before it had a finite validation loss, the initial weights are kept and the loss of `validation` is NaN.
     """
 
     model: object
@@ -55,6 +69,7 @@ class Trained:
     samples: int
     seconds: float
     start: dict[str, float] | None = None
+    diverged: Divergence | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +94,7 @@ def train(
     base: str | None = None,
     model=None,
 ) -> Trained:
-    """Fit a head of `spec` and keep the weights of its best epoch.
+    """Fit a head of `spec` and keep the weights of its best epoch. Training stops at the first loss that is not finite.
 
     `log_folder` gets `steps.csv`, `epochs.csv` and TensorBoard's `train/` and `validation/`. `report` hears, at most
     once a second, of the step (`epoch`, `epochs`, `step`, `steps`; epoch 0 is the pass for the
@@ -123,11 +138,12 @@ def train(
             on_epoch_begin=lambda epoch, logs: course.begin_epoch(model, epoch),
             on_train_batch_begin=lambda step, logs: course.begin_step(),
             on_train_batch_end=lambda step, logs: course.end_step(logs),
-            on_epoch_end=lambda epoch, logs: course.end_epoch(logs),
+            on_epoch_end=lambda epoch, logs: course.end_epoch(model, logs),
         ),
         best,
         epochs_log,
         keras.callbacks.TensorBoard(log_folder, write_graph=False),
+        keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: course.check_validation(logs)),
         keras.callbacks.LambdaCallback(
             on_train_batch_end=lambda step, logs: keeper.after_step(model),
             on_epoch_end=lambda epoch, logs: keeper.after_epoch(model),
@@ -147,13 +163,18 @@ def train(
             verbose=0,
         )
 
-    with closing(course.log), _closing_file_of(epochs_log), faults.as_raised():
+    with suppress(_Diverged), closing(course.log), _closing_file_of(epochs_log), faults.as_raised():
         for part in _parts(course.epoch, course.step, spec.epochs):
             fit(*part)
             if model.stop_training:
                 break
+    if course.diverged:
+        for callback in callbacks:
+            callback.on_train_end()  # `fit` was left before it could close their files
     model.set_weights(best.best_weights)
     validation = evaluate(model, data.validation, data.shape, data.dtype, len(spec.classes))
+    if course.diverged and best.best is None:
+        validation = replace(validation, loss=math.nan)
     return Trained(
         model,
         tuple(course.history),
@@ -162,6 +183,7 @@ def train(
         course.samples,
         course.seconds,
         course.start,
+        course.diverged,
     )
 
 
@@ -221,6 +243,8 @@ def _keep_best(patience: int, checkpoint: Checkpoint | None, start: dict[str, fl
                 setattr(self, name, value)
 
         def on_epoch_end(self, epoch, logs=None):
+            if not math.isfinite(logs["val_loss"]):
+                return  # Keras would take it for the best where it is the first
             super().on_epoch_end(epoch, logs)
             if self.best_epoch == epoch:
                 for kept, variable in zip(self.best_weights or [], self.model.weights, strict=True):
@@ -267,6 +291,7 @@ class _Course:
         self.epoch_seconds: list[float] = before.get("epoch_seconds", [])
         self.samples: int = before.get("samples", 0)
         self.start: dict[str, float] | None = before.get("start")
+        self.diverged: Divergence | None = None
         self._losses: list[float] = before.get("losses", [])  # (loss sum, samples) of the epoch so far
         self._began = time.perf_counter() - before.get("seconds", 0.0)
         self._epoch_before: float = before.get("seconds_of_epoch", 0.0)
@@ -318,12 +343,30 @@ class _Course:
         self.step += 1
         self._seconds_of_epoch = self._epoch_before + time.perf_counter() - self._epoch_began
         place = {"epoch": self.epoch + 1, "epochs": self._spec.epochs, "step": self.step, "steps": self.steps}
+        if not math.isfinite(total):
+            self.diverged = Divergence(self.epoch + 1, self.step)
+            self._keep_figures(dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), math.nan))
+            raise _Diverged
         self._pace.tell(place)
 
-    def end_epoch(self, logs: dict[str, float]) -> None:
-        """Put the epoch's mean loss where Keras has that of the last step, for every callback behind this one."""
+    def check_validation(self, logs: dict[str, float]) -> None:
+        """Stop the training after an epoch whose validation loss is not finite. The epoch has ended by now."""
+        if not math.isfinite(logs["val_loss"]):
+            self.diverged = Divergence(self.epoch)
+            raise _Diverged
+
+    def end_epoch(self, model, logs: dict[str, float]) -> None:
+        """Put the epoch's mean loss where Keras has that of the last step, for every callback behind this one.
+
+        Weights that are not finite have no validation loss, though TensorFlow's relu makes numbers of NaN.
+        """
         total, count = self._losses
         logs["loss"] = total / count if count else math.nan
+        if not all(np.isfinite(values(variable)).all() for variable in model.trainable_variables):
+            logs["val_loss"] = math.nan
+        self._keep_figures(logs)
+
+    def _keep_figures(self, logs: dict[str, float]) -> None:
         self.history.append({name: float(value) for name, value in logs.items()})
         self.epoch_seconds.append(self._seconds_of_epoch)
         self.log.flush()

@@ -8,6 +8,8 @@ from itertools import chain
 from storage.bounds import at_least, between
 from storage.choice import chosen_spaces, chosen_version, one_space
 from storage.errors import StoreDamaged
+from storage.heads import make_current
+from storage.layout import current_head
 from storage.lock import hold
 from storage.shards import MAX_ROWS
 from storage.upkeep.compaction import compact
@@ -51,7 +53,9 @@ def add_commands(add: Add) -> None:
     )
     bad = add("quarantine", quarantine, "list the images that cannot be used, with reason, attempts and times")
     bad.add_argument("--retry", action="store_true", help="let the next run try them again")
-    for command in (mend, merge, remove, bad):
+    put = add("promote", promote, "make a head the current one, whatever it is worth")
+    put.add_argument("head", metavar="HEAD", help="its name, as `show` tells it")
+    for command in (mend, merge, remove, bad, put):
         command.add_argument(
             "--wait", metavar="SECONDS", type=at_least(0, float), default=0.0, help="wait for a run on the store"
         )
@@ -135,3 +139,11 @@ def quarantine(options: argparse.Namespace) -> Iterator[str]:
         with hold(options.store, options.wait):
             made = release(store, chosen_version(store, None))
         yield f"committed version {made.number}: the next run tries {count(tried, 'image')} again"
+
+
+def promote(options: argparse.Namespace) -> Iterator[str]:
+    store = chosen_spaces(options.store, options.space)[0]
+    before = current_head(store)
+    with hold(options.store, options.wait):
+        make_current(store, options.head)
+    yield f"{options.head} is the current head" + (f"; before it was {before}" if before != options.head else "")

@@ -3,6 +3,7 @@ import errno
 import json
 import os
 import pickle
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from storage.handover import save_listing, save_scan
 from storage.layout import promote_head
 from storage.scan import scan_folder
 from tasks.caching import StaleRecord, TrueRecords, can_help, is_true, kept
-from tasks.heads import head_name
+from tasks.heads import find_head, head_name
 from tasks.list_images import list_images as list_images_task
 from tasks.records import ChunkResult, HeadResult, ListingRecord, ScanRecord
 from tasks.survey import version_record
@@ -169,9 +170,21 @@ def test_a_version_record_comes_back_as_it_went_in(records, images, store):
     assert records.loads(records.dumps(record)) == record
 
 
-def test_a_head_result_comes_back_as_it_went_in(records, images, store):
-    record = head(store, images)
-    assert records.loads(records.dumps(record)) == record
+def test_a_head_result_comes_back_as_one_that_was_found(records, images, store):
+    """What its own run did, and decided, the run that reads the record did not."""
+    record = replace(head(store, images), promotion="it was better")
+    found = records.loads(records.dumps(record))
+    assert found == replace(record, is_new=False, promotion=None)
+    assert found.history == find_head(toy.space(images, store).store, record.name).history
+    assert {type(result.history) for result in (found, HeadResult.of(json.loads(json.dumps(asdict(record)))))} == {
+        tuple
+    }
+
+
+def test_a_head_that_diverged_is_not_trained_again_for_want_of_a_number(records, images, store):
+    record = replace(head(store, images), val_loss=None, history=({"loss": None},), diverged="it diverged")
+    assert json.loads(records.dumps(record), parse_constant=lambda constant: pytest.fail(f"a bare {constant}"))
+    assert records.loads(records.dumps(record)).diverged == "it diverged"
 
 
 def test_a_head_that_another_has_replaced_is_asked_about_again(records, images, store):

@@ -1,0 +1,20 @@
+"""JSON has no NaN and no infinity: null stands for them in every record that is written."""
+
+import math
+from typing import Any
+
+
+def finite(value: Any) -> Any:
+    """The same record with None for each float that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(finite(item) for item in value)
+    return value
+
+
+def is_finite(value: float | None) -> bool:
+    """Whether a figure is a finite number; what was null in a record is not."""
+    return value is not None and math.isfinite(value)
