@@ -55,9 +55,22 @@ class Study:
         """The trainings whose heads are not there."""
         return [job for job in self.jobs if find_head(self.space.store, job.name) is None]
 
+    def notes(self) -> list[str]:
+        """What is to be known of the batch sizes."""
+        images = sum(self.version.classes["train"].values())
+        if all(job.spec.batch_size <= images for job in self.jobs):
+            return []
+        return [f"no batch is larger than the {images:,} training images: larger sizes are one training, of {images:,}"]
+
     def rows(self) -> list[Row]:
         """What each training came to, in the order of `jobs`, all of which have to be there."""
         return [row_of(job.name, read_head(self.space.store, job.name)) for job in self.jobs]
+
+
+def _different(sizes: tuple[int, ...], images: int) -> list[int]:
+    """The batch sizes without those that train as another one does: all of them that have room for every image."""
+    largest = min((size for size in sizes if size >= images), default=0)
+    return [size for size in sizes if size < images or size == largest]
 
 
 class StudyOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
@@ -130,7 +143,8 @@ class StudyOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_na
         shared = self.model_dump(include=names)
         standardize = {"both": (True, False), "yes": (True,), "no": (False,)}[self.standardize]
         sampling = ("shuffle", "bootstrap") if self.sampling == "both" else (self.sampling,)
-        for seed, how, is_scaled, size in product(self.seeds, sampling, standardize, self.batch_sizes):
+        sizes = _different(self.batch_sizes, sum(version.classes["train"].values()))
+        for seed, how, is_scaled, size in product(self.seeds, sampling, standardize, sizes):
             own = {"batch_size": size, "standardize": is_scaled, "sampling": how}
             spec = HeadSpec(classes=version.class_names, kind=self.head, **own, **shared)
             yield head_job(space, version, spec, seed, promote="never")

@@ -12,8 +12,10 @@ from flows.study_chart import draw
 from flows.study_options import Study
 from flows.words import combination, features
 from storage.durable import make_folder, replace
+from storage.finite import finite
 from storage.words import columns, count
 from vision.batch_size import Advice, Cell, Row, advise, cells
+from vision.head import LEARNING_RATES
 
 HEADER = (
     *("batch", "features", "sampling"),
@@ -28,7 +30,8 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class StudyOutcome:
-    """The JSON line, key by key. The figures are the means of the combination that the advice chooses.
+    """The JSON line, key by key. The figures are the means of the combination that the advice chooses, null where there
+    is no advice since each combination diverged.
 
     trained: how many of the trainings were done just now. faulty: trainings that diverged or name one class.
     """
@@ -39,18 +42,18 @@ class StudyOutcome:
     trainings: int
     trained: int
     faulty: int
-    batch_size: int
-    standardize: bool
-    sampling: str
-    val_accuracy: float
+    batch_size: int | None
+    standardize: bool | None
+    sampling: str | None
+    val_accuracy: float | None
     val_accuracy_spread: float | None
-    epoch_seconds: float
+    epoch_seconds: float | None
     out: str
     peak_rss_mb: float | None = None
 
     def line(self, elapsed_seconds: float) -> dict[str, Any]:
         record = asdict(self) | {"elapsed_seconds": elapsed_seconds}
-        return {key: round(value, 4) if isinstance(value, float) else value for key, value in record.items()}
+        return {key: round(value, 4) if isinstance(value, float) else value for key, value in finite(record).items()}
 
 
 def report(study: Study, folder: Path, trained: int = 0, peak_rss_mb: float | None = None) -> tuple[StudyOutcome, str]:
@@ -62,7 +65,7 @@ def report(study: Study, folder: Path, trained: int = 0, peak_rss_mb: float | No
     replace(folder / "study.json", _json(study, rows, advice).encode())
     replace(folder / "study.png", draw(cells(rows)))
     replace(folder / "study.md", _markdown(study, rows, advice).encode())
-    chosen = advice.chosen
+    chosen = advice.chosen if advice else None
     outcome = StudyOutcome(
         store=study.space.root,
         fingerprint=study.space.fingerprint,
@@ -70,18 +73,18 @@ def report(study: Study, folder: Path, trained: int = 0, peak_rss_mb: float | No
         trainings=len(rows),
         trained=trained,
         faulty=sum(bool(row.faults) for row in rows),
-        batch_size=chosen.batch_size,
-        standardize=chosen.standardize,
-        sampling=chosen.sampling,
-        val_accuracy=chosen.mean("val_accuracy"),
-        val_accuracy_spread=chosen.spread,
-        epoch_seconds=chosen.epoch_seconds,
+        batch_size=chosen.batch_size if chosen else None,
+        standardize=chosen.standardize if chosen else None,
+        sampling=chosen.sampling if chosen else None,
+        val_accuracy=chosen.mean("val_accuracy") if chosen else None,
+        val_accuracy_spread=chosen.spread if chosen else None,
+        epoch_seconds=chosen.epoch_seconds if chosen else None,
         out=str(folder),
         peak_rss_mb=peak_rss_mb,
     )
     files = f"{folder}: study.md, study.csv, study.json, study.png"
     title = f"{count(len(rows), 'training')} on version {study.version.number}:"
-    return outcome, "\n".join([title, *_lines(rows), *advice_lines(rows, advice), files])
+    return outcome, "\n".join([*study.notes(), title, *_lines(rows), *advice_lines(rows, advice), files])
 
 
 def table(rows: list[Row]) -> list[dict[str, str]]:
@@ -117,8 +120,18 @@ def _lines(rows: list[Row]) -> list[str]:
     return columns([HEADER, *(tuple(line.values()) for line in table(rows))], "rllrrrrrrrr")
 
 
-def advice_lines(rows: list[Row], advice: Advice) -> list[str]:
+def advice_lines(rows: list[Row], advice: Advice | None) -> list[str]:
     """The advice in sentences, and a warning for each training that went wrong."""
+    return [*(_advice_lines(rows, advice) if advice else [_no_advice(rows)]), *_warnings(rows)]
+
+
+def _no_advice(rows: list[Row]) -> str:
+    rate = rows[0].learning_rate
+    lower = min(rate / 10, LEARNING_RATES[rows[0].optimizer])
+    return f"no advice: each combination diverged at a learning rate of {rate:g}; try --learning-rate {lower:g}"
+
+
+def _advice_lines(rows: list[Row], advice: Advice) -> list[str]:
     chosen, best = advice.chosen, advice.best
     text = f"take {combination(chosen)}: {_measured(chosen)}, {chosen.epoch_seconds:.2f} s/epoch"
     if chosen != best:
@@ -134,8 +147,12 @@ def advice_lines(rows: list[Row], advice: Advice) -> list[str]:
         lines.append(
             f"warning: none does clearly better than naming the largest class always ({rows[0].largest_share:.4f})"
         )
+    return lines
+
+
+def _warnings(rows: list[Row]) -> list[str]:
     faulty = [row for row in rows if row.faults]
-    lines += [f"warning: {combination(row)}, seed {row.seed}: {'; '.join(row.faults)}" for row in faulty]
+    lines = [f"warning: {combination(row)}, seed {row.seed}: {'; '.join(row.faults)}" for row in faulty]
     if faulty:
         lines.append("what to try there: standardised features, a lower learning rate, a larger batch")
     return lines
@@ -146,7 +163,7 @@ def _measured(cell: Cell) -> str:
     return f"val_accuracy {cell.mean('val_accuracy'):.4f} ({spread})"
 
 
-def _markdown(study: Study, rows: list[Row], advice: Advice) -> str:
+def _markdown(study: Study, rows: list[Row], advice: Advice | None) -> str:
     sizes = {split: sum(by_class.values()) for split, by_class in study.version.classes.items()}
     spec = study.jobs[0].spec
     first = rows[0]
@@ -170,7 +187,7 @@ def _markdown(study: Study, rows: list[Row], advice: Advice) -> str:
             "",
             "![Validation accuracy and time by batch size](study.png)",
             "",
-            *(f"* {line}" for line in advice_lines(rows, advice)),
+            *(f"* {line}" for line in (*study.notes(), *advice_lines(rows, advice))),
             "",
         ]
     )
@@ -186,7 +203,7 @@ def _csv(rows: list[Row]) -> str:
     return text.getvalue()
 
 
-def _json(study: Study, rows: list[Row], advice: Advice) -> str:
+def _json(study: Study, rows: list[Row], advice: Advice | None) -> str:
     """The same as JSON, with the advice; null for what is no finite number."""
     record = {
         "fingerprint": study.space.fingerprint,
@@ -194,17 +211,14 @@ def _json(study: Study, rows: list[Row], advice: Advice) -> str:
         "version": study.version.number,
         "classes": study.version.classes,
         "head": study.jobs[0].spec.kind,
-        "advice": {
+        "advice": advice
+        and {
             "batch_size": advice.chosen.batch_size,
             "standardize": advice.chosen.standardize,
             "sampling": advice.chosen.sampling,
             "rule": advice.rule,
             "learning_rates": advice.learning_rates,
         },
-        "trainings": [{name: _finite(value) for name, value in vars(row).items()} for row in rows],
+        "trainings": [vars(row) for row in rows],
     }
-    return json.dumps(record, indent=1, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(finite(record), indent=1, allow_nan=False)

@@ -7,19 +7,19 @@ from statistics import fmean, median, stdev
 
 import numpy as np
 
+from vision.head import LEARNING_RATES
+
 # A training loss that has grown so often over its first epoch's, and is worse than knowing nothing, diverged.
 GROWTH = 2.0
 # A loss of this part of what the shares of the classes alone give is that of a constant.
 NEAR = 0.95
-# What Keras' optimizers take where no learning rate is given.
-LEARNING_RATES = {"rmsprop": 0.001, "adam": 0.001, "sgd": 0.01}
 
 
 @dataclass(frozen=True)
 class Row:
     """One training. Figures are of the kept epoch (lowest validation loss); those named `last` of the last one.
 
-    learning_rate: the one used. steps: an epoch's. kept_epoch: counts from 1; 0 where no epoch had a finite
+    batch_size: what it came to, which is never more than the training images. learning_rate: the one used. steps: an epoch's. kept_epoch: counts from 1; 0 where no epoch had a finite
     validation loss, so that the initial weights were kept. images: of the validation split. largest_share: of them,
     that of the largest class. epoch_seconds, step_ms: of the training part of an epoch, see `row_of`. faults: what went wrong, in words.
     """
@@ -48,6 +48,11 @@ class Row:
     step_ms: float
     faults: tuple[str, ...]
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether every loss of the training was a finite number."""
+        return all(map(math.isfinite, (self.val_loss, self.last_loss, self.last_val_loss)))
+
 
 def row_of(name: str, record: dict) -> Row:
     """The row of a head, from its head.json.
@@ -55,15 +60,16 @@ def row_of(name: str, record: dict) -> Row:
     epoch_seconds is the median of the epochs' own times without the first, which holds the tracing of the graph;
     for a head that has not kept them, its whole training time (statistics and validation too) by its epochs.
     """
-    spec, history, metrics = record["head"], record["history"], record["metrics"]
+    spec, history, metrics = record["head"], [_numbers(logs) for logs in record["history"]], _numbers(record["metrics"])
     samples = record["samples"]["train"]
-    steps = spec["steps_per_epoch"] or math.ceil(samples / min(spec["batch_size"], samples))
+    batch_size = min(spec["batch_size"], samples)
+    steps = spec["steps_per_epoch"] or math.ceil(samples / batch_size)
     kept, last = _kept_epoch(history), history[-1]
     of_kept = history[kept - 1] if kept else {"loss": math.nan, "accuracy": math.nan}
     seconds, confusion = _epoch_seconds(record), np.asarray(record["confusion"])
     return Row(
         head=name,
-        batch_size=spec["batch_size"],
+        batch_size=batch_size,
         seed=record["seed"],
         standardize=spec["standardize"],
         sampling=spec["sampling"],
@@ -86,6 +92,11 @@ def row_of(name: str, record: dict) -> Row:
         step_ms=1000 * seconds / steps,
         faults=faults(history, confusion),
     )
+
+
+def _numbers(logs: dict) -> dict[str, float]:
+    """The figures of a record, which has null for what is not finite."""
+    return {name: math.nan if value is None else value for name, value in logs.items()}
 
 
 def _kept_epoch(history: Sequence[dict]) -> int:
@@ -118,7 +129,10 @@ def faults(history: Sequence[dict], confusion: np.ndarray) -> tuple[str, ...]:
             f"at its end it does no better than naming one class always: val_accuracy {history[-1]['val_accuracy']:.4f}, "
             f"val_loss {history[-1]['val_loss']:.4g}"
         )
-    return tuple(text for text in found if text)
+    known = tuple(text for text in found if text)
+    if not known and not math.isfinite(history[-1]["val_loss"]):
+        return (f"it diverged: its validation loss is not finite in epoch {len(history)}",)
+    return known
 
 
 def _divergence(losses: list[float], constant_loss: float) -> str | None:
@@ -203,14 +217,16 @@ class Advice:
     learning_rates: dict[int, float]
 
 
-def advise(rows: Sequence[Row]) -> Advice:
-    """Advice from the rows of one optimizer and learning rate; at least one row.
+def advise(rows: Sequence[Row]) -> Advice | None:
+    """Advice from the rows of one optimizer and learning rate; None where a training of each combination diverged.
 
     The one-standard-error rule is that of Breiman et al., "Classification and Regression Trees" (1984). The learning
     rate grows linearly with the batch size for SGD (Goyal et al. 2017, arXiv:1706.02677), with its square root for
     optimizers that divide by the gradients' size (Malladi et al. 2022, arXiv:2205.10287). Both are rules of thumb.
     """
-    all_cells = cells(rows)
+    all_cells = [cell for cell in cells(rows) if all(row.is_finite for row in cell.rows)]
+    if not all_cells:
+        return None
     best = max(all_cells, key=lambda cell: cell.mean("val_accuracy"))
     least = best.mean("val_accuracy") - best.standard_error
     chosen = min(

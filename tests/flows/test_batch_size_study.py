@@ -203,7 +203,53 @@ def test_the_files_of_a_study_tell_the_same(capsys, filled):
     assert (out / "study.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_of_sizes_with_room_for_every_image_one_is_trained_and_it_is_said(capsys, filled):
+    given = arguments(filled, "--batch-sizes", "4,1000,300,500", "--seeds", "0", "--standardize", "yes")
+    study = parse(given).study()
+    images = sum(study.version.classes["train"].values())
+    assert {job.spec.batch_size for job in study.jobs} == {4, 300}
+    pretend(parse(given))
+    assert main(given) == 0
+    err = capsys.readouterr().err
+    assert f"no batch is larger than the {images} training images" in err
+    rates = json.loads((filled.parent / "out" / "study.json").read_text())["advice"]["learning_rates"]
+    assert set(rates) == {"4", "24"}  # as many as the pretended trainings had
+
+
+def test_a_study_of_which_each_training_diverged_is_told_with_a_lower_rate_to_try(capsys, filled):
+    given = arguments(filled, "--batch-sizes", "16", "--seeds", "0,1", "--standardize", "no", "--learning-rate", "1e30")
+    pretend(parse(given))
+    assert main(given) == 0
+    out, err = capsys.readouterr()
+    record = json.loads(out.splitlines()[-1], parse_constant=lambda constant: pytest.fail(f"a bare {constant}"))
+    assert (record["faulty"], record["batch_size"], record["val_accuracy"]) == (4, None, None)
+    assert "no advice: each combination diverged at a learning rate of 1e+30; try --learning-rate 0.001" in err
+    assert json.loads((filled.parent / "out" / "study.json").read_text())["advice"] is None
+    assert sorted(path.name for path in (filled.parent / "out").iterdir()) == FILES
+    assert parse(arguments(filled, "--learning-rate", "0.001")).learning_rate == 0.001
+
+
 # The flow
+
+
+@pytest.mark.slow
+def test_a_training_that_diverges_is_a_row_and_not_the_end_of_the_study(environment, filled):
+    given = arguments(
+        filled,
+        "--batch-sizes",
+        "4,16",
+        "--seeds",
+        "0",
+        "--sampling",
+        "shuffle",
+        "--epochs",
+        "2",
+        "--learning-rate",
+        "1e30",
+    )
+    done = study_of(environment, *given)
+    assert (done.status, done.record["trained"], done.record["faulty"]) == (0, 4, 4), done.stderr
+    assert study_of(environment, *given).record["trained"] == 0
 
 
 def study_of(environment: dict[str, str], *given: str) -> Done:

@@ -185,3 +185,41 @@ def test_the_learning_rate_grows_with_the_batch_as_the_optimizer_has_it(optimize
     made += seeds(32, (0.5,), 1.0, optimizer=optimizer, learning_rate=0.01)
     advice = advise(made)
     assert (advice.rule, advice.learning_rates) == (rule, pytest.approx(rates))
+
+
+# Trainings that diverged, and batches that are larger than the data
+
+
+def test_a_record_with_null_for_a_figure_is_a_row():
+    nothing = dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"))
+    found = row_of(
+        "a" * 32, record([nothing]) | {"metrics": {"val_loss": None, "val_accuracy": 0.5, "train_seconds": 1.0}}
+    )
+    assert (found.is_finite, found.kept_epoch) == (False, 0)
+    assert "it diverged: its loss is not finite from epoch 1 on" in found.faults
+
+
+def test_a_validation_loss_that_is_not_finite_is_a_fault():
+    assert faults(history((0.6, 0.5, 0.8), (0.5, math.nan, 0.8)), GOOD) == (
+        "it diverged: its validation loss is not finite in epoch 2",
+    )
+
+
+@pytest.mark.parametrize("figure", ["val_loss", "last_loss", "last_val_loss"])
+def test_a_combination_that_diverged_is_never_advised(figure):
+    rows = [*seeds(8, (0.99, 0.98), 1.0), *seeds(32, (0.7, 0.71), 9.0)]
+    advice = advise([dataclasses.replace(rows[0], **{figure: math.nan}), *rows[1:]])
+    assert (advice.best.batch_size, advice.chosen.batch_size) == (32, 32)
+    assert list(advice.learning_rates) == [8, 32]
+
+
+def test_where_each_combination_diverged_there_is_no_advice():
+    assert advise(seeds(8, (0.99, 0.98), 1.0, val_loss=math.nan)) is None
+
+
+def test_no_batch_is_advised_that_is_larger_than_the_data():
+    made = row_of("a" * 32, record(history((0.4, 0.2, 0.9)), samples=172, batch_size=1000))
+    assert (made.batch_size, made.steps) == (172, 1)
+    advice = advise([made, dataclasses.replace(made, batch_size=43, val_accuracy=0.5)])
+    assert advice.chosen.batch_size == 172
+    assert advice.learning_rates == pytest.approx({43: 0.0005, 172: 0.001})
