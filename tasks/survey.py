@@ -3,14 +3,14 @@
 import os
 from dataclasses import asdict, replace
 
-from storage.errors import InputError
 from storage.layout import Store, check_space, fingerprint, read_spec
 from storage.place import Place
 from storage.plan import Plan
 from storage.samples import Lacking
 from storage.shards import Format
 from storage.versions import Version, read_version
-from tasks.heads import base_name, find_head, head_name
+from tasks.heads import head_name
+from tasks.initial_head import with_initial_head
 from tasks.lacking import data_name, is_half_augmented, lacking
 from tasks.records import HeadJob, PlanRecord, Promotion, Space, VersionRecord
 from vision.head import HeadSpec
@@ -106,13 +106,8 @@ def head_job(
     lacks = Lacking()
     if spec.variants > 1:
         lacks = lacking(space.store, read_version(space.store, version.number), spec)
-    made_of = space.fingerprint, data_name(version.data_digest, lacks), spec, seed
-    base = base_name(*made_of)
-    if spec.initial_epoch and not spec.fine_tune and find_head(space.store, str(base)) is None:
-        raise InputError(
-            f"--initial-epoch: no head was trained for {spec.initial_epoch} epochs on these images with the other options "
-            f"the same; train it first, with --epochs {spec.initial_epoch}"
-        )
-    name = head_name(*made_of)
+    data = data_name(version.data_digest, lacks)
+    spec = with_initial_head(space.store, space.fingerprint, data, spec, seed)
+    name = head_name(space.fingerprint, data, spec, seed)
     is_forced = is_forced or (spec.variants > 1 and is_half_augmented(space.store, name, spec))
     return HeadJob(space, version.number, name, spec, seed, is_forced, promote, lacking=lacks.samples)

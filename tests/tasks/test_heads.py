@@ -3,6 +3,7 @@ import dataclasses
 import io
 import json
 import marshal
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from storage.__main__ import main as storage
 from storage.errors import InputError, StoreDamaged
 from storage.heads import is_unranked
 from storage.layout import Store, current_head
@@ -20,7 +22,8 @@ from storage.versions import Version
 from tasks.caching import is_true
 from tasks.heads import base_name, check_trainable, find_head, head_name
 from tasks.records import HeadJob, HeadResult
-from tasks.worker_pool import WorkerPool
+from tasks.survey import head_job, version_record
+from tasks.worker_pool import WorkerFailed, WorkerPool
 from tests import toy
 from tests.vision.test_report import Page
 from vision.head import HeadSpec
@@ -49,6 +52,7 @@ TURN, FLIP = '{"rotation_range":20.0}', '{"horizontal_flip":true}'
         {"steps_per_epoch": 3},
         {"validation_steps": 3},
         {"initial_epoch": 1},
+        {"initial_epoch": 1, "initial_head": "a" * 32},
         {"patience": 3},
         {"augment": TURN, "variants": 4},
         {"augment": TURN, "train_on": "images"},
@@ -447,7 +451,7 @@ def test_a_head_that_is_never_promoted_is_unranked_until_it_is_compared(trainer)
     assert not is_true(trainer.store, aside)  # no record of it may keep a run from the comparison
     compared = trainer.train(dataclasses.replace(job, promote="if_better"))
     assert not compared.is_new
-    assert compared.is_promoted == (compared.val_accuracy >= trainer.result.val_accuracy)
+    assert compared.is_promoted == (rank(compared) >= rank(trainer.result))
     assert not is_unranked(trainer.store, job.name)
 
 
@@ -497,18 +501,23 @@ def test_a_training_that_died_before_its_end_is_done_again_to_the_same_end(train
     assert (again.val_loss, again.val_accuracy) == (trainer.result.val_loss, trainer.result.val_accuracy)
 
 
+def rank(result: HeadResult) -> tuple[float, float]:
+    return result.val_accuracy, -result.val_loss
+
+
 def test_a_head_is_promoted_exactly_if_it_is_not_worse_on_the_same_validation_rows(trainer):
     best = trainer.result
     for seed in range(1, 4):
         result = trainer.train(trainer.job(seed=seed, epochs=1))
-        assert result.is_promoted == (result.val_accuracy >= best.val_accuracy)
+        assert result.is_promoted == (rank(result) >= rank(best))
+        assert result.promotion.startswith("the head takes" if result.is_promoted else f"head {best.name} stays")
         best = result if result.is_promoted else best
         assert current_head(trainer.store) == best.name
 
 
-def test_a_head_of_other_classes_takes_its_labels_in_their_order_and_is_promoted(trainer):
+def test_a_head_of_classes_in_another_order_takes_its_labels_in_that_order(trainer):
     other = trainer.train(trainer.job(classes=("dogs", "cats")))
-    assert current_head(trainer.store) == other.name
+    assert other.is_promoted == (rank(other) >= rank(trainer.result))
     table = np.load(trainer.store.head(other.name) / "samples-train.npy")
     assert np.bincount(table["class"]).tolist() == [trainer.version.classes["train"][name] for name in ("dogs", "cats")]
 
@@ -529,3 +538,95 @@ def test_a_current_head_that_is_damaged_gives_way(damage, trainer):
     other = trainer.train(trainer.job(seed=1, epochs=1))
     assert other.is_promoted
     assert current_head(trainer.store) == other.name
+
+
+# Trainings that diverge
+
+
+def test_a_training_that_diverges_is_a_head_that_is_never_current_and_has_no_bare_nan(trainer, capsys):
+    before, heard = current_head(trainer.store), []
+    job = trainer.job(learning_rate=1e30)
+    result = trainer.train(job, heard.append)
+    assert (result.is_new, result.is_promoted, result.val_loss, current_head(trainer.store)) == (
+        True,
+        False,
+        None,
+        before,
+    )
+    text = (trainer.store.head(job.name) / "head.json").read_text()
+    record = json.loads(text, parse_constant=lambda constant: pytest.fail(f"a bare {constant}"))
+    assert record["diverged"]["epoch"] == 1
+    assert [each for each in heard if "loss" in each][-1]["val_loss"] is None
+    assert json.loads(json.dumps(dataclasses.asdict(result), allow_nan=False))["history"] == record["history"]
+    found = find_head(trainer.store, job.name)
+    assert (found.diverged, found.is_promoted) == (result.diverged, False)
+    again = trainer.train(job)
+    assert (again.is_new, again.is_promoted, again.diverged) == (False, False, result.diverged)
+    assert not trainer.train(dataclasses.replace(job, promote="always")).is_promoted
+    assert current_head(trainer.store) == before
+    assert storage(["promote", job.name, "--store", str(trainer.root)]) == 2
+    assert "is not finite" in capsys.readouterr().err
+    assert "diverged" in Page.of((trainer.store.head(job.name) / "report.html").read_text()).text
+
+
+def test_the_rate_that_is_advised_after_a_divergence_trains(trainer):
+    text = trainer.train(trainer.job(learning_rate=1e30)).diverged
+    assert "diverged at a learning rate of 1e+30" in text
+    (rate,) = re.findall(r"try --learning-rate ([0-9.e+-]+);", text)
+    assert trainer.train(trainer.job(learning_rate=float(rate), epochs=1)).diverged is None
+
+
+def test_the_head_of_the_best_epoch_before_a_divergence_is_kept_aside(trainer, capsys):
+    """SGD on raw features of hundreds explodes sooner or later: which epoch that is, is the rate's."""
+    options = {"kind": "linear", "optimizer": "sgd", "standardize": False, "epochs": 30, "learning_rate": 1e34}
+    result = trainer.train(trainer.job(**options))
+    assert result.diverged
+
+
+def test_an_unknown_kind_of_job_is_an_error_and_no_training(trainer):
+    job = trainer.job(seed=9)
+    with trainer.workers.lease() as worker, pytest.raises(WorkerFailed, match="'heads' is no kind of job"):
+        worker.call("heads", job.record(), lambda record: None, 300)
+    assert find_head(trainer.store, job.name) is None
+
+
+# Going on
+
+
+def test_trainings_can_be_chained(trainer):
+    """From 1 to 2, from 2 to 3: each goes on from the one before, and has a name of its own."""
+    version = version_record(trainer.version)
+    space = toy.space(trainer.images, trainer.root)
+
+    def asked(epochs: int, initial_epoch: int) -> HeadJob:
+        return head_job(space, version, dataclasses.replace(SPEC, epochs=epochs, initial_epoch=initial_epoch), 0)
+
+    trainer.train(asked(1, 0))
+    second = trainer.train(asked(3, 1))
+    third = asked(4, 3)
+    assert third.spec.initial_head == second.name
+    result = trainer.train(third)
+    assert (result.is_new, result.epochs) == (True, 1)
+    logs = trainer.store.head(result.name) / "logs" / "steps.csv"
+    assert {line.split(",")[0] for line in logs.read_text().splitlines()[1:]} == {"3"}
+    assert find_head(trainer.store, asked(4, 3).name) is not None  # nothing to do
+    page = Page.of((trainer.store.head(result.name) / "report.html").read_text())
+    assert "of epochs 4 to 4" in page.text
+
+    # A head from the beginning comes first, under the name that it had before there were chains.
+    trainer.train(asked(3, 0))
+    plain = asked(4, 3)
+    assert (plain.spec.initial_head, "initial_head" in plain.spec.record()) == ("", False)
+    assert plain.name == trainer.job(epochs=4, initial_epoch=3).name != third.name
+
+
+def test_a_head_of_other_options_is_nothing_to_go_on_from(trainer):
+    space, version = toy.space(trainer.images, trainer.root), version_record(trainer.version)
+    trainer.train(trainer.job(epochs=1))
+    trainer.train(trainer.job(epochs=3, initial_epoch=1))
+    for changed in ({"batch_size": 4}, {"kind": "linear"}):
+        spec = dataclasses.replace(SPEC, epochs=4, initial_epoch=3, **changed)
+        with pytest.raises(InputError, match="train it first, with --epochs 3"):
+            head_job(space, version, spec, 0)
+    with pytest.raises(InputError, match="train it first, with --epochs 3"):
+        head_job(space, version, dataclasses.replace(SPEC, epochs=4, initial_epoch=3), seed=1)

@@ -36,30 +36,39 @@ STYLE = {
 
 
 def learning_curve(
-    name: str, training: Sequence[float], validation: Sequence[float], best: int | None, top: float | None = None
+    name: str,
+    training: Sequence[float],
+    validation: Sequence[float],
+    best: int | None,
+    before: int = 0,
+    top: float | None = None,
 ) -> str:
-    """Two lines over the epochs, from 1 on. name: what they show, with its unit. best: the epoch that was kept."""
+    """Two lines over the epochs. name: what they show, with its unit. best: which of them was kept, from 1.
+
+    before: the number of the epoch before the first.
+    """
 
     def draw(figure) -> None:
         axes = figure.add_subplot()
-        epochs = np.arange(1, len(training) + 1)
+        epochs = np.arange(before + 1, before + len(training) + 1)
         line: dict[str, Any] = {"linewidth": 1.6, "clip_on": False}  # a loss of nothing lies on the axis, and is whole
         mark = {"marker": "o", "markersize": 3} if len(epochs) <= 30 else {}
         axes.plot(epochs, training, color=TRAINING, linestyle=(0, (4, 1.5)), **line, **mark)
         axes.plot(epochs, validation, color=VALIDATION, **line, **mark)
-        axes.set(xlabel="epoch", ylabel=name, xlim=(1 - 0.02 * len(epochs), len(epochs) * 1.02))
+        axes.set(xlabel="epoch", ylabel=name, xlim=(epochs[0] - 0.02 * len(epochs), epochs[-1] + 0.02 * len(epochs)))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylim(bottom=None if top else 0, top=top)
         if best is not None:
-            _mark_best(axes, best, validation[best - 1], len(epochs))
+            _mark_best(axes, before + best, validation[best - 1], best / len(epochs))
 
     return _svg(draw, (4.2, 2.7), name)
 
 
-def _mark_best(axes, best: int, value: float, count: int) -> None:
+def _mark_best(axes, best: int, value: float, place: float) -> None:
+    """place: of the best epoch among all, from 0 to 1."""
     axes.axvline(best, color=INK, linewidth=0.8, linestyle=(0, (1, 2)))
     axes.plot([best], [value], "o", color=VALIDATION, markersize=6, clip_on=False)
-    side = "left" if best < 0.3 * count else "right" if best > 0.7 * count else "center"
+    side = "left" if place < 0.3 else "right" if place > 0.7 else "center"
     axes.annotate(
         f"best epoch: {best}",
         (best, 1.03),

@@ -14,7 +14,7 @@ import numpy as np
 
 from vision.augmentation import Augmentation
 from vision.evaluation import wilson_interval
-from vision.head import HeadSpec
+from vision.head import HeadSpec, epochs_before
 from vision.report.augmented import Augmented, address, in_words
 from vision.report.charts import heat_map, learning_curve
 
@@ -141,18 +141,22 @@ def render(report: Report) -> str:
     )
     environment.filters |= {"percent": percent, "figure": figure, "setting": setting}
     record, splits = report.record, splits_of(report.record)
-    best = best_epoch(record["history"], record.get("start"))
+    best, before = best_epoch(record["history"], record.get("start")), epochs_before(record["head"])
+    count = len(record["history"])
     is_wide = len(report.classes) > LARGEST_MATRIX
     return environment.get_template("page.html").render(
         report=report,
         record=record,
         splits=splits,
         best=best,
+        before=before,
+        epochs=f"epochs {before + 1} to {before + count}" if before else count,
+        diverged=record.get("diverged"),
         fine_tune=record["head"].get("fine_tune"),
         base=record.get("base"),
         start=record.get("start"),
-        loss_curve=Markup(loss_curve(record["history"], best)),
-        accuracy_curve=Markup(accuracy_curve(record["history"], best)),
+        loss_curve=Markup(loss_curve(record["history"], best, before)),
+        accuracy_curve=Markup(accuracy_curve(record["history"], best, before)),
         class_order=class_order(splits[0], is_wide),
         is_wide=is_wide,
         heat_maps=[Markup(heat_map(split.confusion, split.name)) for split in splits] if is_wide else [],
@@ -182,23 +186,23 @@ def splits_of(record: Mapping[str, Any]) -> list[Split]:
 
 
 def best_epoch(history: Sequence[Mapping[str, float]], start: Mapping[str, float] | None = None) -> int | None:
-    """The epoch whose weights were kept, counted from 1: the first with the lowest validation loss; None where none has one.
+    """The epoch whose weights were kept, as a place in the history, from 1: the first with the lowest validation loss; None where none has one.
 
     start: the figures before the first epoch, where there were some: None too where no epoch bettered their loss.
     """
-    losses = [(logs["val_loss"], number) for number, logs in enumerate(history, 1) if not math.isnan(logs["val_loss"])]
+    losses = [(logs["val_loss"], number) for number, logs in enumerate(history, 1) if math.isfinite(logs["val_loss"])]
     best = min(losses, default=None)
     return best[1] if best and (start is None or best[0] < start["val_loss"]) else None
 
 
-def loss_curve(history: Sequence[Mapping[str, float]], best: int | None) -> str:
+def loss_curve(history: Sequence[Mapping[str, float]], best: int | None, before: int) -> str:
     training, validation = ([logs[name] for logs in history] for name in ("loss", "val_loss"))
-    return learning_curve("loss, nats", training, validation, best)
+    return learning_curve("loss, nats", training, validation, best, before)
 
 
-def accuracy_curve(history: Sequence[Mapping[str, float]], best: int | None) -> str:
+def accuracy_curve(history: Sequence[Mapping[str, float]], best: int | None, before: int) -> str:
     training, validation = ([100 * logs[name] for logs in history] for name in ("accuracy", "val_accuracy"))
-    return learning_curve("accuracy, %", training, validation, best, top=100.5)
+    return learning_curve("accuracy, %", training, validation, best, before, top=100.5)
 
 
 def class_order(validation: Split, is_wide: bool) -> list[int]:
