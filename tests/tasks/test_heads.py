@@ -576,13 +576,6 @@ def test_the_rate_that_is_advised_after_a_divergence_trains(trainer):
     assert trainer.train(trainer.job(learning_rate=float(rate), epochs=1)).diverged is None
 
 
-def test_the_head_of_the_best_epoch_before_a_divergence_is_kept_aside(trainer, capsys):
-    """SGD on raw features of hundreds explodes sooner or later: which epoch that is, is the rate's."""
-    options = {"kind": "linear", "optimizer": "sgd", "standardize": False, "epochs": 30, "learning_rate": 1e34}
-    result = trainer.train(trainer.job(**options))
-    assert result.diverged
-
-
 def test_an_unknown_kind_of_job_is_an_error_and_no_training(trainer):
     job = trainer.job(seed=9)
     with trainer.workers.lease() as worker, pytest.raises(WorkerFailed, match="'heads' is no kind of job"):
