@@ -116,7 +116,8 @@ class _Guess:
             if not _has_classes(self._start(folder)):
                 number = count(self._start(folder).images, "image")
                 self.remarks.append(f"{self._shown(folder)} holds no class folder: {number} left out")
-        return self._held_out([Part(starts[name].path, split) for name, split in splits.items()])
+        given = {split for name, split in splits.items() if _has_classes(starts[name])}
+        return self._held_out([Part(starts[name].path, split) for name, split in splits.items()], given)
 
     def _inner(self, folders: list[Folder]) -> str:
         """The name of the one folder in each split that holds the classes; empty where the splits do."""
@@ -131,10 +132,9 @@ class _Guess:
             folder = only
         return folder
 
-    def _held_out(self, parts: list[Part]) -> FolderLayout:
-        """Parts of which validation is one; where there is none, a part of train is held out."""
-        splits = {part.split for part in parts} | set(splits_of([*self.folders, *self.others]).values())
-        if "validation" in splits or "train" not in splits:
+    def _held_out(self, parts: list[Part], given: set[str]) -> FolderLayout:
+        """Parts, and the splits that have classes; where validation is none of these, a part of train is held out."""
+        if "train" not in given or "validation" in given | set(splits_of(self.others).values()):
             return self._layout(parts)
         self.remarks.append("no folder is for validation: --validation-fraction of the training images is held out")
         return self._layout(
@@ -173,7 +173,7 @@ class _Guess:
         ]
         read = {below: split for of in splits.values() for below, split in of.items()}
         self.remarks.append(f"each class folder holds splits: {as_read(read)}")
-        return self._held_out(parts)
+        return self._held_out(parts, {split for of in splits.values() for split in of.values()})
 
     def _doubtful_classes(self, splits: dict[str, dict[str, str]], is_full: bool) -> FolderLayout:
         name = next(name for name, of in splits.items() if of)
@@ -195,7 +195,10 @@ class _Guess:
         """`cats_train`, `cats_test`, `dogs_train`: names of a class and a split at once; None where they are not."""
         stems = stems_of(self.folders)
         splits = {stem: {split for other, split in stems.values() if other == stem} for stem, _ in stems.values()}
-        if len(stems) < len(self.folders) or not any({"train"} < found for found in splits.values()):
+        if len(stems) < len(self.folders) or not {"train"} < set.union(*splits.values()):
+            return None
+        if not any({"train"} < found for found in splits.values()):
+            self.remarks.append(f"taken for classes, though named like splits: {some(sorted(self.folders))}")
             return None
         return self._doubt(
             f"{some(sorted(self.folders))} in {self._where()} name a class and a split at once",

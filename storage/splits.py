@@ -49,8 +49,8 @@ def stems_of(names: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 def words_of(name: str) -> list[str]:
     """The words of a name, folded, without FILLERS."""
-    words = re.findall(r"[^\W\d_]+", name.casefold())
-    return [word for word in words if word not in FILLERS]
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)  # TrainSet, trainA
+    return [word for word in re.findall(r"[^\W\d_]+", apart.casefold()) if word not in FILLERS]
 
 
 def _word(words: list[str]) -> str:

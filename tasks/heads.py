@@ -81,7 +81,7 @@ def check_trainable(classes: Counts, names: tuple[str, ...]) -> None:
         if not classes.get(split):
             raise InputError(
                 f"training needs images in the {split} split, there is none; the features are stored: "
-                "add images, change --validation-fraction, or pass --extract-only"
+                "add images; change --validation-fraction, if no folder or table gives the split; or pass --extract-only"
             )
 
 

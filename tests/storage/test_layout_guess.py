@@ -96,6 +96,7 @@ def test_names_that_merely_contain_a_split_are_classes(tops):
         [*tree("cats dogs", "test"), "cats/1.png", "dogs/1.png"],
         tree("animals plants", "small large", "train/") + tree("animals plants", "small large", "test/"),
         ["cats_train/1.png", "cats_test/1.png", "dogs_train/1.png", "dogs_test/1.png"],
+        ["trainA/1.png", "trainB/1.png", "testA/1.png", "testB/1.png"],
         tree("photos/a photos/b"),
     ],
     ids=" ".join,
@@ -132,6 +133,21 @@ def test_images_without_a_class_beside_splits_are_left_out_and_it_is_said():
     paths = [*tree("seg_train seg_test"), "seg_pred/seg_pred/1.png"]
     assert found(*paths)["seg_pred/seg_pred/1.png"] is None
     assert "seg_pred/ holds no class folder: 1 image left out" in of(*paths).remarks
+
+
+def test_splits_without_class_folders_are_left_out_and_validation_is_held_out_then():
+    paths = [*tree("train"), "val/1.png", "test/1.png"]
+    assert {path: label for path, label in found(*paths).items() if label} == {
+        "train/cats/1.png": (None, "cats"),
+        "train/dogs/1.png": (None, "dogs"),
+    }
+    assert "val/ holds no class folder: 1 image left out" in of(*paths).remarks
+
+
+def test_classes_that_are_named_like_splits_of_different_things_are_said():
+    paths = ["train_station/1.png", "test_tube/1.png"]
+    assert found(*paths)["train_station/1.png"] == (None, "train_station")
+    assert "taken for classes, though named like splits: 'test_tube', 'train_station'" in of(*paths).remarks
 
 
 def test_a_class_may_be_named_like_a_split_and_that_is_said():

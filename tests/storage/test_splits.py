@@ -13,6 +13,8 @@ TRAIN = (
     "trn",
     "trainval",
     "train.0",
+    "TrainSet",
+    "ImagesTrain",
 )
 VALIDATION = ("validation", "val", "valid", "Validation", "VALID", "val_set", "valset", "dev", "Dev", "development")
 TEST = ("test", "Testing", "TEST", "test_set", "test1", "testset", "tst", "Test Images", "test2017", "tests")
@@ -37,11 +39,12 @@ def test_an_evaluation_set_is_for_validation_unless_another_folder_is(name):
 
 
 def test_a_split_at_either_end_of_a_name_leaves_the_rest():
-    names = ["seg_train", "Seg_Test", "train_cats", "cats-val", "train", "cats", "seg_pred", "old test set"]
+    names = ["seg_train", "Seg_Test", "train_cats", "cats-val", "train", "cats", "seg_pred", "old test set", "trainA"]
     assert stems_of(names) == {
         "seg_train": ("seg", "train"),
         "Seg_Test": ("seg", "test"),
         "train_cats": ("cats", "train"),
         "cats-val": ("cats", "validation"),
         "old test set": ("old", "test"),
+        "trainA": ("a", "train"),
     }
