@@ -160,6 +160,27 @@ def test_an_image_whose_plain_row_is_lost_is_tried_though_its_variants_could_not
     assert toy.run(images, root)[1].counts["ok"] == 12
 
 
+@pytest.mark.parametrize("is_retried", [True, False])
+def test_an_old_error_does_not_count_though_its_shard_is_adopted_for_a_row(is_retried, images, root):
+    """Of an image that waits for a retry, and of one that has a plain row and wants variants."""
+    store, options = store_of(images, root), {} if is_retried else VARIED
+    if is_retried:
+        odd = digest_of(images / "cats/000.png")
+        run_failing(images, root, odd)
+        release(store, latest_version(store))
+    else:
+        files = toy.run(images, root)[1].read_files(store).to_pylist()
+        odd = next(row["digest"] for row in files if row["split"] == "train")
+    new = digest_of(toy.picture(images / "cats/new.png", 5000))
+    features, facts = np.zeros((1, *toy.SPEC.shape), np.float16), {"fingerprint": store.fingerprint}
+    write_shard(store, [new], features, {odd: "timeout"}, facts)
+    planned = toy.plan(images, root, **options)
+    views = dict(zip(planned.todo["digest"].to_pylist(), planned.todo["views"].to_pylist(), strict=True))
+    assert planned.adopted == 1
+    assert views[odd] == ([0] if is_retried else [1, 2])
+    assert 0 not in views.get(new, [])
+
+
 # Rows of a shard
 
 
