@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
@@ -128,19 +129,19 @@ def _upright(image: Image.Image, data: bytes) -> Image.Image:
 def by_pillow(
     data: bytes, sixteen_bit: SixteenBit = "clip", on_loss: Callable[[Loss], None] = lambda loss: None
 ) -> Image.Image:
-    """The image in RGB. Raises whatever Pillow does."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            image.load()
-            if image.mode == "RGB":
-                return image
-            if is_deep(image) and sixteen_bit == "scale":
-                return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-            if loss := _loss_of(image):
-                on_loss(loss)
-            return image.convert("RGB")
+    """The image in RGB. Raises whatever Pillow does, and DecompressionBombError where Pillow only warns."""
+    # The filters of warnings are of the whole process, and two streams decode at the same time: none is relied on.
+    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+            raise Image.DecompressionBombError(f"an image of {image.width} x {image.height} pixels")
+        image.load()
+        if image.mode == "RGB":
+            return image
+        if is_deep(image) and sixteen_bit == "scale":
+            return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        if loss := _loss_of(image):
+            on_loss(loss)
+        return image.convert("RGB")
 
 
 def is_deep(image: Image.Image) -> bool:

@@ -195,3 +195,19 @@ def test_what_was_fine_tuned_predicts_from_pixels_what_its_record_says(space, pi
     assert ((found > 0.5) == labels).mean() == pytest.approx(result.val_accuracy)
     losses = -np.log(np.where(labels, found, 1 - found))
     assert losses.mean() == pytest.approx(result.val_loss, rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["mnn", "tensorflow"])
+@pytest.mark.parametrize("options", [{"validation_steps": 2}, {"shuffle_memory_mb": 1}], ids=str)
+def test_a_fine_tuning_that_validates_while_it_reads_ahead_has_the_same_losses_again(tmp_path, engine, options):
+    """The validation maps, 64 KB each, do not fit into 1 MB: they are computed again after each epoch."""
+    pictures = toy.pictures(tmp_path / "images", per_class=44)
+    space = extracted(pictures, tmp_path / "store", engine, chunk_size=96)
+    options = {"fine_tune": "block2", "fine_tune_epochs": 2, "batch_size": 8, "epochs": 1} | options
+    train_head(job_on(space, engine, **{name: options[name] for name in options if "fine" not in name}), lambda _: None)
+    job = dataclasses.replace(job_on(space, engine, **options), is_forced=True)
+    assert len(Samples.pinned(job, latest_version(space.store)).validation) > 16
+    one, other = (train_head(job, lambda _: None) for _ in range(2))
+    assert one.history == other.history
+    assert (one.val_loss, one.val_accuracy) == (other.val_loss, other.val_accuracy)

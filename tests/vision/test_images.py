@@ -230,3 +230,17 @@ def test_without_the_library_pillow_does_it_all(fresh_fast_jpeg, monkeypatch):
     monkeypatch.setitem(sys.modules, "simplejpeg", None)
     assert fresh_fast_jpeg() is None
     assert np.array_equal(decode(GOOD["jpeg"], 32), by_pillow(GOOD["jpeg"], 32))
+
+
+def test_a_bomb_is_refused_though_another_thread_silences_warnings(monkeypatch):
+    """Filters of warnings are of the whole process: those of a stream that decodes at the same time may stand meanwhile."""
+    opened = Image.open
+
+    def silenced(*arguments, **options):
+        warnings.simplefilter("ignore")
+        return opened(*arguments, **options)
+
+    monkeypatch.setattr(Image, "open", silenced)
+    with pytest.raises(ImageError) as raised:
+        decode(bomb(20_000, 5_000), 32)
+    assert raised.value.code == "too_many_pixels"

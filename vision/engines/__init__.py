@@ -6,6 +6,7 @@ This module imports neither TensorFlow nor MNN: each engine does when it is made
 import gc
 import logging
 from importlib.util import find_spec
+from threading import RLock
 from typing import Literal, Protocol
 
 import numpy as np
@@ -39,7 +40,7 @@ class Engine(Protocol):
     before: str | None
 
     def features(self, pixels: np.ndarray) -> np.ndarray:
-        """(n, size, size, 3) uint8 RGB → (n, *cut_shape(spec, before)) float32."""
+        """(n, size, size, 3) uint8 RGB → (n, *cut_shape(spec, before)) float32. Several threads may call it."""
 
 
 class ParityError(ValueError):
@@ -72,22 +73,25 @@ def load_engine(name: str, spec: FeatureSpec, weights: str, threads: int, before
 
     One that is not, or that cannot be loaded, is told of and gives way to TensorFlow. before: end in front of this block
     (vision/specs.py, cut_shape). Kept until another is asked for, and gone before that is made: there is never memory
-    for two. Raises WeightsError where the weights are not those of the spec any more, SpecError where the backbone
-    cannot be cut there.
+    for two. Threads that ask for the same engine at the same time get one. Raises WeightsError where the weights are not
+    those of the spec any more, SpecError where the backbone cannot be cut there.
     """
     wanted = (name, spec, weights, threads, before)
-    if wanted not in _loaded:
-        unload_engine()
-        _loaded[wanted] = _made(*wanted)
-    return _loaded[wanted]
+    with _loading:
+        if wanted not in _loaded:
+            unload_engine()
+            _loaded[wanted] = _made(*wanted)
+        return _loaded[wanted]
 
 
 _loaded: dict[tuple, Engine] = {}  # at most one
+_loading = RLock()  # guards _loaded
 
 
 def unload_engine() -> None:
     """Give back the memory of the engine that is loaded, once nobody else holds it."""
-    _loaded.clear()
+    with _loading:
+        _loaded.clear()
     gc.collect()  # Keras' models refer to themselves
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from vision import vgg
+from vision.engines.serial import SerialEngine
 from vision.specs import FeatureSpec
 from vision.weights import Tensors
 
@@ -31,7 +32,7 @@ WINOGRAD_MEMORY_HINT = 3
 LARGE_TILES, SMALL_TILES = 3, 1
 
 
-class MnnEngine:
+class MnnEngine(SerialEngine):
     """A VGG as one MNN session.
 
     A feature is of its image alone, to the last bit: what MNN would compute otherwise, at the end of a
@@ -44,6 +45,7 @@ class MnnEngine:
     def __init__(self, spec: FeatureSpec, tensors: Tensors, threads: int, before: str | None = None):
         import MNN
 
+        super().__init__()
         self._mnn = MNN
         self.name = f"mnn {version('MNN')}"
         self.spec, self.before = spec, before
@@ -58,8 +60,7 @@ class MnnEngine:
         self._whole, self._spare = self._exact_shapes(room)
         self.batch_size = min(self._whole, room)
 
-    def features(self, pixels: np.ndarray) -> np.ndarray:
-        """(n, size, size, 3) uint8 → (n, *cut_shape(spec, before)) float32."""
+    def _features(self, pixels: np.ndarray) -> np.ndarray:
         starts = range(0, len(pixels), self.batch_size)
         return np.concatenate([self._batch(pixels[start : start + self.batch_size]) for start in starts])
 

@@ -4,6 +4,7 @@ import logging
 
 import numpy as np
 
+from vision.engines.serial import SerialEngine
 from vision.runtime import prepare_tensorflow
 from vision.specs import FeatureSpec
 from vision.weights import Tensors
@@ -24,7 +25,7 @@ def batch_size_for(image_size: int, on_gpu: bool = False) -> int:
     return int(np.clip(pixels // image_size**2, 1, largest))
 
 
-class TensorFlowEngine:
+class TensorFlowEngine(SerialEngine):
     """The backbone as one TensorFlow function of a fixed batch shape; out of memory halves it.
 
     threads: CPU threads for one operation. before: the block in front of which it ends, None where it is whole.
@@ -33,6 +34,7 @@ class TensorFlowEngine:
     fallback: str | None = None
 
     def __init__(self, spec: FeatureSpec, tensors: Tensors, threads: int, before: str | None = None):
+        super().__init__()
         prepare_tensorflow(threads)
         import keras
         import tensorflow as tf
@@ -46,8 +48,7 @@ class TensorFlowEngine:
         self._out_of_memory = tf.errors.ResourceExhaustedError
         self._run = tf.function(lambda batch: model(batch, training=False))
 
-    def features(self, pixels: np.ndarray) -> np.ndarray:
-        """(n, size, size, 3) uint8 → (n, *cut_shape(spec, before)) float32."""
+    def _features(self, pixels: np.ndarray) -> np.ndarray:
         while True:
             try:
                 starts = range(0, len(pixels), self.batch_size)
