@@ -131,6 +131,11 @@ class FeatureStream:
             within = step % self._steps_a_pass
             yield number, whole[within * self.batch_size : (within + 1) * self.batch_size]
 
+    def numbered(self, epoch: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """The batches of an epoch as (samples, features, labels); samples: (n,) where in its table they are."""
+        for (_, samples), batch in zip(self.samples(epoch), self.batches(epoch), strict=True):
+            yield samples, *batch
+
     def _windows(self, first_step: int, end: int | None) -> Generator["Window", None, None]:
         """The windows that hold the batches of these steps; the next one is read while one is given."""
         wanted = self._places(first_step, end)

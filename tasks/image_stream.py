@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import islice, repeat
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,8 @@ from vision.extraction import Image, MakeViews, extract
 from vision.variants import image_keys, plain_views
 
 logger = logging.getLogger(__name__)
+
+Numbered = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 MOST_BATCHES = 4
 MOST_GONE = 32  # pictures in succession: so many are a folder that is gone
@@ -45,9 +47,8 @@ class ImageStream:
     (vision/engines); a batch is (features (n, *shape), labels (n,) u16) in the dtype that `extract` gives. augmentation:
     drawn anew for each pass, by hash of the seed, the pass and the digest; None leaves the pictures as they are.
 
-    A picture that cannot be read or decoded any more is missing from its batch, with a warning; where a batch has no other, as
-    the last of a pass may be of one alone, the batch before is given again. Raises InputError where MOST_GONE in succession
-    cannot be read, or none at all.
+    A picture that cannot be read or decoded any more is missing from its batch, with a warning. Raises InputError where
+    MOST_GONE in succession cannot be read, or none at all.
     """
 
     def __init__(
@@ -56,19 +57,39 @@ class ImageStream:
         self._rows, self._files, self._root = rows, files, root
         self._engine, self._augmentation = engine, augmentation
         self._missed: set[bytes] = set()
-        self._gone = 0
-        self._given: tuple[np.ndarray, np.ndarray] | None = None
         self.steps = rows.steps
         self._steps_at_a_time = steps_at_a_time(rows.batch_size, engine.batch_size)
 
     def batches(
         self, epoch: int = 0, first_step: int = 0, *, epochs: int | None = 1
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        steps = self._rows.samples(epoch, first_step, epochs=epochs)
-        while some := list(islice(steps, self._steps_at_a_time)):
-            yield from self._batches_of(some)
+        """What is trained on: no batch is empty. In place of one whose pictures are all missing comes the next that has some.
 
-    def _batches_of(self, steps: Sequence[tuple[int, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        So each step has a batch, and a training that is resumed at any of them gets the same one.
+        """
+        lost = 0
+        for _, *batch in self._found(self._rows.samples(epoch, first_step, epochs=epochs)):
+            lost += 1
+            if len(batch[1]):
+                yield from repeat(tuple(batch), lost)
+                lost = 0
+        if lost:
+            after = self._found(self._rows.samples(epoch + (epochs or 0), epochs=None))
+            yield from repeat(next((features, labels) for _, features, labels in after if len(labels)), lost)
+
+    def numbered(self, epoch: int = 0) -> Iterator[Numbered]:
+        """What is evaluated, each sample once at most: (samples, features, labels) of an epoch's steps, some of them empty.
+
+        samples: (n,) the places in the table of what could be read.
+        """
+        return self._found(self._rows.samples(epoch))
+
+    def _found(self, steps: Iterator[tuple[int, np.ndarray]]) -> Iterator[Numbered]:
+        gone: set[int] = set()  # the samples of the batches in succession of which nothing could be read
+        while some := list(islice(steps, self._steps_at_a_time)):
+            yield from self._read(some, gone)
+
+    def _read(self, steps: Sequence[tuple[int, np.ndarray]], gone: set[int]) -> Iterator[Numbered]:
         """The batches of some steps, whose pictures go through the network together."""
         files = self._files.take(pa.array(np.concatenate([samples for _, samples in steps]))).to_pylist()
         # Files of equal bytes, and one that is drawn twice, are rows of their own: one of them may be gone.
@@ -85,17 +106,20 @@ class ImageStream:
         rows = {key: row for row, key in enumerate(found.keys)}
         for _, samples in steps:
             mine, keys = keys[: len(samples)], keys[len(samples) :]
-            there = [key in rows for key in mine]
-            self._gone = 0 if any(there) else self._gone + len(mine)
-            if any(there):
-                features = found.features[[rows[key] for key in mine if key in rows]]
-                self._given = features, self._rows.labels(samples)[there]
-            elif self._given is None or self._gone >= MOST_GONE:
-                code, message = found.errors[mine[0]]
-                raise InputError(
-                    f"none of {self._gone} pictures could be read again ({code}: {message}); are they still there?"
-                )
-            yield self._given
+            there = np.array([key in rows for key in mine])
+            if there.any():
+                gone.clear()
+            else:
+                gone.update(samples.tolist())
+                self._check(gone, *found.errors[mine[0]])
+            features = found.features[[rows[key] for key in mine if key in rows]]
+            yield samples[there], features, self._rows.labels(samples)[there]
+
+    def _check(self, gone: set[int], code: str, message: str) -> None:
+        if len(gone) >= min(MOST_GONE, len(self._rows.table)):
+            raise InputError(
+                f"none of {len(gone)} pictures could be read again ({code}: {message}); are they still there?"
+            )
 
     def _views_of(self, passes: Mapping[bytes, int]) -> MakeViews:
         """What makes the view of a picture, by its key, of which the pass is known."""
@@ -114,4 +138,4 @@ class ImageStream:
     def _tell(self, path: bytes, code: str, message: str) -> None:
         if path not in self._missed:
             self._missed.add(path)
-            logger.warning("%s is not trained on, %s: %s", visible(path), code, visible(message))
+            logger.warning("%s is left out, %s: %s", visible(path), code, visible(message))

@@ -104,7 +104,7 @@ class Samples:
         spec = self.job.spec
         rows = self.to_evaluate("validation", self.validation)
         size = len(self.validation) * math.prod(self.shape) * np.dtype(self.dtype).itemsize
-        whole: Batches = Held(tuple(rows.batches())) if size <= spec.shuffle_memory_mb * 2**20 else rows
+        whole: Batches = Held(tuple(rows.numbered())) if size <= spec.shuffle_memory_mb * 2**20 else rows
         if not spec.validation_steps:
             return whole, whole
         drawn = self._shuffled(self.validation, None)

@@ -10,21 +10,29 @@ import numpy as np
 
 
 class Batches(Protocol):
-    """Where features come from: batches of some epochs, each (features, labels)."""
+    """Where features come from."""
 
     @property
     def steps(self) -> int: ...
 
     def batches(
         self, epoch: int = 0, first_step: int = 0, *, epochs: int | None = 1
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]: ...
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Batches of some epochs, each (features, labels) of at least one sample."""
+
+    def numbered(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Each sample once at most: `steps` batches, each (samples, features, labels).
+
+        samples: (n,) their places in the order of the split. A sample that cannot be read any more is missing, so a
+        batch may be empty.
+        """
 
 
 @dataclass(frozen=True)
 class Held:
-    """Batches in memory: the same ones each epoch."""
+    """Batches in memory, each (samples, features, labels): the same ones each epoch."""
 
-    held: tuple[tuple[np.ndarray, np.ndarray], ...]
+    held: tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]
 
     @property
     def steps(self) -> int:
@@ -33,9 +41,11 @@ class Held:
     def batches(
         self, epoch: int = 0, first_step: int = 0, *, epochs: int | None = 1
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        return islice(
-            chain.from_iterable(repeat(self.held) if epochs is None else repeat(self.held, epochs)), first_step, None
-        )
+        pairs = [(features, labels) for _, features, labels in self.held if len(labels)]
+        return islice(chain.from_iterable(repeat(pairs) if epochs is None else repeat(pairs, epochs)), first_step, None)
+
+    def numbered(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        return iter(self.held)
 
 
 class Faults:

@@ -45,19 +45,18 @@ class Evaluation:
 
 
 def evaluate(model, batches: Batches, shape: tuple[int, ...], dtype: str, num_classes: int) -> Evaluation:
-    """Ask a compiled head about every sample of a split once. Raises what the batches raise."""
+    """Ask a compiled head once about every sample of a split that can be read. Raises what the batches raise."""
     faults = Faults()
-    rows = dataset(faults.batches(batches.batches), shape, dtype, steps=batches.steps)
+    pairs = faults.batches(lambda: ((features, labels) for _, features, labels in batches.numbered()))
+    with faults.as_raised():
+        loss, accuracy = model.evaluate(dataset(pairs, shape, dtype, steps=batches.steps), verbose=0)
     confusion = np.zeros((num_classes, num_classes), np.int64)
     worst: list[Mistake] = []
-    seen = 0
-    with faults.as_raised():
-        loss, accuracy = model.evaluate(rows, verbose=0)
-        for features, numbers in rows:
-            labels, scores = numbers.numpy(), class_scores(model.predict_on_batch(features))
+    for samples, features, labels in batches.numbered():
+        if len(samples):
+            scores = class_scores(model.predict_on_batch(features.astype(np.float32, copy=False)))
             np.add.at(confusion, (labels, scores.argmax(axis=1)), 1)
-            worst = _worst([*worst, *_mistakes(labels, scores, seen)])
-            seen += len(labels)
+            worst = _worst([*worst, *_mistakes(samples, labels, scores)])
     return Evaluation(loss, accuracy, confusion, tuple(worst))
 
 
@@ -70,13 +69,13 @@ def class_scores(outputs: np.ndarray) -> np.ndarray:
     return outputs if outputs.shape[1] > 1 else np.concatenate([1 - outputs, outputs], axis=1)
 
 
-def _mistakes(labels: np.ndarray, scores: np.ndarray, first: int) -> list[Mistake]:
-    """The worst mistakes of a batch that begins with sample `first`."""
+def _mistakes(samples: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> list[Mistake]:
+    """The worst mistakes of a batch."""
     predicted = scores.argmax(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     wrong = wrong[np.argsort(-scores[wrong, predicted[wrong]], kind="stable")[:MISTAKES_KEPT]]
     return [
-        Mistake(first + int(at), int(own), int(other), float(scores[at, other]), float(scores[at, own]))
+        Mistake(int(samples[at]), int(own), int(other), float(scores[at, other]), float(scores[at, own]))
         for at, own, other in zip(wrong, labels[wrong], predicted[wrong], strict=True)
     ]
 

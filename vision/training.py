@@ -122,8 +122,12 @@ def train(
     faults = Faults()
 
     def held_out():
-        rows = faults.batches(lambda: islice(data.after_epochs.batches(), validation_steps))
-        return dataset(rows, data.shape, data.dtype, steps=validation_steps)
+        return dataset(faults.batches(validated), data.shape, data.dtype, steps=validation_steps)
+
+    def validated() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        if validation_steps < data.after_epochs.steps:
+            return islice(data.after_epochs.batches(), validation_steps)
+        return ((features, labels) for _, features, labels in data.after_epochs.numbered())
 
     course = _Course(spec, data.training.steps, log_folder, report, checkpoint)
     if is_given and checkpoint is None:

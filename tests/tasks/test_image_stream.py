@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.digests import DIGEST
@@ -19,15 +19,16 @@ from storage.layout import Store
 from storage.samples import SampleTable, pin, pin_files
 from storage.stream import FeatureStream
 from storage.versions import Version
-from tasks.image_stream import MOST_BATCHES, ImageStream, epoch_keys, steps_at_a_time
+from tasks.chunk import read_image
+from tasks.image_stream import MOST_BATCHES, MOST_GONE, ImageStream, epoch_keys, steps_at_a_time
 from tests import toy
 from vision.augmentation import Augmentation
-from vision.images import decode
+from vision.images import ImageError, decode
 from vision.runtime import prepare_tensorflow
 
 CLASSES = ("cats", "dogs")
 TURN = Augmentation(rotation_range=40.0, horizontal_flip=True)
-Batch = tuple[np.ndarray, np.ndarray]
+Batch = tuple[np.ndarray, ...]
 
 
 class Stored:
@@ -236,7 +237,7 @@ def test_a_picture_that_cannot_be_used_is_missing_from_its_batch_and_told_of_onc
             is_left = places != place
             assert same([found], [(expected[0][is_left], expected[1][is_left])])
     (line,) = [record.getMessage() for record in caplog.records]
-    assert line.startswith(f"{name} is not trained on, ")
+    assert line.startswith(f"{name} is left out, ")
     if how != "broken":
         assert how in line
 
@@ -259,26 +260,66 @@ def test_where_one_of_several_files_of_equal_bytes_is_gone_the_others_keep_their
     assert len(caplog.records) == 1
 
 
-def test_a_batch_of_which_no_picture_can_be_read_says_so(stored):
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_pictures_of_which_none_can_be_read_say_so(stored, batch_size):
     shutil.rmtree(stored.images)
-    with pytest.raises(
-        InputError, match=r"none of 4 pictures could be read again \(vanished: .*\); are they still there\?"
-    ):
-        next(stored.stream().batches(0))
+    expected = rf"none of {len(stored.table)} pictures could be read again \(vanished: .*\); are they still there\?"
+    stream = stored.stream(batch_size=batch_size)
+    for batches in (stream.batches(0), stream.numbered()):
+        with pytest.raises(InputError, match=expected):
+            list(batches)
 
 
-def test_a_picture_that_was_alone_in_its_batch_costs_no_training(stored):
-    whole = list(stored.stream(batch_size=1).batches(0))
-    (_, (place,)) = list(stored.rows(batch_size=1).samples(0))[3]
-    digest = stored.files["digest"][int(place)].as_py()
-    gone = [at for at, other in enumerate(stored.files["digest"].to_pylist()) if other == digest]
-    for at in gone:
-        stored.spoil(at, "vanished")
-    found = list(stored.stream(batch_size=1).batches(0))
-    assert len(found) == len(whole)
-    places = [int(at) for _, (at,) in stored.rows(batch_size=1).samples(0)]
-    for number, at in enumerate(places):
-        assert same([found[number]], [found[number - 1] if at in gone else whole[number]])
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Stored:
+    """Some sixty training pictures, of which a test says which are gone."""
+    root = tmp_path_factory.mktemp("lasting")
+    return Stored(toy.pictures(root / "images", per_class=45), root / "store")
+
+
+@st.composite
+def losses(draw: st.DrawFn) -> tuple[set[int], dict[str, Any], int]:
+    """Samples that are gone, alone, in succession and at either end; how the others are given; and where to begin."""
+    some, ends = draw(st.sets(st.integers(0, 200), max_size=8)), draw(st.sets(st.sampled_from([0, -1])))
+    start, length = draw(st.integers(0, 200)), draw(st.sampled_from([0, 1, 2, 5, MOST_GONE - 11]))
+    options = {
+        "batch_size": draw(st.sampled_from([1, 2, 3, 8, 31, 1000])),
+        "seed": draw(st.sampled_from([None, 0, 7])),
+        "steps": draw(st.sampled_from([None, 1, 5])),
+    }
+    options["with_replacement"] = options["seed"] is not None and draw(st.booleans())
+    return some | set(range(start, start + length)) | ends, options, draw(st.integers(0, 100))
+
+
+@settings(max_examples=60, deadline=None)
+@given(losses())
+def test_pictures_that_are_gone_cost_their_rows_and_no_other_whichever_they_are(lasting, case):
+    places, options, first_step = case
+    gone = sorted({place % len(lasting.table) for place in places})
+    lost = {lasting.files["path"][place].as_py() for place in gone}
+
+    def read(root: Path, path: bytes, digest: bytes) -> bytes:
+        if path in lost:
+            raise ImageError("vanished", "it is gone")
+        return read_image(root, path, digest)
+
+    rows = lasting.rows(**options)
+    first_step %= rows.steps
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.image_stream.read_image", read)
+        found = list(lasting.stream(**options).numbered())
+        batches = list(lasting.stream(**options).batches(0, epochs=2))
+        later = list(lasting.stream(**options).batches(0, first_step, epochs=2))
+    left = []
+    epochs = 2 + 100 // rows.steps
+    for (_, samples), batch in zip(rows.samples(0, epochs=epochs), rows.batches(0, epochs=epochs), strict=True):
+        is_there = ~np.isin(samples, gone)
+        left.append((samples[is_there], *(array[is_there] for array in batch)))
+    assert same(found, left[: rows.steps])
+    for step, batch in enumerate(batches):
+        assert same([batch], [next(own for _, *own in left[step:] if len(own[1]))])
+    assert len(batches) == 2 * rows.steps
+    assert same(later, batches[first_step:])
 
 
 def test_a_folder_that_goes_meanwhile_ends_the_stream(stored):

@@ -5,6 +5,7 @@ import dataclasses
 import os
 import shutil
 import tracemalloc
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from storage.heads import model_file, read_head
 from storage.layout import create_space, current_head
 from storage.place import place
 from storage.plan import PlanOptions, finish, make_plan
+from storage.samples import files_of
 from storage.scan import scan_folder
 from storage.shards import ShardRef
 from storage.versions import commit, latest_version
@@ -26,6 +28,7 @@ from tasks.records import ChunksJob, HeadJob, Space
 from tasks.survey import find_space, head_job, version_record
 from tasks.training_data import Samples
 from tests import toy
+from tests.vision.test_shared_engine import together
 from vision.augmentation import Augmentation
 from vision.batches import Batches, Held
 from vision.engines import load_engine
@@ -197,6 +200,26 @@ def test_what_was_fine_tuned_predicts_from_pixels_what_its_record_says(space, pi
     assert losses.mean() == pytest.approx(result.val_loss, rel=1e-3)
 
 
+@pytest.mark.parametrize("engine", ["mnn", "tensorflow"])
+def test_streams_that_are_read_at_the_same_time_give_what_each_gives_alone(space, engine):
+    """Of training, of validation and of both again, which share an engine."""
+    job = job_on(space, engine, augment=VARIED, fine_tune="block5", batch_size=7, validation_steps=3)
+    data = Samples.pinned(job, latest_version(space.store)).for_training()
+
+    def training() -> list[np.ndarray]:
+        return [array for batch in data.training.batches(1, 1, epochs=2) for array in batch]
+
+    def validation() -> list[np.ndarray]:
+        return [array for batch in data.after_epochs.numbered() for array in batch]
+
+    readers = [training, validation, training, validation]
+    alone = [read() for read in readers]
+    for _ in range(3):
+        for found, expected in zip(together(*readers), alone, strict=True):
+            assert len(found) == len(expected)
+            assert all(np.array_equal(*pair) for pair in zip(found, expected, strict=True))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["mnn", "tensorflow"])
 @pytest.mark.parametrize("options", [{"validation_steps": 2}, {"shuffle_memory_mb": 1}], ids=str)
@@ -204,10 +227,55 @@ def test_a_fine_tuning_that_validates_while_it_reads_ahead_has_the_same_losses_a
     """The validation maps, 64 KB each, do not fit into 1 MB: they are computed again after each epoch."""
     pictures = toy.pictures(tmp_path / "images", per_class=44)
     space = extracted(pictures, tmp_path / "store", engine, chunk_size=96)
-    options = {"fine_tune": "block2", "fine_tune_epochs": 2, "batch_size": 8, "epochs": 1} | options
+    options = {"fine_tune": "block2", "fine_tune_epochs": 3, "batch_size": 24, "epochs": 1} | options
     train_head(job_on(space, engine, **{name: options[name] for name in options if "fine" not in name}), lambda _: None)
     job = dataclasses.replace(job_on(space, engine, **options), is_forced=True)
     assert len(Samples.pinned(job, latest_version(space.store)).validation) > 16
     one, other = (train_head(job, lambda _: None) for _ in range(2))
     assert one.history == other.history
     assert (one.val_loss, one.val_accuracy) == (other.val_loss, other.val_accuracy)
+
+
+def test_a_picture_that_is_gone_costs_its_row_also_where_it_is_alone_in_its_batch(pictures, tmp_path):
+    """The first one that is trained on, and the second."""
+    images = shutil.copytree(pictures, tmp_path / "images")
+    space = extracted(images, tmp_path / "store", "tensorflow")
+    job = job_on(space, train_on="images", batch_size=1, epochs=2)
+    samples = Samples.pinned(job, latest_version(space.store))
+    stream = samples.for_training().training
+    (_, (first,)), (_, (second,)) = islice(stream._rows.samples(), 2)
+    for at in (first, second):
+        (images / os.fsdecode(stream._files["path"][int(at)].as_py())).unlink()
+    result = train_head(job, lambda _: None)
+    assert (result.is_new, result.epochs) == (True, 2)
+    losses = [row[2] for row in steps_of(job)[1:]]
+    assert len(losses) == 2 * len(samples.training)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"validation_steps": 1, "batch_size": 1}, {"shuffle_memory_mb": 1}], ids=str)
+def test_mistakes_of_a_fine_tuning_are_of_their_own_files_whatever_is_gone(pictures, tmp_path, monkeypatch, options):
+    images = shutil.copytree(pictures, tmp_path / "images")
+    space = extracted(images, tmp_path / "store", "mnn")
+    options = {"epochs": 1, "fine_tune_epochs": 1} | options
+    train_head(job_on(space, "mnn", **{name: options[name] for name in options if "fine" not in name}), lambda _: None)
+    job = job_on(space, "mnn", fine_tune="block4", **options)
+    version = latest_version(space.store)
+    table = Samples.pinned(job, version).validation
+    files = files_of(space.store, version, "validation", table, range(len(table)))
+    gone = [files[place][0] for place in (0, 2, len(table) - 1)]
+    for path in gone:
+        (images / os.fsdecode(path)).unlink()
+    seen = []
+    monkeypatch.setattr("tasks.heads.write_report", lambda *given, **_: seen.append(given[3]))
+    result = train_head(job, lambda _: None)
+    (found,) = seen
+    assert found.confusion.sum() == len(table) - 3
+    assert found.mistakes
+    network = load_head(str(model_file(space.store, result.name)))
+    for mistake in found.mistakes:
+        path = files[mistake.sample][0]
+        assert path not in gone
+        assert path.decode().startswith(SPEC.classes[mistake.label])
+        score = network.predict(decode((images / os.fsdecode(path)).read_bytes(), 32)[None], verbose=0)[0, 0]
+        assert score == pytest.approx(mistake.score if mistake.predicted else 1 - mistake.score, abs=1e-3)

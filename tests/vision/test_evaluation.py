@@ -1,5 +1,8 @@
 """Which class was taken for which, and what follows from it."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -62,6 +65,33 @@ def test_the_mistakes_kept_are_the_worst_of_all(engine, classes, apart):
     assert len(everything) == found.confusion.sum() - np.trace(found.confusion)
     assert (len(everything) > MISTAKES_KEPT) == (apart < 1)
     assert found.mistakes == tuple(worst[:MISTAKES_KEPT])
+
+
+@dataclass
+class Thinned(Points):
+    """Points of which some cannot be read: by their places."""
+
+    gone: tuple[int, ...] = ()
+
+    def numbered(self) -> Iterator[tuple[np.ndarray, ...]]:
+        for batch in super().numbered():
+            is_there = ~np.isin(batch[0], self.gone)
+            yield tuple(array[is_there] for array in batch)
+
+
+@pytest.mark.parametrize("gone", [[0], [79], [3, 4, 5, 9], range(7), range(70, 80), range(6, 30), range(79)], ids=str)
+def test_mistakes_are_of_their_own_samples_whatever_cannot_be_read(engine, gone):
+    """Also where nothing is left of the first batch, the last one or several in succession."""
+    model = trained(2, epochs=1).model
+    points = Thinned(80, 2, draw=1, apart=0.2, batch_size=7, gone=tuple(gone))
+    left = np.delete(np.arange(80), gone)
+    rest = Points(len(left), 2, batch_size=7)
+    rest.features, rest.labels = points.features[left], points.labels[left]
+    found, expected = (evaluate(model, each, SHAPE, "float16", 2) for each in (points, rest))
+    assert [mistake.sample for mistake in found.mistakes] == [left[mistake.sample] for mistake in expected.mistakes]
+    assert all(points.labels[mistake.sample] == mistake.label for mistake in found.mistakes)
+    assert found.confusion.tolist() == expected.confusion.tolist()
+    assert (found.loss, found.accuracy) == (pytest.approx(expected.loss), pytest.approx(expected.accuracy))
 
 
 @given(st.floats(0, 1, width=32))

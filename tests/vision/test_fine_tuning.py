@@ -30,7 +30,8 @@ pytestmark = [
 ]
 
 RATE = 1e-5
-LABELS = np.arange(8, dtype=np.uint16) % 2
+PLACES = np.arange(8)
+LABELS = (PLACES % 2).astype(np.uint16)
 
 
 def head_for(features: np.ndarray, classes: int = 2, kind: str = "mlp", seed: int = 0):
@@ -63,8 +64,8 @@ def tunable(spec, tensors, photos):
 
 
 def data_of(photos: Photos, validation: np.ndarray = LABELS) -> TrainingData:
-    halves = tuple((photos.maps[start : start + 4], LABELS[start : start + 4]) for start in (0, 4))
-    held_out = Held(((photos.maps, validation),))
+    halves = tuple((PLACES[at : at + 4], photos.maps[at : at + 4], LABELS[at : at + 4]) for at in (0, 4))
+    held_out = Held(((PLACES, photos.maps, validation),))
     return TrainingData(
         photos.maps.shape[1:], "float32", Held(halves), Held(halves), held_out, held_out, np.bincount(LABELS)
     )
@@ -105,7 +106,7 @@ def test_a_cut_engine_and_the_model_behind_it_give_what_the_head_gives_on_featur
 def test_before_the_first_step_the_figures_are_those_of_the_head(spec, tensors, photos):
     head = head_for(photos.features)
     found = trained(build_tunable(spec, tensors, head, "block5", "sgd", RATE, seed=0), photos)
-    expected = evaluate(head, Held(((photos.features, LABELS),)), spec.shape, "float32", 2)
+    expected = evaluate(head, Held(((PLACES, photos.features, LABELS),)), spec.shape, "float32", 2)
     assert found.start == {
         "val_loss": pytest.approx(expected.loss, rel=LARGEST_ERROR["float16"]),
         "val_accuracy": expected.accuracy,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
-from typing import get_args
+from typing import TypeVar, get_args
 
 import numpy as np
 import pytest
@@ -15,15 +15,17 @@ from vision.engines.mnn_engine import MnnEngine
 from vision.engines.serial import SerialEngine
 from vision.engines.tensorflow_engine import TensorFlowEngine
 
+T = TypeVar("T")
+
 ROUNDS = 10
 KINDS: dict[str, type] = {"mnn": MnnEngine, "tensorflow": TensorFlowEngine}
 
 
-def together(*calls: Callable[[], np.ndarray]) -> list[np.ndarray]:
+def together(*calls: Callable[[], T]) -> list[T]:
     """What calls give that begin at the same time, each in its own thread."""
     start = Barrier(len(calls))
 
-    def begun(call: Callable[[], np.ndarray]) -> np.ndarray:
+    def begun(call: Callable[[], T]) -> T:
         start.wait()
         return call()
 
