@@ -9,6 +9,20 @@ from pathlib import Path
 # TensorFlow with VGG16 at 224 pixels fills 1.3 GB, and the most pixels that are decoded another.
 SMALLEST_CHILD_MB = 4096.0
 
+# How many threads libraries have in their pools, which most of them read once, when they are loaded. Left alone each
+# takes one a core, and the children's threads wait for each other in busy loops.
+THREAD_POOLS = (
+    "OMP_NUM_THREADS",  # OpenMP, and Arrow's CPU pool
+    "OMP_THREAD_LIMIT",  # cuts both of them
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",  # Accelerate, on macOS
+    "ARROW_IO_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+)
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -16,6 +30,12 @@ class Slot:
 
     gpu: str | None
     threads: int
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the environment of its child says before Python starts, whatever the user's says for the whole machine."""
+        gpu = {} if self.gpu is None else {"CUDA_VISIBLE_DEVICES": self.gpu}
+        return gpu | dict.fromkeys(THREAD_POOLS, str(self.threads))
 
 
 def visible_gpus() -> list[str]:

@@ -135,9 +135,7 @@ class Worker:
             return self._process
         self.stop()
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-        if self.slot.gpu is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = self.slot.gpu
+        environment = {**os.environ, "PYTHONPATH": str(PROJECT), **self.slot.environment}
         with open(self.log, "ab") as log:
             return subprocess.Popen(
                 CHILD,
