@@ -105,7 +105,7 @@ def guessed(rows: Iterable[bytes], files: Iterable[bytes]) -> str:
             found[cause] += 1
             examples.setdefault(cause, (row, told[0][2]))
     if not alike:
-        return "there is no file at all"
+        return "no other file is there"
     if not found:
         return f"no file has such a name, as that of the row {quoted(names[0])}"
     ((cause, _),) = found.most_common(1)
@@ -125,6 +125,7 @@ def _keys(path: str) -> set[str]:
 
 def difference(row: str, file: str) -> tuple[str, ...]:
     """The fewest things that a row and a file differ in; empty where it is not known."""
+    elsewhere: tuple[str, ...] | None = None
     for number in range(len(DIFFERENCES) + 1):
         for names in combinations(DIFFERENCES, number):
             one, other = row, file
@@ -134,7 +135,11 @@ def difference(row: str, file: str) -> tuple[str, ...]:
                 return names
             if folders := _in_front(one, other):
                 return (*names, folders)
-    return ()
+            one_folder, _, one_name = one.rpartition("/")
+            other_folder, _, other_name = other.rpartition("/")
+            if one_name == other_name and elsewhere is None:
+                elsewhere = (*names, f"the folder, {quoted(one_folder)} and {quoted(other_folder)}")
+    return elsewhere or ()
 
 
 def _in_front(row: str, file: str) -> str:

@@ -261,6 +261,7 @@ def relabelled(heap: Path, tmp_path: Path, paths: list[str]) -> Path:
         (lambda path: f"/{path}", "the prefix '/' of the rows"),
         (quote, "URL escapes"),
         (lambda path: quote(f"x/{path}".upper()), "URL escapes; upper and lower case; the prefix 'x/' of the rows"),
+        (lambda path: f"x/{path.rpartition('/')[2]}", "the folder, 'x' and 'a/b'"),
         (lambda path: f"other-{path.rpartition('/')[2]}", "no file has such a name"),
     ],
 )
@@ -306,6 +307,13 @@ def test_the_warning_of_rows_without_a_file_guesses_the_cause(heap, tmp_path, ca
     assert scan.files.num_rows == 1
     assert "3 of the 4 paths in" in caplog.text
     assert "the prefix 'photos/' of the rows, as the row 'photos/1.png' and the file '1.png'" in caplog.text
+
+
+def test_rows_beyond_the_files_that_are_there_are_counted(heap, tmp_path, caplog):
+    paths = [path.relative_to(heap).as_posix() for path in sorted(heap.rglob("*")) if path.is_file()]
+    scan_folder(heap, labels=relabelled(heap, tmp_path, [*paths, "gone.png"]))
+    assert "1 of the 6 paths in" in caplog.text
+    assert "no other file is there" in caplog.text
 
 
 def test_a_table_that_matches_nothing_any_more_is_no_removal(heap, tmp_path):
