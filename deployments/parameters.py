@@ -35,7 +35,7 @@ def chosen_roots(home: Path, parameters: dict[str, Any]) -> dict[str, str]:
 
     def beside(name: str) -> list[str]:
         value = parameters.get(name)
-        return [str(Path(value).parent)] if value and os.path.isabs(value) else []
+        return [value.rpartition("/")[0] or "/"] if value and "/" in value else []
 
     anywhere = ["/"] if parameters.get("outside_links") else []
     found = {

@@ -94,6 +94,16 @@ def test_labels_and_weights_may_lie_elsewhere(somewhere, network):
     stand_up("--images", "images", "--store", "store", *words)
 
 
+def test_a_home_folder_is_the_one_of_whoever_calls_up(somewhere, monkeypatch):
+    monkeypatch.setenv("HOME", str(somewhere.parent))
+    images = toy.pictures(somewhere.parent / "images", per_class=1)
+    options = stand_up("--images=~/images", "--store=~/store", *SPACE)
+    assert (options["watch-images"].images, options["store-maintenance"].store) == (
+        str(images),
+        f"{somewhere.parent}/store",
+    )
+
+
 def test_links_lead_out_of_the_images_where_up_is_told_that_they_do(somewhere):
     outside = toy.pictures(somewhere.parent / "outside", per_class=1)
     (somewhere / "images").mkdir()
@@ -131,7 +141,6 @@ def photos(somewhere: Path) -> Path:
         (["--store", "photos/cats/store"], "lies in the image folder"),
         (["--store", "ftp://host/store"], "expected a path"),
         (["--labels", "nothing.csv"], "nothing.csv"),
-        (["--labels", "s3://bucket/labels.csv"], "labels.csv"),
         (["--classes", "cats,wolves"], "wolves"),
         (["--weights", "nothing.h5"], "nothing.h5"),
         (["--image-size", "16"], "at least 32"),
@@ -180,5 +189,8 @@ def test_buckets_are_taken_as_they_are(bucket, somewhere):
     for name in ("cats", "dogs"):
         picture = toy.picture(somewhere / f"{name}.png", len(name))
         (bucket / "photos" / name / "1.png").write_bytes(picture.read_bytes())
-    options = stand_up("--images", f"{bucket}/photos", "--store", f"{bucket}/store", *SPACE)
-    assert options["watch-images"].look().files.num_rows == 2
+    (bucket / "tables" / "labels.csv").write_text("path,class\ncats/1.png,cat\n")
+    words = ["--images", f"{bucket}/photos", "--store", f"{bucket}/store", *SPACE]
+    assert stand_up(*words)["watch-images"].look().files.num_rows == 2
+    options = stand_up(*words, "--labels", f"{bucket}/tables/labels.csv")
+    assert options["watch-images"].look().files.num_rows == 1
