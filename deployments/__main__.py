@@ -10,7 +10,8 @@ from typing import Any
 
 from deployments.laptop import Home, default_home, down, origin, run_keeper, up
 from flows import demo
-from flows.command import finish, options_parser, read_options
+from flows.command import finish
+from flows.flags import options_parser, read_options
 from flows.options import PipelineOptions
 from flows.words import say
 from storage.bounds import between

@@ -4,7 +4,8 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from flows.command import finish, options_parser, read_options, start_prefect
+from flows.command import finish, start_prefect
+from flows.flags import options_parser, read_options
 from flows.maintenance_options import MaintenanceOptions
 from storage.choice import chosen_spaces
 from storage.lock import hold

@@ -14,7 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from flows.command import OneLineParser, finish, set_environment
+from flows.command import finish, set_environment
+from flows.flags import OneLineParser
 from flows.server import check_configured
 from flows.words import say
 from storage.bounds import at_least

@@ -3,7 +3,8 @@
 import time
 from typing import Any
 
-from flows.command import finish, options_parser, read_options, start_prefect
+from flows.command import finish, start_prefect
+from flows.flags import options_parser, read_options
 from flows.study_options import StudyOptions
 from flows.study_report import report
 from flows.words import say

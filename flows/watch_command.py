@@ -4,7 +4,8 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from flows.command import finish, options_parser, read_options, set_environment
+from flows.command import finish, set_environment
+from flows.flags import options_parser, read_options
 from flows.server import check_configured
 from flows.watch_options import WatchOptions
 
