@@ -110,11 +110,10 @@ class StoreMachine(RuleBasedStateMachine):
             shutil.copy(self.images / path, self.images / to)
             self.model[to] = self.model[path]
 
-    @precondition(lambda self: self.model)
-    @rule(data=st.data(), how=st.sampled_from(["any", "variants"]))
-    def curse(self, data, how):
-        """From now on an image ends the child that has it in hand, or the one that makes variants of it."""
-        path = data.draw(st.sampled_from(sorted(self.model)))
+    @rule(path=paths, seed=st.integers(8, 12), how=st.sampled_from(["any", "variants"]))
+    def curse(self, path, seed, how):
+        """An image that ends the child that has it in hand, or the one that makes variants of it."""
+        self.write(path, seed)
         self.cursed[hashlib.sha256(self.model[path]).digest()] = how
 
     # The store
@@ -173,7 +172,7 @@ class StoreMachine(RuleBasedStateMachine):
         planned = self.plan(2, variants, AUGMENTATIONS[1])
         self.extract(planned, range(data.draw(st.integers(0, planned.num_chunks))))
 
-    @precondition(lambda self: version_numbers(self.store))
+    @precondition(lambda self: self.has_failed and version_numbers(self.store))
     @rule(is_healed=st.booleans(), is_compacted=st.booleans())
     def retry(self, is_healed, is_compacted):
         """What was wrong with some machine is mended, or not; the night's maintenance may come first."""
@@ -187,6 +186,8 @@ class StoreMachine(RuleBasedStateMachine):
         made = release(self.store, version)
         self.said[made.number] = self.said_by(made)
         assert all(row["reason"] is None for row in made.read_files(self.store).to_pylist())
+        if is_healed:
+            self.run()
 
     @rule(rows=st.integers(1, MAX_ROWS + 3), drop_variants=st.booleans(), dead_fraction=st.sampled_from([0, 0.5, 1]))
     def compact(self, rows, drop_variants, dead_fraction):
