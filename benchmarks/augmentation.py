@@ -38,16 +38,16 @@ sys.path.insert(0, str(BENCHMARKS.parent))
 from training_accuracy import in_test  # noqa: E402
 from tutorial_generator import command, interval, is_right, say  # noqa: E402
 
-from flows.options import PipelineOptions  # noqa: E402
-from storage.heads import model_file, read_head  # noqa: E402
-from storage.samples import pin  # noqa: E402
-from storage.stream import FeatureStream  # noqa: E402
-from storage.versions import latest_version  # noqa: E402
-from tasks.records import HeadJob, Space, VersionRecord  # noqa: E402
-from tasks.survey import version_record  # noqa: E402
+from flows.options.pipeline import PipelineOptions  # noqa: E402
+from storage.heads.registry import model_file, read_head  # noqa: E402
+from storage.manifest.versions import latest_version  # noqa: E402
+from storage.reading.samples import pin  # noqa: E402
+from storage.reading.stream import FeatureStream  # noqa: E402
 from tasks.train_head import in_a_child, logs_of  # noqa: E402
-from tasks.worker_pool import running  # noqa: E402
-from vision.evaluation import load_head  # noqa: E402
+from vision.training.head_model import load_head  # noqa: E402
+from workers.jobs.records import HeadJob, Space, VersionRecord  # noqa: E402
+from workers.jobs.spaces import version_record  # noqa: E402
+from workers.runners.local import running  # noqa: E402
 
 # F. Chollet, "Building powerful image classification models using very little data" (2016), but for its rescale, which
 # would be another feature space.

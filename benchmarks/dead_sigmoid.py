@@ -26,13 +26,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from storage.choice import chosen_version, one_space
+from storage.backend.paths import place
 from storage.layout import Store
-from storage.place import place
-from storage.samples import sample_rows
-from storage.shards import Shard
-from storage.versions import Version
-from vision.head import feature_statistics
+from storage.manifest.select import chosen_version, one_space
+from storage.manifest.versions import Version
+from storage.reading.samples import sample_rows
+from storage.shards.shard import Shard
+from vision.training.statistics import feature_statistics
 
 EPSILON = 1e-7
 YEARS = {

@@ -33,10 +33,11 @@ import pyarrow.parquet as pq
 PROJECT = Path(__file__).parents[1]
 sys.path.insert(0, str(PROJECT))
 
-from deployments.processes import marked  # noqa: E402
-from storage.files import OK  # noqa: E402
-from storage.layout import Store, spaces  # noqa: E402
-from storage.versions import latest_version, version_numbers  # noqa: E402
+from deployments.supervisor import marked  # noqa: E402
+from storage.layout import Store  # noqa: E402
+from storage.manifest.file_table import OK  # noqa: E402
+from storage.manifest.space import spaces  # noqa: E402
+from storage.manifest.versions import latest_version, version_numbers  # noqa: E402
 from tests import toy  # noqa: E402
 
 SETTINGS = ("--weights", "random", "--image-size", "32", "--epochs", "1", "--chunk-size", "16")

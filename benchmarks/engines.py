@@ -25,11 +25,11 @@ sys.path.insert(0, str(BENCHMARKS.parent))
 from extraction import middle, say  # noqa: E402
 from peers.photos import first_photos  # noqa: E402
 
-from tasks.devices import available_cores  # noqa: E402
-from vision import vgg  # noqa: E402
-from vision.images import decode  # noqa: E402
+from vision.backbones import vgg_reference as vgg  # noqa: E402
+from vision.backbones.weights_file import Tensors, read_weights  # noqa: E402
+from vision.pixels.decode import decode  # noqa: E402
 from vision.specs import BACKBONES, FeatureSpec  # noqa: E402
-from vision.weights import Tensors, read_weights  # noqa: E402
+from workers.devices import available_cores  # noqa: E402
 
 ENGINES = ("mnn", "ncnn", "tensorflow", "xla")
 

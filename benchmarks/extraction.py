@@ -29,11 +29,12 @@ sys.path.insert(0, str(BENCHMARKS.parent))
 from peers.photos import first_photos  # noqa: E402
 from watch import Watched, watch  # noqa: E402
 
-from tasks.devices import available_cores  # noqa: E402
+from vision.backbones.weights import tensors_digest  # noqa: E402
+from vision.backbones.weights_file import read_weights  # noqa: E402
 from vision.engines import load_engine  # noqa: E402
-from vision.images import decode  # noqa: E402
+from vision.pixels.decode import decode  # noqa: E402
 from vision.specs import BACKBONES, FeatureSpec  # noqa: E402
-from vision.weights import read_weights, tensors_digest  # noqa: E402
+from workers.devices import available_cores  # noqa: E402
 
 PEERS = ("loop", "loop_on_batch", "directory", "onnxruntime", "openvino", "ray")
 OURS = ("tensorflow", "mnn")
@@ -198,7 +199,7 @@ def watch_memory(given: argparse.Namespace, home: Path) -> dict:
     held: dict[str, dict[int, list[float]]] = {}
     for moment, processes in seen.samples:
         for (pid, name), (_, rss) in processes.items():
-            if "tasks.worker" in name and start <= moment < end:
+            if "workers.children.child" in name and start <= moment < end:
                 held.setdefault(pid, {}).setdefault(int((moment - start) // quarter), []).append(rss)
     children = [
         {

@@ -27,8 +27,8 @@ PROJECT = Path(__file__).parents[1]
 sys.path.insert(0, str(PROJECT))
 
 from storage.layout import Store  # noqa: E402
-from storage.shards import Shard  # noqa: E402
-from storage.versions import Version, latest_version  # noqa: E402
+from storage.manifest.versions import Version, latest_version  # noqa: E402
+from storage.shards.shard import Shard  # noqa: E402
 
 IMPORT_PREFECT = [sys.executable, "-c", "import prefect"]
 

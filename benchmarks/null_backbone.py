@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from peers.photos import block_means
 
-from tasks import worker_pool
 from vision import engines, specs
+from workers.runners import local as worker_pool
 
 CHILD = "--child"
 
@@ -53,10 +53,10 @@ def register() -> None:
 def main() -> int:
     register()
     if CHILD in sys.argv:
-        from tasks import worker
+        from workers.children import child as worker
 
         worker.main()
-    from flows.command import main
+    from flows.cli.command import main
 
     return main([*sys.argv[1:], "--backbone", "null", "--weights", "random"])
 

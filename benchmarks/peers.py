@@ -22,7 +22,7 @@ import sys  # noqa: E402
 from importlib import import_module, metadata  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-sys.path.insert(1, str(Path(__file__).parents[1]))  # for vision.weights; sys.path[0] holds the package peers
+sys.path.insert(1, str(Path(__file__).parents[1]))  # for vision.backbones.weights; sys.path[0] holds the package peers
 
 PEERS = {  # name → its function, the packages whose versions matter
     "loop": ("peers.keras_ways:loop", "tensorflow keras pillow numpy"),

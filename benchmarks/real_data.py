@@ -27,12 +27,12 @@ from PIL import Image
 PROJECT = Path(__file__).parents[1]
 sys.path.insert(0, str(PROJECT))
 
-from storage.choice import one_space  # noqa: E402
+from storage.backend.paths import place  # noqa: E402
 from storage.layout import ROWS_PER_GROUP  # noqa: E402
-from storage.place import place  # noqa: E402
+from storage.manifest.select import one_space  # noqa: E402
+from storage.manifest.versions import latest_version  # noqa: E402
 from storage.reading import open_split  # noqa: E402
-from storage.shards import Shard  # noqa: E402
-from storage.versions import latest_version  # noqa: E402
+from storage.shards.shard import Shard  # noqa: E402
 
 MEMORY_MB = 1
 AUGMENT = json.dumps({"rotation_range": 20, "zoom_range": 0.2, "horizontal_flip": True})

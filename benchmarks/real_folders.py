@@ -22,9 +22,10 @@ from zlib import crc32
 PROJECT = Path(__file__).parents[1]
 sys.path.insert(0, str(PROJECT))
 
-from flows.command import main, parse  # noqa: E402
-from storage.scan import scan_folder  # noqa: E402
-from storage.words import columns  # noqa: E402
+from flows.cli.command import main  # noqa: E402
+from flows.cli.pipeline import parse  # noqa: E402
+from storage.source.scan import scan_folder  # noqa: E402
+from storage.text import columns  # noqa: E402
 from tests import toy  # noqa: E402
 
 Meant = dict[str, tuple[str | None, str]]  # path → (split, None by the hash; class)

@@ -34,11 +34,12 @@ sys.path.insert(0, str(BENCHMARKS.parent))
 from extraction import environment, middle, say  # noqa: E402
 from watch import watch  # noqa: E402
 
-from storage.files import FILES_SCHEMA  # noqa: E402
-from storage.layout import Store, spaces  # noqa: E402
-from storage.segments import ROWS_SCHEMA, in_order  # noqa: E402
-from storage.shards import Shard, ShardRef, write_shard  # noqa: E402
-from storage.versions import Version, commit, latest_version  # noqa: E402
+from storage.layout import Store  # noqa: E402
+from storage.manifest.segments import in_order  # noqa: E402
+from storage.manifest.space import spaces  # noqa: E402
+from storage.manifest.versions import Version, commit, latest_version  # noqa: E402
+from storage.schemas import FILES_SCHEMA, ROWS_SCHEMA  # noqa: E402
+from storage.shards.shard import Shard, ShardRef, write_shard  # noqa: E402
 
 FILES_A_FOLDER = 1000
 

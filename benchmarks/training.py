@@ -28,8 +28,8 @@ sys.path.insert(0, str(BENCHMARKS.parent))
 
 from training_memory import build_store, say  # noqa: E402
 
-from storage.layout import spaces  # noqa: E402
-from storage.versions import latest_version  # noqa: E402
+from storage.manifest.space import spaces  # noqa: E402
+from storage.manifest.versions import latest_version  # noqa: E402
 
 NAMES = {
     "one_batch": "one batch, repeated",

@@ -7,7 +7,7 @@ of their digest, is kept apart as a test split: neither the training nor the cho
 
 First the losses: the head of one seed from the stream, and from an array in memory that is given in the same order; the
 loss of every single step has to be the same number. Then, for each seed and batch size, the head that a run keeps
-(vision/training.py), and the same layers with the same statistics from memory as Keras shuffles it, the epoch of the
+(vision/training/loop.py), and the same layers with the same statistics from memory as Keras shuffles it, the epoch of the
 lowest validation loss kept by both. The interval of the difference is a bootstrap that draws seeds and images anew.
 """
 
@@ -28,14 +28,17 @@ from training_memory import say  # noqa: E402
 from tutorial_generator import interval, is_right  # noqa: E402
 
 from storage.classes import index_order  # noqa: E402
-from storage.layout import Store, spaces  # noqa: E402
-from storage.samples import SampleTable, pin  # noqa: E402
-from storage.shards import Shard  # noqa: E402
-from storage.stream import FeatureStream  # noqa: E402
-from storage.versions import latest_version  # noqa: E402
+from storage.layout import Store  # noqa: E402
+from storage.manifest.space import spaces  # noqa: E402
+from storage.manifest.versions import latest_version  # noqa: E402
+from storage.reading.samples import SampleTable, pin  # noqa: E402
+from storage.reading.stream import FeatureStream  # noqa: E402
+from storage.shards.shard import Shard  # noqa: E402
 from vision.batches import dataset  # noqa: E402
-from vision.head import HeadSpec, Statistics, build_head, compile_update, feature_statistics  # noqa: E402
-from vision.training import TrainingData, train  # noqa: E402
+from vision.training.head import HeadSpec  # noqa: E402
+from vision.training.head_model import build_head, compile_update  # noqa: E402
+from vision.training.loop import TrainingData, train  # noqa: E402
+from vision.training.statistics import Statistics, feature_statistics  # noqa: E402
 
 READING_BATCH = 256
 COMPARED_EPOCHS = 2
@@ -62,7 +65,7 @@ class Splits:
         return np.concatenate(features), np.concatenate(labels).astype(np.int32)
 
     def training_data(self, batch_size: int, seed: int) -> TrainingData:
-        """What tasks/heads.py gives to vision/training.py."""
+        """What workers/jobs/train.py gives to vision/training/loop.py."""
         stream = self.stream(self.train, batch_size, seed)
         return TrainingData(
             stream.kind.shape,
@@ -112,7 +115,7 @@ def step_losses():
 
 
 def built(spec: HeadSpec, shape: tuple[int, ...], channels: Statistics, seed: int):
-    """A head with the update of ours, as vision/training.py trains it."""
+    """A head with the update of ours, as vision/training/loop.py trains it."""
     head = build_head(spec, shape, channels, seed)
     head.optimizer.build(head.trainable_variables)
     compile_update(head)

@@ -3,7 +3,7 @@
     python benchmarks/training_memory.py --folder FOLDER
 
 Makes a store of each size with synthetic rows (7x7x512 float16, six of seven values zero, as VGG16 gives them), trains
-a head on it as a run does (`tasks.heads.train_head`) in a process of its own, and samples the process' resident memory
+a head on it as a run does (`workers.jobs.train.train_head`) in a process of its own, and samples the process' resident memory
 all the while. The growth is the most it held after the 50th training batch minus the most it held while the ten up to
 it were given; it may be FIXED_MB and BYTES_A_SAMPLE. What it held at the moment of that batch is no baseline: memory
 swings by more than 100 MB within each step, as the optimizer's temporaries come and go, in the first step as in the
@@ -28,17 +28,18 @@ import pyarrow as pa
 PROJECT = Path(__file__).parents[1]
 sys.path.insert(0, str(PROJECT))
 
-from storage.files import FILES_SCHEMA, OK  # noqa: E402
-from storage.layout import create_space, fingerprint  # noqa: E402
-from storage.segments import ROWS_SCHEMA  # noqa: E402
-from storage.shards import ShardRef, write_shard  # noqa: E402
-from storage.stream import FeatureStream  # noqa: E402
-from storage.versions import commit, latest_version  # noqa: E402
-from tasks.heads import train_head  # noqa: E402
-from tasks.records import Space  # noqa: E402
-from tasks.survey import head_job, version_record  # noqa: E402
-from vision.head import HeadSpec  # noqa: E402
+from storage.manifest.file_table import OK  # noqa: E402
+from storage.manifest.space import create_space  # noqa: E402
+from storage.manifest.versions import commit, latest_version  # noqa: E402
+from storage.reading.stream import FeatureStream  # noqa: E402
+from storage.records import fingerprint  # noqa: E402
+from storage.schemas import FILES_SCHEMA, ROWS_SCHEMA  # noqa: E402
+from storage.shards.shard import ShardRef, write_shard  # noqa: E402
 from vision.specs import FeatureSpec  # noqa: E402
+from vision.training.head import HeadSpec  # noqa: E402
+from workers.jobs.records import Space  # noqa: E402
+from workers.jobs.spaces import head_job, version_record  # noqa: E402
+from workers.jobs.train import train_head  # noqa: E402
 
 SPEC = FeatureSpec(weights="0" * 32)
 CLASSES = ("cats", "dogs")

@@ -4,9 +4,9 @@
     python benchmarks/training_way.py train WAY --store STORE --folder FOLDER --rows N --batch-size B
     python benchmarks/training_way.py read WAY --store STORE --folder FOLDER --rows N --batch-size B
 
-WAY is one of benchmarks/peers/feeds.py, or `stream`: ours, as tasks/heads.py gives it to vision/training.py. `write`
+WAY is one of benchmarks/peers/feeds.py, or `stream`: ours, as workers/jobs/train.py gives it to vision/training/loop.py. `write`
 makes the files that the others read. Ours, `one_batch` and `ram_compiled` let XLA compile the optimizer's update, as
-vision/training.py does; all others train as Keras does by itself.
+vision/training/loop.py does; all others train as Keras does by itself.
 
 `train`: a few steps that trace and warm, then epochs of `fit` whose samples/s count: from the beginning of an epoch to
 its end, and also from its first step to its last, without what lies between epochs. There Keras makes a new tf.data
@@ -40,12 +40,14 @@ sys.path.insert(0, str(BENCHMARKS.parent))
 from peers.feeds import FEEDS, Feed, Rows, of_dataset  # noqa: E402
 
 from storage.classes import index_order  # noqa: E402
-from storage.layout import Store, spaces  # noqa: E402
-from storage.samples import SampleTable, pin  # noqa: E402
-from storage.stream import FeatureStream  # noqa: E402
-from storage.versions import latest_version  # noqa: E402
+from storage.layout import Store  # noqa: E402
+from storage.manifest.space import spaces  # noqa: E402
+from storage.manifest.versions import latest_version  # noqa: E402
+from storage.reading.samples import SampleTable, pin  # noqa: E402
+from storage.reading.stream import FeatureStream  # noqa: E402
 from vision.batches import dataset  # noqa: E402
-from vision.head import HeadSpec, build_head, compile_update  # noqa: E402
+from vision.training.head import HeadSpec  # noqa: E402
+from vision.training.head_model import build_head, compile_update  # noqa: E402
 
 WARM_STEPS = 8
 READING_BATCH = 256
@@ -108,7 +110,7 @@ class Ours:
         return FeatureStream(self.store, self.table, batch_size, seed, self.memory_mb)
 
     def fit(self, epochs: Epochs) -> dict:
-        """What vision/training.py gives to `fit`."""
+        """What vision/training/loop.py gives to `fit`."""
         stream = self.stream(self.batch_size, self.seed)
         dtype = np.dtype(stream.kind.dtype).name
         batches = dataset(lambda: stream.epochs(epochs.number), stream.kind.shape, dtype)

@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from deployments.laptop import Home, default_home, down, origin, run_keeper, up
-from flows import demo
-from flows.command import finish
-from flows.flags import options_parser, read_options
-from flows.options import PipelineOptions
-from flows.words import say
-from storage.bounds import between
+from deployments.installation import Home, default_home, down, origin, up
+from deployments.keeper import run_keeper
+from flows.cli import demo
+from flows.cli.command import finish
+from flows.cli.parser import options_parser, read_options
+from flows.console.messages import say
+from flows.options.pipeline import PipelineOptions
+from storage.cli.bounds import between
 from storage.errors import InputError
 
 PLACES = ("images", "store", "labels", "weights")

@@ -6,10 +6,10 @@ from typing import Any
 import pydantic
 import yaml
 
-from flows.maintenance_options import MaintenanceOptions
-from flows.options import PipelineOptions
-from flows.study_options import StudyOptions
-from flows.watch_options import WatchOptions
+from flows.options.maintenance import MaintenanceOptions
+from flows.options.pipeline import PipelineOptions
+from flows.options.study import StudyOptions
+from flows.options.watch import WatchOptions
 
 PROJECT = Path(__file__).parents[1]
 FILE = Path(__file__).with_name("prefect.yaml")

@@ -15,10 +15,10 @@ from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.events import EventTrigger
 from prefect.events.actions import SendNotification
 
-from flows.command import finish
+from flows.cli.command import finish
+from flows.cli.prefect_server import check_configured
+from flows.console.messages import say
 from flows.reap import FLOWS
-from flows.server import check_configured
-from flows.words import say
 from storage.errors import InputError
 
 NAME = "extract-and-train-failures"

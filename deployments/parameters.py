@@ -9,9 +9,10 @@ from typing import Any
 import pyarrow.compute as pc
 
 from deployments.definitions import MAIN, OPTIONS, parameters_of, read_definitions, with_parameters
-from flows.options import PipelineOptions, checked
-from flows.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS, joined
-from flows.watch_options import WatchOptions
+from flows.options.flat import checked
+from flows.options.pipeline import PipelineOptions
+from flows.options.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS, joined
+from flows.options.watch import WatchOptions
 from storage.classes import check_found
 from storage.errors import InputError
 

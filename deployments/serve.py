@@ -23,8 +23,8 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.schedules import Cron
 
 from deployments.definitions import PROJECT, read_definitions
-from flows.command import describe
-from flows.server import check_configured
+from flows.cli.command import describe
+from flows.cli.prefect_server import check_configured
 from storage.errors import InputError
 
 

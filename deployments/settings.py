@@ -15,7 +15,7 @@ SERVER = {
 WORKER = {
     **PRIVATE,
     "PREFECT_WORKER_QUERY_SECONDS": "2",
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "storage,vision,tasks",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "storage,vision,workers,tasks",
     "PREFECT_PLUGINS_ENABLED": "false",
 }
 

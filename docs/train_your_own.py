@@ -15,7 +15,7 @@ import keras
 
 from storage.reading import open_split
 from vision.batches import epochs_dataset
-from vision.head import balanced_weights
+from vision.training.statistics import balanced_weights
 
 
 def main(store: str) -> float:

@@ -2,32 +2,34 @@
 
     python flows/batch_size_study.py --store STORE --batch-sizes 8,32,128 --seeds 0,1,2
 
-As a script it first finds out whether there is anything to train (flows/study_command.py), before Prefect is
+As a script it first finds out whether there is anything to train (flows/cli/study.py), before Prefect is
 even imported. docs/batch-size.md tells what was found with it.
 """
 
 if __name__ == "__main__":
-    from flows.study_command import main
+    from flows.cli.study import main
 
     raise SystemExit(main())
 
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.options import takes_options
-from flows.progress import Progress, Trainings, shown
-from flows.study_options import Study, StudyOptions
-from flows.study_report import StudyOutcome, report, table
-from flows.turns import turn_seconds
-from flows.words import spent, studied, training_on
-from storage.layout import create_space
-from storage.lock import hold
+from flows.console.messages import spent, studied, training_on
+from flows.console.progress import Progress, shown
+from flows.console.training_progress import Trainings
+from flows.options.flat import takes_options
+from flows.options.study import StudyOptions
+from flows.steps.convergence import turn_seconds
+from flows.study.report import StudyOutcome, report, table
+from flows.study.study import Study
+from storage.backend.lock import hold
+from storage.manifest.space import create_space
 from tasks.artifacts import show_study
 from tasks.caching import kept
-from tasks.naming import name_process
-from tasks.records import HeadResult
+from tasks.run_identity import name_process
 from tasks.train_head import logs_of, train_head, training_slots
-from tasks.worker_pool import running
+from workers.jobs.records import HeadResult
+from workers.runners.local import running
 
 
 # A training uses every core, or a GPU: one at a time, or one a GPU.

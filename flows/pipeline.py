@@ -2,26 +2,20 @@
 
     python flows/pipeline.py --images FOLDER --store STORE
 
-As a script it first finds out whether there is anything to do (flows/command.py), before Prefect is
+As a script it first finds out whether there is anything to do (flows/cli/command.py), before Prefect is
 even imported.
 """
 
 if __name__ == "__main__":
-    from flows.command import main
+    from flows.cli.command import main
 
     raise SystemExit(main())
 
 from prefect import flow, get_run_logger
 
-from flows import demo
-from flows.conflicts import until_committed
-from flows.fan_out import extract_chunks
-from flows.options import PipelineOptions, takes_options
-from flows.outcome import Outcome, check_budget, check_converged, outcome_of, telling
-from flows.progress import Progress, Training, shown
-from flows.rounds import at_rest, until_current
-from flows.turns import is_deployed, turn_seconds
-from flows.words import (
+from flows.cli import demo
+from flows.console.exit_status import check_budget
+from flows.console.messages import (
     changes,
     committed,
     half_augmented,
@@ -34,22 +28,29 @@ from flows.words import (
     tuned,
     tuning,
 )
-from storage.handover import using
-from storage.layout import create_space
-from storage.lock import hold
+from flows.console.outcome import Outcome, check_converged, outcome_of, telling
+from flows.console.progress import Progress, shown
+from flows.console.training_progress import Training
+from flows.options.flat import takes_options
+from flows.options.pipeline import PipelineOptions
+from flows.steps.convergence import at_rest, is_deployed, turn_seconds, until_committed, until_current
+from flows.steps.extraction import extract_chunks
+from storage.backend.lock import hold
+from storage.manifest.space import create_space
+from storage.planning.plan_files import using
 from tasks.artifacts import ProgressArtifact, show_head, show_quarantine, show_version
 from tasks.build_manifest import build_manifest
 from tasks.caching import kept
-from tasks.devices import slots
 from tasks.fine_tune import fine_tune
 from tasks.list_images import list_images
-from tasks.naming import name_process, name_run
 from tasks.plan_chunks import plan_chunks
-from tasks.rates import remember_rate, seconds_a_chunk
-from tasks.records import HeadResult, ScanRecord, Space, VersionRecord
+from tasks.run_identity import name_process, name_run
 from tasks.scan_images import scan_images
 from tasks.train_head import logs_of, train_head
-from tasks.worker_pool import running
+from workers.devices import slots
+from workers.jobs.records import HeadResult, ScanRecord, Space, VersionRecord
+from workers.jobs.size_and_rate import remember_rate, seconds_a_chunk
+from workers.runners.local import running
 
 
 @flow(name="extract-and-train", flow_run_name="{images}", validate_parameters=True, on_running=[name_process])

@@ -3,7 +3,7 @@
     python -m flows.reap
 
 Such a run keeps its deployment's place, so that no other run of it begins. A flow run of this project names its process
-to the server (tasks/naming.py). What runs on another machine is left alone, as nothing is known of it here.
+to the server (tasks/run_identity.py). What runs on another machine is left alone, as nothing is known of it here.
 """
 
 import argparse
@@ -14,11 +14,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from flows.command import finish, set_environment
-from flows.flags import OneLineParser
-from flows.server import check_configured
-from flows.words import say
-from storage.bounds import at_least
+from flows.cli.command import finish
+from flows.cli.launch import set_environment
+from flows.cli.parser import OneLineParser
+from flows.cli.prefect_server import check_configured
+from flows.console.messages import say
+from storage.cli.bounds import at_least
 from tasks.processes import Process
 
 if TYPE_CHECKING:

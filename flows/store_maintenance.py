@@ -6,7 +6,7 @@ The steps are those of `python -m storage` (docs/format.md). A store that is not
 """
 
 if __name__ == "__main__":
-    from flows.maintenance_command import main
+    from flows.cli.maintenance import main
 
     raise SystemExit(main())
 
@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 
 from prefect import flow, get_run_logger
 
-from flows.maintenance_options import MaintenanceOptions
-from flows.options import takes_options
-from flows.turns import turn_seconds
+from flows.options.flat import takes_options
+from flows.options.maintenance import MaintenanceOptions
+from flows.steps.convergence import turn_seconds
 from tasks.artifacts import show_maintenance
-from tasks.keep_store import Unsound, collect_store, compact_store, verify_store
-from tasks.naming import name_process
+from tasks.maintain_store import Unsound, collect_store, compact_store, verify_store
+from tasks.run_identity import name_process
 
 STEPS = {"verify": verify_store, "compact": compact_store, "gc": collect_store}
 

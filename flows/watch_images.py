@@ -7,7 +7,7 @@ emitted; docs/new-images.md tells what comes of it. It goes on until it is cance
 """
 
 if __name__ == "__main__":
-    from flows.watch_command import main
+    from flows.cli.watch import main
 
     raise SystemExit(main())
 
@@ -17,13 +17,13 @@ from uuid import uuid4
 
 from prefect import flow, get_run_logger
 
-from flows.options import takes_options
-from flows.watch_options import WatchOptions
-from flows.words import arrived
-from storage.arrivals import Announced, Arrival, arrivals
-from storage.noticing import noticing
+from flows.console.messages import arrived
+from flows.options.flat import takes_options
+from flows.options.watch import WatchOptions
+from storage.watching.arrivals import Announced, Arrival, arrivals
+from storage.watching.notifier import noticing
 from tasks.announce_images import announce_images
-from tasks.naming import name_process
+from tasks.run_identity import name_process
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from storage.errors import InputError
-from storage.words import folded, some
+from storage.text import folded, some
 
 SHOWN = 20  # names in a message
 Counts = Mapping[str, Mapping[str, int]]  # split → class → images

@@ -12,12 +12,12 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from storage.heads import read_head
-from storage.upkeep.quarantine import MEANINGS, quarantined
-from storage.versions import read_version
-from storage.words import date_of, visible
-from tasks.records import HeadJob, HeadResult, Space, VersionRecord
-from vision.head import epochs_before
+from storage.heads.registry import read_head
+from storage.maintenance.quarantine import MEANINGS, quarantined
+from storage.manifest.versions import read_version
+from storage.text import date_of, visible
+from vision.training.head import epochs_before
+from workers.jobs.records import HeadJob, HeadResult, Space, VersionRecord
 
 logger = logging.getLogger(__name__)
 

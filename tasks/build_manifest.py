@@ -5,15 +5,15 @@ from pathlib import Path
 
 from prefect import task
 
-from storage.findings import unusable_classes
-from storage.handover import load_plan
-from storage.layout import sha256
-from storage.plan import finish, is_news
-from storage.shards import ShardRef
-from storage.versions import commit, latest_version
+from storage.manifest.findings import unusable_classes
+from storage.manifest.versions import commit, latest_version
+from storage.planning.plan import finish, is_news
+from storage.planning.plan_files import load_plan
+from storage.records import sha256
+from storage.shards.shard import ShardRef
 from tasks.caching import RETRY, keyed
-from tasks.records import ChunkResult, PlanRecord, VersionRecord
-from tasks.survey import version_record
+from workers.jobs.records import ChunkResult, PlanRecord, VersionRecord
+from workers.jobs.spaces import version_record
 
 
 def _key(plan: PlanRecord, chunks: list[ChunkResult]) -> str:

@@ -18,16 +18,18 @@ from prefect.serializers import Serializer
 from prefect.tasks import exponential_backoff
 from pydantic import TypeAdapter
 
-from storage.handover import load_listing
-from storage.heads import is_unranked
-from storage.layout import Store, sha256
-from storage.place import place
-from storage.shards import ShardRef, is_present
-from storage.versions import latest_version
-from tasks.heads import find_head
-from tasks.records import ChunkResult, HeadResult, ListingRecord, Space, VersionRecord
-from tasks.survey import version_record
-from tasks.worker_pool import CERTAIN, EXPECTED, PoolClosed, WorkerFailed
+from storage.backend.paths import place
+from storage.heads.registry import is_unranked
+from storage.layout import Store
+from storage.manifest.versions import latest_version
+from storage.records import sha256
+from storage.shards.inventory import is_present
+from storage.shards.shard import ShardRef
+from storage.source.scan_files import load_listing
+from workers.jobs.head_identity import find_head
+from workers.jobs.records import ChunkResult, HeadResult, ListingRecord, Space, VersionRecord
+from workers.jobs.spaces import version_record
+from workers.runners.local import CERTAIN, EXPECTED, PoolClosed, WorkerFailed
 
 RECORDS = {kind.__name__: kind for kind in (ListingRecord, ChunkResult, VersionRecord, HeadResult)}
 T = TypeVar("T", bound=Task)

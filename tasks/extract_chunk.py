@@ -7,13 +7,13 @@ from pathlib import Path
 
 from prefect import task
 
-from storage.handover import open_todo
+from storage.planning.plan_files import open_todo
 from tasks.caching import RETRY, keyed
-from tasks.devices import Slot, memory_mb_a_child
-from tasks.isolation import Isolation
-from tasks.records import ChunkResult, ChunksJob, PlanRecord
-from tasks.watch import Limits
-from tasks.worker_pool import pool
+from workers.children.watchdog import Limits
+from workers.devices import Slot, memory_mb_a_child
+from workers.jobs.records import ChunkResult, ChunksJob, PlanRecord
+from workers.runners.isolation import Isolation
+from workers.runners.local import pool
 
 # A child that has said nothing for so long is stuck: a batch of images takes seconds, loading
 # TensorFlow and the weights a minute on a slow disk.

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from prefect import task
 
 from tasks.caching import RETRY
-from tasks.records import HeadJob, HeadResult
 from tasks.train_head import in_a_child
+from workers.jobs.records import HeadJob, HeadResult
 
 
 @task(name="fine_tune", task_run_name="fine_tune {job.spec.fine_tune} {job.name} (version {job.version})", **RETRY)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from prefect import task
 
-import storage.digests
-from storage.handover import load_scan, save_listing
+import storage.source.listing
+from storage.source.scan_files import load_scan, save_listing
 from tasks.caching import RETRY, keyed
-from tasks.records import ListingRecord, ScanRecord, Space
+from workers.jobs.records import ListingRecord, ScanRecord, Space
 
 
 def _key(space: Space, scan: ScanRecord, rehash: bool) -> str | None:
@@ -17,7 +17,7 @@ def _key(space: Space, scan: ScanRecord, rehash: bool) -> str | None:
 @task(name="list_images", task_run_name="list_images ({scan.images})", **RETRY, cache_key_fn=keyed(_key))
 def list_images(space: Space, scan: ScanRecord, rehash: bool) -> ListingRecord:
     """Cached by what the scan saw, unless a file is so young that it may have changed since."""
-    listing = storage.digests.list_images(load_scan(Path(scan.path)), space.store.cache, rehash)
+    listing = storage.source.listing.list_images(load_scan(Path(scan.path)), space.store.cache, rehash)
     path = save_listing(listing, Path(scan.path))
     num_readable = len(listing.files["digest"].drop_null())
     return ListingRecord(str(path), listing.files.num_rows, listing.hashed, unreadable=scan.images - num_readable)

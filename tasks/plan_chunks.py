@@ -4,12 +4,15 @@ from pathlib import Path
 
 from prefect import task
 
-from storage.disk import check_room
-from storage.handover import load_listing, save_plan
-from storage.plan import PlanOptions, make_plan
+from storage.planning.free_space import check_room
+from storage.planning.options import PlanOptions
+from storage.planning.plan import make_plan
+from storage.planning.plan_files import save_plan
+from storage.source.scan_files import load_listing
 from tasks.caching import RETRY
-from tasks.records import ListingRecord, PlanRecord, Space
-from tasks.survey import plan_record, row_bytes
+from workers.jobs.records import ListingRecord, PlanRecord, Space
+from workers.jobs.size_and_rate import row_bytes
+from workers.jobs.spaces import plan_record
 
 
 @task(name="plan_chunks", task_run_name="plan_chunks ({listing.images})", **RETRY, cache_policy=None)

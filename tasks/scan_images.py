@@ -4,13 +4,13 @@ from functools import partial
 
 from prefect import task
 
-from storage.folder_layout import Layout
-from storage.handover import prepare, save_scan
-from storage.place import is_local, place
-from storage.scan import scan_folder
-from storage.versions import precedent
+from storage.backend.paths import is_local, place
+from storage.manifest.versions import precedent
+from storage.source.folder_layout import Layout
+from storage.source.scan import scan_folder
+from storage.source.scan_files import prepare, save_scan
 from tasks.caching import RETRY
-from tasks.records import ScanRecord, Space
+from workers.jobs.records import ScanRecord, Space
 
 
 @task(name="scan_images", **RETRY, cache_policy=None)
@@ -20,7 +20,7 @@ def scan_images(
     """Always runs: only a look at the folder can tell that nothing has changed."""
     before = None if allow_relabels else partial(precedent, space.store)
     scan = scan_folder(place(space.images), layout, place(labels) if labels else None, outside_links, before)
-    if is_local(space.store.root):  # else other runs may use the folder (storage/handover.py, using)
+    if is_local(space.store.root):  # else other runs may use the folder (storage/planning/plan_files.py, using)
         prepare(space.store.plans, keep=scan.digest)
     path = save_scan(scan, space.store.plans)
     return ScanRecord(str(path), scan.digest, scan.files.num_rows, scan.ignored, scan.is_settled)

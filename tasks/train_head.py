@@ -7,9 +7,9 @@ from pathlib import Path
 from prefect import task
 
 from tasks.caching import RETRY, keyed
-from tasks.devices import Slot, available_cores, visible_gpus
-from tasks.records import HeadJob, HeadResult
-from tasks.worker_pool import pool
+from workers.devices import Slot, available_cores, visible_gpus
+from workers.jobs.records import HeadJob, HeadResult
+from workers.runners.local import pool
 
 
 def training_slots() -> tuple[Slot, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.place import place
+from storage.backend.paths import place
 from tests import toy
 from tests.storage.s3 import KEYS, s3_server
 

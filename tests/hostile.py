@@ -2,7 +2,7 @@
 
     python -m tests.hostile
 
-Run as the child (tasks.worker_pool.CHILD). Its engine is the toy one. What a file has behind its picture happens in
+Run as the child (workers.runners.local.CHILD). Its engine is the toy one. What a file has behind its picture happens in
 the decoder; what a picture of one colour stands for happens in the engine.
 """
 
@@ -61,16 +61,16 @@ class HostileEngine(ToyEngine):
 
 def main() -> None:
     import vision.engines
-    import vision.extraction
-    from tasks import worker
+    import vision.engines.extract
+    from workers.children import child as worker
 
-    decode = vision.extraction.decode
+    decode = vision.engines.extract.decode
 
     def obedient(data: bytes, *more):
         do(data.rpartition(b"decode:")[2].decode(errors="replace") if b"decode:" in data else "")
         return decode(data, *more)
 
-    vision.extraction.decode = obedient
+    vision.engines.extract.decode = obedient
     vision.engines.load_engine = lambda *given: HostileEngine()
     worker.main()
 

@@ -2,7 +2,7 @@
 
     python -m tests.pools
 
-Run as the child (tasks.worker_pool.CHILD).
+Run as the child (workers.runners.local.CHILD).
 """
 
 import os
@@ -30,7 +30,7 @@ def pools() -> dict:
 
 
 def main() -> None:
-    from tasks import worker
+    from workers.children import child as worker
 
     perform = worker._perform
 

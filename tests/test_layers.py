@@ -1,4 +1,4 @@
-"""Who may import whom: deployments → flows → tasks → {storage, vision}, and never back."""
+"""Who may import whom: deployments → flows → tasks → workers → {storage, vision}, and never back."""
 
 import ast
 import subprocess
@@ -12,32 +12,33 @@ PROJECT = Path(__file__).parents[1]
 BELOW = {
     "storage": set(),
     "vision": set(),
-    "tasks": {"storage", "vision"},
-    "flows": {"tasks", "storage", "vision"},
-    "deployments": {"flows", "tasks", "storage", "vision"},
+    "workers": {"storage", "vision"},
+    "tasks": {"workers", "storage", "vision"},
+    "flows": {"tasks", "workers", "storage", "vision"},
+    "deployments": {"flows", "tasks", "workers", "storage", "vision"},
 }
 OWNERS = {
     "prefect": {"tasks", "flows", "deployments"},
-    "tensorflow": {"vision", "tasks"},
-    "keras": {"vision", "tasks"},
+    "tensorflow": {"vision", "workers"},
+    "keras": {"vision", "workers"},
     "matplotlib": {"vision", "flows"},
     "jinja2": {"vision"},
 }
 # Run in the command line before Prefect is loaded, or in children where it never is.
 WITHOUT_PREFECT = [
-    "tasks.records",
-    "tasks.survey",
-    "tasks.chunk",
-    "tasks.heads",
-    "tasks.report",
-    "tasks.worker",
-    "tasks.worker_pool",
-    "tasks.devices",
-    "tasks.rates",
-    "flows.command",
-    "flows.study_command",
-    "flows.watch_command",
-    "flows.maintenance_command",
+    "workers.jobs.records",
+    "workers.jobs.spaces",
+    "workers.jobs.extract",
+    "workers.jobs.train",
+    "workers.jobs.head_report",
+    "workers.children.child",
+    "workers.runners.local",
+    "workers.devices",
+    "workers.jobs.size_and_rate",
+    "flows.cli.command",
+    "flows.cli.study",
+    "flows.cli.watch",
+    "flows.cli.maintenance",
     "flows.reap",
 ]
 SOURCES = sorted(path for room in BELOW for path in (PROJECT / room).glob("**/*.py"))

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from deployments.__main__ import parse as parse_up
-from flows.command import parse
-from flows.study_command import parse as parse_study
-from storage.__main__ import parse as parse_storage
+from flows.cli.pipeline import parse
+from flows.cli.study import parse as parse_study
+from storage.cli.main import parse as parse_storage
 from tests import toy
 from tests.flows.conftest import free_port
 from tests.test_layers import PROJECT

@@ -8,20 +8,24 @@ import h5py
 import numpy as np
 from PIL import Image
 
-from storage.digests import list_images
-from storage.folder_layout import Layout
-from storage.handover import prepare, save_plan
-from storage.heads import working_folder, write_head
-from storage.layout import Store, create_space, fingerprint
-from storage.plan import Plan, PlanOptions, finish, make_plan
-from storage.scan import scan_folder
-from storage.shards import Shard, ShardRef
-from storage.versions import Version, commit, precedent
-from tasks.chunk import process_chunks
-from tasks.records import ChunksJob, Space
-from vision.augmentation import Augmentation
-from vision.draws import Draws
+from storage.heads.registry import working_folder, write_head
+from storage.layout import Store
+from storage.manifest.space import create_space
+from storage.manifest.versions import Version, commit, precedent
+from storage.planning.options import PlanOptions
+from storage.planning.plan import Plan, finish, make_plan
+from storage.planning.plan_files import save_plan
+from storage.records import fingerprint
+from storage.shards.shard import Shard, ShardRef
+from storage.source.folder_layout import Layout
+from storage.source.listing import list_images
+from storage.source.scan import scan_folder
+from storage.source.scan_files import prepare
+from vision.pixels.augmentation import Augmentation
+from vision.pixels.draws import Draws
 from vision.specs import BACKBONES, FeatureSpec
+from workers.jobs.extract import process_chunks
+from workers.jobs.records import ChunksJob, Space
 
 if TYPE_CHECKING:
     import pytest
@@ -129,15 +133,15 @@ def views_of(images: Path, store: Path, version: Version) -> dict[tuple[bytes, s
 
 
 def augmented(pixels: np.ndarray, draws: Draws, augmentation: Augmentation) -> np.ndarray:
-    """In place of vision.augmenting: pictures that every draw makes others of, without Keras."""
+    """In place of vision.pixels.augment: pictures that every draw makes others of, without Keras."""
     offsets = [1 + int(np.abs(matrix).sum() * 1e6) % 255 for matrix in draws.matrices]
     return pixels + np.array(offsets, np.uint8)[:, None, None, None]
 
 
 def without_keras(monkeypatch: "pytest.MonkeyPatch") -> None:
     """Let variants be made by `augmented` above, in no time."""
-    monkeypatch.setattr("vision.augmenting.augmented", augmented)
-    monkeypatch.setattr("vision.variants.prepare_tensorflow", lambda threads: None)
+    monkeypatch.setattr("vision.pixels.augment.augmented", augmented)
+    monkeypatch.setattr("vision.pixels.variants.prepare_tensorflow", lambda threads: None)
 
 
 def adopt_space(images: Path, store: Path, other: Space) -> None:

@@ -5,15 +5,13 @@ from dataclasses import asdict, dataclass
 from math import inf, sqrt
 from typing import Literal
 
+from vision.errors import SpecError
+
 Pooling = Literal["none", "avg", "max"]
 Dtype = Literal["float16", "float32"]
 Precision = Literal["float32", "mixed_float16"]
 Exif = Literal["ignore", "apply"]
 SixteenBit = Literal["clip", "scale"]
-
-
-class SpecError(ValueError):
-    """A feature space that cannot be."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Backbone:
     tensors: name of each layer with weights → its arrays in Keras' own order (`Layer.get_weights`).
     side: side of the image in pixels → side of the feature map in cells, from smallest_image on.
     imagenet: file name, address and md5 of the ImageNet weights that Keras ships. is_vgg: whether it is
-    nothing but blocks of 3x3 convolutions, as vision/vgg.py computes them.
+    nothing but blocks of 3x3 convolutions, as vision/backbones/vgg_reference.py computes them.
     """
 
     name: str

@@ -71,8 +71,8 @@ def vgg16_onnx(weights: Path, batch: int) -> bytes:
     """
     from onnx import TensorProto, checker, helper, numpy_helper
 
+    from vision.backbones.weights_file import read_weights
     from vision.specs import BACKBONES
-    from vision.weights import read_weights
 
     nodes = [
         helper.make_node("Cast", ["pixels"], ["float"], to=TensorProto.FLOAT),

@@ -29,7 +29,7 @@ def first_photos(folder: Path, count: int) -> list[Photo]:
 
 
 def decode(path: str) -> np.ndarray:
-    """(224, 224, 3) uint8 RGB by Pillow's antialiased bilinear resize: the pixels of vision.images.decode."""
+    """(224, 224, 3) uint8 RGB by Pillow's antialiased bilinear resize: the pixels of vision.pixels.decode.decode."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR))
 

@@ -10,7 +10,7 @@ from deployments.definitions import MAIN, OPTIONS, PROJECT, parameters_of, read_
 from deployments.plugin import full_name
 from deployments.serve import served
 from deployments.settings import POOL
-from flows.options import PipelineOptions
+from flows.options.pipeline import PipelineOptions
 from tasks.announce_images import EVENT, resource_id
 
 DEFINITIONS = read_definitions()["deployments"]

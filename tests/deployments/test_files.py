@@ -11,8 +11,8 @@ import yaml
 
 from deployments.definitions import PROJECT
 from deployments.settings import POOL, SERVER, WORKER, server_settings
-from flows.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS
-from flows.watch_command import parse as parse_watch
+from flows.cli.watch import parse as parse_watch
+from flows.options.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS
 
 FOLDER = PROJECT / "deployments"
 UNITS = sorted((FOLDER / "systemd").glob("*.service"))

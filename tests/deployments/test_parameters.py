@@ -8,12 +8,13 @@ import pytest
 from deployments.__main__ import parse
 from deployments.definitions import OPTIONS, parameters_of
 from deployments.parameters import prepare
-from flows.options import PipelineOptions, checked
-from flows.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS
-from flows.watch_options import WatchOptions
+from flows.options.flat import checked
+from flows.options.pipeline import PipelineOptions
+from flows.options.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS
+from flows.options.watch import WatchOptions
 from storage.errors import InputError
 from tests import toy
-from vision.weights import WeightsError
+from vision.errors import WeightsError
 
 SPACE = ("--weights", "random", "--image-size", "32")
 STRANGE = [

@@ -10,10 +10,11 @@ from prefect.settings import PREFECT_PROFILES_PATH, Profile, ProfilesCollection,
 from prefect.settings import temporary_settings as with_settings
 
 from deployments.__main__ import call, parse
-from deployments.laptop import Home, services
+from deployments.installation import Home
+from deployments.keeper import services
 from deployments.parameters import chosen_roots
 from deployments.profile import NAME, leave_profile, use_profile
-from flows.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS, is_below, roots
+from flows.options.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS, is_below, roots
 from storage.errors import InputError
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.scan import RACY_NS
+from storage.source.scan_table import RACY_NS
 from tests import toy
 
 PROJECT = Path(__file__).parents[2]

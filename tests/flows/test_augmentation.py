@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from storage.files import derived_split
 from storage.layout import Store
-from storage.shards import Shard
-from storage.versions import Version, latest_version
+from storage.manifest.versions import Version, latest_version
+from storage.shards.shard import Shard
+from storage.source.splits import derived_split
 from tests import toy
+from tests.flows.cli.test_command import complaint
 from tests.flows.conftest import TINY, run_alone
-from tests.flows.test_command import complaint
 from tests.flows.test_pipeline import ask, shards_in, start, wait_until
-from vision.augmentation import Augmentation
+from vision.pixels.augmentation import Augmentation
 
 TURNED = ("--augment", '{"rotation_range": 20, "horizontal_flip": true}')
 SHIFTED = ("--augment", "width_shift_range: 0.2")

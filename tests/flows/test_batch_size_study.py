@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.study_command import main, parse
-from flows.study_options import StudyOptions
-from storage.heads import list_heads
-from storage.layout import Store, create_space, current_head, fingerprint
+from flows.cli.study import main, parse
+from flows.options.study import StudyOptions
+from storage.heads.current import current_head
+from storage.heads.registry import list_heads
+from storage.layout import Store
+from storage.manifest.space import create_space
+from storage.records import fingerprint
 from tests import toy
 from tests.flows.conftest import PROJECT, Done, finished
 from tests.flows.test_pipeline import wait_until
@@ -129,7 +132,7 @@ def test_one_way_of_training_alone_can_be_asked_for(committed):
 
 def test_the_heads_are_those_that_the_pipeline_would_train(committed):
     """The same digest: whoever takes the advice does not train again."""
-    from flows.options import PipelineOptions
+    from flows.options.pipeline import PipelineOptions
 
     study = parse(arguments(committed, "--batch-sizes", "16", "--seeds", "2", "--epochs", "3")).study()
     same = PipelineOptions(images="photos", batch_size=16, seed=2, epochs=3)

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from flows.options import PipelineOptions
+from flows.options.pipeline import PipelineOptions
 
 DEPLOY = """
 from flows.pipeline import extract_and_train

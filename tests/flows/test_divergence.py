@@ -6,19 +6,22 @@ import sys
 
 import pytest
 
-from flows.command import main, parse
-from flows.maintenance_options import MaintenanceOptions
-from flows.options import PipelineOptions, checked
-from flows.study_options import StudyOptions
-from flows.watch_options import WatchOptions
+from flows.cli.command import main
+from flows.cli.pipeline import parse
+from flows.options.flat import checked
+from flows.options.maintenance import MaintenanceOptions
+from flows.options.pipeline import PipelineOptions
+from flows.options.study import StudyOptions
+from flows.options.watch import WatchOptions
 from storage.errors import InputError
-from storage.heads import RECORD
-from storage.layout import current_head, promote_head, sealed
-from storage.versions import latest_version
-from tasks.records import HeadJob
-from tasks.survey import version_record
+from storage.heads.current import current_head, promote_head
+from storage.heads.registry import RECORD
+from storage.manifest.versions import latest_version
+from storage.records import sealed
 from tests import toy
 from tests.flows.conftest import PROJECT
+from workers.jobs.records import HeadJob
+from workers.jobs.spaces import version_record
 
 TINY = ("--weights", "random", "--image-size", "32")
 NAN = float("nan")

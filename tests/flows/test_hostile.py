@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from storage.layout import Store
-from storage.versions import latest_version
+from storage.manifest.versions import latest_version
 from tests import bad, toy
 from tests.flows.conftest import PROJECT, TINY
 

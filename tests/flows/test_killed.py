@@ -8,8 +8,8 @@ import time
 import pytest
 
 from storage.layout import Store
-from storage.upkeep.verification import verify_space
-from storage.versions import latest_version
+from storage.maintenance.verify import verify_space
+from storage.manifest.versions import latest_version
 from tests import toy
 from tests.flows.conftest import TINY
 from tests.flows.test_pipeline import assert_same_features, features, shards_in, start, trained_logs, wait_until

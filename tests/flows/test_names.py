@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from storage.folder_layout import text
 from storage.layout import Store
-from storage.versions import latest_version
+from storage.manifest.versions import latest_version
+from storage.source.folder_layout import text
 from tests import odd, toy
 from tests.flows.conftest import TINY
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from storage.backend.paths import place
 from storage.layout import Store
-from storage.place import place
-from storage.versions import latest_version, version_numbers
+from storage.manifest.versions import latest_version, version_numbers
 from tests.flows.conftest import PROJECT, TINY, finished
 from tests.flows.test_pipeline import features
 from tests.storage.test_objects import upload

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from storage.layout import Store
-from storage.shards import Shard
-from storage.versions import latest_version
+from storage.manifest.versions import latest_version
+from storage.shards.shard import Shard
 from tests import toy
 from tests.flows.conftest import PROJECT, TINY, Done, finished, run_alone
 from vision.specs import BACKBONES
@@ -269,7 +269,7 @@ def test_an_interrupt_keeps_the_shards_stops_the_children_and_leaves_with_130(en
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["the run is interrupted", "the run is killed", "the child is killed"])
 def test_a_training_that_is_stopped_goes_on_by_a_retry_or_the_next_run(pipeline, environment, again, way):
-    """As if it had not been: the losses of all its steps are those of one that was left alone (tests/tasks/test_resume.py)."""
+    """As if it had not been: the losses of all its steps are those of one that was left alone (tests/workers/jobs/test_resume.py)."""
     images, store = again
     arguments = ("--images", images, "--store", store, *TINY, "--epochs", "150", "--checkpoint-seconds", "0")
     before = set(store.glob("heads/*/head.json"))
@@ -398,7 +398,7 @@ def test_features_that_will_not_fit_are_refused_before_anything_is_begun(pipelin
 def test_a_busy_store_is_left_alone(pipeline, first_run, again):
     images, store = again
     toy.picture(images / "cats" / "new.png", seed=1)
-    code = f"import time; from pathlib import Path; from storage.lock import hold\nwith hold(Path({str(store)!r})):\n print('held', flush=True); time.sleep(120)"
+    code = f"import time; from pathlib import Path; from storage.backend.lock import hold\nwith hold(Path({str(store)!r})):\n print('held', flush=True); time.sleep(120)"
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=PROJECT)
     try:
         assert holder.stdout.readline() == "held\n"

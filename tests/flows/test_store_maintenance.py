@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from storage.layout import Store
-from storage.versions import latest_version, version_numbers
+from storage.manifest.versions import latest_version, version_numbers
 from tests import toy
 from tests.flows.conftest import PROJECT
 from tests.flows.test_pipeline import ask

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from storage.layout import spaces
-from storage.upkeep.verification import verify_space
-from storage.versions import latest_version, version_numbers
+from storage.maintenance.verify import verify_space
+from storage.manifest.space import spaces
+from storage.manifest.versions import latest_version, version_numbers
 from tests import toy
 from tests.flows.conftest import PROJECT, end
 from tests.flows.test_pipeline import ask, children_of, trained_logs

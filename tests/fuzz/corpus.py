@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.segments import SCHEMAS
-from storage.shards import ENCODINGS
+from storage.manifest.segments import SCHEMAS
+from storage.shards.shard import ENCODINGS
 from tests import bad
 
 HERE = Path(__file__).parent / "corpus"

@@ -27,11 +27,12 @@ with atheris.instrument_imports(include=["PIL", "storage", "vision", "zipfile", 
     from PIL import Image
 
     from storage.errors import StorageError
-    from storage.labels import read_labels
-    from storage.layout import Store, sha256
-    from storage.segments import read_segments
-    from storage.shards import ENCODINGS, Shard, ShardRef
-    from vision.images import ImageError, decode
+    from storage.layout import Store
+    from storage.manifest.segments import read_segments
+    from storage.records import sha256
+    from storage.shards.shard import ENCODINGS, Shard, ShardRef
+    from storage.source.labels import read_labels
+    from vision.pixels.decode import ImageError, decode
 
 HERE = Path(__file__).parent
 

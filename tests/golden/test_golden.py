@@ -16,19 +16,20 @@ import numpy as np
 import pytest
 
 import storage.__main__
-from flows import command
-from flows.options import PipelineOptions
-from storage.checkpoints import read_checkpoint
-from storage.digests import list_images
-from storage.files import data_digest
-from storage.layout import Store, current_head
-from storage.plan import make_plan
+from flows.cli import command
+from flows.options.pipeline import PipelineOptions
+from storage.heads.checkpoints import read_checkpoint
+from storage.heads.current import current_head
+from storage.layout import Store
+from storage.manifest.file_table import data_digest
+from storage.manifest.versions import latest_version
+from storage.planning.plan import make_plan
 from storage.reading import open_split
-from storage.scan import scan_folder
-from storage.versions import latest_version
-from tasks.devices import Slot
-from tasks.survey import version_record
-from tasks.worker_pool import WorkerPool
+from storage.source.listing import list_images
+from storage.source.scan import scan_folder
+from workers.devices import Slot
+from workers.jobs.spaces import version_record
+from workers.runners.local import WorkerPool
 
 GOLDEN = Path(__file__).parent
 OPTIONS = json.loads((GOLDEN / "options.json").read_text())
@@ -85,7 +86,7 @@ def test_the_data_have_the_digest_they_had(golden):
 
 def test_no_byte_of_it_is_taken_for_damage(golden, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["storage", "verify", "--deep", "--store", str(golden / "store")])
-    assert storage.__main__.main() == 0
+    assert storage.cli.main.main() == 0
     assert "nothing wrong: 3 versions in 1 feature space (every byte)" in capsys.readouterr().out
 
 

@@ -30,7 +30,7 @@ NOBODY = 65_534
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of this very moment count as old, so that their digests are cached."""
-    monkeypatch.setattr("storage.scan.RACY_NS", 0)
+    monkeypatch.setattr("storage.source.scan_table.RACY_NS", 0)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 
 from storage.classes import index_order, only
 from storage.errors import InputError
-from storage.versions import latest_version
+from storage.manifest.versions import latest_version
 from tests import toy
 
 CLASSES = {"train": {"dogs": 3, "cats": 2}, "validation": {"ants": 1}, "test": {"cats": 1, "newts": 2}}

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from storage.backend.lock import hold
 from storage.errors import StorageError
-from storage.files import MEANING
 from storage.layout import Store
-from storage.lock import hold
-from storage.upkeep.compaction import compact
-from storage.upkeep.retention import collect
-from storage.upkeep.verification import verify_space
-from storage.versions import Version, latest_version
+from storage.maintenance.collect import collect
+from storage.maintenance.compact import compact
+from storage.maintenance.verify import verify_space
+from storage.manifest.file_table import MEANING
+from storage.manifest.versions import Version, latest_version
 from tests import toy
 from tests.storage.faults import Way, faults
 

@@ -18,23 +18,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage.adoption import intact_shards
-from storage.digests import list_images
-from storage.durable import replace as put
+from storage.backend.atomic import replace as put
+from storage.backend.bounded_read import LARGEST_FILE, LARGEST_RECORD, read_file
 from storage.errors import InputError, StoreDamaged
-from storage.labels import read_labels
-from storage.layout import Store, canonical, sealed, sha256
-from storage.place import LARGEST_FILE, LARGEST_RECORD, read_file
-from storage.samples import SAMPLE, SampleTable
-from storage.scan import scan_folder
-from storage.segments import ROWS_SCHEMA, SCHEMAS, read_segments
-from storage.shards import ENCODINGS, FeatureType, Shard, ShardRef, unlisted_shards, write_shard
-from storage.stream import FeatureStream
-from storage.versions import read_version
+from storage.layout import Store
+from storage.manifest.segments import SCHEMAS, read_segments
+from storage.manifest.versions import read_version
+from storage.planning.adoption import intact_shards
+from storage.reading.samples import SAMPLE, SampleTable
+from storage.reading.stream import FeatureStream
+from storage.records import canonical, sealed, sha256
+from storage.schemas import ROWS_SCHEMA
+from storage.shards.shard import ENCODINGS, FeatureType, Shard, ShardRef, unlisted_shards, write_shard
+from storage.source.labels import read_labels
+from storage.source.listing import list_images
+from storage.source.scan import scan_folder
 from tests import toy
 from tests.fuzz import corpus
+from vision.backbones.weights_file import read_weights
+from vision.errors import WeightsError
 from vision.specs import BACKBONES
-from vision.weights import WeightsError, read_weights
 
 
 def paths(scan) -> list[bytes]:

@@ -3,17 +3,10 @@ import json
 import pytest
 
 from storage.errors import InputError, StoreDamaged
-from storage.layout import (
-    FORMAT_VERSION,
-    Store,
-    canonical,
-    check_space,
-    create_space,
-    current_head,
-    fingerprint,
-    other_spaces,
-    promote_head,
-)
+from storage.heads.current import current_head, promote_head
+from storage.layout import FORMAT_VERSION, Store
+from storage.manifest.space import check_space, create_space, other_spaces
+from storage.records import canonical, fingerprint
 
 SPEC = {"backbone": "toy", "size": 32}
 

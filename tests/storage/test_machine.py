@@ -25,17 +25,17 @@ from hypothesis.stateful import (
 
 from storage.errors import InputError
 from storage.layout import Store
-from storage.plan import Plan, finish
-from storage.shards import Shard, ShardRef
-from storage.upkeep.compaction import compact
-from storage.upkeep.quarantine import release
-from storage.upkeep.repair import repair_space
-from storage.upkeep.retention import collect
-from storage.upkeep.verification import verify_space
-from storage.versions import Version, commit, latest_version, read_version, version_numbers
+from storage.maintenance.collect import collect
+from storage.maintenance.compact import compact
+from storage.maintenance.quarantine import release
+from storage.maintenance.repair import repair_space
+from storage.maintenance.verify import verify_space
+from storage.manifest.versions import Version, commit, latest_version, read_version, version_numbers
+from storage.planning.plan import Plan, finish
+from storage.shards.shard import Shard, ShardRef
 from tests import toy
-from vision.images import decode
-from vision.variants import Variants, plain_views
+from vision.pixels.decode import decode
+from vision.pixels.variants import Variants, plain_views
 
 AUGMENTATIONS = ("", '{"rotation_range":20.0}', '{"horizontal_flip":true,"shear_range":30.0}')
 CLASSES, NAMES = ("cats", "dogs", "owls"), ("a.png", "b.png", "c/d.png", "c/e.png")
@@ -119,7 +119,7 @@ class StoreMachine(RuleBasedStateMachine):
     # The store
 
     def extract(self, planned: Plan, chunks: range) -> list[ShardRef]:
-        """The shards of chunks, with what tasks/isolation.py says of the images that end a child."""
+        """The shards of chunks, with what workers/runners/isolation.py says of the images that end a child."""
         condemned: dict[str, str] = {}
         plain_only: dict[str, str] = {}
         size = planned.chunk_size

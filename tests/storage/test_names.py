@@ -16,16 +16,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.diff import Changes
-from storage.digests import list_images
 from storage.errors import InputError
-from storage.folder_layout import text
-from storage.handover import load_listing, load_plan, load_scan, prepare, save_listing, save_plan, save_scan
-from storage.samples import pin
-from storage.scan import Scan, scan_folder
-from storage.versions import latest_version
+from storage.manifest.diff import Changes
+from storage.manifest.versions import latest_version
+from storage.planning.plan_files import load_plan, save_plan
+from storage.reading.samples import pin
+from storage.source.folder_layout import text
+from storage.source.listing import list_images
+from storage.source.scan import scan_folder
+from storage.source.scan_files import load_listing, load_scan, prepare, save_listing, save_scan
+from storage.source.scan_table import Scan
 from tests import odd, toy
-from vision.images import decode
+from vision.pixels.decode import decode
 
 PROJECT = Path(__file__).parents[2]
 PATH_MAX = 4096  # with the NUL at its end: what Linux takes for one path
@@ -531,8 +533,8 @@ MANY = """
 import json, os, resource, sys
 from dataclasses import asdict
 from pathlib import Path
-from storage.plan import finish
-from storage.versions import commit
+from storage.planning.plan import finish
+from storage.manifest.versions import commit
 from tests import toy
 
 def peak():

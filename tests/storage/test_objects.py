@@ -14,16 +14,16 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import csv
 
-from storage.__main__ import main
-from storage.durable import create, put, replace
+from storage.backend.atomic import create, put, replace
+from storage.backend.lock import hold
+from storage.backend.paths import place
+from storage.cli.main import main
 from storage.errors import InputError, StorageError
-from storage.files import MEANING
 from storage.layout import Store
-from storage.lock import hold
-from storage.place import place
-from storage.scan import scan_folder
-from storage.upkeep.verification import verify_space
-from storage.versions import latest_version, read_version, version_numbers
+from storage.maintenance.verify import verify_space
+from storage.manifest.file_table import MEANING
+from storage.manifest.versions import latest_version, read_version, version_numbers
+from storage.source.scan import scan_folder
 from tests import toy
 from tests.storage.s3 import between
 
@@ -343,8 +343,8 @@ COMMITTER = """
 import sys
 from storage.errors import VersionConflict
 from storage.layout import Store
-from storage.place import place
-from storage.versions import commit, latest_version
+from storage.backend.paths import place
+from storage.manifest.versions import commit, latest_version
 from tests.storage.test_versions import content
 
 store, first, count = Store(place(sys.argv[1]), "0" * 32), int(sys.argv[2]), int(sys.argv[3])

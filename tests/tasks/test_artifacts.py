@@ -6,9 +6,9 @@ import pytest
 from markdown_it import MarkdownIt
 
 from tasks import artifacts
-from tasks.records import HeadJob, HeadResult, VersionRecord
 from tests import toy
-from vision.head import HeadSpec
+from vision.training.head import HeadSpec
+from workers.jobs.records import HeadJob, HeadResult, VersionRecord
 
 NAMES = ("a|b", "*bold* _x_ `y`", "<b>&lt;", "[link](address)", r"back\slash|", "two\nlines")
 

@@ -8,21 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from storage.digests import list_images
 from storage.errors import InputError, StorageError, StoreDamaged, VersionConflict
-from storage.handover import save_listing, save_scan
-from storage.layout import promote_head
-from storage.scan import scan_folder
+from storage.heads.current import promote_head
+from storage.source.listing import list_images
+from storage.source.scan import scan_folder
+from storage.source.scan_files import save_listing, save_scan
 from tasks.caching import StaleRecord, TrueRecords, can_help, is_true, kept
-from tasks.heads import find_head, head_name
 from tasks.list_images import list_images as list_images_task
-from tasks.records import ChunkResult, HeadResult, ListingRecord, ScanRecord
-from tasks.survey import version_record
-from tasks.worker_pool import PoolClosed, WorkerDied, WorkerFailed
 from tests import toy
-from vision.head import HeadSpec
-from vision.specs import SpecError
-from vision.weights import WeightsError
+from vision.errors import SpecError, WeightsError
+from vision.training.head import HeadSpec
+from workers.jobs.head_identity import find_head, head_name
+from workers.jobs.records import ChunkResult, HeadResult, ListingRecord, ScanRecord
+from workers.jobs.spaces import version_record
+from workers.runners.local import PoolClosed, WorkerDied, WorkerFailed
 
 
 def failed(error: BaseException):

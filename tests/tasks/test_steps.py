@@ -3,17 +3,17 @@
 import pytest
 
 from storage.errors import NoRoom
-from storage.layout import create_space
-from storage.plan import PlanOptions
-from storage.versions import latest_version
+from storage.manifest.space import create_space
+from storage.manifest.versions import latest_version
+from storage.planning.options import PlanOptions
 from tasks.build_manifest import build_manifest
-from tasks.chunk import process_chunks
 from tasks.extract_chunk import _key
 from tasks.list_images import list_images
 from tasks.plan_chunks import plan_chunks
-from tasks.records import ChunkResult, ChunksJob, PlanRecord
 from tasks.scan_images import scan_images
 from tests import toy
+from workers.jobs.extract import process_chunks
+from workers.jobs.records import ChunkResult, ChunksJob, PlanRecord
 
 TURN, FLIP = '{"rotation_range":20.0}', '{"horizontal_flip":true}'
 
@@ -61,9 +61,9 @@ def test_images_that_stay_out_of_reach_cost_no_version_a_run(space, images):
 
 
 def test_a_plan_whose_features_will_not_fit_is_refused_by_the_flow_as_well(space, monkeypatch):
-    monkeypatch.setattr("storage.disk.free_bytes", lambda root: 20 * space.kind.row_bytes)
+    monkeypatch.setattr("storage.planning.free_space.free_bytes", lambda root: 20 * space.kind.row_bytes)
     assert planned(space).images == 20
-    monkeypatch.setattr("storage.disk.free_bytes", lambda root: 20 * space.kind.row_bytes - 1)
+    monkeypatch.setattr("storage.planning.free_space.free_bytes", lambda root: 20 * space.kind.row_bytes - 1)
     with pytest.raises(NoRoom, match="20 images will take about"):
         planned(space)
 

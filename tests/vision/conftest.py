@@ -2,9 +2,10 @@
 
 import pytest
 
+from vision.backbones.weights import random_weights, weights_digest
+from vision.backbones.weights_file import Tensors
 from vision.engines.tensorflow_engine import TensorFlowEngine
 from vision.specs import BACKBONES, FeatureSpec
-from vision.weights import Tensors, random_weights, weights_digest
 
 
 @pytest.fixture(scope="session")

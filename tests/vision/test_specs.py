@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from storage.layout import fingerprint
-from vision.specs import BACKBONES, FeatureSpec, SpecError
+from storage.records import fingerprint
+from vision.errors import SpecError
+from vision.specs import BACKBONES, FeatureSpec
 
 PROJECT = Path(__file__).parents[2]
 SPEC = FeatureSpec(weights="0" * 32)
@@ -110,7 +111,7 @@ def test_a_backbone_has_the_layers_and_parameters_that_keras_says(backbone, laye
 
 
 def test_who_only_asks_what_there_is_to_do_loads_no_tensorflow():
-    ours = "vision.specs, vision.weights, vision.images, vision.extraction, vision.head, tasks.survey, tasks.records"
+    ours = "vision.specs, vision.backbones.weights, vision.pixels.decode, vision.engines.extract, vision.training.head, workers.jobs.spaces, workers.jobs.records"
     script = f"import sys, {ours}; print(*{{'keras', 'tensorflow', 'prefect'}}.intersection(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert loaded.stdout.split() == []

@@ -5,67 +5,18 @@ This module imports neither TensorFlow nor MNN: each engine does when it is made
 
 import gc
 import logging
-from importlib.util import find_spec
 from threading import RLock
-from typing import Literal, Protocol
 
 import numpy as np
 
-from vision import vgg
-from vision.specs import BACKBONES, FeatureSpec, SpecError, cut_shape
-from vision.weights import Tensors, WeightsError, load_weights, tensors_digest
+from vision.backbones.weights import load_weights, tensors_digest
+from vision.backbones.weights_file import Tensors
+from vision.engines.engine import Engine
+from vision.engines.parity import ParityError, check_parity
+from vision.errors import WeightsError
+from vision.specs import BACKBONES, FeatureSpec, cut_shape
 
 logger = logging.getLogger(__name__)
-
-EngineName = Literal["auto", "tensorflow", "mnn"]
-
-# How far an engine's features may be from the reference, as a part of their length. What is stored as
-# float16 loses up to 5e-4 more; who asks for float32 wants its digits.
-LARGEST_ERROR = {"float16": 3e-4, "float32": 1e-5}
-
-
-class Engine(Protocol):
-    """What turns pixels into features.
-
-    name: the library and its version, kept in every shard. batch_size: images that it takes at a time; it
-    may become smaller where memory runs out. fallback: why it stands in for the engine
-    that was chosen, None where it is that one. before: the block in front of which it ends, as `block5`; None where the
-    network is whole.
-    """
-
-    name: str
-    spec: FeatureSpec
-    batch_size: int
-    fallback: str | None
-    before: str | None
-
-    def features(self, pixels: np.ndarray) -> np.ndarray:
-        """(n, size, size, 3) uint8 RGB → (n, *cut_shape(spec, before)) float32. Several threads may call it."""
-
-
-class ParityError(ValueError):
-    """An engine gives other features than the reference."""
-
-
-def choose(wanted: EngineName, spec: FeatureSpec, has_gpu: bool) -> str:
-    """The engine of a run: TensorFlow on a GPU, else Winograd's algorithm where it can be had, else TensorFlow.
-
-    Raises SpecError where the wanted engine cannot compute these features or is not installed.
-    """
-    backbone = BACKBONES[spec.backbone]
-    if not backbone.is_vgg:
-        obstacle = f"computes the VGG family alone, not {backbone.name}"
-    elif spec.precision != "float32":
-        obstacle = f"computes in float32, not in {spec.precision}"
-    elif find_spec("MNN") is None:
-        obstacle = "is not installed: pip install -c constraints.txt -e '.[fast]'"
-    else:
-        obstacle = ""
-    if wanted == "auto":
-        return "tensorflow" if has_gpu or obstacle else "mnn"
-    if wanted == "mnn" and obstacle:
-        raise SpecError(f"--engine mnn {obstacle}; or leave the choice to --engine auto")
-    return wanted
 
 
 def load_engine(name: str, spec: FeatureSpec, weights: str, threads: int, before: str | None = None) -> Engine:
@@ -123,27 +74,3 @@ def _checked_weights(spec: FeatureSpec, source: str) -> Tensors:
     if digest != spec.weights:
         raise WeightsError(f"--weights: {source} changed while the run was going on; run again")
     return tensors
-
-
-def check_parity(engine: Engine, tensors: Tensors) -> None:
-    """Hold the engine against the reference on one picture, which takes as long as two or three.
-
-    Raises ParityError where it is farther away than LARGEST_ERROR.
-    """
-    spec = engine.spec
-    picture = sample_picture(spec.image_size)[None]
-    expected = vgg.features(spec, tensors, picture, engine.before).astype(np.float64)
-    error = np.linalg.norm(engine.features(picture) - expected) / np.linalg.norm(expected)
-    if not error <= LARGEST_ERROR[spec.dtype]:  # not a number is no parity either
-        raise ParityError(
-            f"{engine.name} is {error:.1e} away from the reference, more than {LARGEST_ERROR[spec.dtype]:.0e}"
-        )
-
-
-def sample_picture(size: int) -> np.ndarray:
-    """(size, size, 3) uint8 with what photos have: slopes, edges and grain."""
-    draw = np.random.default_rng(0)
-    rows, columns = np.mgrid[0:size, 0:size] / size
-    slopes = 120 * np.stack([rows, columns, 1 - rows], axis=-1)
-    edges = 60 * ((rows * 7).astype(int) + (columns * 5).astype(int) & 1)[..., None]
-    return (slopes + edges + draw.uniform(0, 60, (size, size, 3))).astype(np.uint8)

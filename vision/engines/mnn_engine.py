@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vision import vgg
+from vision.backbones import vgg_reference as vgg
+from vision.backbones.weights_file import Tensors
 from vision.engines.serial import SerialEngine
 from vision.specs import FeatureSpec
-from vision.weights import Tensors
 
 logger = logging.getLogger(__name__)
 

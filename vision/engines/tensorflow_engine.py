@@ -4,10 +4,10 @@ import logging
 
 import numpy as np
 
+from vision.backbones.weights_file import Tensors
 from vision.engines.serial import SerialEngine
 from vision.runtime import prepare_tensorflow
 from vision.specs import FeatureSpec
-from vision.weights import Tensors
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class TensorFlowEngine(SerialEngine):
         import keras
         import tensorflow as tf
 
-        from vision.backbone import build_backbone
+        from vision.backbones.keras_model import build_backbone
 
         self.name = f"tensorflow {tf.__version__} keras {keras.__version__}"
         self.spec, self.before = spec, before

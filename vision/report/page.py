@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from vision.augmentation import Augmentation
-from vision.evaluation import wilson_interval
-from vision.head import HeadSpec, epochs_before
-from vision.report.augmented import Augmented, address, in_words
+from vision.pixels.augmentation import Augmentation
+from vision.report.augmentation_samples import Augmented, address, in_words
 from vision.report.charts import heat_map, learning_curve
+from vision.training.evaluation import wilson_interval
+from vision.training.head import HeadSpec, epochs_before
 
 # A wider confusion matrix, or a longer list, is nothing to look at.
 LARGEST_MATRIX = 20

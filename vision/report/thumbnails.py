@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from vision.images import decode
+from vision.pixels.decode import decode
 from vision.specs import Exif, SixteenBit
 
 SIDE = 192  # pixels: sharp at half that size on screens of double density

@@ -1,0 +1,160 @@
+"""An installation on this machine: bring it up and down."""
+
+import fcntl
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from deployments.definitions import PROJECT, parameters_of
+from deployments.parameters import prepare
+from deployments.supervisor import MARK, STOP_SECONDS, end_marked, marked
+from storage.errors import InputError
+
+# A first start migrates the database and imports everything from a cold disk.
+START_SECONDS = 300.0
+
+
+class CannotStart(OSError):
+    """The server, the deployments or the worker did not come up."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder of an installation."""
+
+    path: Path
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state.json"
+
+    @property
+    def watching(self) -> Path:
+        return self.path / "watching.yaml"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    def make(self) -> None:
+        for folder in (self.path, self.logs, self.path / "weights"):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def password(self) -> str:
+        """`admin:` and a random word, made once, readable for its owner alone."""
+        path, aside = self.path / "password", self.path / "password.writing"
+        if not path.exists() or not path.read_text():  # an empty one would let everybody in
+            aside.unlink(missing_ok=True)
+            with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(f"admin:{secrets.token_urlsafe(24)}")
+            aside.replace(path)
+        return path.read_text()
+
+    def try_lock(self) -> IO[str] | None:
+        """The lock, held until it is closed; None where a keeper has it."""
+        file = open(self.lock, "w")  # noqa: SIM115 - held by the keeper to its end
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            return None
+        return file
+
+    def is_up(self) -> bool:
+        lock = self.try_lock() if self.path.is_dir() else None
+        if lock is not None:
+            lock.close()
+        return self.path.is_dir() and lock is None
+
+    def read(self) -> dict[str, Any]:
+        with suppress(OSError, ValueError):
+            return json.loads(self.state.read_text())
+        return {}
+
+    def write(self, **state: Any) -> None:
+        aside = self.state.with_suffix(".writing")
+        aside.write_text(json.dumps(state))
+        aside.replace(self.state)
+
+
+def default_home() -> Home:
+    prefect = os.environ.get("PREFECT_HOME") or "~/.prefect"
+    return Home(Path(prefect).expanduser().absolute() / "extract-and-train")
+
+
+def origin(port: int) -> str:
+    return f"http://127.0.0.1:{port}"
+
+
+def up(home: Home, parameters: dict[str, Any], port: int) -> dict[str, Any]:
+    """Stand everything up, and come back when it runs. Raises InputError where it is up already, CannotStart."""
+    home.make()
+    if home.is_up():
+        raise InputError("it is up already; `python -m deployments down` takes it down")
+    end_marked(home.path)  # what a keeper that was killed left
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise InputError(f"--port: something listens on {port} already; give another one")
+    definitions, roots = prepare(home.path, parameters)
+    (home.path / "prefect.yaml").write_text(yaml.safe_dump(definitions, sort_keys=False))
+    home.write(is_ready=False, port=port, roots=roots)
+    home.watching.write_text(json.dumps(parameters_of(definitions, "watch-images")))
+    with open(home.logs / "keeper.log", "ab") as log:
+        keeper = subprocess.Popen(
+            [sys.executable, "-m", "deployments", "keep", str(home.path)],
+            cwd=PROJECT,
+            env=os.environ | {MARK: str(home.path)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        _wait_until_ready(home, keeper)
+    except BaseException:
+        down(home)
+        raise
+    return home.read()
+
+
+def down(home: Home) -> int:
+    """Take everything down; the number of processes that were there. Nothing is left running, nothing is deleted."""
+    from deployments.profile import leave_profile
+
+    found = marked(home.path)
+    if home.is_up():
+        with suppress(ProcessLookupError, KeyError):
+            os.kill(home.read()["keeper"], signal.SIGTERM)
+        deadline = time.monotonic() + 3 * STOP_SECONDS
+        while home.is_up() and time.monotonic() < deadline:
+            time.sleep(0.2)
+    end_marked(home.path)
+    leave_profile(home.path / "profile-before")
+    return len(found)
+
+
+def _wait_until_ready(home: Home, keeper: subprocess.Popen) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        state = home.read()
+        if state.get("is_ready"):
+            return
+        if keeper.poll() is not None:
+            raise CannotStart(state.get("error") or f"it did not come up, see {home.logs}")
+        time.sleep(0.2)
+    raise CannotStart(f"it did not come up within {START_SECONDS:.0f} s, see {home.logs}")

@@ -1,0 +1,1 @@
+"""The command lines: from arguments to an exit status."""

@@ -1,0 +1,51 @@
+"""The demo: real images that scikit-learn ships, so that a first run needs neither data nor a network."""
+
+import shutil
+from collections.abc import Callable, Set
+from pathlib import Path
+
+from flows.options.pipeline import PipelineOptions
+from storage.errors import InputError
+
+# What stands in for the options that the user left alone. 32 pixels is the least that the backbones
+# take; their weights are random and seeded, for nothing can be downloaded everywhere.
+DEFAULTS = {"images": "./demo/digits", "store": "./demo/store", "image_size": 32, "weights": "random"}
+
+# Who gives one of these has images of his own in mind.
+MEANT_FOR_OTHERS = {"store", "labels", "layout", "classes", "weights"}
+
+
+def stand_in(options: PipelineOptions, given: Set[str], say: Callable[[str], None]) -> PipelineOptions:
+    """The options of the demo, over which those that were given win; writes its images.
+
+    Raises InputError where what was given says that this was to be no demo.
+    """
+    meant = sorted(given & MEANT_FOR_OTHERS)
+    if meant:
+        raise InputError(
+            f"--images: the folder of images is missing; --{meant[0]} was given, so this is not for the demo"
+        )
+    options = PipelineOptions(**DEFAULTS | options.model_dump(include=given - {"images"}))
+    say(f"demo: 1,797 scanned digits in {options.images}, features in {options.store}; your own: --images FOLDER")
+    say(f"demo: the weights are random: untrained, so the accuracy says nothing about {options.backbone} on photos")
+    write_digits(options.folder)
+    return options
+
+
+def write_digits(folder: Path) -> None:
+    """Write the 1,797 scanned digits (8x8, E. Alpaydin and C. Kaynak, UCI 1998) as PNG class folders, once."""
+    if folder.is_dir():
+        return
+    import numpy as np
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    unfinished = folder.with_name(f"{folder.name}.writing")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    for label in sorted(set(digits.target)):
+        (unfinished / str(label)).mkdir(parents=True)
+    for index, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        grey = np.round(pixels * (255 / 16)).astype(np.uint8)
+        Image.fromarray(grey).save(unfinished / str(label) / f"{index:04d}.png")
+    unfinished.rename(folder)

@@ -1,0 +1,142 @@
+"""The command line of the pipeline."""
+
+import argparse
+import time
+from typing import Any
+
+from flows.cli import demo
+from flows.cli.launch import start_prefect
+from flows.cli.parser import options_parser, read_options
+from flows.console.exit_status import check_budget
+from flows.console.messages import changes, duration, half_augmented, say
+from flows.console.outcome import Outcome, check_converged, outcome_of, telling
+from flows.options.pipeline import PipelineOptions
+from storage.backend.lock import hold
+from storage.heads.registry import is_unranked
+from storage.manifest.file_table import counts
+from storage.planning.free_space import check_room, expected_bytes, free_bytes
+from storage.planning.plan import Plan, make_plan
+from storage.source.listing import list_images
+from storage.source.scan import check_folder, scan_folder
+from workers.jobs.head_identity import find_head
+from workers.jobs.records import Space
+from workers.jobs.size_and_rate import known_rate, row_bytes
+from workers.jobs.spaces import plan_record, version_record
+
+
+def run(options: PipelineOptions, only_plan: bool, began: float) -> dict[str, Any]:
+    """Do what there is to do, and return the JSON record."""
+    if options.images is None:
+        options = demo.stand_in(options, options.model_fields_set, say)
+    check_folder(options.folder)  # before the weights: what is missing here costs nothing to know
+    space = options.space()
+    scanned = scan_folder(
+        options.folder, options.layout, options.label_file, options.outside_links, options.precedent(space)
+    )
+    plan = make_plan(space.store, list_images(scanned, space.store.cache, options.rehash), options.plan_options())
+    if only_plan:
+        return _describe_plan(space, plan)
+    try:
+        outcome = _nothing_to_do(space, plan, options)
+    except Exception:  # what was found says more of it
+        say(*plan.findings)
+        raise
+    if outcome is not None:
+        say(*plan.findings)
+        what = "" if options.extract_only else ", and its head is there"
+        say(f"nothing to do: version {outcome.version} holds all {outcome.images:,} images{what}")
+    else:
+        check_room(space.store, plan, row_bytes(space, plan.format))
+        with hold(space.store.root, options.wait):
+            pass  # busy is better known now than after a server has started
+        outcome = _run_flow(space, options)
+    return outcome.line(time.monotonic() - began)
+
+
+def _run_flow(space: Space, options: PipelineOptions) -> Outcome:
+    start_prefect(space.store)
+    from flows.pipeline import extract_and_train
+
+    return extract_and_train(**options.model_dump())
+
+
+def _nothing_to_do(space: Space, plan: Plan, options: PipelineOptions) -> Outcome | None:
+    """The outcome of a run that would change nothing; None where there is something to do."""
+    if plan.needs_commit or plan.parent is None:
+        return None
+    version = version_record(plan.parent)
+    outcome = outcome_of(plan_record(space, plan, ""), [], version)
+    if options.extract_only:
+        return outcome
+    with telling(outcome):
+        check_budget(outcome, options.max_bad_fraction, space.root)
+        job = options.head_job(space, version)
+    head = find_head(space.store, job.name)
+    if head is None or job.is_forced or is_unranked(space.store, job.name):
+        return None
+    if job.promote == "always" and not head.is_promoted:
+        return None
+    tuning = options.fine_tune_job(space, version)
+    model = find_head(space.store, tuning.name) if tuning else None
+    if head.diverged is None and tuning and model is None:
+        return None
+    if job.lacking:
+        say(half_augmented(job))
+    outcome = outcome.with_head(head).with_model(model)
+    with telling(outcome):
+        check_converged(head)
+        check_converged(model)
+    return outcome
+
+
+def _describe_plan(space: Space, plan: Plan) -> dict[str, Any]:
+    """Say what a run would do and why; the record has the same figures."""
+    record = plan_record(space, plan, "")
+    expected_size, free = expected_bytes(plan, row_bytes(space, plan.format)), free_bytes(space.store.root)
+    rate = known_rate(space.store)
+    seconds = plan.num_rows / rate if rate else None
+    expected = f"about {duration(seconds)}" if seconds is not None else "a time that a first run tells"
+    c = record.counts
+    say(changes(plan.files.num_rows, c))
+    say(*plan.findings)
+    reasons = [("stale", "as the feature space is another"), ("lost", "as their shard is lost")]
+    why = "".join(f", {c[key]:,} {reason}" for key, reason in reasons if c[key])
+    adopted = f"; adopted from a run that died: {c['adopted']:,}" if c["adopted"] else ""
+    views = f" ({plan.num_rows:,} views)" if plan.num_rows != plan.todo.num_rows else ""
+    say(f"to extract: {plan.todo.num_rows:,}{views} in {plan.num_chunks:,} chunks{why}{adopted}")
+    room = "" if free is None else f" ({free / 1e6:,.1f} MB free)"
+    say(f"expected: {expected_size / 1e6:,.1f} MB of shards{room}, {expected}; nothing was done")
+    return {
+        **record.counts,
+        **counts(plan.files),
+        "to_extract": plan.todo.num_rows,
+        "views_to_extract": plan.num_rows,
+        "chunks": plan.num_chunks,
+        "needs_commit": plan.needs_commit,
+        "parent": record.parent,
+        "fingerprint": space.fingerprint,
+        "expected_bytes": expected_size,
+        "free_bytes": free,
+        "expected_seconds": None if seconds is None else round(seconds, 1),
+    }
+
+
+def parse(arguments: list[str]) -> tuple[PipelineOptions, bool]:
+    """Options from flags, over those of --config, over the defaults; and whether only to plan."""
+    given = vars(_parser().parse_args(arguments))
+    only_plan = given.pop("plan", False)
+    return read_options(PipelineOptions, given), only_plan
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser, running = options_parser(
+        PipelineOptions,
+        prog="python flows/pipeline.py",
+        usage="%(prog)s [--images FOLDER] [--store FOLDER] [--weights imagenet|random|FILE] [options]",
+        description="Extract features of a folder of images, only what is new, and train a classifier on them. "
+        "Without --images a demo runs.",
+        epilog="Exit status: 0 done, 1 failure, 2 bad arguments or input, 3 too many unusable images, "
+        "4 too many images gone or labelled otherwise than before, 5 store busy, 130 interrupted. The last line on standard output is one JSON object.",
+    )
+    running.add_argument("--plan", action="store_true", help="say what a run would do and why, and do nothing")
+    return parser

@@ -1,0 +1,140 @@
+"""A Prefect server for one run, where none is configured: `python -m flows.cli.prefect_server` is its process.
+
+It stands apart from the terminal, so that Ctrl-C reaches the run alone, which can then still tell the
+server how it ended; and it leaves when the run is gone, however that ended.
+"""
+
+import atexit
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+from storage.errors import InputError
+
+PROJECT = Path(__file__).parents[2]
+# A first start migrates the database, which takes half a minute on a slow disk.
+START_SECONDS = 120.0
+STOP_SECONDS = 10.0
+
+
+START_ONE = "start one with `prefect server start`, and name it with `export PREFECT_API_URL=http://127.0.0.1:4200/api`"
+LAPTOP = "extract-and-train"  # the profile that `python -m deployments up` makes
+
+
+class ServerFailed(RuntimeError):
+    """No Prefect server could be started for this run."""
+
+
+def start_server(log: Path) -> None:
+    """Make sure that this process has a Prefect server: the configured one, or one of its own until it ends.
+
+    To be called before anything of Prefect but its settings is in use. `log` gets what the server says.
+    """
+    from prefect.context import refresh_global_settings_context
+    from prefect.settings import PREFECT_API_URL
+
+    if PREFECT_API_URL.value():
+        return
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "wb") as lines:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli.prefect_server"],
+            cwd=PROJECT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=lines,
+            start_new_session=True,
+        )
+    atexit.register(_stop, process)  # registered first, so that it comes last: until then Prefect has things to say
+    address = f"http://127.0.0.1:{process.stdout.readline().decode().strip()}/api"  # type: ignore[union-attr]
+    _wait_for(f"{address}/health", process, log)
+    os.environ |= {"PREFECT_API_URL": address, "PREFECT_UI_URL": ""}  # it has no pages: Prefect logs no link to one
+    refresh_global_settings_context()
+
+
+def check_configured(why: str) -> None:
+    """Raise InputError where no Prefect server is configured: one that Prefect starts for a moment hears nobody else."""
+    from prefect.settings import PREFECT_API_URL
+
+    if not PREFECT_API_URL.value():
+        raise InputError(f"PREFECT_API_URL is not set: {why}; {START_ONE}")
+
+
+def unreached() -> str:
+    """That the configured server does not answer, and the way out."""
+    from prefect.settings import PREFECT_API_URL, get_current_settings
+    from prefect.settings.profiles import load_profiles
+
+    said = f"no Prefect server answers at {PREFECT_API_URL.value()}"
+    is_set = "PREFECT_API_URL" in os.environ
+    if not is_set and get_current_settings().profiles_path.exists() and load_profiles().active_name == LAPTOP:
+        return (
+            f"{said}: stand it up again with `python -m deployments up`, or forget it with `python -m deployments down`"
+        )
+    return f"{said}: start it, or `export PREFECT_API_URL=` to let a run of the pipeline start one for itself"
+
+
+def shut_out() -> str:
+    """That the configured server wants another password, and the way in."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
+
+    refused = (
+        "refuses the password of PREFECT_API_AUTH_STRING" if PREFECT_API_AUTH_STRING.value() else "wants a password"
+    )
+    return (
+        f"the Prefect server at {PREFECT_API_URL.value()} {refused}: `export PREFECT_API_AUTH_STRING=user:password` with its own, "
+        "or `export PREFECT_API_URL=` to let a run of the pipeline start a server for itself"
+    )
+
+
+def _wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise ServerFailed(f"the Prefect server of this run did not start, see {log}; or {START_ONE}")
+
+
+def _stop(process: subprocess.Popen) -> None:
+    process.stdin.close()  # type: ignore[union-attr]
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def main() -> None:
+    # Flows and tasks talk to it; nobody looks at it, and nothing is scheduled on it. Plugins are for the command line.
+    os.environ |= {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+    os.environ["PREFECT_PLUGINS_ENABLED"] = "false"
+    import uvicorn
+
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        print(listening.getsockname()[1], flush=True)
+        application = "prefect.server.api.server:create_app"
+        server = uvicorn.Server(uvicorn.Config(application, factory=True, log_level="error", lifespan="on"))
+        server.run(sockets=[listening])
+
+
+def _leave_with_parent() -> None:
+    """The end of standard input is the end of the run; a server that does not leave then is ended."""
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(STOP_SECONDS)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""What a run says in lines: the same words on the command line, in the log and in front of the bars."""
+
+import math
+import sys
+from collections import Counter
+from pathlib import Path
+
+from flows.console.outcome import Outcome
+from storage.finite import is_finite
+from storage.heads.registry import WHOLE
+from storage.text import count
+from storage.watching.arrivals import Arrival
+from vision.study.batch_size import Cell, Row
+from vision.training.head import HeadSpec
+from workers.jobs.records import ChunkResult, HeadJob, HeadResult, PlanRecord, VersionRecord
+
+
+def say(*lines: str) -> None:
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
+
+
+def changes(images: int, counts: dict[str, int]) -> str:
+    """What happened to the images since the newest version."""
+    kinds = ("new", "changed", "moved", "relabelled", "removed", "unchanged")
+    told = ", ".join(f"{counts[kind]:,} {kind}" for kind in kinds if counts[kind])
+    others = f"; {counts['ignored']:,} other files ignored" if counts["ignored"] else ""
+    return f"{images:,} images: {told}{others}"
+
+
+def run_name(folder: str, images: int, plan: PlanRecord) -> str:
+    """What a run is called once it is known what there is to do."""
+    return f"{folder}: {images:,} images, {plan.images:,} to extract"
+
+
+def arrived(arrival: Arrival) -> str:
+    """What a watcher announces."""
+    counts = {"new": arrival.new, "changed": arrival.changed, "gone": arrival.gone}
+    return f"{', '.join(f'{count:,} {kind}' for kind, count in counts.items() if count)}; {arrival.images:,} images"
+
+
+def committed(outcome: Outcome, chunks: list[ChunkResult]) -> str:
+    """What extraction and commit came to."""
+    pace = f", {outcome.extract_images_per_second:,.1f} images/s" if outcome.extract_images_per_second else ""
+    where = f" ({shares(chunks)})" if chunks else ""
+    left = "".join(
+        f", {count:,} {kind}"
+        for kind, count in (("quarantined", outcome.quarantined), ("pending", outcome.pending))
+        if count
+    )
+    other = f"; warning: {outcome.fallback}" if outcome.fallback else ""
+    return f"version {outcome.version}: {outcome.extracted:,} extracted{pace}{where}{left}{other}"
+
+
+LOSSES = {
+    "sixteen_bit": "{images} of 16-bit greys, as {example}: every value over 255 is white, as in Keras; --sixteen-bit scale "
+    "scales them, in a feature space of its own",
+    "transparency": "{images} drawn in transparency alone, as {example}: it is dropped, and nothing is left; put them on a "
+    "background",
+}
+
+
+def lost(chunks: list[ChunkResult]) -> list[str]:
+    """What of the pictures does not show in the features: a line a kind, with an example."""
+    counted: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    for chunk in chunks:
+        counted.update(chunk.losses)
+        examples = chunk.lossy | examples
+    return [
+        "warning: " + LOSSES[loss].format(images=count(number, "image"), example=f"'{examples[loss]}'")
+        for loss, number in counted.items()
+    ]
+
+
+def training_on(version: VersionRecord) -> str:
+    """What a head is to be trained on."""
+    sizes = {split: sum(by_class.values()) for split, by_class in version.classes.items()}
+    testing = f", testing on {sizes['test']:,}" if sizes.get("test") else ""
+    return (
+        f"training on {sizes['train']:,} images of {len(version.class_names)} classes, "
+        f"validating on {sizes['validation']:,}{testing}"
+    )
+
+
+def half_augmented(job: HeadJob) -> str:
+    """What a training on variants lacks of them."""
+    return (
+        f"warning: {job.lacking:,} training images lack some of their {job.spec.variants} views, where the plain image "
+        "stands in; a run that finds every view trains another head"
+    )
+
+
+def epoch(record: dict) -> str:
+    """How an epoch ended."""
+    figures = (f"{name} {figure(record[name])}" for name in ("loss", "accuracy", "val_loss", "val_accuracy"))
+    return f"epoch {record['epoch']} of {record['epochs']}: {', '.join(figures)}"
+
+
+def resumed(record: dict) -> str:
+    """Where a training goes on that was stopped."""
+    return f"training goes on where it was stopped, in epoch {record['epoch']} after {record['after_steps']} steps"
+
+
+def trained(head: HeadResult) -> str:
+    """What the training came to."""
+    place = "is the current head" if head.is_promoted else "is not the current head"
+    figures = {name: getattr(head, name) for name in ("val_accuracy", "val_loss", "test_accuracy", "test_loss")}
+    told = ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if value is not None)
+    return f"head {head.name}: {told}; it {place}"
+
+
+def tuning(job: HeadJob) -> str:
+    """What is to be fine-tuned."""
+    return f"fine-tuning from {job.spec.fine_tune} on, with the head, at a learning rate of {job.spec.fine_tune_learning_rate:g}"
+
+
+def tuned(job: HeadJob, model: HeadResult) -> str:
+    """What fine-tuning came to."""
+    figures = f"val_accuracy {model.val_accuracy:.4f}, val_loss {figure(model.val_loss)}"
+    return f"model {model.name}: {figures}; the whole network is {job.space.store.head(model.name) / WHOLE}"
+
+
+def reported(head: HeadResult, logs: Path) -> str:
+    """Where people find what is known of a head that was trained just now."""
+    return f"report: {head.report}" if head.report else f"warning: the head has no report; {logs} says why"
+
+
+def studied(job: HeadJob, head: HeadResult) -> str:
+    """What a training of a study came to."""
+    return (
+        f"{combination(job.spec)}, seed {job.seed}: val_accuracy {head.val_accuracy:.4f}, "
+        f"val_loss {figure(head.val_loss)}, {duration(head.train_seconds)}{'; it diverged' if head.diverged else ''}"
+    )
+
+
+def figure(value: float | None) -> str:
+    """A loss or an accuracy, which need not be a finite number."""
+    return f"{value:.4f}" if is_finite(value) else "not finite"
+
+
+def combination(of: HeadSpec | Row | Cell) -> str:
+    """What tells one way of training in a study from the others."""
+    return f"batch size {of.batch_size}, {features(of.standardize)} features, {of.sampling}"
+
+
+def features(standardize: bool) -> str:
+    return "standardised" if standardize else "raw"
+
+
+def shares(chunks: list[ChunkResult]) -> str:
+    """Where the time of the children went, stage by stage."""
+    totals: Counter[str] = Counter()
+    for chunk in chunks:
+        totals.update(chunk.seconds)
+    whole = totals.total()
+    return ", ".join(f"{stage} {seconds / whole:.0%}" for stage, seconds in totals.items()) if whole else ""
+
+
+def spent(seconds: dict[str, float]) -> str:
+    """Where the time of a run went, step by step."""
+    return ", ".join(
+        f"{name} {value:.1f} s" if value < 10 else f"{name} {duration(value)}" for name, value in seconds.items()
+    )
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that suits it."""
+    if not math.isfinite(seconds):
+        return "an unknown time"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,169 @@
+"""What a run tells whoever called it: one record, one line of JSON, and an exit status."""
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+
+from storage.errors import InputError
+from storage.finite import finite
+from workers.jobs.records import ChunkResult, HeadResult, PlanRecord, VersionRecord
+
+# What the rounds of a run add up to.
+SUMMED = (
+    "new",
+    "changed",
+    "moved",
+    "relabelled",
+    "removed",
+    "extracted",
+    "extracted_views",
+    "adopted",
+    "shards_written",
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The JSON line, key by key; None where there is nothing to tell.
+
+    extracted: images of which something was extracted; extracted_views: pictures that went through the network for them, one
+    an image but for variants, which extract_images_per_second counts. extract_seconds: from the first chunk's first read,
+    engine warm, to the last shard durable. model: the network that was fine-tuned from the head, and its figures.
+    engine: what computed the features of this run. fallback: why another engine than the chosen one did.
+    peak_rss_mb: of the largest process of the run, children included. stage_seconds: of each step of the
+    run; null where there was nothing to do. promotion: why the head is the current one, or not, where it was compared.
+    """
+
+    images: int
+    classes: int
+    new: int
+    changed: int
+    moved: int
+    relabelled: int
+    removed: int
+    unchanged: int
+    pending: int
+    ignored: int
+    quarantined: int
+    extracted: int
+    extracted_views: int
+    adopted: int
+    shards_written: int
+    version: int | None
+    fingerprint: str
+    extract_seconds: float | None
+    extract_images_per_second: float | None
+    engine: str | None = None
+    fallback: str | None = None
+    train_seconds: float | None = None
+    train_samples_per_second: float | None = None
+    epochs: int | None = None
+    val_accuracy: float | None = None
+    val_loss: float | None = None
+    test_accuracy: float | None = None
+    test_loss: float | None = None
+    head: str | None = None
+    promoted: bool | None = None
+    promotion: str | None = None
+    model: str | None = None
+    model_val_accuracy: float | None = None
+    model_val_loss: float | None = None
+    fine_tune_seconds: float | None = None
+    peak_rss_mb: float | None = None
+    elapsed_seconds: float | None = None
+    stage_seconds: dict[str, float] | None = None
+
+    def after(self, earlier: "Outcome") -> "Outcome":
+        """This round of a run together with the rounds before it."""
+        summed = {name: getattr(self, name) + getattr(earlier, name) for name in SUMMED}
+        seconds = [each.extract_seconds for each in (earlier, self) if each.extract_seconds is not None]
+        engines = [each.engine for each in (earlier, self) if each.engine]
+        return replace(
+            self,
+            **summed,
+            unchanged=min(self.unchanged, earlier.unchanged),
+            extract_seconds=sum(seconds) if seconds else None,
+            extract_images_per_second=summed["extracted_views"] / sum(seconds) if seconds else None,
+            engine=", ".join(dict.fromkeys(engines)) or None,
+            fallback=self.fallback or earlier.fallback,
+            peak_rss_mb=max(each.peak_rss_mb or 0 for each in (earlier, self)) or None,
+        )
+
+    def with_times(self, seconds: dict[str, float]) -> "Outcome":
+        return replace(self, stage_seconds={name: round(value, 3) for name, value in seconds.items()})
+
+    def with_head(self, head: HeadResult) -> "Outcome":
+        return replace(
+            self,
+            train_seconds=head.train_seconds,
+            train_samples_per_second=head.train_samples_per_second,
+            epochs=head.epochs,
+            val_accuracy=head.val_accuracy,
+            val_loss=head.val_loss,
+            test_accuracy=head.test_accuracy,
+            test_loss=head.test_loss,
+            head=head.name,
+            promoted=head.is_promoted,
+            promotion=head.promotion,
+            peak_rss_mb=max(self.peak_rss_mb or 0, head.peak_rss_mb),
+        )
+
+    def with_model(self, model: HeadResult | None) -> "Outcome":
+        """With what fine-tuning came to, None where it was not asked for."""
+        if model is None:
+            return self
+        return replace(
+            self,
+            model=model.name,
+            model_val_accuracy=model.val_accuracy,
+            model_val_loss=model.val_loss,
+            fine_tune_seconds=model.train_seconds,
+            peak_rss_mb=max(self.peak_rss_mb or 0, model.peak_rss_mb),
+        )
+
+    def line(self, elapsed_seconds: float) -> dict:
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        record = asdict(self) | {"elapsed_seconds": elapsed_seconds, "peak_rss_mb": max(own, self.peak_rss_mb or 0)}
+        return {key: round(value, 4) if isinstance(value, float) else value for key, value in finite(record).items()}
+
+
+def outcome_of(plan: PlanRecord, chunks: list[ChunkResult], version: VersionRecord) -> Outcome:
+    """What extraction and commit came to."""
+    own = {field.name for field in fields(Outcome)}
+    extracted = sum(chunk.images - chunk.quarantined - sum(chunk.skipped.values()) for chunk in chunks)
+    views = sum(chunk.rows for chunk in chunks)
+    seconds = max(c.ended for c in chunks) - min(c.started for c in chunks) if chunks else None
+    return Outcome(
+        **{name: count for name, count in plan.counts.items() if name in own},
+        images=version.counts["images"],
+        classes=len(version.class_names),
+        pending=version.counts["pending"],
+        quarantined=version.counts["quarantined"],
+        extracted=extracted,
+        extracted_views=views,
+        shards_written=len({chunk.shard for chunk in chunks}),
+        version=version.number,
+        fingerprint=plan.space.fingerprint,
+        extract_seconds=seconds,
+        extract_images_per_second=views / seconds if seconds else None,
+        engine=", ".join(sorted({chunk.engine for chunk in chunks})) or None,
+        fallback="; ".join(sorted({chunk.fallback for chunk in chunks if chunk.fallback})) or None,
+        peak_rss_mb=max((chunk.peak_rss_mb for chunk in chunks), default=None),
+    )
+
+
+def check_converged(head: HeadResult | None) -> None:
+    """Raise InputError where a training diverged. What it left is kept, and is not done again."""
+    if head is not None and head.diverged:
+        raise InputError(head.diverged)
+
+
+@contextmanager
+def telling(outcome: Outcome) -> Iterator[None]:
+    """Let an error of the block carry the outcome so far, so that the JSON line can still be written."""
+    try:
+        yield
+    except Exception as error:
+        error.outcome = outcome  # type: ignore[attr-defined]
+        raise

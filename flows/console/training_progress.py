@@ -1,0 +1,63 @@
+"""The progress of trainings."""
+
+from collections.abc import Callable
+
+from flows.console.messages import epoch, resumed
+from flows.console.progress import Progress
+from tasks.artifacts import ProgressArtifact
+from vision.training.head import HeadSpec
+from workers.jobs.records import HeadJob, VersionRecord
+
+
+class Training:
+    """How far a training is, as its child tells it (vision/training.py)."""
+
+    def __init__(self, progress: Progress, artifact: ProgressArtifact | None = None):
+        self._progress, self._artifact = progress, artifact
+        self._meter = progress.meter("train", None, "steps")
+        self._part = ""
+
+    def on_progress(self, record: dict) -> None:
+        if "resumed" in record:
+            self._progress.say(resumed(record))
+            return
+        if "loss" in record:
+            self._progress.say(epoch(record))
+            return
+        part, epochs = ("train", record["epochs"]) if record["epoch"] else ("statistics", 1)
+        if part != self._part:
+            self._part = part
+            self._meter.begin(part, epochs * record["steps"])
+        done = max(0, record["epoch"] - 1) * record["steps"] + record["step"]
+        self._meter.update(done)
+        if record["epoch"] and self._artifact is not None:
+            self._artifact.update(done / (epochs * record["steps"]))
+
+    def end(self) -> None:
+        """The training is over, after fewer epochs maybe."""
+        if self._artifact is not None:
+            self._artifact.update(1)
+
+
+class Trainings:
+    """How far several trainings are: steps of all of them together, each as its child tells it."""
+
+    def __init__(self, progress: Progress, version: VersionRecord, jobs: list[HeadJob]):
+        images = sum(version.classes["train"].values())
+        total = sum(job.spec.epochs * _steps(job.spec, images) for job in jobs)
+        self._meter = progress.meter("train", total, "steps")
+        self._done: dict[str, int] = {}
+
+    def hears(self, job: HeadJob) -> Callable[[dict], None]:
+        """What a training reports to."""
+
+        def on_progress(record: dict) -> None:
+            if "step" in record and record["epoch"]:
+                self._done[job.name] = (record["epoch"] - 1) * record["steps"] + record["step"]
+                self._meter.update(sum(list(self._done.values())))
+
+        return on_progress
+
+
+def _steps(spec: HeadSpec, images: int) -> int:
+    return spec.steps_per_epoch or -(-images // min(spec.batch_size, images))

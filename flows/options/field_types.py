@@ -1,0 +1,37 @@
+"""Types of fields that several options share."""
+
+from typing import Annotated, Any
+
+import pydantic
+from pydantic import Field
+
+from flows.options.roots import IMAGE_ROOTS, can_lead_out, joined, roots
+
+LARGEST_SEED = 2**32 - 2  # Keras takes 32 bits, and the last layer has the next seed
+
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _class_names(value: Any) -> Any:
+    """Names as a tuple: from `cat, dog`, and from a list in which JSON or YAML took those of digits for numbers."""
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    is_list = isinstance(names, list | tuple)
+    return tuple(str(name) if type(name) is int else name for name in names) if is_list else names
+
+
+ClassNames = Annotated[
+    tuple[str, ...], pydantic.BeforeValidator(_class_names, json_schema_input_type=str | tuple[str | int, ...])
+]
+
+
+def _stays_below_the_roots(follows: bool) -> bool:
+    if follows and can_lead_out(IMAGE_ROOTS):
+        raise ValueError(
+            f"--outside-links: links may lead out of {joined(roots(IMAGE_ROOTS))}, beyond which no run may read; "
+            f"leave it out, or set {IMAGE_ROOTS}=/ where the worker is started"
+        )
+    return follows
+
+
+OutsideLinks = Annotated[bool, pydantic.AfterValidator(_stays_below_the_roots)]

@@ -1,0 +1,61 @@
+"""Check options given as flat names."""
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import pydantic
+from pydantic import Field
+
+from storage.errors import InputError
+
+Options = TypeVar("Options", bound=pydantic.BaseModel)
+
+
+def checked(model: type[Options], values: dict[str, Any]) -> Options:
+    """The options of a model. Raises InputError, in one line and in the words of the flags."""
+    try:
+        return model(**values)
+    except pydantic.ValidationError as error:
+        raise InputError("; ".join(_complaint(item) for item in error.errors())) from error
+
+
+def _complaint(item: Any) -> str:
+    if item["type"] == "value_error":
+        return str(item["ctx"]["error"])  # one of ours, which names its flag
+    name = str(item["loc"][0]).replace("_", "-") if item["loc"] else "options"
+    if item["type"] == "extra_forbidden":
+        return f"{name} is not a parameter; see --help"
+    expected = item["msg"].replace("Input should be", "expected").replace("unable to parse string as", "not")
+    return f"--{name}: {expected}, got {item['input']!r}"
+
+
+def takes_options(function: Callable[[Any], Any]) -> Callable[..., Any]:
+    """Give a function whose parameter `options` is a pydantic model flat keyword parameters, one a field.
+
+    Prefect reads its parameter form from the signature, so `--param epochs=5` sets one field and leaves
+    the others at their defaults; a nested model would have to be given whole.
+    """
+
+    model = get_type_hints(function)["options"]
+
+    def flat(**parameters: Any) -> Any:
+        return function(checked(model, parameters))
+
+    flat.__name__, flat.__doc__, flat.__module__ = function.__name__, function.__doc__, function.__module__
+    flat.__qualname__ = function.__qualname__
+    flat.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=field.default,
+                # Prefect would overwrite a plain `description` with what it finds in the docstring.
+                annotation=Annotated[
+                    field.annotation, Field(json_schema_extra={"description": field.description}), *field.metadata
+                ],
+            )
+            for name, field in model.model_fields.items()
+        ]
+    )
+    return flat

@@ -1,0 +1,39 @@
+"""The parameters of `store-maintenance`, made and read as those of the pipeline are (flows/options/pipeline.py)."""
+
+from argparse import Namespace
+
+import pydantic
+from pydantic import Field
+
+from flows.options.pipeline import PipelineOptions
+from storage.backend.paths import place
+from storage.maintenance.collect import GRACE_HOURS, ROWS_A_SHARD
+from storage.shards.shard import MAX_ROWS
+
+# Each night. With less, a few photos that were deleted all over a large store would have all of it written anew.
+DEAD_FRACTION = 0.5
+
+
+class MaintenanceOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
+    """Parameters of `store-maintenance`. `title` is the group that --help shows a flag in."""
+
+    store: str = PipelineOptions.model_fields["store"]
+    space: str = Field("", title="input", description="first digits of a feature space; all of them if not given")
+
+    deep: bool = Field(False, title="running", description="read every byte of every shard and head")
+    rows: int = Field(ROWS_A_SHARD, ge=1, le=MAX_ROWS, title="running", description="rows of a full shard")
+    keep: int = Field(10, ge=1, title="running", description="how many versions to keep")
+    grace: float = Field(
+        GRACE_HOURS, ge=0, title="running", description="hours: keep what was in use, or was written, so lately"
+    )
+    wait: float = PipelineOptions.model_fields["wait"]
+
+    @pydantic.field_validator("store")
+    @classmethod
+    def _can_be_kept_as_text(cls, value: str, info: pydantic.ValidationInfo) -> str | None:
+        return PipelineOptions._can_be_kept_as_text(value, info)
+
+    def commands(self, wait: float) -> Namespace:
+        """The options of the commands of `python -m storage`, which wait so many seconds for another run."""
+        own = {"drop_variants": False, "dead_fraction": DEAD_FRACTION}
+        return Namespace(**self.model_dump() | {"store": place(self.store), "wait": wait} | own)

@@ -1,0 +1,68 @@
+"""The parameters of `watch-images`, made and read as those of the pipeline are (flows/options/pipeline.py)."""
+
+from typing import Annotated
+
+import pydantic
+from pydantic import Field
+
+from flows.options.pipeline import PipelineOptions
+from storage.backend.paths import Place, place
+from storage.errors import InputError
+from storage.layout import Store
+from storage.source.folder_layout import Layout
+from storage.source.scan import scan_folder
+from storage.source.scan_table import Scan
+from storage.watching.arrivals import Patience
+from storage.watching.notifier import How
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class WatchOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
+    """Parameters of `watch-images`. `title` is the group that --help shows a flag in."""
+
+    images: str | None = PipelineOptions.model_fields["images"]
+    store: str = Field(
+        "./store", title="input", validate_default=True, description="where the watcher keeps what it has announced"
+    )
+    layout: Layout = PipelineOptions.model_fields["layout"]
+    labels: str | None = PipelineOptions.model_fields["labels"]
+    outside_links: bool = PipelineOptions.model_fields["outside_links"]
+
+    how: How = Field(
+        "auto",
+        title="running",
+        description="events of the kernel, or listing again and again; auto: events on a disk of this machine",
+    )
+    quiet_seconds: Seconds = Field(
+        3, title="running", description="announce once nothing has changed for so many seconds"
+    )
+    most_seconds: Seconds = Field(
+        60, title="running", description="where images go on arriving, announce at least so often what is complete"
+    )
+    poll_seconds: Seconds = Field(
+        60, title="running", description="list again after so many seconds; less often where that takes long"
+    )
+    hours: float | None = Field(None, gt=0, title="running", description="end after so long; never if not given")
+
+    @pydantic.field_validator("images", "store", "labels")
+    @classmethod
+    def _can_be_kept_as_text(cls, value: str | None, info: pydantic.ValidationInfo) -> str | None:
+        return PipelineOptions._can_be_kept_as_text(value, info)
+
+    @property
+    def folder(self) -> Place:
+        """The image folder, as in the pipeline. Raises InputError where none was given."""
+        if self.images is None:
+            raise InputError("--images: the folder of images is missing")
+        return place(self.images)
+
+    def watched(self) -> Store:
+        """The store in whose cache the watcher keeps what it has announced."""
+        return Store(place(self.store), "")
+
+    def patience(self) -> Patience:
+        return Patience(self.quiet_seconds, self.most_seconds, self.poll_seconds)
+
+    def look(self) -> Scan:
+        return scan_folder(self.folder, self.layout, place(self.labels) if self.labels else None, self.outside_links)

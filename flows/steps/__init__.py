@@ -1,0 +1,1 @@
+"""Parts of a flow that loop: extraction and convergence."""

@@ -1,0 +1,56 @@
+"""The chart of a study: validation accuracy and time of an epoch by batch size."""
+
+import io
+
+from flows.console.messages import features
+from vision.study.batch_size import Cell
+
+# Colour by sampling, line by features: told apart without colours too.
+COLOURS = {"shuffle": "#1f77b4", "bootstrap": "#d95f02"}
+LINES = {True: ("-", "o"), False: ("--", "s")}
+
+# Each line stands this much beside the next, so that their bars can be told apart.
+ASIDE = 1.03
+
+
+def draw(cells: list[Cell]) -> bytes:
+    """A PNG: mean and spread over the seeds above, seconds an epoch below; a line for each way of training."""
+    import matplotlib.figure
+
+    figure = matplotlib.figure.Figure(figsize=(7, 7), layout="constrained")
+    above, below = figure.subplots(2, sharex=True)
+    ways = list(dict.fromkeys((cell.standardize, cell.sampling) for cell in cells))
+    for number, (standardize, sampling) in enumerate(ways):
+        line = [cell for cell in cells if (cell.standardize, cell.sampling) == (standardize, sampling)]
+        beside = ASIDE ** (number - (len(ways) - 1) / 2)
+        sizes = [cell.batch_size * beside for cell in line]
+        style, marker = LINES[standardize]
+        look = {
+            "color": COLOURS[sampling],
+            "linestyle": style,
+            "marker": marker,
+            "label": f"{features(standardize)}, {sampling}",
+        }
+        above.errorbar(
+            sizes,
+            [cell.mean("val_accuracy") for cell in line],
+            [cell.spread or 0.0 for cell in line],
+            capsize=4,
+            **look,
+        )
+        below.plot(sizes, [cell.epoch_seconds for cell in line], **look)
+    above.set_ylabel("validation accuracy, mean and spread")
+    below.set_ylabel("seconds an epoch")
+    below.set_xlabel("batch size")
+    below.set_xscale("log", base=2)
+    sizes = sorted({cell.batch_size for cell in cells})
+    below.set_xticks(sizes, [str(size) for size in sizes])
+    below.minorticks_off()
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+        axes.margins(0.08)
+    below.set_ylim(bottom=0)
+    above.legend()
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    return picture.getvalue()

@@ -1,0 +1,224 @@
+"""What a study tells: its table and advice in lines, and the files study.md, study.csv, study.json and study.png."""
+
+import csv
+import io
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from flows.console.messages import combination, features
+from flows.study.chart import draw
+from flows.study.study import Study
+from storage.backend.atomic import make_folder, replace
+from storage.finite import finite
+from storage.text import columns, count
+from vision.study.batch_size import Advice, Cell, Row, advise, cells
+from vision.training.head import LEARNING_RATES
+
+HEADER = (
+    *("batch", "features", "sampling"),
+    *("loss", "accuracy", "val_loss", "val_accuracy", "last"),
+    *("s/epoch", "ms/step", "faults"),
+)
+SOURCES = {
+    "linear": "Goyal et al. 2017, arXiv:1706.02677, for SGD",
+    "square root": "Malladi et al. 2022, arXiv:2205.10287, for adaptive optimizers",
+}
+
+
+@dataclass(frozen=True)
+class StudyOutcome:
+    """The JSON line, key by key. The figures are the means of the combination that the advice chooses, null where there
+    is no advice since each combination diverged.
+
+    trained: how many of the trainings were done just now. faulty: trainings that diverged or name one class.
+    """
+
+    store: str
+    fingerprint: str
+    version: int
+    trainings: int
+    trained: int
+    faulty: int
+    batch_size: int | None
+    standardize: bool | None
+    sampling: str | None
+    val_accuracy: float | None
+    val_accuracy_spread: float | None
+    epoch_seconds: float | None
+    out: str
+    peak_rss_mb: float | None = None
+
+    def line(self, elapsed_seconds: float) -> dict[str, Any]:
+        record = asdict(self) | {"elapsed_seconds": elapsed_seconds}
+        return {key: round(value, 4) if isinstance(value, float) else value for key, value in finite(record).items()}
+
+
+def report(study: Study, folder: Path, trained: int = 0, peak_rss_mb: float | None = None) -> tuple[StudyOutcome, str]:
+    """Write the files of a study whose trainings are all there; its outcome, and the table and advice as text."""
+    rows = study.rows()
+    advice = advise(rows)
+    make_folder(folder)
+    replace(folder / "study.csv", _csv(rows).encode())
+    replace(folder / "study.json", _json(study, rows, advice).encode())
+    replace(folder / "study.png", draw(cells(rows)))
+    replace(folder / "study.md", _markdown(study, rows, advice).encode())
+    chosen = advice.chosen if advice else None
+    outcome = StudyOutcome(
+        store=study.space.root,
+        fingerprint=study.space.fingerprint,
+        version=study.version.number,
+        trainings=len(rows),
+        trained=trained,
+        faulty=sum(bool(row.faults) for row in rows),
+        batch_size=chosen.batch_size if chosen else None,
+        standardize=chosen.standardize if chosen else None,
+        sampling=chosen.sampling if chosen else None,
+        val_accuracy=chosen.mean("val_accuracy") if chosen else None,
+        val_accuracy_spread=chosen.spread if chosen else None,
+        epoch_seconds=chosen.epoch_seconds if chosen else None,
+        out=str(folder),
+        peak_rss_mb=peak_rss_mb,
+    )
+    files = f"{folder}: study.md, study.csv, study.json, study.png"
+    title = f"{count(len(rows), 'training')} on version {study.version.number}:"
+    return outcome, "\n".join([*study.notes(), title, *_lines(rows), *advice_lines(rows, advice), files])
+
+
+def table(rows: list[Row]) -> list[dict[str, str]]:
+    """The tutorial's table: one line a combination, means over its seeds (times: medians)."""
+    return [dict(zip(HEADER, _cells_of(cell), strict=True)) for cell in cells(rows)]
+
+
+def _cells_of(cell: Cell) -> tuple[str, ...]:
+    loss, accuracy, val_loss, val_accuracy, last = (
+        _figure(cell.mean(name)) for name in ("loss", "accuracy", "val_loss", "val_accuracy", "last_val_accuracy")
+    )
+    faulty = sum(bool(row.faults) for row in cell.rows)
+    return (
+        str(cell.batch_size),
+        features(cell.standardize),
+        cell.sampling,
+        loss,
+        accuracy,
+        val_loss,
+        val_accuracy if cell.spread is None else f"{val_accuracy} ± {cell.spread:.4f}",
+        last,
+        f"{cell.epoch_seconds:.2f}",
+        f"{cell.step_ms:.1f}",
+        str(faulty) if faulty else "",
+    )
+
+
+def _figure(value: float) -> str:
+    return f"{value:.4f}" if math.isfinite(value) else str(value)
+
+
+def _lines(rows: list[Row]) -> list[str]:
+    return columns([HEADER, *(tuple(line.values()) for line in table(rows))], "rllrrrrrrrr")
+
+
+def advice_lines(rows: list[Row], advice: Advice | None) -> list[str]:
+    """The advice in sentences, and a warning for each training that went wrong."""
+    return [*(_advice_lines(rows, advice) if advice else [_no_advice(rows)]), *_warnings(rows)]
+
+
+def _no_advice(rows: list[Row]) -> str:
+    rate = rows[0].learning_rate
+    lower = min(rate / 10, LEARNING_RATES[rows[0].optimizer])
+    return f"no advice: each combination diverged at a learning rate of {rate:g}; try --learning-rate {lower:g}"
+
+
+def _advice_lines(rows: list[Row], advice: Advice) -> list[str]:
+    chosen, best = advice.chosen, advice.best
+    text = f"take {combination(chosen)}: {_measured(chosen)}, {chosen.epoch_seconds:.2f} s/epoch"
+    if chosen != best:
+        text += f"; of all within one standard error ({best.standard_error:.4f}) of the best it is the fastest"
+        text += f" (best: {combination(best)}, {_measured(best)})"
+    rates = ", ".join(f"{size}: {rate:.2g}" for size, rate in advice.learning_rates.items())
+    lines = [
+        text,
+        f"learning rates to try with other batch sizes ({advice.rule} rule, {SOURCES[advice.rule]}; "
+        f"a rule of thumb): {rates}",
+    ]
+    if not advice.has_learnt:
+        lines.append(
+            f"warning: none does clearly better than naming the largest class always ({rows[0].largest_share:.4f})"
+        )
+    return lines
+
+
+def _warnings(rows: list[Row]) -> list[str]:
+    faulty = [row for row in rows if row.faults]
+    lines = [f"warning: {combination(row)}, seed {row.seed}: {'; '.join(row.faults)}" for row in faulty]
+    if faulty:
+        lines.append("what to try there: standardised features, a lower learning rate, a larger batch")
+    return lines
+
+
+def _measured(cell: Cell) -> str:
+    spread = "one seed" if cell.spread is None else f"spread {cell.spread:.4f} over {len(cell.rows)} seeds"
+    return f"val_accuracy {cell.mean('val_accuracy'):.4f} ({spread})"
+
+
+def _markdown(study: Study, rows: list[Row], advice: Advice | None) -> str:
+    sizes = {split: sum(by_class.values()) for split, by_class in study.version.classes.items()}
+    spec = study.jobs[0].spec
+    first = rows[0]
+    heading = (
+        f"Version {study.version.number} of feature space `{study.space.fingerprint}`: {sizes['train']:,} images to train "
+        f"on, {sizes['validation']:,} to validate on, {count(len(study.version.class_names), 'class', 'classes')}. "
+        f"Head {spec.kind}, {first.optimizer} with learning rate {first.learning_rate:g}, "
+        f"{count(spec.epochs, 'epoch')}, {count(len(rows), 'training')}."
+    )
+    lines = [HEADER, ("---",) * len(HEADER), *(tuple(line.values()) for line in table(rows))]
+    return "\n".join(
+        [
+            "# Batch sizes",
+            "",
+            heading,
+            "",
+            *("| " + " | ".join(line) + " |" for line in lines),
+            "",
+            "Means over the seeds, of the epoch with the lowest validation loss, which is kept; behind ± the standard deviation",
+            "between seeds. `last` is the validation accuracy of the last epoch. Times are medians of an epoch without the first.",
+            "",
+            "![Validation accuracy and time by batch size](study.png)",
+            "",
+            *(f"* {line}" for line in (*study.notes(), *advice_lines(rows, advice))),
+            "",
+        ]
+    )
+
+
+def _csv(rows: list[Row]) -> str:
+    """One line a training; faults are joined by semicolons."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(field.name for field in fields(Row))
+    for row in rows:
+        writer.writerow({**vars(row), "faults": "; ".join(row.faults)}.values())
+    return text.getvalue()
+
+
+def _json(study: Study, rows: list[Row], advice: Advice | None) -> str:
+    """The same as JSON, with the advice; null for what is no finite number."""
+    record = {
+        "fingerprint": study.space.fingerprint,
+        "features": study.space.spec.record(),
+        "version": study.version.number,
+        "classes": study.version.classes,
+        "head": study.jobs[0].spec.kind,
+        "advice": advice
+        and {
+            "batch_size": advice.chosen.batch_size,
+            "standardize": advice.chosen.standardize,
+            "sampling": advice.chosen.sampling,
+            "rule": advice.rule,
+            "learning_rates": advice.learning_rates,
+        },
+        "trainings": [vars(row) for row in rows],
+    }
+    return json.dumps(finite(record), indent=1, allow_nan=False)

@@ -1,0 +1,1 @@
+"""`python -m storage`: the only folder of this room that prints."""

@@ -1,0 +1,121 @@
+"""The commands that read a store: show, history, diff, export."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+from storage.classes import index_order, names_in, only
+from storage.cli import tables
+from storage.cli.export import check_out, export_npz
+from storage.errors import StorageError
+from storage.heads.registry import list_heads
+from storage.layout import Store
+from storage.manifest.diff import difference
+from storage.manifest.select import chosen_spaces, chosen_version, committed_numbers, one_space, splits_of
+from storage.manifest.space import read_spec
+from storage.manifest.versions import Version, differing_files, read_version, version_numbers
+from storage.shards.inventory import is_present
+from storage.shards.shard import ShardRef
+from storage.text import count, indented, size, visible
+
+REPORT_SECONDS = 10.0
+
+
+EXPORTS = {"npz": export_npz}
+
+
+def show(options: argparse.Namespace) -> Iterator[str]:
+    if options.version is None:
+        found = chosen_spaces(options.store, options.space)
+    else:
+        found = [one_space(options.store, options.space)]
+    heads = list_heads(options.store)
+    for index, store in enumerate(found):
+        yield from ([""] if index else [])
+        yield f"feature space {store.fingerprint}"
+        yield from indented(tables.spec_lines(read_spec(store)))
+        numbers = version_numbers(store)
+        if numbers or options.version is not None:
+            version = chosen_version(store, options.version)
+            yield from ("", *indented(_version_lines(store, version, max(version.number, *numbers))))
+        else:
+            yield from ("", "  no version yet: no run has come to its commit")
+        own = [head for head in heads if head.fingerprint == store.fingerprint]
+        yield from ("", *indented(tables.head_lines(own))) if own else ()
+    faulty = [head for head in heads if head.fault]
+    yield from ("", *tables.fault_lines(faulty)) if faulty else ()
+
+
+def _version_lines(store: Store, version: Version, newest: int) -> list[str]:
+    absent = sum(not is_present(store, ref) for ref in version.shards.values())
+    return tables.version_lines(version, version.read_files(store), version.read_rows(store), newest, absent)
+
+
+def history(options: argparse.Namespace) -> Iterator[str]:
+    store = one_space(options.store, options.space)
+    entries: list[tuple] = []
+    parent: Version | None = None
+    for number in committed_numbers(store):
+        version = read_version(store, number)
+        if version.parent and (parent is None or parent.number != version.parent):
+            entries.append((version, None, []))
+        else:
+            entries.append((version, _changes(store, parent, version), _added(parent, version)))
+        parent = version
+    yield from tables.history_lines(entries)
+
+
+def _changes(store: Store, parent: Version | None, version: Version) -> dict[str, int]:
+    files, before = differing_files(store, version, parent)
+    return {word: len(found) for word, found in difference(files, before).items()}
+
+
+def _added(parent: Version | None, version: Version) -> list[ShardRef]:
+    known = parent.shards if parent else {}
+    return [ref for name, ref in version.shards.items() if name not in known]
+
+
+def diff(options: argparse.Namespace) -> Iterator[str]:
+    store = one_space(options.store, options.space)
+    old, new = chosen_version(store, options.old), chosen_version(store, options.new)
+    files, before = differing_files(store, new, old)
+    yield from tables.diff_lines(old, new, before, files, difference(files, before), options.limit)
+
+
+def export(options: argparse.Namespace) -> Iterator[str]:
+    store = one_space(options.store, options.space)
+    version = chosen_version(store, options.version)
+    wanted = tuple(name.strip() for name in options.classes.split(",")) if options.classes is not None else None
+    classes = index_order(wanted or names_in(version.classes), version.classes)
+    splits = splits_of(version, options.split, classes)
+    check_out(options.out, store)
+    num_images = sum(sum(of.values()) for split, of in only(version.classes, classes).items() if split in splits)
+    num_files, size_bytes, told = 0, 0, time.monotonic()
+    out = visible(os.fsencode(options.out))
+    try:
+        for file_bytes in EXPORTS[options.format](store, version, splits, classes, options.out):
+            num_files, size_bytes = num_files + 1, size_bytes + file_bytes
+            if time.monotonic() - told >= REPORT_SECONDS:
+                told = time.monotonic()
+                say(f"{num_files:,} of {count(num_images, 'image')}, {size(size_bytes)}")
+    except (StorageError, OSError, KeyboardInterrupt) as error:
+        there = f"; {num_files:,} of {count(num_images, 'file')} ({size(size_bytes)}) are in {out}: empty it to export again"
+        text = f"{describe(error)}{there if options.out.exists() else ''}"
+        raise (KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else StorageError)(text) from error
+    yield f"{count(num_files, 'file')}, {size(size_bytes)}, in {out}: {', '.join(splits)}, and classes.json"
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}{f': {visible(os.fsencode(error.filename))}' if error.filename else ''}"
+    text = visible(" ".join(str(error).split()))
+    return text or ("interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__)
+
+
+def say(message: str) -> None:
+    with suppress(OSError):  # nobody has to listen
+        print(message, file=sys.stderr, flush=True)

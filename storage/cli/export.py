@@ -1,0 +1,87 @@
+"""One .npz an image, as loops and generators of older code read them: features and label, out of a version."""
+
+import io
+import json
+import os
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from storage.backend.paths import is_local
+from storage.errors import InputError
+from storage.layout import ROWS_PER_GROUP, Store
+from storage.manifest.versions import Version
+from storage.reading.samples import SampleTable, sample_rows
+from storage.shards.shard import Shard
+from storage.text import visible
+
+
+def check_out(out: Path, store: Store) -> None:
+    """Refuse a folder that holds anything, and one in the store."""
+    shown = visible(os.fsencode(out))
+    if is_local(store.root) and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(store.root)):
+        raise InputError(f"--out: {shown} lies in the store, which is only read; give a folder outside of it")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out: {shown} is a file; give a folder that is new or empty")
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"--out: {shown} is not empty; give a folder that is new or empty, or empty it first")
+
+
+def export_npz(
+    store: Store, version: Version, splits: tuple[str, ...], classes: tuple[str, ...], out: Path
+) -> Iterator[int]:
+    """Write `<out>/<split>/<i>_<label>.npz` for each usable image; yields the bytes of each file that is there.
+
+    Each has `features` (float32, the shape of the space) and `label` (int64 scalar, index into
+    `classes`). i counts the images of a split in order of path; they are written as their rows lie in
+    the shards, one row group in memory at a time. `classes.json` comes last: its presence means that the
+    export is complete. Raises OSError (disk full) and StoreDamaged, after which no file is cut short.
+    """
+    table, split_of, position = _in_order_of_rows(store, version, splits, classes)
+    for split in splits:
+        (out / split).mkdir(parents=True)
+    shard: Shard | None = None
+    for start, stop in pairwise(table.group_starts().tolist()):
+        ref = table.shards[table.samples["shard"][start]]
+        if shard is None or shard.ref != ref:
+            shard = Shard(store, ref)
+        group = shard.read_group(int(table.samples["row"][start]) // ROWS_PER_GROUP)
+        for index in range(start, stop):
+            _, row, label = table.samples[index].item()
+            features = group[row % ROWS_PER_GROUP].astype(np.float32)
+            name = f"{splits[split_of[index]]}/{position[index]}_{label}.npz"
+            yield _write(out, name, _npz(features, label))
+    record = {"classes": classes, "fingerprint": store.fingerprint, "version": version.number}
+    _write(out, "classes.json", json.dumps(record, indent=1).encode())
+
+
+def _in_order_of_rows(
+    store: Store, version: Version, splits: tuple[str, ...], classes: tuple[str, ...]
+) -> tuple[SampleTable, np.ndarray, np.ndarray]:
+    """The samples of all splits sorted by (shard, row), the split of each, and its place in the split's order of path."""
+    found = [sample_rows(store, version, split, classes) for split in splits]
+    shards, samples = found[0][0], np.concatenate([samples for _, samples in found])
+    split_of = np.repeat(np.arange(len(splits)), [len(samples) for _, samples in found])
+    position = np.concatenate([np.arange(len(samples)) for _, samples in found])
+    order = np.lexsort((samples["row"], samples["shard"]))
+    return SampleTable(samples[order], shards, classes), split_of[order], position[order]
+
+
+def _npz(features: np.ndarray, label: int) -> memoryview:
+    buffer = io.BytesIO()
+    np.savez(buffer, features=features, label=np.int64(label))
+    return buffer.getbuffer()
+
+
+def _write(out: Path, name: str, data: bytes | memoryview) -> int:
+    """Write a file that is under its name whole or not at all: whoever lists the folder reads all that is in it."""
+    temporary = out / "writing"
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(out / name)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return len(data)

@@ -1,0 +1,147 @@
+"""The upkeep of a store: each command of `python -m storage` that checks or changes one, and what it says."""
+
+import argparse
+import os
+from collections.abc import Callable, Iterator
+from itertools import chain
+
+from storage.backend.lock import hold
+from storage.cli.bounds import at_least, between
+from storage.errors import StoreDamaged
+from storage.heads.current import current_head
+from storage.heads.registry import make_current
+from storage.maintenance.collect import GRACE_HOURS, ROWS_A_SHARD, collect
+from storage.maintenance.compact import compact
+from storage.maintenance.quarantine import MEANINGS, quarantined, release, without_variants
+from storage.maintenance.repair import repair_heads, repair_space
+from storage.maintenance.verify import verify_heads, verify_space
+from storage.manifest.select import chosen_spaces, chosen_version, one_space
+from storage.manifest.versions import latest_version, version_numbers
+from storage.shards.shard import MAX_ROWS
+from storage.text import columns, count, date_of, ranges, size, visible
+
+Add = Callable[..., argparse.ArgumentParser]
+
+
+def add_commands(add: Add) -> None:
+    """The subcommands; `add` makes one from its name, what runs it, and a line of help."""
+    check = add("verify", verify, "hold every file of the store against what the store says of it")
+    mend = add("repair", repair, "commit what is left where files are lost or damaged; a run extracts the rest again")
+    for command in (check, mend):
+        command.add_argument("--deep", action="store_true", help="read every byte of every shard and head")
+    merge = add("compact", compaction, "merge small shards, and leave out rows that no image uses any more")
+    rows = between(1, MAX_ROWS, int)
+    merge.add_argument("--rows", metavar="N", type=rows, default=ROWS_A_SHARD, help="rows of a full shard (256)")
+    merge.add_argument(
+        "--dead-fraction",
+        metavar="F",
+        type=between(0, 1, float),
+        default=0.0,
+        help="rewrite a full shard once this part of its rows is of no image (0: as soon as one row is)",
+    )
+    merge.add_argument("--drop-variants", action="store_true", help="leave out the augmented variants of all images")
+    remove = add("gc", gc, "remove what the newest versions do not need")
+    remove.add_argument("--keep", metavar="N", type=at_least(1, int), required=True, help="how many versions to keep")
+    remove.add_argument(
+        "--grace",
+        metavar="HOURS",
+        type=at_least(0, float),
+        default=GRACE_HOURS,
+        help="keep what was in use, or was written, so lately (24)",
+    )
+    bad = add("quarantine", quarantine, "list the images that cannot be used, with reason, attempts and times")
+    bad.add_argument("--retry", action="store_true", help="let the next run try them again")
+    put = add("promote", promote, "make a head the current one, whatever it is worth")
+    put.add_argument("head", metavar="HEAD", help="its name, as `show` tells it")
+    for command in (mend, merge, remove, bad, put):
+        command.add_argument(
+            "--wait", metavar="SECONDS", type=at_least(0, float), default=0.0, help="wait for a run on the store"
+        )
+
+
+def verify(options: argparse.Namespace) -> Iterator[str]:
+    found = chosen_spaces(options.store, options.space)
+    faults, is_deep = 0, False
+    spaces = (verify_space(store, options.deep) for store in found)
+    for finding in chain(*spaces, verify_heads(found[0], options.deep)):
+        faults, is_deep = faults + 1, is_deep or finding.is_deep
+        yield f"{visible(os.fsencode(finding.file))}: {visible(finding.fault)}"
+    if faults:  # what was found by less is mended by less: on a large store every byte takes its time
+        way_out = found[0].deep_way_out if is_deep else found[0].way_out
+        raise StoreDamaged(f"{count(faults, 'fault')} found; {way_out}")
+    versions = sum(len(version_numbers(store)) for store in found)
+    depth = "every byte" if options.deep else "segments whole, shards by footer and digests"
+    yield f"nothing wrong: {count(versions, 'version')} in {count(len(found), 'feature space')} ({depth})"
+
+
+def repair(options: argparse.Namespace) -> Iterator[str]:
+    found = chosen_spaces(options.store, options.space)
+    with hold(options.store, options.wait):
+        for store in found:
+            done = repair_space(store, options.deep)
+            words = [f"committed version {done.version}" if done.version else "the newest version is whole"]
+            words += [f"{count(done.lost_rows, 'image')} to be extracted again"] if done.lost_rows else []
+            words += [f"{count(done.lost_variants, 'variant')} lost"] if done.lost_variants else []
+            words += [f"{count(done.unlisted, 'image')} to be listed again by the next run"] if done.unlisted else []
+            words += [f"dropped version {ranges(done.dropped)}"] if done.dropped else []
+            yield f"feature space {store.fingerprint}: {', '.join(words)}"
+        heads, pins = repair_heads(found[0], options.deep)
+        if heads:
+            yield f"forgot {count(heads, 'damaged head')}"
+        if pins:
+            yield f"removed {count(pins, 'damaged pin')}: gc may remove the version that its training reads"
+
+
+def compaction(options: argparse.Namespace) -> Iterator[str]:
+    found = chosen_spaces(options.store, options.space)
+    with hold(options.store, options.wait):
+        for store in found:
+            version = latest_version(store)
+            wanted = options.rows, options.drop_variants, options.dead_fraction
+            done = compact(store, version, *wanted) if version else None
+            if done is None:
+                yield f"feature space {store.fingerprint}: nothing to gain"
+            else:
+                dead = f", {count(done.dead_rows, 'dead row')} left out" if done.dead_rows else ""
+                dead += f", {count(done.variants, 'variant')} left out" if done.variants else ""
+                yield (
+                    f"feature space {store.fingerprint}: {count(done.rewritten, 'shard')} became "
+                    f"{count(done.written, 'shard')}{dead}; committed version {done.version}"
+                )
+
+
+def gc(options: argparse.Namespace) -> Iterator[str]:
+    found = chosen_spaces(options.store, options.space)
+    with hold(options.store, options.wait):
+        done = collect(options.store, options.keep, options.grace * 3600, found)
+    yield (
+        f"removed {count(done.versions, 'version')}, {count(done.segments, 'segment')}, {count(done.shards, 'shard')}, "
+        f"{count(done.heads, 'head')}: {size(done.size_bytes)}"
+    )
+
+
+def quarantine(options: argparse.Namespace) -> Iterator[str]:
+    store = one_space(options.store, options.space)
+    version = chosen_version(store, None)
+    bad, varied = quarantined(version, store), without_variants(version, store)
+    rows = [["reason", "attempts", "first seen", "last tried", "path"]]
+    for table, suffix in ((bad, ""), (varied, " (its variants alone)")):
+        for row in table.to_pylist():
+            times = (date_of(row["first_seen_ns"]), date_of(row["last_seen_ns"]))
+            rows.append([visible(row["reason"]) + suffix, str(row["attempts"]), *times, visible(row["path"])])
+    tried = bad.num_rows + varied.num_rows
+    yield from columns(rows, right=" r") if tried else ["no image is quarantined"]
+    for code in sorted({*bad["reason"].to_pylist(), *varied["reason"].to_pylist()}):
+        yield f"{visible(code)}: {MEANINGS.get(code, 'a reason that this program does not know')}"
+    if options.retry and tried:
+        with hold(options.store, options.wait):
+            made = release(store, chosen_version(store, None))
+        yield f"committed version {made.number}: the next run tries {count(tried, 'image')} again"
+
+
+def promote(options: argparse.Namespace) -> Iterator[str]:
+    store = chosen_spaces(options.store, options.space)[0]
+    before = current_head(store)
+    with hold(options.store, options.wait):
+        make_current(store, options.head)
+    yield f"{options.head} is the current head" + (f"; before it was {before}" if before != options.head else "")

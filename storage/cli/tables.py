@@ -1,0 +1,193 @@
+"""What a store holds, as lines of text: records and tables in, nothing read and nothing printed."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.heads.registry import HeadNote
+from storage.manifest.file_table import OK, QUARANTINED
+from storage.manifest.findings import class_lines
+from storage.manifest.versions import Version
+from storage.shards.shard import ShardRef
+from storage.shards.view_ids import PLAIN, indices_of, plain, variants_of
+from storage.text import columns, count, date, indented, ranges, size, visible
+
+SHOWN_PATHS = 5
+COUNTS = ("images", "ok", "pending", "quarantined")
+# The words of a difference in the order in which they are told; `unchanged` has no lines.
+TOLD = ("new", "changed", "moved", "re-split", "relabelled", "removed", "status")
+
+
+def spec_lines(spec: Mapping[str, Any]) -> list[str]:
+    """Everything that makes a feature space."""
+    rest = {name: str(value) for name, value in sorted(spec.items())}
+    known = {name: rest.pop(name, "unknown") for name in ("backbone", "image_size", "pooling", "dtype", "precision")}
+    side = known["image_size"]
+    rows = [
+        ("backbone", f"{known['backbone']} without its top, images of {side} x {side} pixels"),
+        ("features", f"pooling {known['pooling']}, stored as {known['dtype']}, computed in {known['precision']}"),
+        ("weights", rest.pop("weights", "unknown")),
+        *rest.items(),
+    ]
+    return columns([(name, visible(value)) for name, value in rows])
+
+
+def version_lines(version: Version, files: pa.Table, rows: pa.Table, newest: int, absent: int) -> list[str]:
+    """A version: its counts, usable images by class and split, shards, and what could not be used.
+
+    files, rows: FILES_SCHEMA and ROWS_SCHEMA of the version. newest: the number of the newest version.
+    absent: how many of its shards are not on disk with their size.
+    """
+    standing = "the newest" if version.number == newest else f"the newest is {newest}"
+    parts = [f"{version.counts[name]:,} {name}" for name in COUNTS[1:]]
+    lines = [
+        f"version {version.number} ({standing}), {date(version.created)}",
+        f"{count(version.counts['images'], 'image')}: {', '.join(parts)}",
+    ]
+    for section in (
+        class_lines(version.classes),
+        [*shard_lines(version.shards, files, rows, absent), *variant_lines(version.augmentations, rows)],
+        quarantine_lines(files),
+    ):
+        lines += ["", *section] if section else []
+    return lines
+
+
+def shard_lines(shards: Mapping[str, ShardRef], files: pa.Table, rows: pa.Table, absent: int) -> list[str]:
+    """Shards with their rows and bytes, and how many of the rows no live image uses."""
+    num_rows = sum(ref.num_rows for ref in shards.values())
+    size_bytes = sum(ref.size_bytes for ref in shards.values())
+    used = pc.sum(pc.is_in(rows["digest"], files["digest"].combine_chunks().drop_null())).as_py() or 0
+    is_plain = plain(rows).num_rows == rows.num_rows
+    line = f"{count(len(shards), 'shard')}: {count(num_rows, 'row')}, {size(size_bytes)}"
+    line += f", {count(round(size_bytes / num_rows), 'byte')} {'an image' if is_plain else 'a row'}" if num_rows else ""
+    line += f", {count(num_rows - used, 'dead row')}" if num_rows else ""
+    if absent:
+        return [line, f"{absent:,} of them missing or of another size: run again, their images are extracted again"]
+    return [line]
+
+
+def variant_lines(augmentations: Sequence[str], rows: pa.Table) -> list[str]:
+    """A line an augmentation: how many rows are variants of it, and which."""
+    views = rows["view"].to_numpy()
+    views = views[views != PLAIN]
+    lines = []
+    for index, augmentation in enumerate(augmentations):
+        variants = variants_of(views[indices_of(views) == index])
+        numbers = ranges(sorted(set(variants.tolist())))
+        named = f" (variant {numbers})" if len(variants) else ""
+        lines.append(f"{count(len(variants), 'row')} augmented{named} with {visible(augmentation)}")
+    return lines
+
+
+def quarantine_lines(files: pa.Table) -> list[str]:
+    """Images that cannot be used, by reason, with the first paths of each."""
+    bad = files.filter(pc.equal(files["status"], QUARANTINED))
+    counted = {row["values"]: row["counts"] for row in pc.value_counts(bad["reason"]).to_pylist()}
+    lines = ["quarantined images"] if counted else []
+    for reason in sorted(counted, key=lambda reason: (-counted[reason], reason)):
+        paths = bad.filter(pc.equal(bad["reason"], reason))["path"].slice(0, SHOWN_PATHS).to_pylist()
+        shown = [visible(path) for path in paths]
+        more = [f"... and {counted[reason] - len(paths):,} more"] if counted[reason] > len(paths) else []
+        lines += [f"  {visible(reason)}: {counted[reason]:,}", *indented(indented(shown + more))]
+    return lines
+
+
+def head_lines(heads: Sequence[HeadNote]) -> list[str]:
+    """Heads of one space."""
+    if not heads:
+        return []
+    rows = [["heads", "version", "val_accuracy", "trained", ""]]
+    for head in heads:
+        current = "current" if head.is_current else ""
+        rows.append(
+            [f"  {head.name}", str(head.version), f"{head.val_accuracy:.4f}", date(head.created), current],
+        )
+    return columns(rows, right=" rr")
+
+
+def fault_lines(heads: Sequence[HeadNote]) -> list[str]:
+    """Heads of which nothing can be told but why."""
+    rows = [[f"  {head.name}", visible(head.fault or ""), "current" if head.is_current else ""] for head in heads]
+    return ["heads that cannot be used", *columns(rows)] if rows else []
+
+
+def history_lines(entries: Sequence[tuple[Version, dict[str, int] | None, Sequence[ShardRef]]]) -> list[str]:
+    """One line a version below a head line: (version, counts of its changes or None where its parent is gone, new shards)."""
+    rows = [["version", "date", *COUNTS, "changes", "shards added"]]
+    for version, changes, shards in entries:
+        added = f"{len(shards):,} ({count(sum(ref.num_rows for ref in shards), 'row')})" if shards else "none"
+        unknown = f"unknown: version {version.parent} is gone"
+        rows.append(
+            [
+                str(version.number),
+                date(version.created),
+                *(f"{version.counts[name]:,}" for name in COUNTS),
+                unknown if changes is None else change_words(changes),
+                "unknown" if changes is None else added,
+            ]
+        )
+    return columns(rows, right="r rrrr")
+
+
+def change_words(changes: Mapping[str, int]) -> str:
+    """The counts of a difference in words; `unchanged` is left out."""
+    words = [f"{changes[word]:,} {'only in ' * (word == 'status')}{word}" for word in TOLD if changes[word]]
+    return ", ".join(words) or "none"
+
+
+def diff_lines(
+    old: Version, new: Version, before: pa.Table, files: pa.Table, found: Mapping[str, np.ndarray], limit: int
+) -> list[str]:
+    """The difference of two versions: counts, then one line an image that is not what it was.
+
+    before, files: FILES_SCHEMA of `old` and `new`. found: their `difference`. limit: at most so many
+    lines of images, 0 for all.
+    """
+    rows = [
+        [f"version {one.number}", date(one.created), *(f"{one.counts[name]:,}" for name in COUNTS)]
+        for one in (old, new)
+    ]
+    changes = {word: len(pairs) for word, pairs in found.items()}
+    total = sum(changes[word] for word in TOLD)
+    lines = [*columns([["", "", *COUNTS], *rows], right="  rrrr"), "", f"changes: {change_words(changes)}"]
+    shown: list[str] = []
+    for word in TOLD:
+        left = limit - len(shown) if limit else len(found[word])
+        shown += _lines_of(word, before, files, found[word][:left])
+    more = [f"... and {total - len(shown):,} more; --limit 0 shows all"] if total > len(shown) else []
+    return [*lines, *shown, *more]
+
+
+def _lines_of(word: str, before: pa.Table, files: pa.Table, pairs: np.ndarray) -> Iterator[str]:
+    """One line a pair: the word, the path or both, and after a colon what else is another."""
+    then, now = (
+        table.take(pa.array(rows, mask=rows < 0)).to_pylist()
+        for table, rows in ((before, pairs[:, 0]), (files, pairs[:, 1]))
+    )
+    for old, new in zip(then, now, strict=True):
+        paths = [visible(row["path"]) for row in (old, new) if row["path"] is not None]
+        path = " → ".join(dict.fromkeys(paths))
+        details = ", ".join(_details(old, new))
+        yield f"{word:<10}  {path}{f': {details}' if details else ''}"
+
+
+def _details(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
+    if new["path"] is None:
+        return
+    if old["path"] is None:
+        if new["status"] != OK:
+            yield _status(new)
+        return
+    for name in ("class", "split"):
+        if old[name] != new[name]:
+            yield f"{visible(old[name])} → {visible(new[name])}"
+    if _status(old) != _status(new):
+        yield f"{_status(old)} → {_status(new)}"
+
+
+def _status(row: dict[str, Any]) -> str:
+    return visible(f"{row['status']} ({row['reason']})" if row["reason"] else row["status"])

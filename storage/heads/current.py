@@ -1,0 +1,17 @@
+"""Which head is the current one."""
+
+from storage.backend.atomic import replace
+from storage.layout import HEAD_NAME, Store
+
+
+def current_head(store: Store) -> str | None:
+    """The name of the promoted head, None before the first."""
+    try:
+        name = (store.heads / "current").read_text(errors="replace").strip()
+    except FileNotFoundError:
+        return None
+    return name if HEAD_NAME.fullmatch(name) else None
+
+
+def promote_head(store: Store, name: str) -> None:
+    replace(store.heads / "current", f"{store.head(name).name}\n".encode())

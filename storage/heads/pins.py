@@ -1,0 +1,33 @@
+"""Pins: which version a training reads, so that gc keeps it."""
+
+import json
+
+from storage.backend.atomic import replace
+from storage.backend.bounded_read import read_whole
+from storage.errors import StoreDamaged
+from storage.heads.registry import PIN, UNREADABLE
+from storage.layout import Store
+from storage.records import sealed, unsealed
+
+
+def pin_version(store: Store, name: str, version: int) -> None:
+    """Keep a version for the training of a head, until `unpin`."""
+    record = {"fingerprint": store.fingerprint, "version": version}
+    replace(store.head(name) / PIN, json.dumps(sealed(record)).encode())
+
+
+def unpin(store: Store, name: str) -> None:
+    (store.head(name) / PIN).unlink(missing_ok=True)
+
+
+def pinned_version(store: Store, name: str) -> int | None:
+    """The version of the store's feature space that the training of a head reads, if one does. Raises StoreDamaged."""
+    try:
+        record = unsealed(json.loads(read_whole(store.head(name) / PIN)))
+        return int(record["version"]) if record["fingerprint"] == store.fingerprint else None
+    except FileNotFoundError:
+        return None
+    except UNREADABLE as error:
+        raise StoreDamaged(
+            f"head {name} is pinned to no version ({PIN} is damaged: {error}); {store.way_out}"
+        ) from error

@@ -1,0 +1,47 @@
+"""Quarantine: the images of a version that cannot be used, and how they are given another try."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.layout import Store
+from storage.manifest.file_table import OK, PENDING, QUARANTINED
+from storage.manifest.versions import Version, commit
+
+# Each code that an image can be quarantined with, and what it says of it.
+MEANINGS = {
+    "zero_byte": "the file is empty",
+    "not_image": "the file begins as no image does",
+    "unsupported": "an image of a format that is not read: JPEG, PNG, GIF, BMP and WebP are",
+    "truncated": "the end of the file is missing",
+    "decode_error": "the file begins as an image and goes on as none",
+    "too_many_pixels": "more pixels than are decoded (89 million), or a file larger than 1 GiB",
+    "permission": "the file may not be read",
+    "read_error": "the file could not be read",
+    "crashed": "the process that decoded or inferred it died, with it and alone with it",
+    "timeout": "decoding or inferring it took longer than any image may, also alone",
+}
+
+
+def quarantined(version: Version, store: Store) -> pa.Table:
+    """FILES_SCHEMA of the images that cannot be used, in order of path."""
+    files = version.read_files(store)
+    return files.filter(pc.equal(files["status"], QUARANTINED))
+
+
+def without_variants(version: Version, store: Store) -> pa.Table:
+    """The same of the images that can be used, and of which the variants could not be made."""
+    files = version.read_files(store)
+    return files.filter(pc.and_(pc.equal(files["status"], OK), pc.is_valid(files["reason"])))
+
+
+def release(store: Store, version: Version) -> Version:
+    """Commit a version in which every quarantined image is pending and no variants are given up: all are tried again.
+
+    The attempts stay, which tells a later plan that older shards have no say about these images (`Known.retried`).
+    """
+    files = version.read_files(store)
+    is_bad = pc.equal(files["status"], QUARANTINED)
+    for name, value in (("status", pc.if_else(is_bad, PENDING, files["status"])), ("reason", pa.nulls(files.num_rows))):
+        index = files.schema.get_field_index(name)
+        files = files.set_column(index, files.schema.field(index), value.cast(pa.string()))
+    return commit(store, version, files, version.read_rows(store), version.shards)

@@ -1,0 +1,166 @@
+"""Repair: a version of all that is left where files of a store were lost or damaged; a run extracts the rest again."""
+
+import logging
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.errors import StorageError, StoreDamaged
+from storage.heads.pins import pinned_version, unpin
+from storage.heads.registry import list_heads
+from storage.layout import Store
+from storage.maintenance.verify import segment_fault, shard_fault
+from storage.manifest.file_table import Known, with_status
+from storage.manifest.segments import in_order, read_segments
+from storage.manifest.space import read_spec
+from storage.manifest.versions import Version, commit, read_version, version_numbers
+from storage.planning.adoption import add_rows
+from storage.schemas import FILES_SCHEMA, ROWS_SCHEMA
+from storage.shards.shard import ShardRef
+from storage.shards.view_ids import plain
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What a repair did. version: what it committed, None where the newest version was whole.
+
+    lost_rows: images whose features are to be extracted again; lost_variants: rows of other views that went with their
+    shards. unlisted: images whose lines were lost, to be found by the next scan. dropped: older versions that could not
+    be read in full.
+    """
+
+    version: int | None
+    lost_rows: int
+    lost_variants: int
+    unlisted: int
+    dropped: tuple[int, ...]
+
+
+def repair_space(store: Store, is_deep: bool) -> Repair:
+    """Commit what can be read of the newest version that can be, and drop what cannot. For the lock's holder.
+
+    Rows are found again in the shards where a segment of them is lost, images by the next scan where a
+    segment of files is. After it `verify` finds nothing, and a run extracts what was lost and no more.
+    """
+    _repair_spec(store)
+    numbers = version_numbers(store)
+    versions = {number: version for number in numbers if (version := _readable(store, number))}
+    bad = _damaged(store, list(versions.values()), is_deep)
+    newest = versions[max(versions)] if versions else None
+    is_whole = newest is not None and newest.number == numbers[-1] and not _needs(newest) & bad
+    made, left = None, None
+    if newest is not None and not is_whole:
+        left = _left(store, newest, bad)
+        parent = replace(newest, files=_without(newest.files, bad), rows=_without(newest.rows, bad))
+        content = left.files, left.rows, left.shards, left.augmentations
+        version = commit(store, parent, *content, number=numbers[-1] + 1)
+        made = version.number
+        bad -= _needs(version)  # a segment that was written anew is as it was
+    dropped = tuple(number for number in numbers if number not in versions or _needs(versions[number]) & bad)
+    for number in dropped:
+        store.version(number).unlink()
+    for name in bad:
+        path = store.segments / name if "-" in name else store.shard(name)
+        path.unlink(missing_ok=True)
+    if left is None:
+        return Repair(made, 0, 0, 0, dropped)
+    return Repair(made, left.lost_rows, left.lost_variants, left.unlisted, dropped)
+
+
+def _readable(store: Store, number: int) -> Version | None:
+    try:
+        return read_version(store, number)
+    except StoreDamaged as error:  # one of another format is not ours to mend
+        _say(store, error)
+        return None
+
+
+def _say(store: Store, fault: StorageError) -> None:
+    """Log a fault, without the advice to do what is being done."""
+    logger.warning("%s", str(fault).removesuffix(f"; {store.way_out}").removesuffix(f"; {store.deep_way_out}"))
+
+
+def _needs(version: Version) -> set[str]:
+    return {*version.files, *version.rows, *version.shards}
+
+
+def _without(names: tuple[str, ...], bad: set[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if name not in bad)
+
+
+def _damaged(store: Store, versions: list[Version], is_deep: bool) -> set[str]:
+    """Names of the segments and shards of any version that cannot be read."""
+    kinds = {name: kind for version in versions for kind in ("files", "rows") for name in getattr(version, kind)}
+    refs: set[ShardRef] = set(chain.from_iterable(version.shards.values() for version in versions))
+    faults = {name: segment_fault(store, kind, name) for name, kind in kinds.items()}
+    faults |= {ref.name: shard_fault(store, ref, is_deep) for ref in refs}
+    for fault in filter(None, faults.values()):
+        _say(store, fault)
+    return {name for name, fault in faults.items() if fault}
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is left of a version without what is damaged: what to commit, and how many rows and files that costs."""
+
+    files: pa.Table
+    rows: pa.Table
+    shards: dict[str, ShardRef]
+    augmentations: tuple[str, ...]
+    lost_rows: int
+    lost_variants: int
+    unlisted: int
+
+
+def _left(store: Store, version: Version, bad: set[str]) -> Left:
+    files = read_segments(store, "files", _without(version.files, bad))
+    shards = {name: ref for name, ref in version.shards.items() if name not in bad}
+    augmentations = version.augmentations
+    there = in_order(read_segments(store, "rows", _without(version.rows, bad)))
+    rows = there.filter(pc.is_in(there["shard"], pa.array(list(shards), pa.string())))
+    lost_variants = there.num_rows - plain(there).num_rows - (rows.num_rows - plain(rows).num_rows)
+    if any(name in bad for name in version.rows):
+        rows, _, _, augmentations = add_rows(store, rows, {}, shards.values(), augmentations)
+    before = pc.sum(pc.equal(files["status"], "ok")).as_py() or 0
+    known, has_row = Known(), plain(rows)["digest"].combine_chunks()
+    known.add(files)
+    files = with_status(files.select(FILES_SCHEMA.names), has_row, known.failures, known.variant_failures)
+    lost_rows = before - (pc.sum(pc.equal(files["status"], "ok")).as_py() or 0)
+    unlisted = version.counts["images"] - files.num_rows
+    return Left(files, rows.cast(ROWS_SCHEMA), shards, augmentations, lost_rows, lost_variants, unlisted)
+
+
+def _repair_spec(store: Store) -> None:
+    """A spec that is damaged is forgotten: the next run writes it anew."""
+    path = store.space / "space.json"
+    try:
+        read_spec(store)
+    except StoreDamaged as error:
+        _say(store, error)
+        path.unlink(missing_ok=True)
+
+
+def repair_heads(root: Store, is_deep: bool) -> tuple[int, int]:
+    """Forget the heads that are damaged, so that the next run trains them again, and damaged pins; how many they were."""
+    damaged = [head for head in list_heads(root.root, is_deep) if head.fault and not head.is_unfinished]
+    for head in damaged:
+        logger.warning("head %s: %s", head.name, head.fault)
+        (root.head(head.name) / "head.json").unlink(missing_ok=True)
+    current = root.heads / "current"
+    if current.exists() and not any(head.is_current and not head.fault for head in list_heads(root.root)):
+        current.unlink()  # a head that does better must not be kept from its place by one that is gone
+    return len(damaged), sum(_repair_pin(root, head.name) for head in list_heads(root.root))
+
+
+def _repair_pin(root: Store, name: str) -> bool:
+    try:
+        pinned_version(root, name)
+    except StoreDamaged as error:
+        _say(root, error)
+        unpin(root, name)
+        return True
+    return False

@@ -1,0 +1,158 @@
+"""Verification: is every file of a store what the store says it is? Everything is read, nothing is changed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.backend.paths import Place
+from storage.errors import BytesDamaged, StorageError, StoreDamaged
+from storage.heads.pins import pinned_version
+from storage.heads.registry import PIN, list_heads
+from storage.layout import ROWS_PER_GROUP, Store
+from storage.manifest.file_table import class_counts, counts, data_digest, usable
+from storage.manifest.segments import read_segments
+from storage.manifest.space import read_spec
+from storage.manifest.versions import Version, read_version, version_numbers
+from storage.records import file_sha256
+from storage.shards.shard import Shard, ShardRef
+from storage.shards.view_ids import PLAIN, numbered, plain
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A file of the store, relative to its root, that is not what the store says, and how so.
+
+    is_deep: only reading every byte finds it.
+    """
+
+    file: str
+    fault: str
+    is_deep: bool = False
+
+
+def verify_space(store: Store, is_deep: bool) -> Iterator[Finding]:
+    """What is wrong with a feature space: its spec, every version, and each segment and shard that one names.
+
+    Versions and segments are read whole. Of a shard the footer and the digests are, and with `is_deep` every
+    byte. The newest version must say of its images what its segments and shards say.
+    """
+    yield from _space_faults(store)
+    versions: list[Version] = []
+    for number in version_numbers(store):
+        try:
+            versions.append(read_version(store, number))
+        except StorageError as error:
+            yield _finding(store, store.version(number), error)
+    for kind in ("files", "rows"):
+        for name in sorted({name for version in versions for name in getattr(version, kind)}):
+            if fault := segment_fault(store, kind, name):
+                yield _finding(store, store.segments / name, fault)
+    for ref in sorted({ref for version in versions for ref in version.shards.values()}, key=lambda ref: ref.name):
+        if fault := shard_fault(store, ref, is_deep):
+            yield _finding(store, store.shard(ref.name), fault)
+    if versions:
+        yield from _contradictions(store, versions[-1])
+
+
+def verify_heads(root: Store, is_deep: bool) -> Iterator[Finding]:
+    """What is wrong with the heads of a store, with `is_deep` in their models too; an unfinished training is no fault."""
+    heads = list_heads(root.root, is_deep)
+    for head in heads:
+        if head.fault and not head.is_unfinished:
+            found = _finding(root, root.head(head.name) / head.faulty_file, head.fault)
+            yield replace(found, is_deep=head.is_deep)
+        try:
+            pinned_version(root, head.name)
+        except StoreDamaged as error:
+            yield _finding(root, root.head(head.name) / PIN, error)
+    path = root.heads / "current"
+    if path.exists() and not any(head.is_current for head in heads):
+        yield _finding(root, path, "it names no head")
+
+
+def _finding(store: Store, path: Place, fault: StorageError | str) -> Finding:
+    text = str(fault).partition("; run `")[0]
+    return Finding(str(path).removeprefix(f"{store.root}/"), text, isinstance(fault, BytesDamaged))
+
+
+def _space_faults(store: Store) -> Iterator[Finding]:
+    try:
+        read_spec(store)
+    except StorageError as error:
+        yield _finding(store, store.space / "space.json", error)
+
+
+def segment_fault(store: Store, kind: str, name: str) -> StorageError | None:
+    """Why a segment cannot be read, if it cannot."""
+    try:
+        read_segments(store, kind, (name,))
+    except StorageError as error:
+        return error
+    return None
+
+
+def shard_fault(store: Store, ref: ShardRef, is_deep: bool) -> StorageError | None:
+    """Why a shard cannot be read, if it cannot."""
+    try:
+        shard = Shard(store, ref)
+        shard.digests()
+        shard.views()
+        shard.errors()
+        if is_deep:
+            for group in range(-(-ref.num_rows // ROWS_PER_GROUP)):
+                shard.read_group(group)
+            if file_sha256(store.shard(ref.name)) != ref.name.partition(".")[0]:
+                text = f"shard {ref.name} is damaged (its sha256 is not the one in its name)"
+                raise BytesDamaged(f"{text}; {store.deep_way_out}")
+    except StorageError as error:
+        return error
+    return None
+
+
+def _contradictions(store: Store, version: Version) -> Iterator[Finding]:
+    """Where a version that can be read says something that its own segments and shards do not."""
+    try:
+        files, rows = version.read_files(store), version.read_rows(store)
+    except StoreDamaged:
+        return  # has been told
+    found = {
+        "counts": (counts(files), version.counts),
+        "data_digest": (data_digest(files), version.data_digest),
+        "classes": (class_counts(files), {(s, c): n for s, of in version.classes.items() for c, n in of.items()}),
+        "order of files": (files["path"].to_pylist(), sorted(set(files["path"].to_pylist()))),
+        "features of usable images": (_without_rows(files, rows), 0),
+        "rows": (sum(_wrong_rows(store, version, rows)), 0),
+    }
+    for name, (here, there) in found.items():
+        if here != there:
+            yield _finding(store, store.version(version.number), f"its {name} are not those of its segments and shards")
+
+
+def _without_rows(files: pa.Table, rows: pa.Table) -> int:
+    has_row = pc.is_in(usable(files)["digest"], plain(rows)["digest"].combine_chunks())
+    return len(has_row) - (pc.sum(has_row).as_py() or 0)
+
+
+def _wrong_rows(store: Store, version: Version, rows: pa.Table) -> Iterator[int]:
+    """How many rows of each shard are of another digest or view than the table of rows says, where it can be read."""
+    for name in pc.unique(rows["shard"]).to_pylist():
+        here = rows.filter(pc.equal(rows["shard"], name))
+        ref = version.shards.get(name)
+        if ref is None:
+            yield here.num_rows
+        elif shard_fault(store, ref, is_deep=False) is None:
+            there = dict(enumerate(_views_in(Shard(store, ref), version)))
+            found = zip(here["digest"].to_pylist(), here["view"].to_pylist(), strict=True)
+            yield sum(there.get(row) != pair for row, pair in zip(here["row"].to_pylist(), found, strict=True))
+
+
+def _views_in(shard: Shard, version: Version) -> Iterator[tuple[bytes, int | None]]:
+    """(digest, view) of each row of a shard in the numbers of a version; no view where it lists none for it."""
+    known, variants = version.augmentations, shard.views()
+    if shard.augmentation and shard.augmentation not in known:
+        views = [PLAIN if variant == PLAIN else None for variant in variants.tolist()]
+    else:
+        views = numbered(known, shard.augmentation, variants).tolist()
+    return zip(shard.digests(), views, strict=True)

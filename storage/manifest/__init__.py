@@ -1,0 +1,1 @@
+"""The manifest: versions, their segments and tables, and how two versions differ."""

@@ -1,0 +1,214 @@
+"""The difference between what lies in the folder now and what the newest version says."""
+
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.manifest.file_table import PENDING
+from storage.merge_join import aligned
+from storage.schemas import FILES_SCHEMA
+from storage.source.splits import derived_split
+
+WORDS = ("new", "changed", "moved", "re-split", "relabelled", "unchanged")
+NEW, CHANGED, MOVED, RESPLIT, RELABELLED, UNCHANGED = range(len(WORDS))
+SAME_BYTES = ("digest",)
+SAME_LABEL = ("digest", "class")
+SAME_SPLIT = ("digest", "class", "split")
+KEYS_SCHEMA = pa.schema([FILES_SCHEMA.field(name) for name in SAME_LABEL])
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Images by what happened to them since the parent version; every live one is in one of the first five."""
+
+    new: int = 0
+    changed: int = 0
+    moved: int = 0
+    relabelled: int = 0
+    unchanged: int = 0
+    removed: int = 0
+
+
+def compare(
+    listed: pa.Table, before: Iterable[pa.Table], unreadable: tuple[bytes, ...], validation_fraction: float
+) -> tuple[pa.Table, Changes]:
+    """The files as they stand now, and what happened to them.
+
+    listed: the files of a listing, sorted by path. before: the segments of the parent's files in order; one is in
+    memory at a time. unreadable: folders that could not be listed, whose files stay as they were, as does a file that
+    cannot be read and looks the same. The result is FILES_SCHEMA sorted by path, every status still `pending`.
+    """
+    parts = [FILES_SCHEMA.empty_table()]
+    counted = dict.fromkeys(range(len(WORDS)), 0)
+    arrived, gone = [KEYS_SCHEMA.empty_table()], [KEYS_SCHEMA.empty_table()]
+    for some, then in aligned(listed, before, FILES_SCHEMA):
+        files = _with_history(_with_splits(_with_known_bytes(some, then), validation_fraction), then)
+        files = _with_unseen(files, then, unreadable)
+        words, origin = _words(files, then)
+        for word in counted:
+            counted[word] += int((words == word).sum())
+        arrived.append(files.select(SAME_LABEL).filter(pa.array(words == NEW)).cast(KEYS_SCHEMA))
+        gone.append(then.select(SAME_LABEL).take(pa.array(_others(origin, then.num_rows))).cast(KEYS_SCHEMA))
+        parts.append(files)
+    changes = _changes(counted, pa.concat_tables(arrived), pa.concat_tables(gone))
+    return pa.concat_tables(parts).combine_chunks(), changes
+
+
+def _changes(counted: dict[int, int], arrived: pa.Table, gone: pa.Table) -> Changes:
+    """How many files each word has, once those that arrived are paired with those gone; another split counts as moved."""
+    removed = gone.num_rows
+    # Only what has equal bytes on the other side can pair: mostly nothing, which need not be looked at one by one.
+    can_pair = pc.is_in(arrived["digest"], gone["digest"].combine_chunks().drop_null())
+    new, left = _rows(arrived.filter(can_pair)), _rows(gone)
+    for names, word in ((2, MOVED), (1, RELABELLED)):
+        found = _match([row[:names] for row in new], [row[:names] for row in left]) if new else np.empty((0, 2), int)
+        counted[word] += len(found)
+        counted[NEW] -= len(found)
+        removed -= len(found)
+        taken = [set(column) for column in found.T.tolist()]
+        left = [row for index, row in enumerate(left) if index not in taken[0]]
+        new = [row for index, row in enumerate(new) if index not in taken[1]]
+    return Changes(
+        new=counted[NEW],
+        changed=counted[CHANGED],
+        moved=counted[MOVED] + counted[RESPLIT],
+        relabelled=counted[RELABELLED],
+        unchanged=counted[UNCHANGED],
+        removed=removed,
+    )
+
+
+def _rows(keys: pa.Table) -> list[tuple]:
+    return list(zip(*keys.to_pydict().values(), strict=True))
+
+
+def _with_known_bytes(listed: pa.Table, before: pa.Table) -> pa.Table:
+    """Believe that a file which cannot be read now, of the size and time that it had, has the bytes that it had.
+
+    A share that fails for a night must not empty the data set.
+    """
+    then = before.take(pc.index_in(listed["path"].combine_chunks(), before["path"].combine_chunks()))
+    is_known = pc.and_(_same(listed, then, "size", "mtime_ns"), pc.is_null(listed["digest"]).combine_chunks())
+    digest = pc.if_else(is_known, then["digest"].combine_chunks(), listed["digest"].combine_chunks())
+    reason = pc.if_else(pc.is_valid(digest), pa.scalar(None, pa.string()), listed["reason"].combine_chunks())
+    for name, column in (("digest", digest), ("reason", reason)):
+        listed = listed.set_column(listed.schema.get_field_index(name), name, column)
+    return listed
+
+
+def _with_splits(files: pa.Table, validation_fraction: float) -> pa.Table:
+    """Fill in the split where the folders give none; a file without a digest goes to train."""
+    splits = files["split"].to_pylist()
+    digests = files["digest"].to_pylist()
+    filled = [
+        split or (derived_split(digest, validation_fraction) if digest else "train")
+        for split, digest in zip(splits, digests, strict=True)
+    ]
+    index = files.schema.get_field_index("split")
+    return files.set_column(index, "split", pa.array(filled, pa.string()))
+
+
+def _with_history(files: pa.Table, before: pa.Table) -> pa.Table:
+    """FILES_SCHEMA for a listing: times and attempts go on where the same path stood before."""
+    now = time.time_ns()
+    then = before.take(pc.index_in(files["path"].combine_chunks(), before["path"].combine_chunks()))
+    is_same = _same(files, then, "digest", "class", "split")
+    zeros = pa.array(np.zeros(files.num_rows, np.int64))
+    same_bytes = _same(files, then, "digest")
+    columns = {
+        "status": pa.array([PENDING] * files.num_rows, pa.string()),
+        "attempts": pc.if_else(same_bytes, then["attempts"].cast(pa.int64()), zeros).cast(pa.int32()),
+        "first_seen_ns": pc.fill_null(then["first_seen_ns"], now),
+        "last_seen_ns": pc.if_else(is_same, then["last_seen_ns"], now),
+    }
+    for name in FILES_SCHEMA.names:
+        columns.setdefault(name, files[name] if name in files.schema.names else None)
+    return pa.table([columns[name] for name in FILES_SCHEMA.names], schema=FILES_SCHEMA)
+
+
+def _same(files: pa.Table, then: pa.Table, *names: str) -> pa.Array:
+    """Which files were there before with the same values; two digests that could not be read are the same."""
+    result = pc.is_valid(then["path"])
+    for name in names:
+        both_null = pc.and_(pc.is_null(files[name]), pc.is_null(then[name]))
+        result = pc.and_(result, pc.or_(both_null, pc.fill_null(pc.equal(files[name], then[name]), False)))
+    return result.combine_chunks()
+
+
+def _with_unseen(files: pa.Table, before: pa.Table, unreadable: tuple[bytes, ...]) -> pa.Table:
+    """Keep what the parent knew of folders that could not be listed this time."""
+    if not unreadable:
+        return files
+    gone = before.filter(pc.invert(pc.is_in(before["path"], files["path"].combine_chunks())))
+    unseen = np.array([path.startswith(unreadable) for path in gone["path"].to_pylist()], bool)
+    return pa.concat_tables([files, gone.filter(pa.array(unseen))]).sort_by("path").combine_chunks()
+
+
+def pairs(files: pa.Table, before: pa.Table) -> dict[str, np.ndarray]:
+    """How the files of two tables pair, by what happened to them: (n, 2) row numbers in `before` and in `files`.
+
+    A file pairs with the one at its path; a path that is new with one that is gone and has the same
+    digest and class (`moved`), or else the same digest (`relabelled`). What finds no other is `new`
+    (-1, row) or `removed` (row, -1). Both tables: FILES_SCHEMA sorted by path; rows of a word keep that
+    order. Exchanging the tables exchanges the columns, and `new` and `removed`.
+    """
+    words, origin = _words(files, before)
+    gone = _others(origin, before.num_rows)
+    for names, word in ((SAME_LABEL, MOVED), (SAME_BYTES, RELABELLED)):
+        arrived = np.flatnonzero(words == NEW)
+        found = _match(_keys(files, arrived, names), _keys(before, gone, names))
+        words[arrived[found[:, 1]]], origin[arrived[found[:, 1]]] = word, gone[found[:, 0]]
+        gone = np.delete(gone, found[:, 0])
+    by_word = {word: np.flatnonzero(words == word) for word in range(len(WORDS))}
+    result = {WORDS[word]: np.stack([origin[rows], rows], axis=1) for word, rows in by_word.items()}
+    return result | {"removed": np.stack([gone, np.full_like(gone, -1)], axis=1)}
+
+
+def _words(files: pa.Table, before: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """What happened to each file by its path alone, and its row in `before`, -1 for one that is new there."""
+    position = pc.index_in(files["path"].combine_chunks(), before["path"].combine_chunks())
+    then = before.take(position)
+    origin = pc.fill_null(position, -1).to_numpy().astype(np.int64)
+    words = np.select(
+        [origin < 0, *(~_numpy(_same(files, then, *names)) for names in (SAME_BYTES, SAME_LABEL, SAME_SPLIT))],
+        [NEW, CHANGED, RELABELLED, RESPLIT],
+        UNCHANGED,
+    )
+    return words, origin
+
+
+def _others(origin: np.ndarray, num_rows: int) -> np.ndarray:
+    """The rows of a table that no `origin` names."""
+    return np.setdiff1d(np.arange(num_rows), origin)
+
+
+def difference(files: pa.Table, before: pa.Table) -> dict[str, np.ndarray]:
+    """The pairs of two versions' files, with those whose status or reason alone is another as `status`."""
+    result = pairs(files, before)
+    stayed = result["unchanged"]
+    now, then = files.take(pa.array(stayed[:, 1])), before.take(pa.array(stayed[:, 0]))
+    same_status = _numpy(_same(now, then, "status", "reason"))
+    return result | {"unchanged": stayed[same_status], "status": stayed[~same_status]}
+
+
+def _keys(files: pa.Table, rows: np.ndarray, names: tuple[str, ...]) -> list[tuple]:
+    columns = files.select(names).take(pa.array(rows)).to_pydict().values()
+    return list(zip(*columns, strict=True))
+
+
+def _match(arrived: list[tuple], gone: list[tuple]) -> np.ndarray:
+    """Pair equal keys in order: (n, 2) positions in `gone` and `arrived`. A file without a digest pairs with none."""
+    left: dict[tuple, deque[int]] = {}
+    for index, key in enumerate(gone):
+        left.setdefault(key, deque()).append(index)
+    found = [(left[key].popleft(), index) for index, key in enumerate(arrived) if key[0] and left.get(key)]
+    return np.array(found, np.int64).reshape(-1, 2)
+
+
+def _numpy(mask: pa.Array) -> np.ndarray:
+    return mask.to_numpy(zero_copy_only=False)

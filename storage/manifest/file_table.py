@@ -1,0 +1,140 @@
+"""The files of a version: every image with its digest, label, split and status, as one table."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.schemas import DIGEST
+
+OK, PENDING, QUARANTINED = "ok", "pending", "quarantined"
+
+# What makes a file another file to whoever reads the version; times and attempts do not.
+MEANING = ("path", "digest", "class", "split", "status", "reason")
+
+
+def with_status(
+    files: pa.Table,
+    has_row: pa.Array,
+    failures: Mapping[bytes, str],
+    variant_failures: Mapping[bytes, str] | None = None,
+) -> pa.Table:
+    """Set status and reason from what is known of each digest.
+
+    A file is `ok` where its digest has a plain row, whatever failures there are, else `quarantined` where it could not
+    be read or its digest is among the failures (digest → reason), else `pending`. The reason of an `ok` file is that of
+    its variant failures: its variants cannot be made.
+    """
+    digests = files["digest"].combine_chunks()
+    has_digest_row = pc.and_(pc.is_valid(digests), pc.is_in(digests, has_row))
+    reason = pc.if_else(has_digest_row, _looked_up(digests, variant_failures or {}), _looked_up(digests, failures))
+    reason = pc.if_else(pc.is_null(digests), files["reason"].combine_chunks(), reason)
+    status = pc.if_else(has_digest_row, OK, pc.if_else(pc.is_valid(reason), QUARANTINED, PENDING))
+    return _set(_set(files, "status", status), "reason", reason)
+
+
+def _looked_up(digests: pa.Array, codes: Mapping[bytes, str]) -> pa.Array:
+    """The code of each digest, null where it has none."""
+    at = pc.index_in(digests, pa.array(list(codes), DIGEST)) if codes else pa.nulls(len(digests), pa.int32())
+    return pc.take(pa.array([*codes.values(), None], pa.string()), at)
+
+
+def with_attempts(files: pa.Table, attempts: Mapping[bytes, int]) -> pa.Table:
+    """Let each file have at least the attempts of its digest, wherever the file lay when they were made."""
+    at = pc.index_in(files["digest"].combine_chunks(), pa.array(list(attempts), DIGEST))
+    known = pc.fill_null(pc.take(pa.array(attempts.values(), pa.int32()), at), 0)
+    return _set(files, "attempts", pc.max_element_wise(files["attempts"].combine_chunks(), known))
+
+
+def with_one_more_attempt(files: pa.Table, failures: Mapping[bytes, str]) -> pa.Table:
+    """Count one more attempt, made now, at each file that turned out unusable or could not be read."""
+    tried = pc.or_(pc.is_null(files["digest"]), pc.is_in(files["digest"], pa.array(list(failures), DIGEST)))
+    files = _set(files, "attempts", pc.add(files["attempts"], tried.cast(pa.int32())))
+    return _set(files, "last_seen_ns", pc.if_else(tried, time.time_ns(), files["last_seen_ns"]))
+
+
+def _set(files: pa.Table, name: str, column: pa.Array) -> pa.Table:
+    index = files.schema.get_field_index(name)
+    return files.set_column(index, files.schema.field(index), column)
+
+
+def means_the_same(files: pa.Table, pieces: Iterable[pa.Table]) -> bool:
+    """Whether a table of files, sorted by path, says the same about the same images as another does piece by piece."""
+    names, start = list(MEANING), 0
+    for piece in pieces:
+        part = files.slice(start, piece.num_rows)
+        if not part.select(names).combine_chunks().equals(piece.select(names).combine_chunks()):
+            return False
+        start += piece.num_rows
+    return start == files.num_rows
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a version says of images that could not be used, by digest.
+
+    failures: reasons of the quarantined ones. variant_failures: reasons of those of which only the variants cannot be
+    made. retried: attempts of those that failed and are pending again, as `quarantine --retry` asks: they are tried,
+    whatever older shards say of them.
+    """
+
+    failures: dict[bytes, str] = field(default_factory=dict)
+    variant_failures: dict[bytes, str] = field(default_factory=dict)
+    retried: dict[bytes, int] = field(default_factory=dict)
+
+    def heard(self, pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """The segments of a version's files, each of which is added as it passes by."""
+        for files in pieces:
+            self.add(files)
+            yield files
+
+    def add(self, files: pa.Table) -> None:
+        read = files.filter(pc.is_valid(files["digest"]))
+        told = read.filter(pc.is_valid(read["reason"]))
+        tried = pc.and_(pc.equal(read["status"], PENDING), pc.greater(read["attempts"], 0))
+        self.failures.update(_by_digest(told.filter(pc.equal(told["status"], QUARANTINED)), "reason"))
+        self.variant_failures.update(_by_digest(told.filter(pc.equal(told["status"], OK)), "reason"))
+        self.retried.update(_by_digest(read.filter(tried), "attempts"))
+
+
+def _by_digest(files: pa.Table, name: str) -> dict:
+    return dict(zip(files["digest"].to_pylist(), files[name].to_pylist(), strict=True))
+
+
+def usable(files: pa.Table) -> pa.Table:
+    return files.filter(pc.equal(files["status"], OK))
+
+
+def data_digest(files: pa.Table) -> str:
+    """Name what training sees: a hash of the sorted (digest, class, split) of the usable files."""
+    table = usable(files).select(["split", "class", "digest"])
+    table = table.sort_by([(name, "ascending") for name in table.column_names]).combine_chunks()
+    labels = list(zip(table["split"].to_pylist(), table["class"].to_pylist(), strict=True))
+    digests = np.frombuffer(b"".join(table["digest"].to_pylist()), "V32")
+    hasher = hashlib.sha256()
+    starts = [i for i, label in enumerate(labels) if i == 0 or label != labels[i - 1]]
+    for start, stop in pairwise([*starts, len(labels)]):
+        hasher.update(json.dumps([*labels[start], stop - start]).encode() + b"\n")
+        hasher.update(digests[start:stop].tobytes())
+    return hasher.hexdigest()
+
+
+def counts(files: pa.Table) -> dict[str, int]:
+    """How many images are `images` (live), `ok`, `pending` and `quarantined`."""
+    status = files["status"]
+    by_status = {name: pc.sum(pc.equal(status, name)).as_py() or 0 for name in (OK, PENDING, QUARANTINED)}
+    return {"images": files.num_rows, **by_status}
+
+
+def class_counts(files: pa.Table) -> dict[tuple[str, str], int]:
+    """Usable images by (split, class), sorted."""
+    groups = usable(files).group_by(["split", "class"]).aggregate([([], "count_all")]).to_pylist()
+    return {
+        (row["split"], row["class"]): row["count_all"] for row in sorted(groups, key=lambda g: (g["split"], g["class"]))
+    }

@@ -1,0 +1,153 @@
+"""Segments: immutable, bounded pieces of a version's two tables, named by the sha256 of their bytes."""
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from storage.backend.atomic import put
+from storage.backend.bounded_read import read_whole
+from storage.errors import StoreDamaged
+from storage.layout import Store
+from storage.records import sha256
+from storage.schemas import FILES_SCHEMA, ROWS_SCHEMA
+from storage.shards.parquet_pages import check_pages, column_places
+
+SCHEMAS = {"files": FILES_SCHEMA, "rows": ROWS_SCHEMA}
+ROWS_PER_SEGMENT = 8192  # of files: on average, see _cut
+MOST_ROWS, MOST_BYTES = 65_536, 2**28  # of any segment, unpacked: one that says more is not read
+LARGEST = 4  # times as many rows are the most that a segment of files has
+
+
+def write_files(store: Store, files: pa.Table, known: tuple[str, ...] = ()) -> list[str]:
+    """Write FILES_SCHEMA sorted by path as segments, and return their names in order.
+
+    known: segments that are durable already. A change moves only the cuts beside it: every other segment
+    keeps its bytes and its name.
+    """
+    keys = [_hash32(path) for path in files["path"].to_pylist()]
+    return [_write(store, "files", files.slice(start, stop - start), known) for start, stop in _cut(keys)]
+
+
+def write_rows(store: Store, rows: pa.Table, known: tuple[str, ...] = ()) -> list[str]:
+    """Write ROWS_SCHEMA sorted by (digest, view) as segments, each so sorted, and return their names.
+
+    A segment of `known` stays while every row of it stands. The rows of no such segment make new ones, and
+    those of the last one, while it is not full, go along: new images write new segments, not all of them.
+    """
+    keys = _keys(rows)
+    is_left = np.ones(len(keys), bool)
+    kept: list[str] = []
+    small: list[tuple[str, np.ndarray]] = []
+    for name in known:
+        segment = read_segments(store, "rows", (name,))
+        at = np.minimum(np.searchsorted(keys, _keys(segment)), max(len(keys) - 1, 0))
+        if not len(keys) or not rows.take(pa.array(at)).equals(segment):
+            continue
+        is_left[at] = False
+        if segment.num_rows < ROWS_PER_SEGMENT:
+            small.append((name, at))
+        else:
+            kept.append(name)
+    if not is_left.any():
+        return [*kept, *(name for name, _ in small)]
+    for _, at in small:
+        is_left[at] = True
+    left = rows.filter(pa.array(is_left))
+    starts = range(0, left.num_rows, ROWS_PER_SEGMENT)
+    return kept + [_write(store, "rows", left.slice(start, ROWS_PER_SEGMENT), known) for start in starts]
+
+
+def _keys(rows: pa.Table) -> np.ndarray:
+    """(digest, view) of each row as 34 bytes that sort as the pair does."""
+    keys = np.empty((rows.num_rows, 34), np.uint8)
+    column = rows["digest"].combine_chunks()
+    digests = np.frombuffer(column.buffers()[1], np.uint8, 32 * len(column), 32 * column.offset)
+    keys[:, :32] = digests.reshape(-1, 32)
+    keys[:, 32:] = rows["view"].to_numpy().astype(">u2").reshape(-1, 1).view(np.uint8)
+    return keys.reshape(-1).view("S34")
+
+
+def _hash32(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=4).digest(), "big")
+
+
+def _cut(keys: list[int]) -> Iterator[tuple[int, int]]:
+    """Cut a sorted table into segments after rows whose key says so, and where one would grow too large."""
+    ends = np.flatnonzero(np.array(keys, np.int64) % ROWS_PER_SEGMENT == 0) + 1
+    starts = [0, *ends.tolist()]
+    for start, stop in zip(starts, [*starts[1:], len(keys)], strict=True):
+        for piece in range(start, stop, LARGEST * ROWS_PER_SEGMENT):
+            yield piece, min(stop, piece + LARGEST * ROWS_PER_SEGMENT)
+
+
+def _write(store: Store, kind: str, table: pa.Table, known: tuple[str, ...]) -> str:
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table.combine_chunks(),
+        sink,
+        use_dictionary=["class", "split", "status", "reason", "shard"],
+        compression="zstd",
+        write_page_checksum=True,
+    )
+    data = sink.getvalue().to_pybytes()
+    name = f"{kind}-{sha256(data)}.parquet"
+    if name not in known:
+        put(store.segments / name, data, store.aside)
+    return name
+
+
+def read_segments(store: Store, kind: str, names: tuple[str, ...]) -> pa.Table:
+    """The rows of these segments, one after another. Raises StoreDamaged for one that is not what its name says."""
+    schema = SCHEMAS[kind]
+    tables = []
+    for name in names:
+        try:
+            data = read_whole(store.segment(name))
+        except FileNotFoundError:
+            raise StoreDamaged(f"segment {name} is missing from {store.segments}; {store.way_out}") from None
+        except ValueError as error:
+            raise StoreDamaged(f"segment {name} is not what it should be ({error}); {store.way_out}") from None
+        if sha256(data) != name.rpartition("-")[2].removesuffix(".parquet"):
+            raise StoreDamaged(f"segment {name} is damaged: its sha256 is not the one in its name; {store.way_out}")
+        try:
+            tables.append(_unpacked(data, schema))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise StoreDamaged(f"segment {name} is not what it should be ({error}); {store.way_out}") from error
+    return pa.concat_tables(tables).combine_chunks() if tables else schema.empty_table()
+
+
+def _unpacked(data: bytes, schema: pa.Schema) -> pa.Table:
+    """The table in a segment's bytes. Raises ValueError where the footer says of it what no segment of ours has."""
+    file = pq.ParquetFile(pa.BufferReader(data))
+    groups = (file.metadata.row_group(index) for index in range(file.num_row_groups))
+    rows = [file.metadata.num_rows, *(group.num_rows for group in groups)]
+    if not all(0 <= number <= MOST_ROWS for number in rows):
+        raise ValueError(f"it says it has {rows[0]} rows, in groups of {rows[1:]}")
+    left = MOST_BYTES
+    for places in column_places(io.BytesIO(data)):
+        for place in places:
+            left -= check_pages(io.BytesIO(data), place, left, MOST_ROWS)
+    if not file.schema_arrow.equals(schema):
+        raise ValueError(f"its columns are {', '.join(file.schema_arrow.names)}, of these types")
+    table = file.read(use_threads=False)
+    for column in table.columns:
+        if pa.types.is_string(column.type):
+            column.validate(full=True)  # the reader does not look whether it is UTF-8
+    return table
+
+
+def rows_of(shard: str, found: Sequence[tuple[bytes, int, int]]) -> pa.Table:
+    """ROWS_SCHEMA of rows of one shard: (digest, view, row within the shard) of each."""
+    digests, views, numbers = zip(*found, strict=True) if found else ((), (), ())
+    columns = (digests, views, [shard] * len(found), numbers)
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, ROWS_SCHEMA, strict=True)], schema=ROWS_SCHEMA)
+
+
+def in_order(rows: pa.Table) -> pa.Table:
+    """Rows sorted by (digest, view)."""
+    return rows.take(pc.sort_indices(rows, [("digest", "ascending"), ("view", "ascending")])).combine_chunks()

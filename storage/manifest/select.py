@@ -1,0 +1,65 @@
+"""The feature space and the version that the flags of `python -m storage` name, or what is wrong with them."""
+
+import os
+
+from storage.backend.paths import Place
+from storage.classes import only
+from storage.errors import InputError
+from storage.layout import Store
+from storage.manifest.space import read_spec, spaces, spec_line
+from storage.manifest.versions import Version, read_version, version_numbers
+from storage.source.splits import SPLITS
+from storage.text import ranges, visible
+
+
+def chosen_spaces(root: Place, prefix: str) -> list[Store]:
+    """The feature spaces of the store at `root` whose fingerprint begins so; at least one, or InputError."""
+    shown = visible(os.fsencode(str(root)))
+    if not root.is_dir():
+        raise InputError(f"--store: there is no folder {shown}; give the one that a run wrote with its --store")
+    found = spaces(root)
+    if not found:
+        raise InputError(f"--store: {shown} is no store, or no run has begun to fill it: it has no feature space")
+    chosen = [store for store in found if store.fingerprint.startswith(prefix)]
+    if not chosen:
+        raise InputError(f"--space {prefix}: there is no such feature space; {shown} has {_listed(found)}")
+    return chosen
+
+
+def one_space(root: Place, prefix: str) -> Store:
+    """The one feature space of `chosen_spaces`; InputError where there are more."""
+    found = chosen_spaces(root, prefix)
+    if len(found) > 1:
+        raise InputError(f"--space PREFIX has to choose one of {len(found)} feature spaces: {_listed(found)}")
+    return found[0]
+
+
+def _listed(found: list[Store]) -> str:
+    return "; ".join(f"{store.fingerprint} ({spec_line(read_spec(store))})" for store in found)
+
+
+def committed_numbers(store: Store) -> list[int]:
+    """The versions of a space, oldest first; at least one, or InputError."""
+    numbers = version_numbers(store)
+    if not numbers:
+        raise InputError(f"feature space {store.fingerprint} has no version yet: no run has come to its commit")
+    return numbers
+
+
+def chosen_version(store: Store, number: int | None) -> Version:
+    """The version of this number, or the newest; InputError where it is not there."""
+    numbers = committed_numbers(store)
+    if number is not None and number not in numbers:
+        raise InputError(f"there is no version {number}; feature space {store.fingerprint} has {ranges(numbers)}")
+    return read_version(store, numbers[-1] if number is None else number)
+
+
+def splits_of(version: Version, wanted: str, classes: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    """The splits to export: the one wanted, or `all` that have usable images, of these classes if given."""
+    counts = version.classes if classes is None else only(version.classes, classes)
+    found = tuple(split for split in SPLITS if counts.get(split))
+    if not found:
+        raise InputError(f"version {version.number} has no usable image; there is nothing to export")
+    if wanted != "all" and wanted not in found:
+        raise InputError(f"--split {wanted}: version {version.number} has usable images only in {', '.join(found)}")
+    return found if wanted == "all" else (wanted,)

@@ -1,0 +1,102 @@
+"""A feature space in a store: create it, check it, list it."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from storage.backend.atomic import SINGLE_WRITER, create, replace, sweep
+from storage.backend.bounded_read import read_whole
+from storage.backend.paths import Place, is_local
+from storage.errors import InputError, StoreDamaged
+from storage.layout import FINGERPRINT, FORMAT_VERSION, Store
+from storage.records import fingerprint
+from storage.text import visible
+
+
+def check_space(store: Store) -> None:
+    """Refuse a space of a format this program does not know. A space that is not there yet is fine."""
+    path = store.space / "space.json"
+    try:
+        found = json.loads(read_whole(path)).get("format_version")
+    except FileNotFoundError:
+        return
+    except (ValueError, AttributeError) as error:
+        raise StoreDamaged(f"{path} is not readable as JSON; {store.way_out}") from error
+    check_format(path, found)
+
+
+def check_format(path: Place, found: object) -> None:
+    """Refuse a file of a format this program does not know."""
+    if found != FORMAT_VERSION:
+        raise InputError(
+            f"{path} has format_version {found}, this program reads {FORMAT_VERSION}; "
+            "use the program that wrote it, or another --store"
+        )
+
+
+def create_space(store: Store, spec: Mapping, is_single_writer: bool = False) -> None:
+    """Create the space with its spec, and sweep up what runs that died left half-written.
+
+    is_single_writer: declare, for good, that no two processes ever write this store at a time.
+    """
+    if is_single_writer and is_local(store.root):
+        replace(store.root / SINGLE_WRITER, b"")
+    record = {"format_version": FORMAT_VERSION, "spec": dict(spec)}
+    create(store.space / "space.json", json.dumps(record, indent=1, sort_keys=True).encode(), store.aside)
+    check_space(store)
+    if not is_local(store.root):
+        return  # nothing is ever half-written there
+    for left in store.aside.iterdir():
+        left.unlink(missing_ok=True)
+    for folder in (store.cache, store.heads, *store.heads.glob("*/")):
+        sweep(folder)
+
+
+def spaces(root: Place) -> list[Store]:
+    """The feature spaces in the store at `root`, by fingerprint."""
+    if not root.is_dir():
+        return []
+    return [
+        Store(root, path.name) for path in sorted(root.iterdir()) if FINGERPRINT.fullmatch(path.name) and path.is_dir()
+    ]
+
+
+def other_spaces(store: Store) -> list[Store]:
+    """The other feature spaces in the same root."""
+    return [other for other in spaces(store.root) if other != store]
+
+
+def read_spec(store: Store) -> dict:
+    """The spec of a feature space that is there."""
+    check_space(store)
+    path = store.space / "space.json"
+    try:
+        spec = dict(json.loads(read_whole(path))["spec"])
+    except FileNotFoundError:
+        raise StoreDamaged(f"{path} is missing; run again with the options of this space, which writes it") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreDamaged(f"{path} holds no spec; {store.way_out}") from error
+    if fingerprint(spec) != store.fingerprint:
+        raise StoreDamaged(f"{path} is damaged: its spec is of another feature space; {store.way_out}")
+    return spec
+
+
+# What a feature space is unless its options say otherwise.
+USUAL = {
+    "pooling": "none",
+    "dtype": "float16",
+    "precision": "float32",
+    "exif": "ignore",
+    "rescale": 1.0,
+    "sixteen_bit": "clip",
+}
+
+
+def spec_line(spec: Mapping[str, Any]) -> str:
+    """A feature space in a few words, to tell it from others: all that is not as usual, also what is not known here."""
+    words = [f"{spec.get('backbone', 'unknown backbone')} at {spec.get('image_size', '?')} px"]
+    told = {"backbone", "image_size", "weights", "preprocessing"}  # preprocessing is the backbone's own
+    others = {name: value for name, value in spec.items() if name not in told and USUAL.get(name) != value}
+    words += [f"{name} {value}" for name, value in others.items()]
+    words.append(f"weights {str(spec.get('weights', '?'))[:8]}…")
+    return visible(", ".join(words))

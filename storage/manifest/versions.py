@@ -1,0 +1,178 @@
+"""Versions: what the store says at one moment, made true by the exclusive creation of the next number."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.backend.atomic import create, sync_folder
+from storage.backend.bounded_read import read_whole
+from storage.errors import StoreDamaged, VersionConflict
+from storage.layout import FORMAT_VERSION, SEGMENT_NAME, SHARD_NAME, Store
+from storage.manifest.file_table import class_counts, counts, data_digest
+from storage.manifest.segments import in_order, read_segments, write_files, write_rows
+from storage.manifest.space import check_format
+from storage.records import canonical, sealed, sha256, unsealed
+from storage.shards.shard import ShardRef
+from storage.shards.view_ids import MOST_AUGMENTATIONS, are_listed
+from storage.source.precedent import Precedent
+
+
+@dataclass(frozen=True)
+class Version:
+    """A committed version; tables are read from its segments when asked for.
+
+    files, rows: names of segments. shards: what is known of each shard that `rows` point to. augmentations: what the
+    variants among the rows are of, in order of first appearance (views.py).
+    """
+
+    number: int
+    commit_id: str
+    parent: int
+    files: tuple[str, ...]
+    rows: tuple[str, ...]
+    shards: dict[str, ShardRef]
+    counts: dict[str, int]
+    classes: dict[str, dict[str, int]]
+    data_digest: str
+    created: str = field(compare=False)
+    augmentations: tuple[str, ...] = ()
+
+    def read_files(self, store: Store) -> pa.Table:
+        """FILES_SCHEMA, sorted by path."""
+        return read_segments(store, "files", self.files)
+
+    def file_segments(self, store: Store) -> Iterator[pa.Table]:
+        """The table of files piece by piece, of which one is in memory at a time."""
+        return (read_segments(store, "files", (name,)) for name in self.files)
+
+    def read_rows(self, store: Store) -> pa.Table:
+        """ROWS_SCHEMA, sorted by (digest, view). Raises StoreDamaged for rows that no shard of the version has."""
+        rows = in_order(read_segments(store, "rows", self.rows))
+        at = pc.index_in(rows["shard"], pa.array(list(self.shards), pa.string()))
+        size = pc.take(pa.array([ref.num_rows for ref in self.shards.values()], pa.uint32()), at)
+        if at.null_count or pc.any(pc.greater_equal(rows["row"].cast(pa.uint32()), size)).as_py():
+            raise StoreDamaged(f"version {self.number} has rows that are in none of its shards; {store.way_out}")
+        if not are_listed(rows["view"].to_numpy(), self.augmentations):
+            raise StoreDamaged(f"version {self.number} has variants of no augmentation that it lists; {store.way_out}")
+        return rows
+
+
+def version_numbers(store: Store) -> list[int]:
+    """The versions that are there, oldest first."""
+    if not store.versions.is_dir():
+        return []
+    return sorted(int(path.stem) for path in store.versions.glob("[0-9]" * 20 + ".json"))
+
+
+def latest_version(store: Store) -> Version | None:
+    """The newest version, None before the first."""
+    numbers = version_numbers(store)
+    return read_version(store, numbers[-1]) if numbers else None
+
+
+def precedent(store: Store) -> Precedent | None:
+    """How the newest version labels its files, None before the first."""
+    version = latest_version(store)
+    if version is None:
+        return None
+    return Precedent(version.number, version.classes, lambda: version.file_segments(store))
+
+
+def read_version(store: Store, number: int) -> Version:
+    path = store.version(number)
+    try:
+        record = json.loads(read_whole(path))
+        check_format(path, record["format_version"])
+        record = unsealed(record)
+        del record["format_version"]
+        record["shards"] = {name: ShardRef(name, *values) for name, values in record["shards"].items()}
+        record["files"], record["rows"] = tuple(record["files"]), tuple(record["rows"])
+        record["augmentations"] = tuple(record.get("augmentations", ()))
+        return _checked(Version(**record), number)
+    except FileNotFoundError:
+        raise StoreDamaged(f"version {number} is missing from {store.versions}; {store.way_out}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise StoreDamaged(f"version {number}, {path}, is damaged ({error}); {store.way_out}") from error
+
+
+def _checked(version: Version, number: int) -> Version:
+    """The version, where what it says of itself can be true. Raises ValueError or TypeError; no other file is touched."""
+    if version.number != number or not 0 <= version.parent < number:
+        raise ValueError(f"it says that it is number {version.number} and follows {version.parent}")
+    for name in (*version.files, *version.rows):
+        if not SEGMENT_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not the name of a segment")
+    texts = version.augmentations
+    if not all(type(text) is str and text.encode() for text in texts) or len(set(texts)) != len(texts):
+        raise ValueError("it lists what are no augmentations, or one of them twice")
+    if len(texts) > MOST_AUGMENTATIONS:
+        raise ValueError(f"it lists {len(texts)} augmentations")
+    for ref in version.shards.values():
+        if not SHARD_NAME.fullmatch(ref.name):
+            raise ValueError(f"{ref.name!r} is not the name of a shard")
+    return version
+
+
+def differing_files(store: Store, version: Version, other: Version | None) -> tuple[pa.Table, pa.Table]:
+    """The files of two versions without the segments that both have, whose rows are the same in each."""
+    names, others = version.files, other.files if other else ()
+    return (
+        read_segments(store, "files", tuple(name for name in names if name not in others)),
+        read_segments(store, "files", tuple(name for name in others if name not in names)),
+    )
+
+
+def commit(
+    store: Store,
+    parent: Version | None,
+    files: pa.Table,
+    rows: pa.Table,
+    shards: dict[str, ShardRef],
+    augmentations: tuple[str, ...] | None = None,
+    number: int | None = None,
+) -> Version:
+    """Make `files` and `rows` the next version after `parent`.
+
+    files: FILES_SCHEMA sorted by path. rows: ROWS_SCHEMA sorted by (digest, view), every shard of it in
+    `shards` and durable. augmentations: what its views are of; those of the parent where it is None. number: where versions after `parent` are there but cannot be read, the next that
+    is free. Committing the same again gives the version that is there; raises VersionConflict where another
+    commit took the number.
+    """
+    file_segments = write_files(store, files, parent.files if parent else ())
+    row_segments = write_rows(store, rows, parent.rows if parent else ())
+    for folder in {store.shard(name).parent for name in shards if parent is None or name not in parent.shards}:
+        sync_folder(folder)  # a shard that was adopted may have been named by a run that died right then
+    parent_number = parent.number if parent else 0
+    number = number or parent_number + 1
+    classes: dict[str, dict[str, int]] = {}
+    for (split, name), count in class_counts(files).items():
+        classes.setdefault(split, {})[name] = count
+    content = {
+        "number": number,
+        "parent": parent_number,
+        "files": file_segments,
+        "rows": row_segments,
+        "shards": {name: list(asdict(ref).values())[1:] for name, ref in sorted(shards.items())},
+        "counts": counts(files),
+        "classes": classes,
+        "data_digest": data_digest(files),
+    }
+    if augmentations is None:
+        augmentations = parent.augmentations if parent else ()
+    if augmentations:
+        content["augmentations"] = augmentations
+    record = {
+        "format_version": FORMAT_VERSION,
+        "commit_id": sha256(canonical(content))[:32],
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **content,
+    }
+    is_ours = create(store.version(number), json.dumps(sealed(record), indent=1).encode(), store.aside)
+    version = read_version(store, number)
+    if not is_ours and version.commit_id != record["commit_id"]:
+        raise VersionConflict(f"another run committed version {number} first; run again to build on it")
+    return version

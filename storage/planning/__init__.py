@@ -1,0 +1,1 @@
+"""Which rows are missing, and how the work is cut."""

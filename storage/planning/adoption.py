@@ -1,0 +1,126 @@
+"""Adoption: what lies in the store and is in no shard of the newest version counts as done, as after a run that died."""
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.errors import StorageError, StoreDamaged
+from storage.layout import Store
+from storage.manifest.segments import in_order, rows_of
+from storage.manifest.versions import Version, read_version, version_numbers
+from storage.planning.rows import Missing, has_missing
+from storage.schemas import DIGEST
+from storage.shards.shard import Shard, ShardRef, footer_ref, is_intact, unlisted_shards
+from storage.shards.view_ids import PLAIN, indices_of, listed, numbered, of_view, variants_of
+
+logger = logging.getLogger(__name__)
+
+
+def adoptable_shards(
+    store: Store, shards: Mapping[str, ShardRef], missing: Missing, augmentation: str, retried: Collection[bytes]
+) -> list[ShardRef]:
+    """Intact shards beside `shards` that hold a missing row, or say why a plain one is missing.
+
+    A shard that an older version lists is judged by the rows of that version: after a compaction none of the old shards
+    has to be opened. Any other is opened, and hashed only if it is of use. retried: see `has_missing`.
+    """
+    names = unlisted_shards(store, shards)
+    names = {name: names[name] for name in names.keys() - _known_useless(store, names, missing, augmentation)}
+    return intact_shards(store, names, lambda shard: has_missing(shard, missing, augmentation, retried))
+
+
+def intact_shards(store: Store, names: Mapping[str, int], is_useful: Callable[[Shard], bool]) -> list[ShardRef]:
+    """Those shards, of names and sizes, that are of use and whose bytes are those that their names say.
+
+    One that is not is left alone; one is open at a time.
+    """
+    found = []
+    for name, size_bytes in sorted(names.items()):
+        try:
+            ref = footer_ref(store, name, size_bytes)
+            if ref and is_useful(Shard(store, ref)) and is_intact(store, ref):
+                found.append(ref)
+        except StoreDamaged as error:
+            logger.warning("%s; it is left alone", str(error).removesuffix(f"; {store.way_out}"))
+    return found
+
+
+def _known_useless(store: Store, names: Collection[str], missing: Missing, augmentation: str) -> set[str]:
+    """Those of the shards that a version lists, and of which it has no row that is missing.
+
+    Their errors are of no use either: what became of those images is in the files of that version.
+    """
+    useless: set[str] = set()
+    for version, known in _versions_of(store, names):
+        with suppress(StorageError):  # rows that cannot be read: the shards are opened
+            useless |= known - _shards_with(version.read_rows(store), version, known, missing, augmentation)
+    return useless
+
+
+def _versions_of(store: Store, names: Collection[str]) -> Iterator[tuple[Version, set[str]]]:
+    """The shards of these names that a version lists, each with the newest that does."""
+    left = set(names)
+    for number in reversed(version_numbers(store)):
+        if not left:
+            return
+        with suppress(StorageError):  # a version that cannot be read explains nothing
+            version = read_version(store, number)
+            if known := left & version.shards.keys():
+                left -= known
+                yield version, known
+
+
+def _shards_with(rows: pa.Table, version: Version, names: set[str], missing: Missing, augmentation: str) -> set[str]:
+    """The shards of these names in which a version has a row that is missing."""
+    is_there = pc.is_in(rows["shard"], pa.array(list(names), pa.string()))
+    rows = rows.filter(pc.and_(is_there, pc.is_in(rows["digest"], pa.array(list(missing), DIGEST))))
+    views = rows["view"].to_numpy()
+    columns = (
+        rows["digest"].to_pylist(),
+        variants_of(views).tolist(),
+        indices_of(views).tolist(),
+        rows["shard"].to_pylist(),
+    )
+    return {
+        shard
+        for digest, variant, index, shard in zip(*columns, strict=True)
+        if variant in missing[digest] and (variant == PLAIN or version.augmentations[index] == augmentation)
+    }
+
+
+def add_rows(
+    store: Store,
+    rows: pa.Table,
+    shards: Mapping[str, ShardRef],
+    new: Iterable[ShardRef],
+    augmentations: tuple[str, ...] = (),
+) -> tuple[pa.Table, dict[str, ShardRef], dict[bytes, str], tuple[str, ...]]:
+    """Add the rows of shards for those (digest, view) that have none yet, and gather the failures they name.
+
+    augmentations: those that the views of `rows` count; returned with what the shards add to them, last.
+    One shard is open at a time: a first run may have written more than a process may open.
+    """
+    have = {view: set(of_view(rows, view)["digest"].to_pylist()) for view in pc.unique(rows["view"]).to_pylist()}
+    shards, parts = dict(shards), [rows]
+    failures: dict[bytes, str] = {}
+    for ref in sorted(new, key=lambda ref: ref.name):
+        shard = Shard(store, ref)
+        known = listed(augmentations, shard.augmentation) if shard.augmentation else augmentations
+        views = numbered(known, shard.augmentation, shard.views()).tolist()
+        fresh = [
+            (digest, view, index)
+            for index, (digest, view) in enumerate(zip(shard.digests(), views, strict=True))
+            if digest not in have.get(view, ())
+        ]
+        if not fresh and not shard.errors():
+            continue
+        shards[ref.name] = ref
+        failures |= shard.errors()
+        augmentations = known if any(view for _, view, _ in fresh) else augmentations
+        for digest, view, _ in fresh:
+            have.setdefault(view, set()).add(digest)
+        parts.append(rows_of(ref.name, fresh))
+    return in_order(pa.concat_tables(parts)), shards, failures, augmentations

@@ -1,0 +1,36 @@
+"""Room on the disk: whether what a plan writes fits is known before hours are spent on it."""
+
+import shutil
+
+from storage.backend.paths import Place, is_local
+from storage.errors import NoRoom
+from storage.layout import Store
+from storage.planning.plan import Plan
+
+
+def expected_bytes(plan: Plan, row_bytes: float) -> int:
+    """What the shards of a plan will take: by the average of this store's own rows, or `row_bytes` where it has none."""
+    known = [ref for ref in plan.shards.values() if ref.name.endswith(plan.format) and ref.num_rows]
+    rows = sum(ref.num_rows for ref in known)
+    own_bytes = sum(ref.size_bytes for ref in known) / rows if rows else row_bytes
+    return round(plan.num_rows * own_bytes)
+
+
+def free_bytes(root: Place) -> int | None:
+    """What is left on the disk of a folder that need not exist yet; None for an object store, which has no end."""
+    if not is_local(root):
+        return None
+    while not root.exists():
+        root = root.parent
+    return shutil.disk_usage(root).free
+
+
+def check_room(store: Store, plan: Plan, row_bytes: float) -> None:
+    """Raise NoRoom where the shards of a plan will not fit."""
+    expected, free = expected_bytes(plan, row_bytes), free_bytes(store.root)
+    if free is not None and expected > free:
+        raise NoRoom(
+            f"the features of {plan.todo.num_rows} images will take about {expected / 1e6:,.1f} MB, the disk of "
+            f"{store.root} has {free / 1e6:,.1f} MB left: nothing was begun. Make room, put --store on another disk, "
+            "or extract a part with --limit"
+        )

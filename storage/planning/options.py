@@ -1,0 +1,46 @@
+"""How a plan is made."""
+
+from dataclasses import dataclass
+
+from storage.errors import InputError
+from storage.shards.shard import MAX_ROWS, Format
+from storage.shards.view_ids import MOST_VARIANTS
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What bounds a plan. Raises InputError for values that make no sense.
+
+    chunk_size: images a chunk; None: by the number of images. limit: at most so many new images; the others stay pending. max_removed_fraction: more of the live
+    images gone is not believed unless `allow_removals`. format: of the shards to be written. variants: views of each
+    training image, the plain one counted; the others are of `augmentation`, a text. classes: those
+    that images have to be of.
+    """
+
+    validation_fraction: float = 0.2
+    chunk_size: int | None = None
+    limit: int | None = None
+    max_removed_fraction: float = 0.2
+    allow_removals: bool = False
+    format: Format = "parquet"
+    variants: int = 1
+    augmentation: str = ""
+    classes: tuple[str, ...] | None = None
+
+    def __post_init__(self):
+        if self.chunk_size is not None and not 1 <= self.chunk_size <= MAX_ROWS:
+            raise InputError(f"--chunk-size: 1 to {MAX_ROWS} images, got {self.chunk_size}")
+        if not 1 <= self.variants <= MOST_VARIANTS + 1:
+            raise InputError(f"--variants: 1 to {MOST_VARIANTS + 1}, the plain image counted, got {self.variants}")
+        if self.variants > 1 and not self.augmentation:
+            raise InputError(f"--variants {self.variants}: say with --augment how they are made")
+        if self.chunk_size is not None and self.chunk_size * self.variants > MAX_ROWS:
+            raise InputError(
+                f"--chunk-size {self.chunk_size} with --variants {self.variants}: a shard has at most {MAX_ROWS} rows; "
+                f"--chunk-size {MAX_ROWS // self.variants} is the largest for so many variants"
+            )
+        if self.limit is not None and self.limit < 0:
+            raise InputError(f"--limit: 0 or more images, got {self.limit}")
+        for name in ("validation_fraction", "max_removed_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"--{name.replace('_', '-')}: 0 to 1, got {getattr(self, name)}")

@@ -1,0 +1,223 @@
+"""From what lies in the folder and what the store holds to what has to be done: decided once, before any work."""
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.classes import check_found
+from storage.errors import InputError, StorageError, TooManyRemovals
+from storage.layout import Store
+from storage.manifest.diff import Changes, compare
+from storage.manifest.file_table import Known, means_the_same, with_attempts, with_one_more_attempt, with_status
+from storage.manifest.findings import findings
+from storage.manifest.space import other_spaces
+from storage.manifest.versions import Version, latest_version
+from storage.planning.adoption import add_rows, adoptable_shards
+from storage.planning.chunks import automatic_size
+from storage.planning.options import PlanOptions
+from storage.planning.rows import Missing, count_lost, missing_rows, present_rows
+from storage.schemas import DIGEST, TODO_SCHEMA
+from storage.shards.shard import Format, ShardRef
+from storage.shards.view_ids import listed, plain, views_of
+from storage.source.listing import Listing
+
+# Other files of the same bytes that are tried where the first cannot be read: enough for copies in a few folders, and few
+# enough that a share that has failed is not asked for each of a thousand copies.
+MOST_TWINS = 15
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run has to do.
+
+    files: FILES_SCHEMA, as they stand before extraction. rows: ROWS_SCHEMA, what can be used already,
+    adopted rows included. shards: those that `rows` point to. failures: digest → reason of images known
+    to be unusable. variant_failures: the same of images of which only the variants are. todo: TODO_SCHEMA, sorted by
+    (split, digest), one row an image to extract with the k of its views that are missing (0: plain), and the `twins`
+    that have its bytes too, cut into chunks of `chunk_size` images, each to become a shard of this `format`. adopted:
+    images of which a dead run had left missing rows; lost: images of todo with rows whose shard is gone; stale: those
+    that only another feature space holds. needs_commit: whether the next version would say anything that the parent
+    does not. augmentation: what the variants of todo are of; augmentations: those that the views of `rows` count.
+    findings: what there is to say of folders and classes, in lines.
+    """
+
+    parent: Version | None
+    files: pa.Table
+    rows: pa.Table
+    shards: dict[str, ShardRef]
+    failures: dict[bytes, str]
+    variant_failures: dict[bytes, str]
+    todo: pa.Table
+    changes: Changes
+    adopted: int
+    lost: int
+    stale: int
+    ignored: int
+    chunk_size: int
+    format: Format
+    needs_commit: bool
+    augmentation: str = ""
+    augmentations: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+
+    @property
+    def num_chunks(self) -> int:
+        return -(-self.todo.num_rows // self.chunk_size)
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows the images of todo will have, where none of them is unusable."""
+        return pc.sum(pc.list_value_length(self.todo["views"])).as_py() or 0
+
+
+def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
+    """Compare a listing with the newest version and with the shards on disk. Nothing is written.
+
+    Raises InputError where there is nothing to work on, or the layout of the folders is doubtful, LayoutChanged where
+    it labels otherwise than the newest version, TooManyRemovals where more has gone than `options` allow.
+    """
+    listing.scan.layout.check()
+    parent = latest_version(store)
+    _check_not_empty(listing, parent)
+    known = Known()
+    before = known.heard(parent.file_segments(store) if parent else ())
+    files, changes = compare(listing.files, before, listing.scan.unreadable, options.validation_fraction)
+    _check_removals(listing, changes, parent.counts["images"] if parent else 0, files.num_rows, options)
+    if options.classes is not None:
+        check_found(options.classes, pc.unique(files["class"]).to_pylist())
+
+    rows, shards, lost = present_rows(store, parent)
+    failures, files = known.failures, with_attempts(files, known.retried)
+    augmentation = options.augmentation if options.variants > 1 else ""
+    augmentations = parent.augmentations if parent else ()
+    if augmentation:
+        listed(augmentations, augmentation)  # before work is done for one that has no place
+
+    def still_missing() -> Missing:
+        views = views_of(augmentations, augmentation, options.variants)
+        return missing_rows(files, rows, failures, known.variant_failures, views)
+
+    missing, adopted = still_missing(), 0
+    if missing:
+        useful = adoptable_shards(store, shards, missing, augmentation, known.retried)
+        rows, shards, found, augmentations = add_rows(store, rows, shards, useful, augmentations)
+        # What is adopted is older than a retry, and an image that has a plain row by now is usable.
+        found = {digest: code for digest, code in found.items() if digest not in known.retried}
+        has_row = set(plain(rows)["digest"].to_pylist())
+        failures = {digest: code for digest, code in (failures | found).items() if digest not in has_row}
+        before_them, missing = missing, still_missing()
+        adopted = sum(missing.get(digest) != views for digest, views in before_them.items())
+    files = with_status(files, plain(rows)["digest"].combine_chunks(), failures, known.variant_failures)
+    by_hash = listing.files["split"].null_count > 0
+    readable = listing.files.filter(pc.is_valid(listing.files["digest"]))["path"]
+    todo = _todo(files, missing, readable)
+    if options.limit is not None and todo.num_rows > options.limit:
+        picked = todo.take(pc.sort_indices(todo["digest"]).slice(0, options.limit))
+        todo = picked.sort_by([("split", "ascending"), ("digest", "ascending")])
+    return Plan(
+        parent=parent,
+        files=files,
+        rows=rows,
+        shards=shards,
+        failures=failures,
+        variant_failures=known.variant_failures,
+        todo=todo,
+        changes=changes,
+        adopted=adopted,
+        lost=count_lost(lost, missing, views_of(augmentations, augmentation, options.variants)),
+        stale=_count_stale(store, missing) if parent is None else 0,
+        ignored=listing.scan.ignored,
+        chunk_size=options.chunk_size or automatic_size(todo.num_rows),
+        format=options.format,
+        needs_commit=is_news(store, parent, files, shards) or todo.num_rows > 0,
+        augmentation=augmentation,
+        augmentations=augmentations,
+        findings=(
+            *listing.scan.layout.remarks,
+            *findings(files, str(listing.scan.root), options.classes, by_hash),
+        ),
+    )
+
+
+def is_news(store: Store, parent: Version | None, files: pa.Table, shards: Mapping[str, ShardRef]) -> bool:
+    """Whether a version of `files` and `shards` would say anything that the parent does not."""
+    if parent is None or shards.keys() != parent.shards.keys():
+        return True
+    return not means_the_same(files, parent.file_segments(store))
+
+
+def finish(
+    store: Store, plan: Plan, new: Iterable[ShardRef]
+) -> tuple[pa.Table, pa.Table, dict[str, ShardRef], tuple[str, ...]]:
+    """The files, rows, shards and augmentations to commit, once the `new` shards of the plan are written.
+
+    An image of the plan that has neither a plain row nor a failure in `new` stays pending. A failure of one that has a
+    plain row is of its variants.
+    """
+    rows, shards, found, augmentations = add_rows(store, plan.rows, plan.shards, new, plan.augmentations)
+    failures, variant_failures = plan.failures | found, plan.variant_failures | found
+    files = with_status(plan.files, plain(rows)["digest"].combine_chunks(), failures, variant_failures)
+    return with_one_more_attempt(files, found), rows, shards, augmentations
+
+
+def _check_not_empty(listing: Listing, parent: Version | None) -> None:
+    if listing.files.num_rows == 0 and parent is None and not listing.scan.unreadable:
+        ignored = (
+            f" ({listing.scan.ignored} files are not images with a class: {'; '.join(listing.scan.layout.remarks)})"
+            if listing.scan.ignored
+            else " (there is no file at all)"
+        )
+        raise InputError(
+            f"--images: no images in {listing.scan.root}{ignored}; expected class folders (cats/1.jpg, dogs/2.jpg), "
+            "split folders of class folders (train/cats/1.jpg), or --labels with a table of paths and classes"
+        )
+
+
+def _check_removals(listing: Listing, changes: Changes, before: int, now: int, options: PlanOptions) -> None:
+    if changes.removed > options.max_removed_fraction * before and not options.allow_removals:
+        raise TooManyRemovals(
+            f"{changes.removed} of {before} images are gone from {listing.scan.root} ({now} are there), more than "
+            f"--max-removed-fraction {options.max_removed_fraction:g} allows: nothing was committed. "
+            "If they are meant to be gone, run again with --allow-removals"
+        )
+
+
+def _todo(files: pa.Table, missing: Missing, readable: pa.ChunkedArray) -> pa.Table:
+    """One row for each digest of which something is missing: the first path that holds it, and the others as twins.
+
+    readable: paths that could be read when they were listed; they come before those that are only believed to be as they were.
+    """
+    if not missing:
+        return TODO_SCHEMA.empty_table()
+    wanted = files.filter(pc.is_in(files["digest"], pa.array(list(missing), DIGEST))).select(
+        ["digest", "path", "split"]
+    )
+    is_known = pc.is_in(wanted["path"], readable.combine_chunks())
+    wanted = pa.concat_tables([wanted.filter(is_known), wanted.filter(pc.invert(is_known))])
+    paths: dict[bytes, list[bytes]] = {}
+    for digest, path in zip(wanted["digest"].to_pylist(), wanted["path"].to_pylist(), strict=True):
+        paths.setdefault(digest, []).append(path)
+    first = pc.index_in(pa.array(list(paths), DIGEST), wanted["digest"].combine_chunks())
+    table = wanted.take(first).sort_by([("split", "ascending"), ("digest", "ascending")])
+    digests = table["digest"].to_pylist()
+    columns = {
+        "views": [missing[digest] for digest in digests],
+        "twins": [paths[digest][1 : 1 + MOST_TWINS] for digest in digests],
+    }
+    for name, column in columns.items():
+        table = table.append_column(name, pa.array(column, TODO_SCHEMA.field(name).type))
+    return table.cast(TODO_SCHEMA).combine_chunks()
+
+
+def _count_stale(store: Store, missing: Missing) -> int:
+    """How many images are extracted only because the feature space is another one."""
+    elsewhere: set[bytes] = set()
+    for other in other_spaces(store):
+        with suppress(StorageError):  # what is wrong with another space is not this run's affair
+            version = latest_version(other)
+            if version:
+                elsewhere.update(version.read_rows(other)["digest"].to_pylist())
+    return len(elsewhere.intersection(missing))

@@ -1,0 +1,42 @@
+"""Features of a store for a training of one's own: numpy alone, no Prefect, no TensorFlow.
+
+from storage.reading import open_split
+for features, labels in open_split("photos-store", "train").epochs(): ...
+"""
+
+from pathlib import Path
+
+from storage.backend.paths import place
+from storage.classes import index_order, names_in, only
+from storage.errors import InputError
+from storage.manifest.select import chosen_version, one_space
+from storage.reading.samples import sample_table
+from storage.reading.stream import FeatureStream
+
+
+def open_split(
+    store: str | Path,
+    split: str = "train",
+    batch_size: int = 128,
+    seed: int | None = 0,
+    *,
+    memory_mb: float = 256,
+    classes: tuple[str, ...] | None = None,
+    space: str = "",
+    version: int | None = None,
+    steps: int | None = None,
+    with_replacement: bool = False,
+) -> FeatureStream:
+    """The usable images of a split of one version, in batches that come shuffled by `seed`, or as they lie with None.
+
+    classes: the index order of the labels, of some or all classes; sorted names if not given. space: the beginning of a fingerprint, where the
+    store has several. version: the newest if not given; it has to be there as long as it is read (`gc --keep`). The
+    rest: storage/reading/stream.py. Raises InputError for a store, space, version, split or classes that are not there.
+    """
+    where = one_space(place(store), space)
+    chosen = chosen_version(where, version)
+    order = index_order(classes or names_in(chosen.classes), chosen.classes)
+    if not only(chosen.classes, order).get(split):
+        raise InputError(f"version {chosen.number} has no usable image in the split {split!r}")
+    table = sample_table(where, chosen, split, order)
+    return FeatureStream(where, table, batch_size, seed, memory_mb, steps, with_replacement)

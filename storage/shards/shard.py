@@ -1,0 +1,308 @@
+"""Shards: immutable files of feature rows, Parquet or npz, named by the sha256 of their bytes.
+
+docs/format.md gives the layout and the measurements behind it.
+"""
+
+import errno
+import json
+import logging
+import math
+import os
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import IO, Literal, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from storage.backend.atomic import put
+from storage.backend.paths import Place, sizes
+from storage.errors import BytesDamaged, StoreDamaged
+from storage.layout import ROWS_PER_GROUP, SHARD_NAME, Store
+from storage.records import file_sha256, sha256
+from storage.shards import npz, parquet
+from storage.shards.view_ids import MOST_VARIANTS
+
+logger = logging.getLogger(__name__)
+
+Format = Literal["parquet", "npz"]
+
+
+class Rows(Protocol):
+    """An open file of rows: see parquet.py and npz.py, which also encode them and know where their footer is."""
+
+    metadata: dict[str, str]
+    num_rows: int
+    row_bytes: int
+    keeps_file: bool
+
+    def digests(self) -> list[bytes]: ...
+
+    def views(self) -> np.ndarray: ...
+
+    def group(self, index: int) -> np.ndarray: ...
+
+
+ENCODINGS: dict[str, ModuleType] = {"parquet": parquet, "npz": npz}
+ROWS: dict[str, Callable[[Place], Rows]] = {"parquet": parquet.ParquetRows, "npz": npz.NpzRows}
+DAMAGES = (
+    pa.ArrowException,
+    zipfile.BadZipFile,
+    struct.error,
+    zlib.error,
+    OSError,
+    EOFError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    RuntimeError,
+)
+
+MAX_ROWS = 65_535  # a row number is a u16 in the sample table
+DTYPES = ("<f2", "<f4")
+LARGEST_SHAPE = (4, 65_536)  # dimensions of a feature, and cells along each
+AUGMENTATION = "augmentation"  # its key in the metadata of a shard that has variants
+CODE = re.compile(r"[a-z_]{1,40}")
+LARGEST_FLOAT16 = 6.0e4
+
+
+@dataclass(frozen=True)
+class ShardRef:
+    """What a version knows of a shard before opening it. Raises ValueError for more rows than a shard may have.
+
+    A shard is written, adopted, committed and read by its ref, so no step lets more than MAX_ROWS pass.
+    """
+
+    name: str
+    size_bytes: int
+    num_rows: int
+    footer_checksum: str
+
+    def __post_init__(self):
+        if type(self.num_rows) is not int or not 0 <= self.num_rows <= MAX_ROWS or type(self.size_bytes) is not int:
+            raise ValueError(f"shard {self.name} has {self.num_rows!r} rows in {self.size_bytes!r} bytes")
+
+
+@dataclass(frozen=True)
+class FeatureType:
+    """How one feature row is stored: little-endian `dtype` of this `shape`, C order."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def row_bytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, str]) -> "FeatureType":
+        """What a shard says of its rows. Raises ValueError where they cannot be features, whatever else they may be."""
+        dtype, shape = metadata["dtype"], tuple(json.loads(metadata["shape"]))
+        most, longest = LARGEST_SHAPE
+        is_shape = len(shape) <= most and all(type(side) is int and 0 < side <= longest for side in shape)
+        if dtype not in DTYPES or not is_shape:
+            raise ValueError(f"it says it holds {dtype} of shape {shape}")
+        return cls(dtype, shape)
+
+
+def check_values(features: np.ndarray) -> None:
+    """Refuse what the store could not give back: non-finite values, or over 6e4 where float16 is stored."""
+    largest = _largest(features)
+    if not np.isfinite(largest):
+        raise StoreDamaged("the backbone gave a feature that is not finite; check the weights")
+    if features.dtype == np.float16 and largest > LARGEST_FLOAT16:
+        raise StoreDamaged(f"a feature of {largest:.0f} does not fit float16; use --dtype float32")
+
+
+def _largest(features: np.ndarray) -> float:
+    """The largest magnitude; not finite where one is not. Halves are compared by their bits, fourteen times as fast."""
+    if features.dtype != np.float16 or not features.size:
+        return float(np.abs(features).max(initial=0))
+    bits = np.ascontiguousarray(features).view(np.uint16) & np.uint16(0x7FFF)
+    return float(bits.max(keepdims=True).view(np.float16).item())
+
+
+def write_shard(
+    store: Store,
+    digests: Sequence[bytes],
+    features: np.ndarray,
+    errors: Mapping[bytes, str],
+    metadata: Mapping[str, str],
+    format: Format = "parquet",
+    views: np.ndarray | None = None,
+) -> ShardRef:
+    """Write one shard durably; the same arguments always give the same bytes, and so the same name.
+
+    digests: n digests of 32 bytes. features: (n, ...) float16 or float32. errors: digest → code of the
+    images that could not be decoded. metadata: how the rows were made (fingerprint, engine, versions), and as
+    `augmentation` what the variants among them are of. views: (n,) uint16, 0 for a plain row, k for a variant,
+    ascending; all plain where it is None. Raises StoreDamaged for values that cannot be stored, ValueError for more than
+    MAX_ROWS rows, OSError where the disk refuses.
+    """
+    if len(digests) > MAX_ROWS:  # before the bytes are made
+        raise ValueError(f"a shard has at most {MAX_ROWS} rows, got {len(digests)}")
+    check_values(features)
+    if views is not None:
+        _check_views(views, metadata.get(AUGMENTATION, ""))
+    kind = FeatureType(features.dtype.newbyteorder("<").str, features.shape[1:])
+    facts = {
+        **metadata,
+        "dtype": kind.dtype,
+        "shape": json.dumps(kind.shape),
+        "errors": json.dumps(sorted((digest.hex(), code) for digest, code in errors.items())),
+    }
+    if views is None or not views.any():
+        facts.pop(AUGMENTATION, None)
+    data = ENCODINGS[format].encode(digests, features.astype(kind.dtype, copy=False), facts, views)
+    ref = ShardRef(f"{sha256(data)}.{format}", len(data), len(digests), sha256(_footer(data, format)))
+    put(store.shard(ref.name), data, store.aside)
+    return ref
+
+
+def _check_views(views: np.ndarray, augmentation: str) -> None:
+    """Raise ValueError for what no shard has: variants of no augmentation, too many, plain rows behind variants."""
+    if views.any() and not augmentation:
+        raise ValueError("it has variants and does not say of which augmentation")
+    if np.any(views > MOST_VARIANTS) or np.any(views[1:] < views[:-1]):
+        raise ValueError("its views are not in order")
+
+
+def _footer(data: bytes, format: str) -> bytes:
+    """The end of a shard's file, which its checksum covers: what tells where, and how long, all else is."""
+    encoding = ENCODINGS[format]
+    return data[-encoding.footer_size(data[-encoding.TAIL :]) :]
+
+
+class Shard:
+    """An open shard whose footer is the one that was committed; npz is checked whole, Parquet as it is read.
+
+    Raises StoreDamaged where the file is missing or is not what `ref` says.
+    """
+
+    def __init__(self, store: Store, ref: ShardRef):
+        self.ref = ref
+        self._store = store
+        path = store.shard(ref.name)
+        with self._blaming():
+            _check_footer(path, ref)
+            self._rows = ROWS[path.suffix[1:]](path)
+            self.metadata = self._rows.metadata
+            self.kind = FeatureType.of(self.metadata)
+        if (self._rows.num_rows, self._rows.row_bytes) != (ref.num_rows, self.kind.row_bytes):
+            raise StoreDamaged(f"shard {ref.name} does not hold the rows that its version lists; {store.way_out}")
+
+    @property
+    def keeps_file(self) -> bool:
+        """It holds a file descriptor, or a connection, as long as it is open."""
+        return self._rows.keeps_file
+
+    def digests(self) -> list[bytes]:
+        """The digest of each row, in order."""
+        with self._blaming():
+            return self._rows.digests()
+
+    @property
+    def augmentation(self) -> str:
+        """What its variants are of; empty where all of its rows are plain."""
+        return self.metadata.get(AUGMENTATION, "")
+
+    def views(self) -> np.ndarray:
+        """(n,) uint16: 0 for a plain row, k for a variant, ascending."""
+        if not self.augmentation:
+            return np.zeros(self.ref.num_rows, np.uint16)
+        with self._blaming():
+            views = self._rows.views()
+            _check_views(views, self.augmentation)
+        return views
+
+    def errors(self) -> dict[bytes, str]:
+        """Digest → code of the images whose bytes could not be used."""
+        with self._blaming():
+            found = {bytes.fromhex(digest): code for digest, code in json.loads(self.metadata["errors"])}
+            if not all(len(digest) == 32 and CODE.fullmatch(code) for digest, code in found.items()):
+                raise ValueError("it names what is no image, or no reason")
+        return found
+
+    def read_group(self, group: int) -> np.ndarray:
+        """The features of ROWS_PER_GROUP rows, fewer in the last group: (rows, *shape), read-only."""
+        with self._blaming(is_deep=True):
+            rows = self._rows.group(group)
+            if len(rows) != max(0, min(ROWS_PER_GROUP, self.ref.num_rows - group * ROWS_PER_GROUP)):
+                raise ValueError(f"its group {group} has {len(rows)} rows")
+        return rows.reshape(-1).view(self.kind.dtype).reshape(len(rows), *self.kind.shape)
+
+    def read(self) -> np.ndarray:
+        """All features of the shard: (rows, *shape)."""
+        groups = [self.read_group(group) for group in range(-(-self.ref.num_rows // ROWS_PER_GROUP))]
+        return np.concatenate(groups) if groups else np.empty((0, *self.kind.shape), self.kind.dtype)
+
+    @contextmanager
+    def _blaming(self, is_deep: bool = False) -> Iterator[None]:
+        """Say of which shard it is that something cannot be read, and what to do; what the machine refuses passes.
+
+        is_deep: only reading the features finds it.
+        """
+        name, way_out = self.ref.name, self._store.way_out
+        try:
+            yield
+        except FileNotFoundError:
+            raise StoreDamaged(f"shard {name} is missing; {way_out}") from None
+        except DAMAGES as error:
+            # EINVAL is no fault of the machine: the file leads to a place before its beginning.
+            if getattr(error, "errno", None) not in (None, errno.EINVAL):
+                raise
+            if is_deep:
+                raise BytesDamaged(f"shard {name} is damaged ({error}); {self._store.deep_way_out}") from error
+            raise StoreDamaged(f"shard {name} is damaged ({error}); {way_out}") from error
+
+
+def _check_footer(path: Place, ref: ShardRef) -> None:
+    format = path.suffix[1:]
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size != ref.size_bytes or size < ENCODINGS[format].TAIL:
+            raise ValueError(f"it has {size} bytes, its version says {ref.size_bytes}")
+        if checksum_of_footer(file, format) != ref.footer_checksum:
+            raise ValueError("the checksum of its footer is another")
+
+
+def checksum_of_footer(file: IO[bytes], format: str) -> str:
+    encoding, size = ENCODINGS[format], file.seek(0, os.SEEK_END)
+    file.seek(-encoding.TAIL, os.SEEK_END)
+    file.seek(-min(size, encoding.footer_size(file.read())), os.SEEK_END)
+    return sha256(file.read())
+
+
+def unlisted_shards(store: Store, committed: Mapping[str, ShardRef]) -> dict[str, int]:
+    """Names and sizes of the shards in the store that are not among those committed."""
+    return {n: size for n, size in sizes(store.shards).items() if n not in committed and SHARD_NAME.fullmatch(n)}
+
+
+def footer_ref(store: Store, name: str, size_bytes: int) -> ShardRef | None:
+    """What a shard that no version need list says of itself, unproved; None where it says nothing that can be."""
+    path, format = store.shard(name), name.partition(".")[2]
+    try:
+        with path.open("rb") as file:
+            footer_checksum = checksum_of_footer(file, format)
+        return ShardRef(name, size_bytes, ROWS[format](path).num_rows, footer_checksum)
+    except FileNotFoundError:
+        return None  # a file of such a name that lies in another folder
+    except DAMAGES as error:
+        logger.warning("%s is left alone: %s", path, error)
+        return None
+
+
+def is_intact(store: Store, ref: ShardRef) -> bool:
+    """The bytes of a shard, read piece by piece, are those that its name says; a warning tells where they are not."""
+    if f"{file_sha256(store.shard(ref.name))}{store.shard(ref.name).suffix}" == ref.name:
+        return True
+    logger.warning("%s is left alone: its sha256 is not the one in its name", store.shard(ref.name))
+    return False

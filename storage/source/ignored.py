@@ -1,0 +1,50 @@
+"""The files that are no images of a class: how many there are, of which kinds, and in which folders."""
+
+import os
+from collections import Counter
+
+from storage.text import count, visible
+
+MOST_KINDS = 1_000  # suffixes that are told apart; a folder may hold any number
+MOST_FOLDERS = 10_000
+LONGEST_KIND = 16
+SHOWN = 5
+
+
+class Ignored:
+    """Counts, which take the same memory however many files there are."""
+
+    def __init__(self):
+        self.kinds: Counter[str] = Counter()
+        self.folders: dict[bytes, Counter[str]] = {}
+
+    def add(self, folder: bytes, kind: str) -> None:
+        """Count a file of this kind in a folder."""
+        kind = kind if kind in self.kinds or len(self.kinds) < MOST_KINDS else "of other suffixes"
+        self.kinds[kind] += 1
+        if folder in self.folders or len(self.folders) < MOST_FOLDERS:
+            self.folders.setdefault(folder, Counter())[kind] += 1
+
+    @property
+    def number(self) -> int:
+        return self.kinds.total()
+
+    def told(self) -> list[str]:
+        """A line on them, the most frequent kinds first; none where there are none."""
+        return [f"ignored: {in_words(self.kinds)}"] if self.number else []
+
+
+def in_words(kinds: Counter[str]) -> str:
+    """`3 .txt, 2 .tif and 4 others`."""
+    shown = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+    told = ", ".join(f"{number:,} {visible(kind)}" for kind, number in shown[:SHOWN])
+    others = sum(number for _, number in shown[SHOWN:])
+    return f"{told} and {count(others, 'other')}" if others else told
+
+
+def suffix_of(name: bytes) -> str:
+    """What a file is by its name."""
+    if name.startswith(b"."):
+        return "hidden"
+    stem, dot, suffix = os.fsdecode(name).rpartition(".")
+    return (dot + suffix.lower())[:LONGEST_KIND] if stem and dot else "without a suffix"

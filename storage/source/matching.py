@@ -1,0 +1,151 @@
+"""Which row of a table of labels names which file, and what tells the two apart where none does."""
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from itertools import combinations, islice
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.backend.paths import Place
+from storage.errors import InputError
+from storage.source.labels import Label, two_labels
+from storage.text import count, quoted, visible
+
+MOST_FILES = 50_000  # that no row names and that are kept in memory, to compare rows with
+MOST_ROWS = 1_000  # that are compared
+MOST_ALIKE = 20  # files of one name that a row is compared with
+SUFFIX = re.compile(r"(?<=[^/])\.\w{2,5}$")
+
+
+class Rows:
+    """The rows of a table while the folders are walked.
+
+    A row with backslashes names the file that it names with slashes, unless there is a file of the very name.
+    """
+
+    def __init__(self, labels: Mapping[bytes, Label], file: Place, root: Place):
+        self.labels, self.file, self.root = labels, file, root
+        self._slashed = {_slashed(row): row for row in labels if b"\\" in row}
+        self._unnamed: list[bytes] = []
+
+    def label(self, prefix: bytes, name: bytes) -> Label | None:
+        """The label of a file; None where no row names it."""
+        path = prefix + name
+        found = self.labels.get(path) or self.labels.get(self._slashed.get(path, b""))
+        if found is None and len(self._unnamed) < MOST_FILES:
+            self._unnamed.append(path)
+        return found
+
+    def matched(self, files: pa.Table, is_whole: bool) -> tuple[pa.Table, str]:
+        """The files that rows name, and what there is to say of the others; empty where every row names one.
+
+        is_whole: whether every folder could be read. Raises InputError where it could, there are files and no row names
+        one, or where rows with and without backslashes say two things of one file. A folder without any file may be a
+        share that is not mounted: whoever plans knows what was there.
+        """
+        table, root = visible(str(self.file)), visible(str(self.root))
+        there = set(files["path"].to_pylist())
+        twice = [path for path, row in self._slashed.items() if {row, path} <= there and path not in self.labels]
+        if twice:
+            files = files.filter(pc.invert(pc.is_in(files["path"], pa.array(twice, pa.binary())))).combine_chunks()
+        by_slash = {row for path, row in self._slashed.items() if path in there and row not in there}
+        for row in by_slash:
+            one = self.labels.get(_slashed(row))
+            if one is not None and one != self.labels[row]:
+                raise two_labels(self.file, _slashed(row), one, self.labels[row])
+        missing = sorted(self.labels.keys() - there - by_slash)
+        said = []
+        if by_slash:
+            said.append(f"{count(len(by_slash), 'path')} in {table} have backslashes, read as slashes")
+        if missing:
+            guess = guessed(missing, self._unnamed)
+            if len(missing) == len(self.labels) and is_whole and self._unnamed:
+                raise InputError(f"--labels: none of {count(len(missing), 'row')} matches a file below {root}: {guess}")
+            said.append(
+                f"{len(missing):,} of the {len(self.labels):,} paths in {table} are of no image below {root}: {guess}"
+            )
+        return files, "; ".join(said)
+
+
+def _slashed(row: bytes) -> bytes:
+    return os.path.normpath(row.replace(b"\\", b"/"))
+
+
+# What may tell a row from the file that it means → a function under which both are the same.
+DIFFERENCES: dict[str, Callable[[str], str]] = {
+    "backslashes for slashes": lambda path: path.replace("\\", "/"),
+    "a slash in front": lambda path: path.lstrip("/"),
+    "white space": lambda path: "/".join(part.strip() for part in path.split("/")),
+    "URL escapes": unquote,
+    "another Unicode form": lambda path: unicodedata.normalize("NFC", path),
+    "upper and lower case": str.casefold,
+    "the suffix": lambda path: SUFFIX.sub("", path),
+}
+
+
+def guessed(rows: Iterable[bytes], files: Iterable[bytes]) -> str:
+    """What most of the rows differ in from the files that they seem to mean, with an example of both."""
+    alike: dict[str, list[str]] = {}
+    for file in map(os.fsdecode, files):
+        for key in _keys(file):
+            alike.setdefault(key, []).append(file)
+    found: Counter[str] = Counter()
+    examples: dict[str, tuple[str, str]] = {}
+    names = [os.fsdecode(row) for row in islice(rows, MOST_ROWS)]
+    for row in names:
+        near = [file for key in _keys(row) for file in alike.get(key, ())[:MOST_ALIKE]]
+        told = sorted((len(causes), causes, file) for file in near if (causes := difference(row, file)))
+        if told:
+            cause = "; ".join(told[0][1])
+            found[cause] += 1
+            examples.setdefault(cause, (row, told[0][2]))
+    if not alike:
+        return "no other file is there"
+    if not found:
+        return f"no file has such a name, as that of the row {quoted(names[0])}"
+    ((cause, _),) = found.most_common(1)
+    row, file = examples[cause]
+    if unicodedata.normalize("NFC", row) == unicodedata.normalize("NFC", file):
+        return f"rows and files differ in {cause}, as the row {row!a} and the file {file!a}"
+    return f"rows and files differ in {cause}, as the row {quoted(row)} and the file {quoted(file)}"
+
+
+def _keys(path: str) -> set[str]:
+    """What a row and a file that it may mean have in common: the last name, with and without what may be a suffix."""
+    for equal in list(DIFFERENCES.values())[:-1]:
+        path = equal(path)
+    name = path.rpartition("/")[2]
+    return {name, SUFFIX.sub("", name)}
+
+
+def difference(row: str, file: str) -> tuple[str, ...]:
+    """The fewest things that a row and a file differ in; empty where it is not known."""
+    elsewhere: tuple[str, ...] | None = None
+    for number in range(len(DIFFERENCES) + 1):
+        for names in combinations(DIFFERENCES, number):
+            one, other = row, file
+            for equal in map(DIFFERENCES.__getitem__, names):
+                one, other = equal(one), equal(other)
+            if one == other:
+                return names
+            if folders := _in_front(one, other):
+                return (*names, folders)
+            one_folder, _, one_name = one.rpartition("/")
+            other_folder, _, other_name = other.rpartition("/")
+            if one_name == other_name and elsewhere is None:
+                elsewhere = (*names, f"the folder, {quoted(one_folder)} and {quoted(other_folder)}")
+    return elsewhere or ()
+
+
+def _in_front(row: str, file: str) -> str:
+    """The folders that one of two paths has in front of the other."""
+    if row.endswith(f"/{file}"):
+        return f"the prefix {quoted(row.removesuffix(file))} of the rows"
+    if file.endswith(f"/{row}"):
+        return f"the prefix {quoted(file.removesuffix(row))} of the files"
+    return ""

@@ -1,0 +1,114 @@
+"""How the newest version labels the images of a folder, and whether a layout that was guessed agrees with it."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from storage.source.folder_layout import CLASSES, FolderLayout, text
+from storage.source.labels import Label
+from storage.source.splits import splits_of
+from storage.text import count, visible
+
+
+@dataclass(frozen=True)
+class Precedent:
+    """A version. classes: split → class → images. files: FILES_SCHEMA, piece by piece."""
+
+    number: int
+    classes: Mapping[str, Mapping[str, int]]
+    files: Callable[[], Iterator[pa.Table]]
+
+    @property
+    def names(self) -> set[str]:
+        return {name for by_class in self.classes.values() for name in by_class}
+
+
+def agreed(found: FolderLayout, folders: Collection[bytes], version: Precedent) -> FolderLayout:
+    """The layout to go by: the one that was found, or that of the version; with a doubt where they disagree.
+
+    folders: those that hold images now. A version whose classes are the first folders goes on with them, whatever
+    they look like: its labels were committed so.
+    """
+    if not found.remarks and not found.doubt and _has_same_classes(found, folders, version):
+        return found
+    seen = _Comparison(found, folders, version)
+    if not seen.common:
+        return found
+    is_new = bool(splits_of({text(folder.partition(b"/")[0]) for folder in folders} - version.names))
+    if seen.differing and (is_new or not seen.is_plain):
+        return replace(found, doubt=seen.complaint(), is_change=True)
+    if seen.differing:
+        return _as_before(version, found.remarks, "; --allow-relabels takes them as they look")
+    if found.held_out and version.classes.get("validation") and not seen.has_held_out:
+        return replace(found, doubt=seen.loss(), is_change=True)
+    return found if not found.doubt or is_new else _as_before(version, [found.doubt.removeprefix("--images: ")])
+
+
+def _as_before(version: Precedent, looks: Collection[str], way: str = "") -> FolderLayout:
+    told = f"the first folders are the classes, as in version {version.number}{way}"
+    return replace(CLASSES, remarks=(told, *(f"not as the folders look: {look}" for look in looks)))
+
+
+def _has_same_classes(found: FolderLayout, folders: Collection[bytes], version: Precedent) -> bool:
+    """Whether the classes and splits have the same names as in the version: then no file needs a look."""
+    labels = {label for folder in folders if (label := found.label(folder))}
+    splits = {label.split for label in labels} - {None}
+    has_same_splits = splits == set(version.classes) if splits else "test" not in version.classes
+    return has_same_splits and {label.name for label in labels} == version.names
+
+
+class _Comparison:
+    """What a version says of its files that lie in folders that still hold images, held against a layout."""
+
+    def __init__(self, found: FolderLayout, folders: Collection[bytes], version: Precedent):
+        self.found, self.version = found, version
+        self.common = self.differing = 0
+        self.is_plain = True  # the version's classes are the first folders
+        self.has_held_out = False
+        self._example = ""
+        labels: dict[bytes, Label | None] = {folder: found.label(folder) for folder in folders}
+        for piece in version.files():
+            for path, name, split in zip(
+                *(piece[each].to_pylist() for each in ("path", "class", "split")), strict=True
+            ):
+                folder = path[: path.rfind(b"/") + 1]
+                if folder in labels:
+                    self._compare(path, labels[folder], Label(name, split))
+
+    def _compare(self, path: bytes, now: Label | None, then: Label) -> None:
+        self.common += 1
+        self.is_plain &= text(path.partition(b"/")[0]) == then.name and then.split != "test"
+        self.has_held_out |= now is not None and now.split is None and then.split == "validation"
+        if now is None or now.name != then.name or self._is_other_split(now.split, then.split):
+            self.differing += 1
+            self._example = self._example or f"{visible(path)} is {_told(then)} there and {_told(now)} by its folders"
+
+    def _is_other_split(self, now: str | None, then: str | None) -> bool:
+        """Plain names may turn a hash's split into a given one, as when a folder validation is added to train."""
+        if now is None:
+            return then == "test"
+        return now != then and (bool(self.found.remarks) or "test" in (now, then))
+
+    def complaint(self) -> str:
+        number = f"{self.differing:,} of {count(self.common, 'image')}"
+        keep = "--layout classes keeps the labels" if self.is_plain else "--labels if they came from a table"
+        way = self.found.doubt.removeprefix("--images: ") or f"run again with --allow-relabels if that is meant; {keep}"
+        return (
+            f"--images: the folders label {number} otherwise than version {self.version.number}, as "
+            f"{self._example}: nothing was committed; {way}"
+        )
+
+    def loss(self) -> str:
+        validation = count(sum(self.version.classes["validation"].values()), "validation image")
+        return (
+            f"--images: {validation} of version {self.version.number} lie in no folder any more, and a part of the "
+            "training images would take their place: nothing was committed; "
+            "if that is meant, run again with --allow-relabels"
+        )
+
+
+def _told(label: Label | None) -> str:
+    if label is None:
+        return "of no class"
+    return f"of class '{visible(label.name)}'" + (f" in {label.split}" if label.split else "")

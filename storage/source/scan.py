@@ -1,0 +1,199 @@
+"""Which images lie in a folder: names, sizes and times, without opening a file."""
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.backend.paths import Place, is_local
+from storage.errors import InputError
+from storage.source.folder_layout import CLASSES, FolderLayout, Layout, text, tree_of
+from storage.source.ignored import SHOWN, in_words
+from storage.source.labels import Label, read_labels
+from storage.source.layout_guess import guess
+from storage.source.matching import Rows
+from storage.source.precedent import Precedent, agreed
+from storage.source.scan_table import Scan
+from storage.source.walk import SUFFIXES, Labeller, ObjectWalk, Walk, is_hidden
+from storage.text import count, quoted, some, visible
+
+logger = logging.getLogger(__name__)
+
+
+def scan_folder(
+    root: Place,
+    layout: Layout = "auto",
+    labels: Place | None = None,
+    outside_links: bool = False,
+    precedent: Callable[[], Precedent | None] | None = None,
+) -> Scan:
+    """List the images below `root` by stat alone.
+
+    `classes`: the first folder level is the class. `splits`: there are folders of splits, and folders of classes in
+    them or above them. `auto` finds out which (layout_guess.py), and agrees with the version that `precedent` gives.
+    Below the class, files lie at any depth. Where a table of `labels` is given, the
+    images are the files that it names, whatever their folders and suffixes. Links are followed; such as lead out of
+    `root` only with `outside_links`, else they are ignored and told of. Of an object store the listing tells
+    all, page by page. Raises InputError where `root` is not a folder that can be listed, or the table cannot be used;
+    what is doubtful in the layout only a plan refuses.
+    """
+    scanned_ns = time.time_ns()
+    check_folder(root)
+    if labels is not None and layout != "auto":
+        raise InputError(f"--layout {layout} takes the labels from folders, --labels from a table: give one of them")
+    if labels is not None:
+        walk, files, found = _scan_by_table(root, labels, outside_links)
+    else:
+        walk, files, found = _scan_by_folders(root, layout, outside_links, precedent)
+    _warn(root, walk)
+    return Scan(root, files, walk.ignored.number, tuple(sorted(walk.unreadable)), scanned_ns, found)
+
+
+def _scan_by_table(root: Place, labels: Place, outside_links: bool) -> tuple[Walk | ObjectWalk, pa.Table, FolderLayout]:
+    rows = Rows(read_labels(labels, root), labels, root)
+    walk = _walk(root, rows.label, CLASSES, outside_links)
+    files, said = rows.matched(walk.rows.table(), is_whole=not walk.unreadable)
+    if said:
+        logger.warning("%s", said)
+    remarks = [*_of_system(walk), *walk.ignored.told()]
+    splits = {label.split for label in rows.labels.values()}
+    if "train" in splits and not splits & {None, "validation"}:
+        remarks.append("no row is for validation: --validation-fraction of the training images is held out")
+        files = _with_labels(files, files["class"], pc.if_else(pc.equal(files["split"], "train"), None, files["split"]))
+    return walk, files, FolderLayout((), tuple(remarks))
+
+
+def _scan_by_folders(
+    root: Place, layout: Layout, outside_links: bool, precedent: Callable[[], Precedent | None] | None
+) -> tuple[Walk | ObjectWalk, pa.Table, FolderLayout]:
+    walk = _walk(root, _first_folder, CLASSES, outside_links)
+    unknown = {text(folder.partition(b"/")[0]) for folder in walk.unreadable}
+    found = guess(tree_of(walk.images), str(root), layout, unknown)
+    version = precedent() if precedent and layout == "auto" else None
+    if version is not None:
+        found = agreed(found, walk.images.keys(), version)
+    if walk.has_links and not found.is_plain:  # which links count twice depends on where the classes are
+        walk = _walk(root, _first_folder, found, outside_links)
+    seen = walk.rows.table()
+    files = seen if found.is_plain else _labelled(seen, found)
+    if outside := seen.num_rows - files.num_rows:
+        walk.ignored.kinds["in no class folder"] += outside
+    unread = _unread(walk, found, files)
+    remarks = (*_of_system(walk), *_empty(walk, unread), *walk.ignored.told(), *_without_image(unread), *found.remarks)
+    return walk, files, replace(found, remarks=remarks)
+
+
+def _walk(root: Place, label: Labeller, layout: FolderLayout, outside_links: bool) -> Walk | ObjectWalk:
+    if is_local(root):
+        walk: Walk | ObjectWalk = Walk(
+            os.fsencode(root), lambda folder: layout.label(folder) is not None, label, outside_links
+        )
+    else:
+        walk = ObjectWalk(root, label)
+    walk.folders()
+    return walk
+
+
+def _first_folder(prefix: bytes, name: bytes) -> Label | None:
+    """The label of an image whose first folder is its class; None for what is no image, or lies in no folder."""
+    if is_hidden(name) or not prefix or not name.lower().endswith(SUFFIXES):
+        return None
+    return Label(text(prefix.partition(b"/")[0]), None)
+
+
+def _labelled(files: pa.Table, layout: FolderLayout) -> pa.Table:
+    """The files that have a label, with it."""
+    by_folder: dict[bytes, Label | None] = {}
+    labels: list[Label | None] = []
+    for path in files["path"].to_pylist():
+        folder = path[: path.rfind(b"/") + 1]
+        if folder not in by_folder:
+            by_folder[folder] = layout.label(folder)
+        labels.append(by_folder[folder])
+    names = pa.array([label and label.name for label in labels], pa.string())
+    splits = pa.array([label and label.split for label in labels], pa.string())
+    return _with_labels(files, names, splits, names.is_valid())
+
+
+def _with_labels(files: pa.Table, names: pa.Array, splits: pa.Array, mask: pa.Array | None = None) -> pa.Table:
+    columns = {name: files[name] for name in files.column_names} | {"class": names, "split": splits}
+    table = pa.table(columns)
+    return (table if mask is None else table.filter(mask)).cast(files.schema).combine_chunks()
+
+
+def _of_system(walk: Walk | ObjectWalk) -> Iterator[str]:
+    if walk.system:
+        yield f"{count(len(walk.system), 'folder')} of the system skipped, as {visible(walk.system[0])}"
+
+
+def _empty(walk: Walk | ObjectWalk, unread: Mapping[Label, Counter[str]]) -> Iterator[str]:
+    """Which first folders have no say in the layout, and are told of nowhere else."""
+    holding = {folder.partition(b"/")[0] for folder in (*walk.images, *walk.unreadable)}
+    holding |= {folder for folder in walk.first_folders if Label(text(folder), None) in unread}
+    if empty := [visible(name) for name in sorted(walk.first_folders) if name not in holding]:
+        yield f"without an image, and so passed over: {some(empty)}"
+
+
+def _unread(walk: Walk | ObjectWalk, layout: FolderLayout, files: pa.Table) -> dict[Label, Counter[str]]:
+    """The classes, of a split, that have files and no image among them → the kinds of those files."""
+    pairs = files.group_by(["class", "split"]).aggregate([]).select(["class", "split"])
+    there = {Label(*pair) for pair in zip(*pairs.to_pydict().values(), strict=True)}
+    found: dict[Label, Counter[str]] = {}
+    for folder, kinds in sorted(walk.ignored.folders.items()):
+        label = layout.label(folder)
+        if label is not None and label not in there and set(kinds) != {"hidden"}:
+            found.setdefault(label, Counter()).update(kinds)
+    return found
+
+
+def _without_image(unread: Mapping[Label, Counter[str]]) -> Iterator[str]:
+    for label, kinds in list(unread.items())[:SHOWN]:
+        where = f" in {label.split}" if label.split else ""
+        yield f"warning: no file of {quoted(label.name)}{where} is read as an image: {in_words(kinds)}"
+    if len(unread) > SHOWN:
+        yield f"warning: no file of {len(unread) - SHOWN:,} more classes is read as an image"
+
+
+def _warn(root: Place, walk: Walk | ObjectWalk) -> None:
+    if walk.outside:
+        logger.warning(
+            "%d links lead out of %s, as %s, and are not followed; --outside-links follows them",
+            len(walk.outside),
+            root,
+            ascii(os.fsdecode(walk.outside[0])),
+        )
+    if isinstance(walk, ObjectWalk) and walk.nameless:
+        logger.warning(
+            "%s with an empty name in %s cannot be listed, as %s: the images in it are left out; copy them to keys without //",
+            count(len(walk.nameless), "folder"),
+            root,
+            visible(walk.nameless[0] + b"/"),
+        )
+    if walk.unreadable:
+        logger.warning(
+            "%d folders cannot be read, as %s: what the store knows of them stays as it was",
+            len(walk.unreadable),
+            os.path.join(str(root), os.fsdecode(walk.unreadable[0])),
+        )
+
+
+def check_folder(root: Place) -> None:
+    """Raise InputError where `root` is no folder that can be listed, or no prefix with anything below it."""
+    try:
+        if isinstance(root, Path):
+            os.scandir(os.fsencode(root)).close()
+        else:
+            root.fs.ls(root.path, detail=True)
+    except FileNotFoundError:
+        missing = f"no folder {root}" if isinstance(root, Path) else f"nothing below {root}"
+        raise InputError(f"--images: there is {missing}") from None
+    except NotADirectoryError:
+        raise InputError(f"--images: {root} is a file; give the folder that holds the class folders") from None
+    except OSError as error:
+        raise InputError(f"--images: {root} cannot be listed: {error.strerror or error}") from error

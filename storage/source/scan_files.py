@@ -1,0 +1,69 @@
+"""Scans and listings as files in the store's cache."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from storage.backend.atomic import sweep, writing
+from storage.backend.paths import place
+from storage.source.folder_layout import FolderLayout
+from storage.source.listing import Listing
+from storage.source.scan_table import Scan
+
+
+def prepare(folder: Path, keep: str = "") -> None:
+    """Make the folder, and drop what earlier runs handed over but for a scan of digest `keep` and its listing.
+
+    Only for who uses the folder alone: the holder of the store's lock, or whoever `using` calls it for.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
+    for path in folder.iterdir():
+        if path.stem != keep and not path.name.startswith("."):  # what is being written
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def write_table(path: Path, table: pa.Table, facts: dict[str, Any] | None = None) -> None:
+    table = table.replace_schema_metadata({"facts": json.dumps(facts or {})})
+    with writing(path) as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+def read_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    facts = json.loads(table.schema.metadata[b"facts"])
+    return table.replace_schema_metadata(None), facts
+
+
+def save_scan(scan: Scan, folder: Path) -> Path:
+    path = folder / f"{scan.digest}.scan"
+    facts = {
+        "root": str(scan.root),
+        "ignored": scan.ignored,
+        "unreadable": [prefix.hex() for prefix in scan.unreadable],
+        "scanned_ns": scan.scanned_ns,
+        "layout": scan.layout.record(),
+    }
+    write_table(path, scan.files, facts)
+    return path
+
+
+def load_scan(path: Path) -> Scan:
+    files, facts = read_table(path)
+    unreadable = tuple(bytes.fromhex(prefix) for prefix in facts["unreadable"])
+    layout = FolderLayout.of(facts["layout"])
+    return Scan(place(facts["root"]), files, facts["ignored"], unreadable, facts["scanned_ns"], layout)
+
+
+def save_listing(listing: Listing, scan_path: Path) -> Path:
+    path = scan_path.with_suffix(".listing")
+    write_table(path, listing.files, {"hashed": listing.hashed})
+    return path
+
+
+def load_listing(path: Path) -> Listing:
+    files, facts = read_table(path)
+    return Listing(load_scan(path.with_suffix(".scan")), files, facts["hashed"])

@@ -1,0 +1,127 @@
+"""The columns of a table of labels, as people save it: CSV of several kinds, or Parquet."""
+
+import csv as header_csv
+import io
+import logging
+import re
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow import csv
+
+from storage.backend.paths import Place
+from storage.errors import InputError
+from storage.text import quoted, visible
+
+logger = logging.getLogger(__name__)
+
+# Paths are bytes: a file's name need not be text. A class may look like a number and stays as written.
+COLUMNS = {"path": pa.binary(), "class": pa.string(), "split": pa.string()}
+SEPARATORS = {b"\t": "tab-separated", b";": "separated by semicolons"}
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
+HEAD_BYTES = 65_536  # the header line is looked for here
+
+
+def read_table(file: Place) -> pa.Table:
+    """The columns of COLUMNS, `split` null where the file has none.
+
+    White space around the header's names is left out, and then around the cells too. A CSV file whose header has tabs or
+    semicolons instead of commas is read as such. A log line tells of both. Raises InputError.
+    """
+    readers = {".csv": _read_csv, ".parquet": _read_parquet}
+    if file.suffix.lower() not in readers:
+        raise InputError(f"--labels: {visible(str(file))} should be a .csv or a .parquet file")
+    try:
+        table = _stripped(readers[file.suffix.lower()](file), file)
+        _check_columns(table, file)
+        if "split" not in table.column_names:
+            table = table.append_column("split", pa.nulls(table.num_rows, pa.string()))
+        table = pa.table({name: _cast(table[name], kind, name, file) for name, kind in COLUMNS.items()})
+        table.validate(full=True)  # the reader of Parquet does not look whether text is UTF-8
+        return table
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        # Arrow counts the columns of a CSV file from 0.
+        fault = re.sub(r"column #(\d+)", lambda found: f"column {int(found[1]) + 1}", str(error))
+        raise InputError(
+            f"--labels: {visible(str(file))} cannot be read: {visible(' '.join(fault.split()))}"
+        ) from error
+
+
+def _opened(file: Place) -> BinaryIO:
+    """A table of this machine, or a whole one of an object store."""
+    return open(file, "rb") if isinstance(file, Path) else io.BytesIO(file.fs.cat_file(file.path))
+
+
+def _read_parquet(file: Place) -> pa.Table:
+    return pq.ParquetFile(
+        file if isinstance(file, Path) else _opened(file)
+    ).read()  # not pq.read_table, which takes folders named a=b for columns
+
+
+def _read_csv(file: Place) -> pa.Table:
+    with _opened(file) as source:
+        head = source.read(HEAD_BYTES)
+    if head.startswith(UTF16) or b"\0" in head:
+        kind = "is UTF-16" if head.startswith(UTF16) else "holds NUL bytes, as UTF-16 and binary files do"
+        raise InputError(f"--labels: {visible(str(file))} {kind}; save it as CSV in UTF-8")
+    line = re.split(rb"[\r\n]", head, maxsplit=1)[0]
+    separator = b"," if b"," in line else next((found for found in SEPARATORS if found in line), b",")
+    if separator in SEPARATORS:
+        logger.warning("%s is %s, and is read so", visible(str(file)), SEPARATORS[separator])
+    text = line.decode("utf-8-sig", "replace")
+    names = next(header_csv.reader(io.StringIO(text), delimiter=separator.decode()), [])
+    return csv.read_csv(
+        file if isinstance(file, Path) else _opened(file),
+        parse_options=csv.ParseOptions(newlines_in_values=True, delimiter=separator.decode()),
+        convert_options=csv.ConvertOptions(
+            column_types={name: COLUMNS[name.strip()] for name in names if name.strip() in COLUMNS}
+        ),
+    )
+
+
+def _stripped(table: pa.Table, file: Place) -> pa.Table:
+    """The table with names, and cells where any of our names needs it, without white space around them."""
+    names = [name.strip() for name in table.column_names]
+    padded = [name for name in table.column_names if name != name.strip() and name.strip() in COLUMNS]
+    table = table.rename_columns(names)
+    if padded:
+        logger.warning(
+            "the header of %s has white space in %s: it is left out around names and cells",
+            visible(str(file)),
+            quoted(*padded),
+        )
+        for index, name in enumerate(names):
+            if name in COLUMNS and pa.types.is_string(table.schema.field(index).type):
+                table = table.set_column(index, name, pc.utf8_trim_whitespace(table[index]))
+            elif name in COLUMNS and pa.types.is_binary(table.schema.field(index).type):
+                cells = [cell and cell.strip() for cell in table[index].to_pylist()]
+                table = table.set_column(index, name, pa.array(cells, pa.binary()))
+    return table
+
+
+def _check_columns(table: pa.Table, file: Place) -> None:
+    missing = [name for name in ("path", "class") if name not in table.column_names]
+    if missing:
+        found = quoted(*table.column_names) or "none"
+        raise InputError(
+            f"--labels: {visible(str(file))} has no column {missing[0]!r}; expected path, class and maybe split, "
+            f"found {found}"
+        )
+    twice = [name for name in COLUMNS if table.column_names.count(name) > 1]
+    if twice:
+        raise InputError(f"--labels: {visible(str(file))} has the column {twice[0]!r} more than once")
+
+
+def _cast(column: pa.ChunkedArray, kind: pa.DataType, name: str, file: Place) -> pa.ChunkedArray:
+    """A column as text, and a path as bytes; categories are the values that they stand for."""
+    try:
+        values = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+        is_number = pa.types.is_integer(values.type) or pa.types.is_floating(values.type)
+        return pc.cast(pc.cast(values, pa.string()) if is_number else values, kind)
+    except pa.ArrowNotImplementedError:
+        raise InputError(
+            f"--labels: the column {name!r} of {visible(str(file))} is of type {column.type}; expected text"
+        ) from None

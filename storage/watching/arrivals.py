@@ -1,0 +1,180 @@
+"""Images that arrive: when a folder of images is another than it was, and has come to rest."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.backend.paths import Place
+from storage.errors import InputError
+from storage.layout import Store
+from storage.records import sha256
+from storage.source.scan_files import load_scan, prepare, save_scan
+from storage.source.scan_table import Scan
+from storage.source.walk import SCAN_SCHEMA
+from storage.watching.notifier import Noticing
+from storage.watching.open_files import incomplete
+
+logger = logging.getLogger(__name__)
+
+# Looks where nothing has changed take a tenth of the watcher's time at most, however large the folder is.
+LOOKS_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a watcher waits.
+
+    quiet_seconds: until nothing has changed for so long. most_seconds: for that; then what is complete is announced all
+    the same. poll_seconds: from one look to the next, where nothing tells of changes or something may have been missed.
+    """
+
+    quiet_seconds: float = 3.0
+    most_seconds: float = 60.0
+    poll_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What is to be announced of a scan: how many of its images are new or changed, and how many are gone.
+
+    Files that are still being written are in it as they were announced before, if they were.
+    """
+
+    scan: Scan
+    new: int
+    changed: int
+    gone: int
+
+    @property
+    def images(self) -> int:
+        return self.scan.files.num_rows
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.new or self.changed or self.gone)
+
+
+class Announced:
+    """The scan that was announced last, kept in a folder: a watcher that was killed goes on from it.
+
+    Where there is none, every image counts as new; that costs one announcement.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._digest, self._files = "", SCAN_SCHEMA.empty_table()
+        for path in sorted(folder.glob("*.scan"), key=lambda path: path.stat().st_mtime_ns):
+            try:
+                self._digest, self._files = path.stem, load_scan(path).files
+            except (OSError, ValueError, KeyError, TypeError):
+                logger.warning("%s cannot be read: what it says is announced again", path)
+
+    @classmethod
+    def of(cls, store: Store, images: Place) -> "Announced":
+        """What was announced of a folder whose images go to this store."""
+        return cls(store.cache / "watch" / sha256(os.fsencode(str(images)))[:16])
+
+    def is_other(self, scan: Scan) -> bool:
+        return scan.digest != self._digest
+
+    def arrived(self, scan: Scan) -> pa.Table:
+        """The rows of a scan that are new or changed."""
+        return scan.files.filter(pc.invert(_are_in(scan.files, self._files)))
+
+    def arrival(self, scan: Scan, unfinished: pa.Table) -> Arrival:
+        """What a scan has to announce while some of its files are still being written."""
+        if unfinished.num_rows:
+            finished = scan.files.filter(pc.invert(_have_path_in(scan.files, unfinished)))
+            before = self._files.filter(_have_path_in(self._files, unfinished))
+            files = pa.concat_tables([finished, before.select(finished.column_names)]).sort_by("path").combine_chunks()
+            scan = Scan(scan.root, files, scan.ignored, scan.unreadable, scan.scanned_ns)
+        arrived = self.arrived(scan)
+        changed = pc.sum(_have_path_in(arrived, self._files)).as_py() or 0
+        gone = pc.sum(pc.invert(_have_path_in(self._files, scan.files))).as_py() or 0
+        return Arrival(scan, arrived.num_rows - changed, changed, gone)
+
+    def remember(self, arrival: Arrival) -> None:
+        """What has been announced is not announced again."""
+        self._digest, self._files = arrival.scan.digest, arrival.scan.files
+        self._folder.mkdir(parents=True, exist_ok=True)
+        save_scan(arrival.scan, self._folder)
+        prepare(self._folder, keep=self._digest)
+
+
+def _have_path_in(files: pa.Table, others: pa.Table) -> pa.Array:
+    return pc.is_in(files["path"].combine_chunks(), others["path"].combine_chunks())
+
+
+def _are_in(files: pa.Table, others: pa.Table) -> pa.Array:
+    """Which rows of `files` are in `others` with every column the same."""
+    then = others.take(pc.index_in(files["path"].combine_chunks(), others["path"].combine_chunks()))
+    same = [_same(files[name], then[name]) for name in files.column_names if name in then.column_names]
+    return reduce(pc.and_, same).combine_chunks()
+
+
+def _same(one: pa.ChunkedArray, other: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.or_(pc.fill_null(pc.equal(one, other), False), pc.and_(pc.is_null(one), pc.is_null(other)))
+
+
+def arrivals(
+    look: Callable[[], Scan], noticing: Noticing, announced: Announced, patience: Patience
+) -> Iterator[Arrival | None]:
+    """What has changed since it was `announced`, each time that the folder has come to rest, for ever.
+
+    None every now and then while there is nothing to announce. What the caller does not let `announced` remember comes
+    again. A file that a process of this machine still writes to has not arrived; where the folder does not come to
+    rest, the others are announced without it. The first look is taken at once: it finds what changed while nobody watched.
+
+    Raises InputError where the folder cannot be listed at first; later that is waited for.
+    """
+    scan, took, is_at_rest, previous, began = look(), 0.0, False, "", time.monotonic()
+    while True:
+        pause = max(patience.poll_seconds, took / LOOKS_SHARE)
+        if announced.is_other(scan):
+            is_late = time.monotonic() - began >= patience.most_seconds
+            arrival = None
+            if is_at_rest or is_late or scan.digest == previous:
+                arrival = _complete(scan, announced, is_late)
+            yield arrival
+            if arrival:
+                began = time.monotonic()
+                if announced.is_other(arrival.scan):
+                    noticing.wait(pause)  # it could not be announced now
+            previous = scan.digest
+            is_at_rest = noticing.rest(patience.quiet_seconds, patience.most_seconds)
+        else:
+            yield None
+            has_changed = noticing.wait(pause)
+            began = time.monotonic()
+            is_at_rest = has_changed and noticing.rest(patience.quiet_seconds, patience.most_seconds)
+        started = time.monotonic()
+        while (found := _look_again(look)) is None:
+            yield None
+            noticing.wait(pause)
+            started = time.monotonic()
+        scan, took = found, time.monotonic() - started
+
+
+def _complete(scan: Scan, announced: Announced, is_late: bool) -> Arrival | None:
+    """What of a scan can be announced; None where it is to be waited for, or nothing has changed."""
+    unfinished = incomplete(scan.root, announced.arrived(scan))
+    arrival = announced.arrival(scan, unfinished)
+    if arrival.is_empty or (unfinished.num_rows and not is_late):
+        return None
+    return arrival
+
+
+def _look_again(look: Callable[[], Scan]) -> Scan | None:
+    """A look; None where the folder cannot be listed now."""
+    try:
+        return look()
+    except InputError as error:
+        logger.warning("%s; it is looked for again", error)
+        return None

@@ -1,0 +1,153 @@
+"""How a change of an image folder is noticed: by the kernel's events where it lies on this machine, else by looking."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from queue import Queue
+from typing import Literal, Protocol
+
+from storage.backend.paths import Place
+from storage.watching.mounts import NETWORK, file_system, mounts
+
+logger = logging.getLogger(__name__)
+
+How = Literal["auto", "events", "listing"]
+TICK_MS = 250
+
+
+class Noticing(Protocol):
+    """Tells when to look at a folder. A signal to the process ends each of these at once."""
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until something changes, or for so long; whether something is known to have changed."""
+        ...
+
+    def rest(self, quiet_seconds: float, most_seconds: float) -> bool:
+        """Wait until nothing changes, for `most_seconds` at most; whether nothing is known to have changed for `quiet_seconds`."""
+        ...
+
+
+class Listing:
+    """Knows nothing of changes: only another look can tell."""
+
+    def wait(self, seconds: float) -> bool:
+        time.sleep(seconds)
+        return False
+
+    def rest(self, quiet_seconds: float, most_seconds: float) -> bool:
+        time.sleep(quiet_seconds)
+        return False
+
+
+class Events:
+    """The kernel's events of a folder and all below it, from the moment that this is made until it is closed.
+
+    A thread waits for them: in the main one watchfiles would make an interruption of every signal.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._changed, self._is_over = threading.Event(), threading.Event()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._identity, self._was_removed = _identity(self._folder), False
+        began: Queue[Exception | None] = Queue()
+        self._thread = threading.Thread(target=self._listen, args=(began,), daemon=True)
+        self._thread.start()
+        if (error := began.get()) is not None:
+            raise error
+
+    def _listen(self, began: Queue[Exception | None]) -> None:
+        from watchfiles import Change, watch
+
+        try:
+            changes = watch(
+                self._folder,
+                watch_filter=None,
+                debounce=1000,
+                step=50,
+                rust_timeout=TICK_MS,
+                yield_on_timeout=True,
+                ignore_permission_denied=True,
+                force_polling=False,
+                stop_event=self._is_over,
+            )
+            for number, found in enumerate(changes):
+                if found:
+                    # What is made in its place may be given its inode, and so look the same.
+                    self._was_removed |= (Change.deleted, os.fspath(self._folder)) in found
+                    self._changed.set()
+                if number == 0:  # it watches from here on
+                    began.put(None)
+        except Exception as error:  # the folder is gone, or there are too many below it
+            began.put(error)
+            self._changed.set()
+
+    def wait(self, seconds: float) -> bool:
+        self._renew()
+        has_changed = self._changed.wait(seconds)
+        self._changed.clear()
+        return has_changed
+
+    def rest(self, quiet_seconds: float, most_seconds: float) -> bool:
+        deadline = time.monotonic() + most_seconds
+        while time.monotonic() < deadline:
+            if not self._changed.wait(quiet_seconds):
+                return True
+            self._changed.clear()
+        return False
+
+    def _renew(self) -> None:
+        """Begin anew where the folder is another one of the same name: what was mounted or made again since."""
+        identity = _identity(self._folder)
+        is_same = identity == self._identity and not self._was_removed and self._thread.is_alive()
+        if identity is None or is_same:
+            return
+        self.close()
+        self._is_over = threading.Event()
+        try:
+            self._begin()
+            self._changed.set()
+        except (OSError, RuntimeError):
+            self._changed.clear()
+
+    def close(self) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    with suppress(OSError):
+        status = os.stat(folder)
+        return status.st_dev, status.st_ino
+    return None
+
+
+@contextmanager
+def noticing(folder: Place, how: How = "auto") -> Iterator[Noticing]:
+    """The way that suits where a folder lies, unless one is asked for."""
+    found = _noticing(folder, how)
+    try:
+        yield found
+    finally:
+        if isinstance(found, Events):
+            found.close()
+
+
+def _noticing(folder: Place, how: How) -> Noticing:
+    if how == "listing" or not isinstance(folder, Path):
+        return Listing()
+    kind = file_system(folder, mounts())
+    if how == "auto" and kind.startswith(NETWORK):
+        logger.info("%s lies on %s: looking at it instead of waiting for events", folder, kind)
+        return Listing()
+    try:
+        return Events(folder)
+    except (OSError, RuntimeError) as error:
+        logger.warning("no events of %s (%s): looking at it instead", folder, error)
+        return Listing()

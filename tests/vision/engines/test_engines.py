@@ -1,0 +1,253 @@
+"""Which engine a run takes, and that none is believed unchecked."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+import weakref
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.vision.backbones.test_weights import VGG16, write_keras2
+from tests.vision.engines.test_tensorflow_engine import pixels, relative_error
+from vision import engines
+from vision.backbones.weights import tensors_digest, weights_digest
+from vision.backbones.weights_file import read_weights
+from vision.engines import load_engine, mnn_engine, unload_engine
+from vision.engines.mnn_engine import MnnEngine
+from vision.engines.parity import LARGEST_ERROR, ParityError, check_parity
+from vision.engines.selection import choose
+from vision.errors import SpecError, WeightsError
+from vision.specs import FeatureSpec, cut_shape
+
+PROJECT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def unloaded():
+    """No engine stays loaded for another test."""
+    yield
+    unload_engine()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "options", "has_gpu", "chosen"),
+    [
+        ("auto", {}, False, "mnn"),
+        ("auto", {"backbone": "vgg19"}, False, "mnn"),
+        ("auto", {"dtype": "float32"}, False, "mnn"),
+        ("auto", {}, True, "tensorflow"),
+        ("auto", {"backbone": "resnet50"}, False, "tensorflow"),
+        ("auto", {"precision": "mixed_float16"}, False, "tensorflow"),
+        ("tensorflow", {}, False, "tensorflow"),
+        ("mnn", {}, True, "mnn"),
+    ],
+)
+def test_the_choice_is_by_backbone_precision_and_device(wanted, options, has_gpu, chosen):
+    assert choose(wanted, FeatureSpec("", **options), has_gpu) == chosen
+
+
+def test_without_mnn_auto_takes_tensorflow_and_who_asks_for_mnn_is_told_how_to_get_it(monkeypatch):
+    monkeypatch.setattr("vision.engines.selection.find_spec", lambda name: None)
+    assert choose("auto", FeatureSpec(""), has_gpu=False) == "tensorflow"
+    with pytest.raises(SpecError, match=r"--engine mnn is not installed: pip install .*\[fast\]"):
+        choose("mnn", FeatureSpec(""), has_gpu=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [({"backbone": "resnet50"}, "VGG family alone, not resnet50"), ({"precision": "mixed_float16"}, "in float32, not")],
+)
+def test_mnn_is_refused_for_what_it_cannot_compute(options, reason):
+    with pytest.raises(SpecError, match=reason):
+        choose("mnn", FeatureSpec("", **options), has_gpu=False)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("size", [32, 75])
+@pytest.mark.parametrize("pooling", ["none", "max"])
+def test_mnn_gives_the_features_of_tensorflow_within_its_bound(engine, spec, tensors, dtype, size, pooling):
+    from vision.engines.tensorflow_engine import TensorFlowEngine
+
+    own = dataclasses.replace(spec, dtype=dtype, image_size=size, pooling=pooling)
+    expected = TensorFlowEngine(own, tensors, threads=1).features(pixels(9, size))
+    found = MnnEngine(own, tensors, threads=1).features(pixels(9, size))
+    assert (found.shape, found.dtype) == ((9, *own.shape), np.float32)
+    assert relative_error(found, expected) < LARGEST_ERROR[dtype]
+
+
+@pytest.fixture(scope="module")
+def mnn(spec, tensors) -> MnnEngine:
+    return MnnEngine(spec, tensors, threads=1)
+
+
+def test_with_mnn_a_feature_does_not_depend_on_its_neighbours_nor_on_how_many_came(mnn):
+    alone = mnn.features(pixels(3))
+    others = pixels(mnn.batch_size, seed=1)
+    others[:3] = pixels(3)
+    assert np.array_equal(mnn.features(others)[:3], alone)
+
+
+# Of 300 pixels the smallest maps have fewer tiles than MNN multiplies at a time, of 330 there is no room for whole batches.
+SLOW_PLACES = [pytest.param(size, count, marks=pytest.mark.slow) for size in (300, 330) for count in (1, 7, 25)]
+
+
+@pytest.mark.parametrize(
+    ("size", "count"), [(32, 1), (32, 7), (32, 24), (32, 25), (64, 23), (224, 2), (224, 25), *SLOW_PLACES]
+)
+def test_with_mnn_a_feature_does_not_depend_on_its_place_in_a_batch(mnns, size, count):
+    picture = pixels(1, size)
+    expected = mnns(size).features(picture)[0]
+    assert (mnns(size).features(np.repeat(picture, count, axis=0)) == expected).all()
+
+
+@pytest.fixture(scope="module")
+def mnns(spec, tensors):
+    """Engines by image size, each made once."""
+    return lru_cache(lambda size: MnnEngine(dataclasses.replace(spec, image_size=size), tensors, threads=1))
+
+
+def test_with_mnn_the_same_batch_gives_the_same_bits_again_and_in_another_engine(mnn, spec, tensors):
+    found = mnn.features(pixels(5))
+    assert np.array_equal(mnn.features(pixels(5)), found)
+    assert np.array_equal(MnnEngine(spec, tensors, threads=1).features(pixels(5)), found)
+
+
+def test_with_mnn_more_images_than_a_batch_has_room_for_are_taken_in_turn(mnn):
+    many = np.concatenate([pixels(mnn.batch_size, seed=1), pixels(3)])
+    assert np.array_equal(mnn.features(many)[-3:], mnn.features(pixels(3)))
+
+
+def test_an_engine_that_passes_is_taken_without_a_word(spec):
+    loaded = load_engine("mnn", spec, "random", 1)
+    assert loaded.name.startswith("mnn ")
+    assert loaded.fallback is None
+    assert load_engine("mnn", spec, "random", 1) is loaded
+
+
+def test_an_engine_that_is_too_far_from_the_reference_gives_way_and_says_so(engine, spec, monkeypatch, caplog):
+    monkeypatch.setitem(LARGEST_ERROR, spec.dtype, 0.0)
+    stand_in = load_engine("mnn", spec, "random", 1)
+    assert stand_in.name.startswith("tensorflow ")
+    assert "mnn gives way to tensorflow: mnn " in stand_in.fallback
+    assert "away from the reference" in stand_in.fallback
+    assert stand_in.fallback in caplog.text
+    assert np.array_equal(stand_in.features(pixels(2)), engine.features(pixels(2)))
+
+
+@pytest.mark.parametrize("fault", [ImportError("libmnn.so"), RuntimeError("no session")])
+def test_an_engine_that_cannot_be_loaded_gives_way_too(engine, spec, monkeypatch, fault):
+    def broken(*arguments):
+        raise fault
+
+    monkeypatch.setattr(mnn_engine, "MnnEngine", broken)
+    assert str(fault) in load_engine("mnn", spec, "random", 1).fallback
+
+
+def test_features_of_other_weights_are_no_parity(mnn, tensors):
+    others = {name: (kernel * 1.01, bias) for name, (kernel, bias) in tensors.items()}
+    with pytest.raises(ParityError, match="away from the reference, more than 3e-04"):
+        check_parity(mnn, others)
+
+
+@pytest.mark.parametrize("name", ["mnn", "tensorflow"])
+def test_weights_that_are_not_those_of_the_spec_any_more_are_refused(engine, spec, tensors, tmp_path, name):
+    path = write_keras2(tmp_path / "mine.h5", tensors)
+    with pytest.raises(WeightsError, match="changed while the run was going on"):
+        load_engine(name, dataclasses.replace(spec, weights="0" * 32), str(path), 1)
+
+
+@pytest.mark.parametrize("name", ["mnn", "tensorflow"])
+def test_an_engine_from_a_file_of_the_random_tensors_gives_the_same_features(engine, spec, tensors, tmp_path, name):
+    path = write_keras2(tmp_path / "mine.h5", tensors)
+    own = dataclasses.replace(spec, weights=tensors_digest(tensors))
+    from_seed = load_engine(name, spec, "random", 1).features(pixels(5))
+    assert np.array_equal(load_engine(name, own, str(path), 1).features(pixels(5)), from_seed)
+
+
+@pytest.mark.parametrize(("size", "before"), [(32, "block5"), (75, "block5"), (75, "block2")])
+@pytest.mark.parametrize("name", ["mnn", "tensorflow"])
+def test_an_engine_that_ends_before_a_block_gives_what_keras_has_there(engine, spec, tensors, name, size, before):
+    import keras
+
+    own = dataclasses.replace(spec, image_size=size, pooling="max", dtype="float32")
+    network = keras.applications.VGG16(weights=None, include_top=False, input_shape=(size, size, 3))
+    for layer, arrays in tensors.items():
+        network.get_layer(layer).set_weights(arrays)
+    below = keras.Model(network.input, network.get_layer(f"block{int(before[-1]) - 1}_pool").output)
+    values = keras.applications.vgg16.preprocess_input(pixels(3, size).astype(np.float32))
+    cut = load_engine(name, own, "random", 1, before)
+    found = cut.features(pixels(3, size))
+    assert (cut.name.split()[0], cut.before) == (name, before)
+    assert (found.shape, found.dtype) == ((3, *cut_shape(own, before)), np.float32)
+    assert relative_error(found, np.asarray(below(values))) < LARGEST_ERROR["float32"]
+
+
+def test_a_cut_engine_is_held_against_the_reference_that_is_cut_there(spec, tensors):
+    others = {name: (kernel * 1.01, bias) for name, (kernel, bias) in tensors.items()}
+    cut = MnnEngine(spec, tensors, 1, "block3")
+    check_parity(cut, tensors)
+    check_parity(cut, tensors | {name: others[name] for name in others if name.startswith("block3")})
+    with pytest.raises(ParityError, match="away from the reference"):
+        check_parity(cut, tensors | {name: others[name] for name in others if name.startswith("block2")})
+
+
+@pytest.mark.parametrize("name", ["mnn", "tensorflow"])
+@pytest.mark.parametrize(
+    ("backbone", "before", "reason"),
+    [
+        ("resnet50", "block5", "resnet50 has no blocks that can be trained by themselves, only vgg16, vgg19 have"),
+        ("vgg16", "block1", "'block1' is no block to begin at; expected one of block2, block3, block4, block5"),
+        ("vgg16", "block5_conv2", "'block5_conv2' is no block"),
+    ],
+)
+def test_what_cannot_be_cut_is_refused_in_a_sentence(name, backbone, before, reason):
+    with pytest.raises(SpecError, match=f"--fine-tune: {reason}"):
+        load_engine(name, FeatureSpec("", backbone, image_size=32), "random", 1, before)
+
+
+@pytest.mark.parametrize("name", ["mnn", "tensorflow"])
+def test_the_engine_before_is_gone_when_another_is_made(engine, spec, monkeypatch, name):
+    seen = []
+    whole = weakref.ref(load_engine(name, spec, "random", 1))
+    made = engines._made
+    monkeypatch.setattr(engines, "_made", lambda *wanted: (seen.append(whole()), made(*wanted))[1])
+    cut = load_engine(name, spec, "random", 1, "block5")
+    assert seen == [None]
+    assert load_engine(name, spec, "random", 1, "block5") is cut
+
+
+def test_mnn_loads_no_tensorflow_opens_no_connection_and_leaves_no_file(tmp_path):
+    code = """
+import os, sys
+from vision.engines import load_engine
+from vision.specs import FeatureSpec
+load_engine("mnn", FeatureSpec("", image_size=32), "random", 1)
+links = [os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")]
+print(sorted({"tensorflow", "keras", "MNN.tools.utils.log"} & set(sys.modules)), [link for link in links if "socket" in link])
+"""
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "[] []"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.weights
+@pytest.mark.skipif("VGG16_WEIGHTS" not in os.environ, reason="VGG16_WEIGHTS names no file of VGG16 notop weights")
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_with_the_real_weights_mnn_is_within_its_bound(tmp_path, dtype):
+    path = os.environ["VGG16_WEIGHTS"]
+    spec = FeatureSpec(weights_digest(VGG16, path, tmp_path / "memo.json"), dtype=dtype)
+    tensors = read_weights(VGG16, Path(path))
+    check_parity(MnnEngine(spec, tensors, threads=1), tensors)

@@ -1,0 +1,147 @@
+"""Trainings that are killed, and go on: each later step is the one it would have been."""
+
+import csv
+import dataclasses
+import os
+import random
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from storage.heads.checkpoints import CHECKPOINT, read_checkpoint
+from storage.heads.pins import pin_version, pinned_version
+from storage.maintenance.compact import compact
+from storage.manifest.space import spaces
+from storage.manifest.versions import version_numbers
+from tests import toy
+from tests.workers.jobs.test_train import Trainer
+from workers.jobs.records import HeadJob
+from workers.runners.local import WorkerDied, WorkerPool
+
+KILLS = int(os.environ.get("KILLS", "5"))
+# 14 batches an epoch, all of them followed by a checkpoint.
+OPTIONS = {"epochs": 8, "batch_size": 4, "shuffle_memory_mb": 1}
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory, workers: WorkerPool) -> Trainer:
+    folder = tmp_path_factory.mktemp("resumed")
+    images = toy.pictures(folder / "images", per_class=40)
+    _, version = toy.run(images, folder / "store", validation_fraction=0.3, chunk_size=16)
+    made = Trainer(images, folder / "store", version, workers)
+    made.result = made.train(job_of(made))
+    return made
+
+
+@pytest.fixture
+def trainer(first: Trainer, tmp_path: Path) -> Trainer:
+    """The same images and version, without a head."""
+    shutil.copytree(first.images, tmp_path / "images")
+    shutil.copytree(first.root, tmp_path / "store", ignore=shutil.ignore_patterns("heads"))
+    return dataclasses.replace(first, images=tmp_path / "images", root=tmp_path / "store", heard=[])
+
+
+def job_of(trainer: Trainer, **options) -> HeadJob:
+    return dataclasses.replace(trainer.job(**OPTIONS | options), checkpoint_seconds=0.0)
+
+
+def steps_of(trainer: Trainer, job: HeadJob) -> list[list[str]]:
+    with open(trainer.store.head(job.name) / "logs" / "steps.csv", newline="") as file:
+        return list(csv.reader(file))
+
+
+def kill_after(trainer: Trainer, job: HeadJob, steps: int) -> None:
+    """Train until so many steps are in the log, and kill the child then."""
+    log = trainer.store.head(job.name) / "logs" / "steps.csv"
+
+    def killing(process) -> None:
+        while not (log.exists() and log.read_bytes().count(b"\n") > steps):
+            time.sleep(0.002)
+        process.kill()
+
+    with trainer.workers.lease() as worker:
+        process = worker._process = worker._running()
+        killer = threading.Thread(target=killing, args=(process,))
+        killer.start()
+        with pytest.raises(WorkerDied):
+            worker.call("head", job.record(), trainer.heard.append, 300)
+        killer.join()
+    assert pinned_version(trainer.store, job.name) == 1
+
+
+def new_images(trainer: Trainer) -> None:
+    toy.picture(trainer.images / "cats" / "new.png", seed=77)
+    toy.run(trainer.images, trainer.root, validation_fraction=0.3)
+
+
+@pytest.mark.parametrize("number", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, KILLS))])
+def test_a_killed_training_takes_the_same_steps_as_one_that_was_not(first, trainer, number):
+    """Also on another number of threads, and with new images committed meanwhile; killed once, or again and again."""
+    draw = random.Random(1 + number)
+    job = job_of(trainer)
+    total = len(steps_of(first, job)) - 1
+    at = sorted(draw.sample(range(1, total - 2), draw.choice([1, 1, 2])))
+    for steps in at:
+        kill_after(trainer, job, steps)
+        if draw.random() < 0.5:
+            new_images(trainer)
+        job = dataclasses.replace(job, read_threads=draw.randint(1, 6))
+    trainer.heard.clear()
+    result = trainer.train(job, trainer.heard.append)
+    resumed = trainer.heard[0]
+    assert resumed["resumed"]
+    assert (resumed["epoch"] - 1) * (total // 8) + resumed["after_steps"] >= at[-1] - 1, "a checkpoint was left behind"
+    assert steps_of(trainer, job) == steps_of(first, job)
+    assert result.history == first.result.history or list(result.history) == list(first.result.history)
+    assert (result.val_loss, result.val_accuracy) == (first.result.val_loss, first.result.val_accuracy)
+    left = {path.name for path in trainer.store.head(job.name).iterdir()}
+    assert not left & {CHECKPOINT, "pin.json", "writing.keras"}
+
+
+def test_a_run_on_a_later_version_of_the_same_data_goes_on_with_the_rows_it_began_on(first, trainer):
+    """Compaction puts the rows elsewhere, so that the same seed would give another order."""
+    job = job_of(trainer)
+    kill_after(trainer, job, 30)
+    (space,) = spaces(trainer.root)
+    assert compact(space, trainer.version, 256) is not None
+    assert version_numbers(space) == [1, 2]
+    trainer.train(dataclasses.replace(job, version=2))
+    assert steps_of(trainer, job) == steps_of(first, job)
+
+
+@pytest.mark.parametrize("damage", ["cut", "of a version that is gone", "of another training"])
+def test_a_checkpoint_that_cannot_be_used_costs_only_the_time(first, trainer, damage):
+    job = job_of(trainer)
+    other = job_of(trainer, kind="linear")
+    kill_after(trainer, other if damage == "of another training" else job, 20)
+    path = trainer.store.head(job.name) / CHECKPOINT
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "of another training":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(trainer.store.head(other.name) / CHECKPOINT, path)
+    else:
+        new_images(trainer)
+        trainer.store.version(1).rename(trainer.root / "elsewhere")
+        job = dataclasses.replace(job, version=2)
+        assert read_checkpoint(trainer.store, job.name)[1]["version"] == 1
+        pin_version(trainer.store, job.name, 1)
+    result = trainer.train(job)
+    assert result.is_new
+    if damage != "of a version that is gone":
+        assert steps_of(trainer, job) == steps_of(first, job)
+
+
+def test_no_checkpoint_is_written_before_its_time(trainer):
+    job = dataclasses.replace(job_of(trainer), checkpoint_seconds=3600.0)
+    seen = []
+
+    def heard(record: dict) -> None:
+        seen.append((trainer.store.head(job.name) / CHECKPOINT).exists())
+
+    trainer.train(job, heard)
+    assert seen
+    assert not any(seen)

@@ -1,0 +1,264 @@
+"""Real children that hang, crash and fill memory on chosen images (tests/hostile.py): what that costs."""
+
+import hashlib
+import json
+import mmap
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from storage.maintenance.quarantine import release, without_variants
+from storage.manifest.space import create_space
+from storage.manifest.versions import commit
+from storage.planning.plan import finish
+from storage.planning.plan_files import save_plan
+from storage.shards.shard import Shard, ShardRef
+from tests import hostile, toy
+from workers.children.in_flight import InHand
+from workers.children.watchdog import Limits, own_memory_mb
+from workers.devices import Slot
+from workers.jobs.records import ChunkResult, ChunksJob
+from workers.runners import local as worker_pool
+from workers.runners.isolation import Isolation
+from workers.runners.local import WorkerDied, WorkerPool
+
+PROJECT = Path(__file__).parents[3]
+CODES = {"hang": "timeout", "crash": "crashed", "fill": "crashed"}
+LIMITS = Limits(memory_mb=600.0, stage_seconds={"read": 3.0, "decode": 3.0, "infer": 3.0})
+
+
+@pytest.fixture
+def workers(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker_pool, "CHILD", hostile.CHILD)
+    made = WorkerPool((Slot(None, 1),), tmp_path / "logs")
+    yield made
+    made.close()
+
+
+class Extraction:
+    """All chunks of a folder as one job, in children of `workers`."""
+
+    def __init__(self, images: Path, store: Path, workers: WorkerPool, **options):
+        self.space = toy.space(images, store)
+        self.plan = toy.plan(images, store, **options)
+        create_space(self.space.store, toy.SPEC.record())
+        path = save_plan(self.plan, self.space.store.cache / "plans")
+        sizes = 0, self.plan.num_chunks, 8, "parquet"
+        augmentation = self.plan.augmentation
+        self.job = ChunksJob(self.space, str(path), *sizes, threads=1, engine="toy", augmentation=augmentation)
+        self.heard: list[dict] = []
+        self._workers = workers
+
+    def run(self) -> list[ChunkResult]:
+        with self._workers.lease() as worker:
+            return Isolation(worker, self.job, self.heard.append, 60.0, LIMITS).run()
+
+    def shards(self, results: list[ChunkResult]) -> list[Shard]:
+        refs = [ShardRef(each.shard, each.size_bytes, each.rows, each.footer_checksum) for each in results]
+        return [Shard(self.space.store, ref) for ref in refs]
+
+
+def digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+@pytest.mark.parametrize(("stage", "deed"), [("decode", "crash"), ("decode", "hang"), ("infer", "fill")])
+def test_an_image_that_ends_its_child_costs_its_own_row_and_no_other(deed, stage, images, store, workers):
+    bad = digest(hostile.spoil(images / "cats" / "004.png", stage, deed))
+    extraction = Extraction(images, store, workers)
+    results = extraction.run()
+    assert [(each.images, each.skipped) for each in results] == [(8, {}), (8, {}), (4, {})]
+    assert sum(each.rows for each in results) == 19
+    shards = extraction.shards(results)
+    assert {key: code for shard in shards for key, code in shard.errors().items()} == {bad: CODES[deed]}
+    rows = [key for shard in shards for key in shard.digests()]
+    assert sorted([*rows, bad]) == sorted(extraction.plan.todo["digest"].to_pylist())
+
+
+def test_the_rows_of_its_neighbours_are_those_of_a_run_in_which_nobody_died(images, store, workers, tmp_path):
+    bad = digest(hostile.spoil(images / "dogs" / "001.png", "infer", "crash"))
+    extraction = Extraction(images, store, workers)
+    found = {}
+    for shard in extraction.shards(extraction.run()):
+        found |= dict(zip(shard.digests(), shard.read(), strict=True))
+    _, version = toy.run(images, tmp_path / "other")
+    expected = toy.features_of(images, tmp_path / "other", version)
+    expected.pop(bad)
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[key], expected[key]) for key in found)
+
+
+@pytest.mark.slow
+def test_many_such_images_cost_their_rows_each_by_its_own_code(images, store, workers):
+    bad = {}
+    for index, (stage, deed) in enumerate([(stage, deed) for stage in ("decode", "infer") for deed in hostile.DEEDS]):
+        bad[digest(hostile.spoil(images / "cats" / f"{index:03d}.png", stage, deed))] = CODES[deed]
+    extraction = Extraction(images, store, workers)
+    results = extraction.run()
+    named = {key: code for shard in extraction.shards(results) for key, code in shard.errors().items()}
+    assert (named, sum(each.rows for each in results)) == (bad, 14)
+
+
+def test_chunks_that_were_finished_before_a_death_are_not_extracted_again(images, store, workers):
+    extraction = Extraction(images, store, workers)
+    last = Path(os.fsdecode(extraction.plan.todo["path"][-1].as_py()))
+    hostile.spoil(images / last, "infer", "crash")
+    extraction = Extraction(images, store, workers)
+    # Which chunk the spoiled picture has come into is up to its new digest.
+    (bad,) = [i for i, row in enumerate(extraction.plan.todo.to_pylist()) if row["path"] == os.fsencode(last)]
+    extraction.run()
+    first_of = [record["chunk"] for record in extraction.heard]
+    # But for the one that may still be on its way to the disk when the next one's child dies.
+    assert [first_of.count(index) for index in range(bad // 8 - 1)] == [1] * (bad // 8 - 1)
+
+
+def test_an_image_that_kills_only_in_company_has_its_row(images, store, workers):
+    hostile.spoil(images / "cats" / "000.png", "infer", hostile.IN_COMPANY)
+    extraction = Extraction(images, store, workers)
+    rows = [key for shard in extraction.shards(extraction.run()) for key in shard.digests()]
+    assert sorted(rows) == sorted(extraction.plan.todo["digest"].to_pylist())
+
+
+def test_an_image_that_kills_only_a_child_that_has_seen_others_is_not_condemned_and_the_death_is_told(
+    images, store, workers
+):
+    bad = digest(hostile.spoil(images / "cats" / "000.png", "infer", hostile.AFTER_OTHERS))
+    extraction = Extraction(images, store, workers)
+    assert extraction.plan.todo["digest"].to_pylist().index(bad) % 8  # it is tried after others
+    with pytest.raises(WorkerDied, match="ended with status -11"):
+        extraction.run()
+
+
+def test_a_death_of_which_no_image_is_guilty_costs_no_row(images, store, workers):
+    """Somebody else kills the child in the middle of its work, twice."""
+    extraction = Extraction(images, store, workers)
+    left = [2]
+
+    def kill(record: dict) -> None:
+        if left[0] and record.get("done"):
+            left[0] -= 1
+            os.kill(workers._workers[0]._process.pid, 9)
+
+    extraction.heard = type("Killer", (), {"append": staticmethod(kill)})()
+    results = extraction.run()
+    assert sum(each.rows for each in results) == 20
+    assert all(each.quarantined == 0 for each in results)
+
+
+def test_a_file_that_never_comes_stays_pending_and_is_blamed_for_nothing(images, store, workers):
+    extraction = Extraction(images, store, workers)
+    path = images / os.fsdecode(extraction.plan.todo["path"][3].as_py())
+    code = f"""
+import sys; sys.path.insert(0, {str(Path(hostile.__file__).parents[1])!r})
+import time, workers.jobs.extract
+whole = workers.jobs.extract.read_file
+workers.jobs.extract.read_file = lambda root, path: time.sleep(3600) if path.endswith({os.fsencode(path.name)!r}) and {path.parent.name!r}.encode() in path else whole(root, path)
+from tests import hostile
+hostile.main()
+"""
+    worker_pool.CHILD = (hostile.CHILD[0], "-c", code)  # the fixture puts it back
+    results = extraction.run()
+    assert results[0].skipped == {"read_error": 1}
+    assert (sum(each.rows for each in results), sum(each.quarantined for each in results)) == (19, 0)
+
+
+def test_condemned_images_are_quarantined_and_not_tried_again_until_somebody_asks(images, store, workers):
+    hostile.spoil(images / "cats" / "004.png", "decode", "crash")
+    extraction = Extraction(images, store, workers)
+    refs = [shard.ref for shard in extraction.shards(extraction.run())]
+    version = commit(extraction.space.store, None, *finish(extraction.space.store, extraction.plan, refs))
+    assert (version.counts["ok"], version.counts["quarantined"]) == (19, 1)
+    (row,) = [row for row in version.read_files(extraction.space.store).to_pylist() if row["status"] == "quarantined"]
+    assert (row["path"], row["reason"], row["attempts"]) == (b"cats/004.png", "crashed", 1)
+    assert toy.plan(images, store).todo.num_rows == 0
+
+
+# The notes and the limits
+
+
+def test_what_is_in_hand_is_read_by_another_process_and_outlives_its_writer():
+    notes = InHand.create()
+    keys = [bytes([number]) * 32 for number in range(5)]
+    code = f"""
+import os
+from workers.children.in_flight import InHand
+mine, keys = InHand({notes.descriptor}), {keys!r}
+mine.reading(keys[0])
+mine.decoding(keys[1])
+mine.inferring(keys[2:])
+os.kill(os.getpid(), 9)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, pass_fds=(notes.descriptor,))
+    assert done.returncode == -9
+    assert notes.suspects() == {keys[1]: "decode"} | dict.fromkeys(keys[2:], "infer")
+    assert set(notes.seconds()) == {"decode", "infer"}
+    notes.decoded()
+    notes.inferred()
+    assert (notes.suspects(), notes.seconds()) == ({}, {})
+
+
+def test_a_batch_of_any_size_is_noted_as_far_as_there_is_room():
+    notes = InHand.create()
+    notes.inferring([index.to_bytes(32, "big") for index in range(5000)])
+    assert len(notes.suspects()) == 1024
+
+
+def test_memory_is_what_a_process_has_filled_not_what_it_has_asked_for():
+    before = own_memory_mb(os.getpid())
+    asked = np.empty(300 * 2**20, np.uint8)
+    assert own_memory_mb(os.getpid()) - before < 100
+    asked.fill(1)
+    assert own_memory_mb(os.getpid()) - before > 200
+    with mmap.mmap(-1, 300 * 2**20) as shared:
+        before = own_memory_mb(os.getpid())
+        shared.write(bytes(len(shared)))
+        assert own_memory_mb(os.getpid()) - before > 200
+    assert own_memory_mb(2**22 + 1) == 0
+
+
+def test_a_job_with_condemned_images_goes_through_a_pipe_whole(images, store, workers):
+    job = Extraction(images, store, workers).job
+    with_some = ChunksJob.of(
+        json.loads(json.dumps(job.record())) | {"condemned": {"ab" * 32: "timeout"}, "alone": None}
+    )
+    assert with_some.condemned == {"ab" * 32: "timeout"}
+    assert with_some.space == job.space
+
+
+@pytest.mark.parametrize("order", ["plain rows first", "all at once"])
+def test_an_image_of_which_only_the_variants_crash_keeps_its_plain_row(order, images, store, workers, monkeypatch):
+    (row, *_) = [row for row in toy.plan(images, store).todo.to_pylist() if row["split"] == "train"]
+    code = f"""
+import sys; sys.path.insert(0, {str(Path(hostile.__file__).parents[1])!r})
+import ctypes, numpy as np, workers.jobs.extract
+class Variants:
+    def __init__(self, *given): pass
+    def views(self, pixels, key, numbers):
+        if any(numbers) and key.hex() == {row["digest"].hex()!r}: ctypes.string_at(0)
+        return np.stack([pixels + np.uint8(number) for number in numbers])
+workers.jobs.extract.Variants = Variants
+from tests import hostile
+hostile.main()
+"""
+    monkeypatch.setattr(worker_pool, "CHILD", (hostile.CHILD[0], "-c", code))
+    options = {"variants": 3, "augmentation": "a text"}
+    if order == "plain rows first":
+        toy.run(images, store)
+    extraction = Extraction(images, store, workers, **options)
+    refs = [shard.ref for shard in extraction.shards(extraction.run())]
+    version = commit(
+        extraction.space.store, extraction.plan.parent, *finish(extraction.space.store, extraction.plan, refs)
+    )
+    assert (version.counts["ok"], version.counts["quarantined"]) == (20, 0)
+    (told,) = without_variants(version, extraction.space.store).to_pylist()
+    assert (told["path"], told["reason"], told["attempts"]) == (row["path"], "crashed", 1)
+    planned = toy.plan(images, store, **options)
+    assert (planned.todo.num_rows, planned.needs_commit) == (0, False)
+    release(extraction.space.store, version)
+    assert toy.plan(images, store, **options).todo.select(["digest", "views"]).to_pylist() == [
+        {"digest": row["digest"], "views": [1, 2]}
+    ]

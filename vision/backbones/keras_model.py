@@ -1,0 +1,43 @@
+"""The frozen network in Keras, from raw pixels to features."""
+
+from importlib import import_module
+
+import keras
+from keras import layers
+
+from vision.backbones.vgg_reference import parted
+from vision.backbones.weights_file import Tensors
+from vision.specs import BACKBONES, FeatureSpec, cut_shape
+
+
+def build_backbone(spec: FeatureSpec, tensors: Tensors, before: str | None = None) -> keras.Model:
+    """A model from (n, size, size, 3) uint8 RGB to (n, *cut_shape(spec, before)) float32, with `tensors` set and frozen.
+
+    before: the block in front of which it ends, None where it is whole. Raises SpecError for one that is not there.
+    """
+    cut_shape(spec, before)  # is there such a block?
+    keras.mixed_precision.set_global_policy(spec.precision)
+    keras.config.set_image_data_format("channels_last")  # whatever the user's keras.json says
+    module_name, _, function = BACKBONES[spec.backbone].application.partition(":")
+    module = import_module(module_name)
+    pixels = keras.Input((spec.image_size, spec.image_size, 3), dtype="uint8")
+    network = getattr(module, function)(
+        weights=None,
+        include_top=False,
+        input_shape=(spec.image_size, spec.image_size, 3),
+        pooling=None if spec.pooling == "none" else spec.pooling,
+    )
+    below, _ = parted(tensors, before)
+    for name, arrays in below.items():
+        network.get_layer(name).set_weights(arrays)
+    if before is not None:
+        last_block = next(reversed(below)).partition("_")[0]
+        network = keras.Model(network.input, network.get_layer(f"{last_block}_pool").output)
+    network.trainable = False
+
+    def preprocessed(batch):
+        return module.preprocess_input(keras.ops.cast(batch, "float32")) * spec.rescale
+
+    values = layers.Lambda(preprocessed, dtype="float32")(pixels)
+    features = layers.Activation("linear", dtype="float32")(network(values))
+    return keras.Model(pixels, features, name=spec.backbone)

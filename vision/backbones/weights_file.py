@@ -1,0 +1,96 @@
+"""Read weights from a Keras file."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from vision.errors import WeightsError
+from vision.specs import Backbone
+
+Tensors = dict[str, tuple[np.ndarray, ...]]
+
+
+def read_weights(backbone: Backbone, path: Path) -> Tensors:
+    """Layer name → its arrays in Keras' order, float32, from an HDF5 file of Keras 2 or Keras 3.
+
+    The backbone may lie in a larger model of the file, as under a head. Raises WeightsError where the file
+    is missing, is not such a file, or is of another architecture.
+    """
+    try:
+        with h5py.File(path) as file:
+            layers = _layers(file)
+            shapes = {name: [array.shape for array in layers.get(name, ())] for name in backbone.tensors}
+            expected = {name: [array.shape for array in layer] for name, layer in backbone.tensors.items()}
+            found = {
+                name: tuple(np.asarray(array, np.float32) for array in layers[name])
+                for name in backbone.tensors
+                if shapes[name] == expected[name]  # of a file that lies nothing is read
+            }
+            kernels = [name for name, arrays in layers.items() if any(array.ndim == 4 for array in arrays)]
+    except FileNotFoundError:
+        raise WeightsError(f"--weights: there is no file {path}") from None
+    except (
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        KeyError,
+    ) as error:  # h5py raises any of these
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"--weights: {path} cannot be read as HDF5 weights of Keras ({reason})") from error
+    for name in backbone.tensors:
+        if name not in found:
+            raise WeightsError(
+                f"--weights: {path} is not of {backbone.name}: layer {name} should hold {expected[name]}, "
+                f"the file has {shapes[name] or 'no such layer'}"
+            )
+    # VGG19 has every layer of VGG16, in name and shape, and ResNet101 those of ResNet50.
+    foreign = [name for name in kernels if name not in backbone.tensors]
+    if foreign:
+        raise WeightsError(f"--weights: {path} is not of {backbone.name}, which has no convolution {foreign[0]}")
+    return found
+
+
+def _layers(file: h5py.File) -> dict[str, list[h5py.Dataset]]:
+    """Each layer's name and arrays in Keras' order, however deep its model lies in another.
+
+    Keras 3 numbers them in a group `vars` that has the name as an attribute. Keras 2 lists them in an
+    attribute of a group, cut in pieces (weight_names0, …) beyond 64 KB: as `block1_conv1_W_1:0` in the
+    layer's group, or as `conv1_conv/kernel:0`, in the group of the outermost model or layer.
+    """
+    layers: dict[str, list[h5py.Dataset]] = {}
+
+    def visit(_: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset) or item.name.startswith("/optimizer"):
+            return  # an optimizer has arrays by the layers' names, too
+        parent, own = item.name.split("/")[-2:]
+        if own == "vars":
+            numbers = [str(number) for number in range(len(item))]
+            layers[item.attrs.get("name", parent)] = [_array(item, number) for number in numbers if _has(item, number)]
+        for attribute in sorted(key for key in item.attrs if key.startswith("weight_names")):
+            for name in item.attrs[attribute]:
+                text = name.decode() if isinstance(name, bytes) else name
+                layer = text.split("/")[-2] if "/" in text else own
+                layers.setdefault(layer, []).append(_array(item, text))
+
+    file.visititems(visit)
+    return layers
+
+
+def _has(group: h5py.Group, name: str) -> bool:
+    return group.id.links.exists(name.encode())
+
+
+def _array(group: h5py.Group, path: str) -> h5py.Dataset:
+    """An array that lies in this very file. Raises ValueError where HDF5 would open another one for it."""
+    item = group
+    for part in path.strip("/").split("/"):
+        # Asked of h5py's groups themselves, the question would open the other file.
+        if item.id.links.get_info(part.encode()).type == h5py.h5l.TYPE_EXTERNAL:
+            raise ValueError(f"{path} is a link to another file")
+        item = item[part]
+    if item.external or item.is_virtual:
+        raise ValueError(f"{path} is kept in another file")
+    return item

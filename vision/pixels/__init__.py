@@ -1,0 +1,1 @@
+"""From file bytes to pixels, and how pixels are varied."""

@@ -1,0 +1,246 @@
+"""How pictures may be augmented: Keras' parameters, checked, and what they come to for a key. No pixels, no Keras in here."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from hashlib import sha256
+from math import inf, isfinite
+from numbers import Integral, Real
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from vision.errors import SpecError
+from vision.pixels.draws import Draws, affine, units
+
+FillMode = Literal["nearest", "constant", "reflect", "wrap"]
+Shift = float | int | tuple[float, ...]
+
+LONGEST_SHIFT = 65_536  # pixels: more than any picture has
+
+_STATISTICS = "it needs statistics of all images; the head standardises the features instead (--standardize)"
+_PREPROCESSING = "the frozen network has its own preprocessing, which every picture goes through"
+_FIXED = "pictures are float32 RGB, channels last, and are interpolated bilinearly"
+# Parameters of ImageDataGenerator that are not taken, and why.
+REFUSED = {
+    "rescale": "it is no random thing, and part of the feature space: take it out first (split_rescale)",
+    "featurewise_center": _STATISTICS,
+    "featurewise_std_normalization": _STATISTICS,
+    "zca_whitening": _STATISTICS,
+    "zca_epsilon": _STATISTICS,
+    "samplewise_center": _PREPROCESSING,
+    "samplewise_std_normalization": _PREPROCESSING,
+    "preprocessing_function": _PREPROCESSING,
+    "channel_shift_range": "it adds to all channels alike; brightness_range, which multiplies them, is what there is",
+    "data_format": _FIXED,
+    "dtype": _FIXED,
+    "interpolation_order": _FIXED,
+    "validation_split": "how images are split is said by their folders, or by --validation-fraction",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Augmentation:
+    """The parameters of Keras' ImageDataGenerator that move or light a picture, with its meanings and defaults.
+
+    shear_range: degrees, from -shear_range to shear_range (so 0.2 is a fifth of a degree, hardly to be seen), horizontally.
+    zoom_range: z for factors from 1 - z to 1 + z, or both ends; drawn for each axis, over 1 shows more of the picture, smaller.
+    rotation_range: degrees, from -rotation_range to rotation_range.
+    width_shift_range, height_shift_range: horizontally, vertically; a float below 1 is a part of the side, any other float
+    pixels, both to either side; an int n is one of 0 to n - 1 whole pixels, a tuple one of its numbers (parts
+    of the side where all are below 1), to a side by coin. horizontal_flip, vertical_flip: by coin.
+    brightness_range: both ends of what the values are multiplied by. fill_mode: what lies beyond the edges; cval (0 to
+    255) with "constant".
+
+    What means the same is the same: lists and tuples, ints and floats but for the shifts, either order of two ends, ranges that change
+    nothing and none. Raises SpecError.
+    """
+
+    shear_range: float = 0.0
+    zoom_range: float | tuple[float, float] = 0.0
+    rotation_range: float = 0.0
+    width_shift_range: Shift = 0.0
+    height_shift_range: Shift = 0.0
+    horizontal_flip: bool = False
+    vertical_flip: bool = False
+    brightness_range: tuple[float, float] | None = None
+    fill_mode: FillMode = "nearest"
+    cval: float = 0.0
+
+    def __post_init__(self):
+        for field in fields(self):
+            value = _CHECKS[field.name](field.name, getattr(self, field.name))
+            object.__setattr__(self, field.name, value)  # frozen for everyone else
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Augmentation) and self.text == other.text  # a shift of 3 is not one of 3.0
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "Augmentation":
+        """From JSON or YAML, or record(). Raises SpecError, which names what was perhaps meant."""
+        if not isinstance(record, Mapping):
+            raise SpecError(f"--augment: parameters with their values, as rotation_range: 20; got {record!r}")
+        known = [field.name for field in fields(cls)]
+        for name in record:
+            if name in REFUSED:
+                raise SpecError(f"--augment: {name} is not taken: {REFUSED[name]}")
+            if name not in known:
+                near = [other for other in known if str(name) in other] or get_close_matches(
+                    str(name), known, cutoff=0.4
+                )
+                raise SpecError(f"--augment: {name!r} is not known; expected one of {', '.join(near or known)}")
+        return cls(**record)
+
+    @classmethod
+    def parse(cls, text: str) -> "Augmentation":
+        """From its text. Raises SpecError, or ValueError where that is no JSON."""
+        return cls.of(json.loads(text))
+
+    def record(self) -> dict[str, Any]:
+        """What differs from the defaults, in JSON's types."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed = {field.name for field in fields(self) if given[field.name] != field.default}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in given.items() if name in changed}
+
+    @property
+    def text(self) -> str:
+        """record() as JSON, the same for ever."""
+        return json.dumps(self.record(), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def digest(self) -> str:
+        return sha256(self.text.encode()).hexdigest()[:32]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether pictures stay as they are."""
+        return self.record().keys() <= {"fill_mode", "cval"}
+
+    def draw(self, keys: np.ndarray, size: int) -> Draws:
+        """What each key, (n,) uint64, does to a picture of `size` pixels a side; the same key does the same, always."""
+        unit = units(keys)
+        matrices = affine(
+            size,
+            rotation=_either_side(unit["rotation"], self.rotation_range),
+            x_shift=_shifts(self.width_shift_range, size, unit["x_shift"], unit["x_sign"]),
+            y_shift=_shifts(self.height_shift_range, size, unit["y_shift"], unit["y_sign"]),
+            shear=_either_side(unit["shear"], self.shear_range),
+            x_zoom=_between(unit["x_zoom"], *_zooms(self.zoom_range)),
+            y_zoom=_between(unit["y_zoom"], *_zooms(self.zoom_range)),
+            mirror=(unit["mirror"] < 0.5) & self.horizontal_flip,
+            turn_over=(unit["turn_over"] < 0.5) & self.vertical_flip,
+        )
+        return Draws(matrices, _between(unit["light"], *(self.brightness_range or (1.0, 1.0))))
+
+
+def split_rescale(record: Mapping[str, Any]) -> tuple[float, dict[str, Any]]:
+    """ImageDataGenerator's `rescale`, which goes into the FeatureSpec (1.0 where there is none), and the rest. Raises SpecError."""
+    rest = dict(record)
+    given = rest.pop("rescale", None)
+    rescale = 1.0 if given is None else _number("rescale", given)
+    if rescale <= 0:
+        raise SpecError(f"--augment: rescale is a number over 0, as {1 / 255!r} for 1/255; got {given!r}")
+    return rescale, rest
+
+
+def variant_keys(augmentation: str, image: bytes, numbers: Sequence[int]) -> np.ndarray:
+    """Keys (n,) uint64 of an image's variants with these numbers: of the augmentation's digest, the image's, and the number."""
+    hashes = [sha256(augmentation.encode() + image + number.to_bytes(2, "little")).digest() for number in numbers]
+    return np.array([int.from_bytes(digest[:8], "little") for digest in hashes], np.uint64)
+
+
+def _between(unit: np.ndarray, low: float, high: float) -> np.ndarray:
+    return low + unit * (high - low)
+
+
+def _either_side(unit: np.ndarray, reach: float) -> np.ndarray:
+    return _between(unit, -reach, reach)
+
+
+def _zooms(given: float | tuple[float, float]) -> tuple[float, float]:
+    return given if isinstance(given, tuple) else (1 - given, 1 + given)
+
+
+def _shifts(given: Shift, size: int, unit: np.ndarray, coin: np.ndarray) -> np.ndarray:
+    """Pixels. Of an int n nothing (0) is drawn twice as often as any other number, as by ImageDataGenerator."""
+    if isinstance(given, float):
+        return _either_side(unit, given * size if given < 1 else given)
+    choices = np.arange(given) if isinstance(given, int) else np.asarray(given)
+    shifts = choices[(unit * len(choices)).astype(int)] * np.where(coin < 0.5, -1, 1)
+    return shifts * size if np.abs(choices).max() < 1 else shifts
+
+
+def _number(name: str, value: Any, low: float = -inf, high: float = inf) -> float:
+    bounds = f" from {low:g} to {high:g}" if isfinite(high) else f" of at least {low:g}" if isfinite(low) else ""
+    if not _is_finite(value) or not low <= float(value) <= high:
+        hint = ": written out, as 0.004, no sum and no text" if isinstance(value, str) else ""
+        raise SpecError(f"--augment: {name} takes a finite number{bounds}, got {value!r}{hint}")
+    return float(value) + 0.0  # -0.0 is 0.0
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
+
+
+def _reach(name: str, value: Any) -> float:
+    return _number(name, value, low=0)
+
+
+def _ends(name: str, value: Any) -> tuple[float, float]:
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        raise SpecError(f"--augment: {name} takes two numbers, as [0.8, 1.2], got {value!r}")
+    low, high = sorted(_reach(name, end) for end in value)
+    return low, high
+
+
+def _zoom(name: str, value: Any) -> float | tuple[float, float]:
+    zoom = _ends(name, value) if isinstance(value, Sequence) and not isinstance(value, str) else _reach(name, value)
+    if _zooms(zoom)[0] <= 0:
+        raise SpecError(f"--augment: {name} takes z below 1, for 1 - z to 1 + z, or two numbers over 0; got {value!r}")
+    return 0.0 if zoom == (1.0, 1.0) else zoom
+
+
+def _shift(name: str, value: Any) -> Shift:
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value):
+        choices = tuple(_number(name, choice, -LONGEST_SHIFT, LONGEST_SHIFT) for choice in value)
+        return choices if any(choices) else 0.0
+    reach = _number(name, value, 0, LONGEST_SHIFT)
+    return int(reach) if isinstance(value, Integral) and reach > 1 else 0.0 if isinstance(value, Integral) else reach
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise SpecError(f"--augment: {name} takes true or false, got {value!r}")
+    return value
+
+
+def _brightness(name: str, value: Any) -> tuple[float, float] | None:
+    ends = None if value is None else _ends(name, value)
+    return None if ends == (1.0, 1.0) else ends
+
+
+def _fill_mode(name: str, value: Any) -> str:
+    if value not in get_args(FillMode):
+        raise SpecError(f"--augment: {name} takes one of {', '.join(get_args(FillMode))}, got {value!r}")
+    return value
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "shear_range": _reach,
+    "zoom_range": _zoom,
+    "rotation_range": _reach,
+    "width_shift_range": _shift,
+    "height_shift_range": _shift,
+    "horizontal_flip": _flag,
+    "vertical_flip": _flag,
+    "brightness_range": _brightness,
+    "fill_mode": _fill_mode,
+    "cval": lambda name, value: _number(name, value, 0, 255),
+}

@@ -1,0 +1,1 @@
+"""The batch-size study: what trainings say about batch sizes."""

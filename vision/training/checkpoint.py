@@ -1,0 +1,80 @@
+"""Where a training stands, so that it can go on as if it had never stopped.
+
+Keras' own BackupAndRestore puts weights back, but neither the place in the data nor the running figures of an epoch.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vision.training.statistics import Statistics
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is not of this training: the training has to begin anew."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that the next step depends on.
+
+    epoch, step: of the next step to take, both counted from 0. arrays: `model/i`, `optimizer/i` and `metrics/i` as Keras
+    orders its variables (the seeds of dropout are among the model's), `best/i` the weights of the best epoch so far,
+    `statistics/mean` and `statistics/variance`. record: the figures so far, as JSON has them: whoever resumes adds to them.
+    """
+
+    epoch: int
+    step: int
+    arrays: Mapping[str, np.ndarray]
+    record: dict[str, Any]
+
+    @property
+    def statistics(self) -> Statistics | None:
+        if "statistics/mean" not in self.arrays:
+            return None
+        return Statistics(self.arrays["statistics/mean"], self.arrays["statistics/variance"])
+
+    @property
+    def best_weights(self) -> list[np.ndarray]:
+        return [array for name, array in self.arrays.items() if name.startswith("best/")]
+
+
+def state(model, best_weights: list[np.ndarray], statistics: Statistics | None) -> Iterator[tuple[str, np.ndarray]]:
+    """The arrays of a checkpoint, one after the other, each only until the next: it is no copy."""
+    for part in ("model", "optimizer", "metrics"):
+        for number, variable in enumerate(_variables(model, part)):
+            yield f"{part}/{number}", values(variable)
+    for number, weights in enumerate(best_weights):
+        yield f"best/{number}", weights
+    if statistics is not None:
+        yield "statistics/mean", statistics.mean
+        yield "statistics/variance", statistics.variance
+
+
+def put_back(model, checkpoint: Checkpoint, *parts: str) -> None:
+    """Give the variables of these parts (`model`, `optimizer`, `metrics`) their values.
+
+    Raises CheckpointError where the model has others.
+    """
+    for part in parts:
+        variables = _variables(model, part)
+        names = [name for name in checkpoint.arrays if name.startswith(f"{part}/")]
+        found = [np.shape(checkpoint.arrays[name]) for name in names]
+        if found != [tuple(variable.shape) for variable in variables]:
+            raise CheckpointError(f"the checkpoint has {part} variables of shapes {found}, this training has others")
+        for name, variable in zip(names, variables, strict=True):
+            variable.assign(checkpoint.arrays[name])
+
+
+def values(variable) -> np.ndarray:
+    """What a Keras variable holds, where it lies (on a CPU): whoever goes on assigning to it while this is held pays for a copy."""
+    import keras
+
+    return np.asarray(keras.ops.convert_to_tensor(variable))
+
+
+def _variables(model, part: str) -> list:
+    owners = {"model": model.variables, "optimizer": model.optimizer.variables, "metrics": model.metrics_variables}
+    return owners[part]

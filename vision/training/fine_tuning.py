@@ -1,0 +1,112 @@
+"""The last blocks of a backbone and the head as one network: what is trained of it, and the whole of it.
+
+The frozen blocks below are computed by an engine (vision/engines) while it is trained; in the end they, the tuned blocks
+and the head are one Keras model that needs no code of ours.
+"""
+
+from itertools import groupby
+
+from vision.backbones.vgg_reference import parted
+from vision.backbones.weights_file import Tensors
+from vision.errors import HeadError
+from vision.specs import CAFFE_MEANS, FeatureSpec, cut_shape
+from vision.training.head import Optimizer
+from vision.training.head_model import compile_classifier
+
+
+def build_tunable(
+    spec: FeatureSpec, tensors: Tensors, head, before: str, optimizer: Optimizer, learning_rate: float | None, seed: int
+):
+    """A compiled Keras model from the maps below a block, (n, *cut_shape(spec, before)), to what the head gives.
+
+    The block and those behind it begin with the backbone's weights and are trained; so are the layers of `head`
+    (vision/training/head.py), which are copied, but for its standardisation: that stays as it is. In float32 throughout: features
+    between the two are not rounded as the store does. seed: of the dropout. Loss and metrics are the head's. Raises
+    SpecError where the backbone cannot be cut there, HeadError for a head of other features.
+    """
+    import keras
+
+    shape = cut_shape(spec, before)
+    if tuple(head.input_shape[1:]) != spec.shape:
+        raise HeadError(f"the head takes features of shape {head.input_shape[1:]}, this backbone gives {spec.shape}")
+    keras.mixed_precision.set_global_policy("float32")
+    keras.utils.set_random_seed(seed)
+    maps = keras.Input(shape, name="maps")
+    values = _through(maps, parted(tensors, before)[1], is_trained=True)
+    outputs = _through_head(_pooled(values, spec), head, seed)
+    model = keras.Model(maps, outputs, name="tunable")
+    compile_classifier(model, optimizer, learning_rate)
+    return model
+
+
+def build_whole(spec: FeatureSpec, tensors: Tensors, tunable):
+    """A Keras model from (n, size, size, 3) uint8 RGB to what `tunable` gives, whose layers it shares.
+
+    Keras' own layers alone: whoever has Keras loads it, in safe mode too. Below the tuned blocks it has the backbone's
+    `tensors`, frozen. Compiled, so that it can be evaluated as it is. Everything is in float32.
+    """
+    import keras
+
+    keras.mixed_precision.set_global_policy("float32")
+    pixels = keras.Input((spec.image_size, spec.image_size, 3), dtype="uint8", name="pixels")
+    tuned = {layer.name for layer in tunable.layers}
+    frozen = {name: arrays for name, arrays in tensors.items() if name not in tuned}
+    values = _through(_preprocessed(pixels, spec), frozen, is_trained=False)
+    for layer in tunable.layers[1:]:
+        values = layer(values)
+    model = keras.Model(pixels, values, name=f"{spec.backbone}_with_head")
+    compile_classifier(model, "sgd", None)  # the one without a state beside the weights: nobody goes on from here
+    return model
+
+
+def _preprocessed(pixels, spec: FeatureSpec):
+    """What vision/backbones/vgg_reference.py makes of pixels, by layers that Keras can save."""
+    import keras
+
+    offset = [-spec.rescale * mean for mean in reversed(CAFFE_MEANS)]
+    return keras.ops.flip(keras.layers.Rescaling(spec.rescale, offset, name="less_means")(pixels), axis=-1)
+
+
+def _through(values, tensors: Tensors, is_trained: bool):
+    """Behind `values` the VGG blocks of these tensors (vision/backbones/vgg_reference.py): convolutions of 3x3 with relu, a pooling of 2x2."""
+    from keras import layers
+
+    for block, names in groupby(tensors, lambda name: name.partition("_")[0]):
+        for name in names:
+            kernel, bias = tensors[name]
+            layer = layers.Conv2D(
+                len(bias),
+                kernel.shape[:2],
+                padding="same",
+                activation="relu",
+                data_format="channels_last",
+                trainable=is_trained,
+                name=name,
+            )
+            values = layer(values)
+            layer.set_weights([kernel, bias])
+        values = layers.MaxPooling2D(2, data_format="channels_last", name=f"{block}_pool")(values)
+    return values
+
+
+def _pooled(maps, spec: FeatureSpec):
+    from keras import layers
+
+    if spec.pooling == "none":
+        return maps
+    pooling = layers.GlobalAveragePooling2D if spec.pooling == "avg" else layers.GlobalMaxPooling2D
+    return pooling(data_format="channels_last", name="pooling")(maps)
+
+
+def _through_head(values, head, seed: int):
+    """Behind `values` copies of the head's layers; the dropout begins anew, from `seed`."""
+    from keras import layers
+
+    for own in head.layers[1:]:
+        config = own.get_config()
+        if isinstance(own, layers.Dropout):
+            config["seed"] = seed
+        layer = type(own).from_config(config)
+        values = layer(values)
+        layer.set_weights(own.get_weights())
+    return values

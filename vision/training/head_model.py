@@ -1,0 +1,83 @@
+"""Build, compile and load the Keras model of a head."""
+
+import numpy as np
+
+from vision.errors import HeadError
+from vision.training.evaluation import LONGEST_REASON
+from vision.training.head import HeadSpec, Optimizer
+from vision.training.statistics import Statistics
+
+
+def load_head(path: str):
+    """A saved head, read in Keras' safe mode. Raises HeadError where that refuses it, or it is no head at all."""
+    import keras
+
+    try:
+        return keras.saving.load_model(path, safe_mode=True)
+    except Exception as error:  # Keras raises almost anything of what is not its own
+        reason = " ".join(str(error).split())[:LONGEST_REASON]
+        raise HeadError(f"{path} is no head that can be used: no code of a head's own is run ({reason})") from error
+
+
+def build_head(spec: HeadSpec, shape: tuple[int, ...], statistics: Statistics | None, seed: int):
+    """The head, compiled. `mlp` is the tutorial's: Flatten, Dense 256 relu, Dropout 0.5, one sigmoid or a softmax.
+
+    Takes (n, *shape) float16 or float32; gives (n, 1) for two classes, the probability of the second,
+    else (n, classes). F. Chollet, "Building powerful image classification models using very little
+    data" (2016), is where the layers come from.
+    """
+    import keras
+    from keras import initializers, layers
+
+    keras.mixed_precision.set_global_policy("float32")
+    keras.utils.set_random_seed(seed)
+    is_binary = len(spec.classes) == 2
+    inputs = keras.Input(shape)
+    values = inputs
+    if statistics is not None:
+        mean = statistics.mean.astype(np.float32)
+        values = layers.Normalization(mean=mean, variance=statistics.variance.astype(np.float32))(values)
+    if len(shape) > 1:
+        values = layers.Flatten(data_format="channels_last")(values)
+    start = initializers.GlorotUniform(seed=seed)
+    if spec.kind == "mlp":
+        values = layers.Dense(256, activation="relu", kernel_initializer=start)(values)
+        values = layers.Dropout(0.5, seed=seed)(values)
+    last = initializers.GlorotUniform(seed=seed + 1)
+    if is_binary:
+        outputs = layers.Dense(1, activation="sigmoid", kernel_initializer=last)(values)
+    else:
+        outputs = layers.Dense(len(spec.classes), activation="softmax", kernel_initializer=last)(values)
+    model = keras.Model(inputs, outputs, name="head")
+    compile_classifier(model, spec.optimizer, spec.learning_rate)
+    return model
+
+
+def compile_classifier(model, optimizer: Optimizer, learning_rate: float | None) -> None:
+    """Compile a model that gives (n, 1), the probability of the second of two classes, or (n, classes).
+
+    learning_rate: None takes the optimizer's own default.
+    """
+    import keras
+
+    options = {} if learning_rate is None else {"learning_rate": learning_rate}
+    model.compile(
+        optimizer=keras.optimizers.get({"class_name": optimizer, "config": options}),
+        loss="binary_crossentropy" if model.output_shape[-1] == 1 else "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+
+
+def compile_update(model) -> None:
+    """Let XLA make one pass over memory of the optimizer's update, where Keras does not compile the whole step anyway.
+
+    TensorFlow goes over the weights once for each term of it, for a head on VGG16's features longer than it multiplies.
+    The optimizer has to be built. A model that is saved knows nothing of it.
+    """
+    import tensorflow as tf
+
+    if model.jit_compile:
+        return
+    update, variables = model.optimizer.apply, model.trainable_variables
+    compiled = tf.function(lambda *gradients: update(list(gradients), variables), jit_compile=True, autograph=False)
+    model.optimizer.apply = lambda gradients, trainable_variables=None: compiled(*gradients)

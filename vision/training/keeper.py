@@ -1,0 +1,48 @@
+"""Write checkpoints when they are due."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vision.training.checkpoint import state
+from vision.training.course import Course
+from vision.training.statistics import Statistics
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """Where checkpoints go: `write` gets the arrays one after the other (vision/checkpoint.py) and the record.
+
+    At an epoch's end or between two steps, when `every_seconds` have gone by since the one before.
+    """
+
+    write: Callable[[int, int, Iterable[tuple[str, np.ndarray]], dict[str, Any]], None]
+    every_seconds: float = 60.0
+
+
+class Keeper:
+    """Writes a checkpoint when it is time for one."""
+
+    def __init__(self, keeping: Keeping | None, course: Course, best, statistics: Statistics | None):
+        self._keeping, self._course, self._best, self._statistics = keeping, course, best, statistics
+        self._kept = time.monotonic()
+
+    def after_step(self, model) -> None:
+        if not self._course.is_between_epochs:  # the last step's is written when the epoch has its validation
+            self._keep(model)
+
+    def after_epoch(self, model) -> None:
+        if not model.stop_training:
+            self._keep(model)
+
+    def _keep(self, model) -> None:
+        if self._keeping is None or time.monotonic() - self._kept < self._keeping.every_seconds:
+            return
+        course = self._course
+        course.log.flush()
+        arrays = state(model, self._best.best_weights, self._statistics)
+        self._keeping.write(course.epoch, course.step, arrays, course.record() | {"best": self._best.record})
+        self._kept = time.monotonic()

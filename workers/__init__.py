@@ -1,0 +1,1 @@
+"""What is done, and where: the meeting of storage and vision. No Prefect and no web framework here."""

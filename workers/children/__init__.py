@@ -1,0 +1,1 @@
+"""The child process: its loop, what it has in flight, and how its death is contained."""

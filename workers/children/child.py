@@ -1,0 +1,97 @@
+"""The child process: takes jobs on standard input, answers on standard output, one JSON record a line.
+
+Started as `python -m workers.children.child`; imports storage and vision and no Prefect. An answer to a job is
+`accepted`, any number of `progress`, then `result` or `error`. It leaves when its parent is gone, and
+after IDLE_SECONDS without a job.
+"""
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from storage.finite import finite
+from workers.children.in_flight import InHand
+from workers.jobs.records import ChunksJob, HeadJob
+
+IDLE_SECONDS = 30.0
+FIRST_TO_GO = "500"  # of 1,000: where memory runs out, the kernel shall end a child and not who watches it
+_one_at_a_time = threading.Lock()
+
+
+def main() -> None:
+    # Ctrl-C reaches the whole group; it is the parent that decides when a child stops.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(OSError):  # only Linux has it
+        Path("/proc/self/oom_score_adj").write_text(FIRST_TO_GO)
+    # What TensorFlow prints must not fall between the answers.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    jobs: queue.Queue[dict] = queue.Queue()
+    threading.Thread(target=_listen, args=(sys.stdin.buffer, jobs), daemon=True).start()
+    while True:
+        try:
+            job = jobs.get(timeout=IDLE_SECONDS)
+        except queue.Empty:
+            os._exit(0)  # a plain return would wait for the lock of standard input, which the listener holds
+        _answer(answers, {"accepted": True})
+        _answer(answers, _run(job, lambda record: _answer(answers, {"progress": record})))
+
+
+def _listen(requests: BinaryIO, jobs: queue.Queue[dict]) -> None:
+    """Queue what the parent asks for; the end of the pipe is the end of the parent, and of this process."""
+    for line in requests:
+        jobs.put(json.loads(line))
+    os._exit(0)
+
+
+def _run(job: dict, report) -> dict[str, Any]:
+    try:
+        return {"result": _perform(job, report)}
+    except Exception as error:  # whatever it is, the parent is told, and this child goes on
+        print(traceback.format_exc(), file=sys.stderr, flush=True)
+        kinds = [kind.__name__ for kind in type(error).__mro__]
+        return {"error": {"kinds": kinds, "message": str(error), **_of_the_machine(error)}}
+
+
+def _of_the_machine(error: Exception) -> dict[str, Any]:
+    """Number and file name of an OSError as JSON has them: a name may be bytes, a descriptor or nothing."""
+    number, name = getattr(error, "errno", None), getattr(error, "filename", None)
+    return {
+        "errno": number if isinstance(number, int) else None,
+        "filename": os.fsdecode(name) if isinstance(name, str | bytes) else None,
+    }
+
+
+def _perform(job: dict, report) -> dict | list[dict]:
+    if job["kind"] in ("chunks", "trial"):
+        from vision.engines import load_engine
+        from workers.jobs.extract import process_chunks, try_alone
+
+        chunks, hands = ChunksJob.of(job["job"]), InHand(job["in_hand"])
+        engine = load_engine(chunks.engine, chunks.space.spec, chunks.space.weights, chunks.threads)
+        if chunks.alone is not None:
+            return {"code": try_alone(chunks, engine, hands)}
+        return [asdict(result) for result in process_chunks(chunks, engine, report, hands)]
+    if job["kind"] != "head":
+        raise ValueError(f"{job['kind']!r} is no kind of job; chunks, trial and head are")
+    from workers.jobs.train import train_head
+
+    return asdict(train_head(HeadJob.of(job["job"]), report))
+
+
+def _answer(answers, record: dict) -> None:
+    line = json.dumps(finite(record), allow_nan=False).encode() + b"\n"
+    with _one_at_a_time:
+        answers.write(line)
+
+
+if __name__ == "__main__":
+    main()

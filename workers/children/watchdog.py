@@ -1,0 +1,104 @@
+"""An eye on a child: it is ended when it is silent or busy with the same images for too long, or fills too much memory."""
+
+import subprocess
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from workers.children.in_flight import InHand, Stage
+
+LOOK_SECONDS = 0.2
+
+# The most pixels that are decoded take seconds; a share may take minutes to bring back a file, and a slow
+# machine to infer a batch.
+STAGE_SECONDS: dict[Stage, float] = {"read": 300.0, "decode": 60.0, "infer": 300.0}
+
+
+@dataclass(frozen=True)
+class Breach:
+    """Why a child had to be ended: `timeout`, or `crashed` for memory, and in words."""
+
+    code: Literal["timeout", "crashed"]
+    words: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a child may take: seconds with the same images in a stage, and MB of memory of its own (None: any)."""
+
+    memory_mb: float | None = None
+    stage_seconds: dict[Stage, float] = field(default_factory=lambda: dict(STAGE_SECONDS))
+
+    def breach(self, pid: int, in_hand: InHand) -> Breach | None:
+        """How a child is over its limits, None where it is not."""
+        for stage, seconds in in_hand.seconds().items():
+            if seconds > self.stage_seconds[stage]:
+                return Breach(
+                    "timeout", f"it took more than {self.stage_seconds[stage]:g} s to {stage} what it had in hand"
+                )
+        if self.memory_mb is not None and (held := own_memory_mb(pid)) > self.memory_mb:
+            return Breach("crashed", f"it filled {held:,.0f} MB of memory, more than its {self.memory_mb:,.0f}")
+        return None
+
+
+def own_memory_mb(pid: int) -> float:
+    """Memory in MB that a process has filled and that no file stands behind; 0 where the system does not tell.
+
+    Not its address space, of which TensorFlow takes three times what it fills, nor the pages of mapped files, which
+    the kernel takes back when it needs them.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return (
+            sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "RssShmem:", "VmSwap:"))) / 1024
+        )
+    except (OSError, ValueError):
+        return 0.0
+
+
+class Watch:
+    """Looks at a child five times a second for the length of a block, and kills it where it has to be ended.
+
+    silence_seconds: the longest time between two calls of `heard`, None for any. breach: why it was killed.
+    """
+
+    def __init__(
+        self,
+        process: subprocess.Popen,
+        silence_seconds: float | None,
+        in_hand: InHand | None = None,
+        limits: Limits | None = None,
+    ):
+        self.breach: Breach | None = None
+        self._process, self._silence_seconds = process, silence_seconds
+        self._in_hand, self._limits = in_hand, limits
+        self._heard = time.monotonic()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> "Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def heard(self) -> None:
+        self._heard = time.monotonic()
+
+    def _look(self) -> None:
+        while not self._over.wait(LOOK_SECONDS):
+            self.breach = self._found()
+            if self.breach is not None:
+                self._process.kill()
+                return
+
+    def _found(self) -> Breach | None:
+        if self._silence_seconds is not None and time.monotonic() - self._heard > self._silence_seconds:
+            return Breach("timeout", f"it said nothing for {self._silence_seconds:g} s")
+        if self._in_hand is not None and self._limits is not None:
+            return self._limits.breach(self._process.pid, self._in_hand)
+        return None

@@ -1,0 +1,1 @@
+"""One file a verb: what a child is asked to do, from a small record to a small record."""

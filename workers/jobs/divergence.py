@@ -1,0 +1,54 @@
+"""Heads whose training diverged: what is said of them. No Prefect here."""
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from storage.heads.registry import has_finite_loss
+from storage.layout import Store
+from vision.training.head import LEARNING_RATES, HeadSpec
+
+
+def divergence(store: Store, name: str, record: Mapping[str, Any]) -> str | None:
+    """In one line where a training diverged, what is kept of it, and what to try; None where it did not."""
+    where = record.get("diverged")
+    if where is None and has_finite_loss(record):
+        return None
+    flag, lower, rate = _lower_rate(record["head"])
+    return (
+        f"the training diverged at a learning rate of {rate:g}: {_place(where)}; "
+        f"try {flag} {lower:g}; {_kept(store, name, record)}"
+    )
+
+
+def _place(where: Mapping[str, Any] | None) -> str:
+    if where is None:
+        return "the loss of the trained head is not finite"
+    if where["step"] is None:
+        return f"the validation loss of epoch {where['epoch']} is not finite"
+    return f"the loss of step {where['step']} in epoch {where['epoch']} is not finite"
+
+
+def _lower_rate(head: Mapping[str, Any]) -> tuple[str, float, float]:
+    """The flag for it, a learning rate to try, and the one that was used."""
+    usual = HeadSpec.fine_tune_learning_rate
+    if head.get("fine_tune"):
+        flag, rate = "--fine-tune-learning-rate", head.get("fine_tune_learning_rate", usual)
+    else:
+        usual = LEARNING_RATES[head["optimizer"]]
+        flag, rate = "--learning-rate", head["learning_rate"] or usual
+    return flag, min(rate / 10, usual), rate
+
+
+def _kept(store: Store, name: str, record: Mapping[str, Any]) -> str:
+    if not has_finite_loss(record):
+        return f"head {name} is not usable and is not the current head"
+    best = f"the best epoch before that (val_loss {record['metrics']['val_loss']:.4g}) is kept as head {name}"
+    if "base" in record:
+        return best
+    return f"{best}, which is not made current; `{promote_command(store, name)}` does that"
+
+
+def promote_command(store: Store, name: str) -> str:
+    """What makes a head the current one, whatever it is worth."""
+    return f"python -m storage promote {name} --store {shlex.quote(str(store.root))}"

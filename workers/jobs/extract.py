@@ -1,0 +1,192 @@
+"""The one unit of extraction, whatever runs it: a chunk becomes a shard. Runs in a child; no Prefect here."""
+
+import logging
+import os
+import resource
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.backend.bounded_read import read_file
+from storage.backend.paths import Place, place
+from storage.planning.chunks import chunk
+from storage.planning.plan_files import open_todo
+from storage.shards.shard import AUGMENTATION, write_shard
+from storage.shards.view_ids import PLAIN
+from storage.text import visible
+from vision.engines.engine import Engine
+from vision.engines.extract import Extracted, Hands, Image, MakeViews, extract
+from vision.pixels.decode import ImageError
+from vision.pixels.variants import Variants, plain_views
+from workers.jobs.records import ChunkResult, ChunksJob
+
+logger = logging.getLogger(__name__)
+
+# Reasons that are the file's of the moment, not its bytes': the image stays pending and is tried again.
+TRANSIENT = {"vanished", "changed", "permission", "read_error"}
+
+
+def process_chunks(
+    job: ChunksJob, engine: Engine, report: Callable[[dict], None], hands: Hands | None = None
+) -> list[ChunkResult]:
+    """Read, decode and infer the images of each chunk and write its shard.
+
+    `report` hears of each batch, and of each chunk that is `finished`, from another thread; `hands` of what is being
+    done. A shard is written while the next chunk is inferred. `engine` is warm, and of the job's spec. Raises what
+    stops a whole chunk: StoreDamaged, OSError (disk full).
+    """
+    results: list[ChunkResult] = []
+    writing: Future[ChunkResult] | None = None
+    with ThreadPoolExecutor(1, "write") as writer:
+        for index in range(job.start, job.start + job.count):
+            started = time.time()
+            found = _extract(job, index, engine, report, hands)
+            if writing is not None:
+                results.append(writing.result())
+            writing = writer.submit(_finish, job, engine, found, started, report)
+        results += [writing.result()] if writing else []
+    return results
+
+
+def _extract(
+    job: ChunksJob, index: int, engine: Engine, report: Callable[[dict], None], hands: Hands | None
+) -> Extracted:
+    todo = chunk(open_todo(Path(job.plan)), index, job.chunk_size)
+    apart = {bytes.fromhex(digest) for digest in job.apart}
+    found = extract(
+        engine,
+        _images(todo, job),
+        lambda done: report({"chunk": index, "done": done}),
+        hands,
+        apart,
+        _view_maker(todo, job),
+    )
+    paths = dict(zip(todo["digest"].to_pylist(), todo["path"].to_pylist(), strict=True))
+    for digest, (code, message) in found.errors.items():
+        logger.warning("%s has no row, %s: %s", visible(paths[digest]), code, visible(message))
+    varied = {bytes.fromhex(digest): (code, "its variants") for digest, code in job.plain_only.items()}
+    found.errors |= {digest: error for digest, error in varied.items() if digest in paths.keys() - found.errors.keys()}
+    return found
+
+
+def try_alone(job: ChunksJob, engine: Engine, hands: Hands) -> str | None:
+    """Extract the job's one image and keep nothing: the code of what is wrong with it, None where nothing is."""
+    todo = open_todo(Path(job.plan)).slice(job.start * job.chunk_size, job.count * job.chunk_size)
+    digest = bytes.fromhex(job.alone or "")
+    one = todo.filter(pc.is_in(todo["digest"], pa.array([digest], todo["digest"].type)))
+    found = extract(engine, _images(one, job), hands=hands, make_views=_view_maker(one, job))
+    return found.errors[digest][0] if digest in found.errors else None
+
+
+def _finish(
+    job: ChunksJob, engine: Engine, found: Extracted, started: float, report: Callable[[dict], None]
+) -> ChunkResult:
+    result = _write(job, engine, found, started)
+    report({"finished": asdict(result)})
+    return result
+
+
+def _write(job: ChunksJob, engine: Engine, found: Extracted, started: float) -> ChunkResult:
+    began = time.perf_counter()
+    codes = {digest: code for digest, (code, _) in found.errors.items()}
+    ref = write_shard(
+        job.space.store,
+        found.keys,
+        found.features,
+        {digest: code for digest, code in codes.items() if code not in TRANSIENT},
+        {
+            "fingerprint": job.space.fingerprint,
+            "engine": engine.name,
+            "batch_size": str(engine.batch_size),
+            "threads": str(job.threads),
+            "versions": f"numpy {numpy.__version__} pyarrow {pa.__version__}",
+            AUGMENTATION: job.augmentation,
+        },
+        job.format,
+        found.views,
+    )
+    return ChunkResult(
+        shard=ref.name,
+        size_bytes=ref.size_bytes,
+        rows=ref.num_rows,
+        footer_checksum=ref.footer_checksum,
+        images=len({*found.keys, *codes}),
+        quarantined=sum(code not in TRANSIENT for code in codes.values()),
+        skipped=dict(Counter(code for code in codes.values() if code in TRANSIENT)),
+        started=started,
+        ended=time.time(),
+        seconds={**asdict(found.seconds), "write": time.perf_counter() - began},
+        peak_rss_mb=peak_rss_mb(),
+        engine=engine.name,
+        fallback=engine.fallback,
+        losses={loss: len(keys) for loss, keys in found.losses.items()},
+        lossy={loss: visible(_path_of(job, keys[0])) for loss, keys in found.losses.items()},
+    )
+
+
+def _path_of(job: ChunksJob, digest: bytes) -> bytes:
+    todo = open_todo(Path(job.plan))
+    return todo["path"][pc.index(todo["digest"], pa.scalar(digest, todo["digest"].type)).as_py()].as_py()
+
+
+def _view_maker(todo: pa.Table, job: ChunksJob) -> MakeViews:
+    """What makes the views of a chunk: Keras is loaded where one of them is a variant, and before any image is in hand."""
+    if not any(any(views) for views in todo["views"].to_pylist()):
+        return plain_views
+    return Variants(job.augmentation, job.threads, job.space.spec.image_size).views
+
+
+def _images(todo: pa.Table, job: ChunksJob) -> Iterator[Image]:
+    root = place(job.space.images)
+    condemned = {bytes.fromhex(digest): code for digest, code in job.condemned.items()}
+    plain_only = {bytes.fromhex(digest) for digest in job.plain_only}
+    columns = (todo[name].to_pylist() for name in ("digest", "path", "twins", "views"))
+    for digest, path, twins, views in zip(*columns, strict=True):
+        if digest in condemned:
+            yield digest, lambda code=condemned[digest]: _refuse(code), views
+        else:
+            wanted = [PLAIN] if digest in plain_only else views
+            paths = path, *(twins or ())
+            yield digest, lambda digest=digest, paths=paths: _read_any(root, paths, digest), wanted
+
+
+def _refuse(code: str) -> bytes:
+    raise ImageError(code, "it ended the child that had it in hand")
+
+
+def _read_any(root: Place, paths: Sequence[bytes], digest: bytes) -> bytes:
+    """The bytes of the first of these files that can be read and has them. Raises the first one's ImageError if none has."""
+    errors = []
+    for path in paths:
+        try:
+            return read_image(root, path, digest)
+        except ImageError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def read_image(root: Place, path: bytes, digest: bytes) -> bytes:
+    """The bytes of a file, if they are still those that were listed: a row is of its digest or is not. Raises ImageError."""
+    try:
+        data, found = read_file(root, path)
+    except FileNotFoundError as error:
+        raise ImageError("vanished", str(error)) from error
+    except PermissionError as error:
+        raise ImageError("permission", str(error)) from error
+    except OSError as error:
+        raise ImageError("read_error", str(error)) from error
+    if found != digest:
+        raise ImageError("changed", f"{os.fsdecode(path)} changed after it was listed")
+    return data
+
+
+def peak_rss_mb() -> float:
+    """The most memory this process has held, in MB (Linux counts in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

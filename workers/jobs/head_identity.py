@@ -1,0 +1,66 @@
+"""The name of a head, and whether it is there."""
+
+from dataclasses import replace
+
+from storage.classes import Counts, only
+from storage.errors import InputError, StorageError
+from storage.finite import finite
+from storage.heads.current import current_head
+from storage.heads.registry import read_head
+from storage.layout import Store
+from storage.records import canonical, sha256
+from storage.text import quoted
+from vision.training.head import HeadSpec
+from workers.jobs.divergence import divergence
+from workers.jobs.head_record import test_metrics
+from workers.jobs.records import HeadResult
+
+
+def head_name(fingerprint: str, data_digest: str, spec: HeadSpec, seed: int) -> str:
+    """Where a head lies: a hash of all that makes it, untouched by how the store keeps its rows.
+
+    data_digest: the `data_name` of what it is trained on.
+    """
+    record = {"fingerprint": fingerprint, "data_digest": data_digest, "head": spec.record(), "seed": seed}
+    return sha256(canonical(record))[:32]
+
+
+def base_name(fingerprint: str, data_digest: str, spec: HeadSpec, seed: int) -> str | None:
+    """The head that one of `spec` goes on from: of the same making, but not fine-tuned, or trained up to its initial epoch."""
+    if spec.fine_tune:
+        return head_name(fingerprint, data_digest, spec.untuned, seed)
+    if not spec.initial_epoch:
+        return None
+    begun = replace(spec, epochs=spec.initial_epoch, initial_epoch=0, initial_head="")
+    return spec.initial_head or head_name(fingerprint, data_digest, begun, seed)
+
+
+def find_head(store: Store, name: str) -> HeadResult | None:
+    """The head of this name if it was trained to its end and is as it was written."""
+    try:
+        record = finite(read_head(store, name))  # heads from before have NaN
+        metrics = record["metrics"] | test_metrics(record.get("test"))
+        is_current, diverged = current_head(store) == name, divergence(store, name, record)
+        return HeadResult(name, False, is_current, **metrics, history=tuple(record["history"]), diverged=diverged)
+    except (FileNotFoundError, StorageError, KeyError, TypeError):
+        return None
+
+
+def check_trainable(classes: Counts, names: tuple[str, ...]) -> None:
+    """Refuse classes that no head can be trained on: fewer than two, or a split without usable images of them.
+
+    classes: images by split and class. names: those to train on.
+    """
+    if len(names) < 2:
+        given = f"there is {quoted(*names)} alone" if names else "there is none"
+        raise InputError(
+            f"training needs at least two classes, {given}; "
+            "the features are stored: add class folders, or pass --extract-only"
+        )
+    classes = only(classes, names)
+    for split in ("train", "validation"):
+        if not classes.get(split):
+            raise InputError(
+                f"training needs images in the {split} split, there is none; the features are stored: "
+                "add images; change --validation-fraction, if no folder or table gives the split; or pass --extract-only"
+            )

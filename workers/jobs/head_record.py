@@ -1,0 +1,32 @@
+"""Parts of head.json."""
+
+import platform
+
+from vision.training.evaluation import Evaluation, precision_and_recall
+
+
+def test_metrics(test: dict | None) -> dict[str, float | None]:
+    return {f"test_{name}": test and test[name] for name in ("accuracy", "loss")}
+
+
+def per_class(classes: tuple[str, ...], found: Evaluation) -> dict[str, dict[str, float | int | None]]:
+    scores = precision_and_recall(found.confusion)
+    images = found.confusion.sum(axis=1).tolist()
+    return {
+        name: {"precision": precision, "recall": recall, "images": count}
+        for name, (precision, recall), count in zip(classes, scores, images, strict=True)
+    }
+
+
+def environment() -> dict[str, str]:
+    """The versions that a head was made with."""
+    import keras
+    import numpy
+    import tensorflow as tf
+
+    return {
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": numpy.__version__,
+    }

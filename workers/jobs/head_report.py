@@ -1,0 +1,158 @@
+"""The report of a head: which picture lies behind each mistake, read for the page. Runs in a child; no Prefect here."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+
+from storage.backend.atomic import replace
+from storage.backend.paths import Place, place
+from storage.heads.registry import report_file
+from storage.manifest.versions import Version
+from storage.reading.sample_files import files_of
+from storage.reading.samples import SampleTable
+from storage.text import date, visible
+from vision.pixels.augmentation import Augmentation, variant_keys
+from vision.pixels.decode import ImageError
+from vision.pixels.variants import image_keys
+from vision.report.augmentation_samples import Augmented, Sample, in_words, pictures
+from vision.report.page import Report, Shown, render
+from vision.report.thumbnails import thumbnail
+from vision.training.evaluation import Evaluation
+from vision.training.head import HeadSpec
+from workers.jobs.extract import read_image
+from workers.jobs.image_stream import epoch_keys
+from workers.jobs.records import HeadJob
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+SAMPLES = 4  # training images that are shown as they were augmented, and how often each
+
+# What has become of a file since it was listed; any other code is of bytes that cannot be decoded.
+FAULTS = {
+    "vanished": "the file is gone",
+    "changed": "the file has other bytes by now",
+    "permission": "the file may not be read",
+    "read_error": "the file could not be read",
+}
+
+
+def write_report(
+    job: HeadJob,
+    version: Version,
+    record: Mapping[str, Any],
+    validation: Evaluation,
+    table: SampleTable,
+    training: SampleTable | None = None,
+) -> str | None:
+    """Put the report beside a head and return where it lies.
+
+    record: what head.json says. table: the samples that `validation` is of. training: those of the training images as they
+    are, of which some are shown as they were augmented. The head is worth more than its report: where
+    that cannot be made there is a warning and None, whatever the reason.
+    """
+    store = job.space.store
+    try:
+        shown = tuple(_shown(job, version, validation, table))
+        report = Report(
+            name=job.name,
+            record=record,
+            classes=tuple(map(visible, job.spec.classes)),
+            images=visible(job.space.images),
+            committed=date(version.created),
+            trained=date(record["created"]),
+            mistakes=shown,
+            augmented=_augmented(job, version, len(record["history"]), training),
+        )
+        path = report_file(store, job.name)
+        replace(path, render(report).encode())
+        return str(path)
+    except Exception as error:
+        logger.warning("head %s has no report: %s: %s", job.name, type(error).__name__, error)
+        return None
+
+
+def _shown(job: HeadJob, version: Version, validation: Evaluation, table: SampleTable) -> Iterator[Shown]:
+    """The mistakes with their files, as they are now."""
+    root, names, spec = _root(job), tuple(map(visible, job.spec.classes)), job.space.spec
+    samples = [mistake.sample for mistake in validation.mistakes]
+    files = files_of(job.space.store, version, "validation", table, samples)
+    for mistake, (path, digest) in zip(validation.mistakes, files, strict=True):
+        picture, fault = _made(root, path, digest, lambda data: thumbnail(data, spec.exif, spec.sixteen_bit))
+        yield Shown(
+            own=names[mistake.label],
+            predicted=names[mistake.predicted],
+            own_score=mistake.own_score,
+            score=mistake.score,
+            path=visible(path),
+            thumbnail=picture,
+            fault=fault,
+        )
+
+
+def _augmented(job: HeadJob, version: Version, epochs: int, table: SampleTable | None) -> Augmented | None:
+    """How training images were augmented, and some of them; None where they were not. epochs: how many were trained."""
+    spec = job.spec
+    from_images = spec.train_on == "images" or bool(spec.fine_tune)
+    if not (table and spec.augment and (from_images or spec.variants > 1)):
+        return None
+    augmentation = Augmentation.parse(spec.augment)
+    numbers = (_passes(spec, len(table), epochs) if from_images else range(1, spec.variants))[:SAMPLES]
+
+    def keys(digest: bytes) -> np.ndarray:
+        if not from_images:
+            return variant_keys(augmentation.digest, digest, numbers)
+        return np.concatenate([epoch_keys(job.seed, number, image_keys([digest])) for number in numbers])
+
+    period = "pass" if spec.steps_per_epoch else "epoch"
+    return Augmented(
+        augmentation=in_words(augmentation),
+        views=0 if from_images else spec.variants,
+        period=period,
+        names=("as it is", *(f"{period} {n + 1}" if from_images else f"variant {n}" for n in numbers)),
+        samples=tuple(_samples(job, version, table, augmentation, keys)),
+    )
+
+
+def _passes(spec: HeadSpec, samples: int, epochs: int) -> range:
+    """The passes over the training samples that were begun in a training of so many epochs, counted from 0."""
+    first = 0 if spec.fine_tune else spec.initial_epoch
+    steps_a_pass = -(-samples // spec.batch_size)
+    steps = spec.steps_per_epoch or steps_a_pass
+    return range(first * steps // steps_a_pass, -(-(first + epochs) * steps // steps_a_pass))
+
+
+def _samples(
+    job: HeadJob,
+    version: Version,
+    table: SampleTable,
+    augmentation: Augmentation,
+    keys: Callable[[bytes], np.ndarray],
+) -> Iterator[Sample]:
+    """A few of the training images, evenly spread over the table, augmented by the keys that their digests give."""
+    root, space, count = _root(job), job.space, min(SAMPLES, len(table))
+    places = [(2 * n + 1) * len(table) // (2 * count) for n in range(count)]
+    for at, (path, digest) in zip(places, files_of(space.store, version, "train", table, places), strict=True):
+        make = partial(pictures, spec=space.spec, augmentation=augmentation, keys=keys(digest))
+        found, fault = _made(root, path, digest, make)
+        own = visible(job.spec.classes[table.samples["class"][at]])
+        yield Sample(own, visible(path), found, fault)
+
+
+def _root(job: HeadJob) -> Place | None:
+    """Where the images lie, where that is known."""
+    return place(job.space.images) if job.space.images else None
+
+
+def _made(root: Place | None, path: bytes, digest: bytes, make: Callable[[bytes], T]) -> tuple[T | None, str]:
+    """What is made of the image with this digest, or None and why there is nothing."""
+    if root is None:
+        return None, "its folder was not at hand"
+    try:
+        return make(read_image(root, path, digest)), ""
+    except ImageError as error:
+        return None, FAULTS.get(error.code, "the file cannot be decoded")

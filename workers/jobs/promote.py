@@ -1,0 +1,243 @@
+"""Which head is the current one: the new and the current head are compared on images that neither was trained on.
+
+Runs in a child; no Prefect here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.classes import learnt
+from storage.errors import StorageError, StoreDamaged
+from storage.finite import is_finite
+from storage.heads.current import current_head, promote_head
+from storage.heads.registry import has_finite_loss, mark_ranked, model_file, read_head
+from storage.layout import Store, unset_current
+from storage.manifest.held_out import held_out_since, newest_version, trained_on, version_with
+from storage.reading.samples import SampleTable, split_files, table_of
+from storage.reading.stream import FeatureStream
+from storage.text import count, some
+from vision.training.evaluation import evaluate
+from vision.training.head_model import load_head
+from workers.jobs.divergence import promote_command
+from workers.jobs.records import HeadJob, HeadResult
+from workers.jobs.training_data import READING_BATCH, READING_MB, Samples
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a head is the current one, and why; None where there was nothing to decide."""
+
+    is_promoted: bool
+    why: str | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a head does on some images."""
+
+    hits: int
+    images: int
+    loss: float | None
+
+    def is_worse_than(self, other: "Score") -> bool:
+        """By accuracy, and by loss among equal ones; a loss that is not finite is worse than any."""
+        return self._rank < other._rank
+
+    @property
+    def _rank(self) -> tuple[bool, int, float]:
+        return is_finite(self.loss), self.hits, -(self.loss or 0.0) if is_finite(self.loss) else 0.0
+
+    def __str__(self) -> str:
+        return f"{self.hits / self.images:.4f} (loss {self.loss:.4g})"
+
+
+class NotComparable(Exception):
+    """There is no image on which both heads can be judged. The message says why."""
+
+
+class Unusable(Exception):
+    """The current head cannot be used. The message says why."""
+
+
+def promoted(job: HeadJob, result: HeadResult, data: Samples) -> HeadResult:
+    """Make the head of `job` the current one, or not, and say why."""
+    store, current = job.space.store, current_head(job.space.store)
+    decision = _decide(job, result, data, current)
+    if decision.is_promoted and current != job.name:
+        promote_head(store, job.name)
+    elif current == job.name and not decision.is_promoted:
+        unset_current(store)
+    if job.promote != "never":
+        mark_ranked(store, job.name)
+    return replace(result, is_promoted=decision.is_promoted, promotion=decision.why)
+
+
+def _decide(job: HeadJob, result: HeadResult, data: Samples, current: str | None) -> Decision:
+    if result.diverged:
+        is_kept = current == job.name and is_finite(result.val_loss)  # somebody has made it the current one by hand
+        return Decision(is_kept, "the head is not made current since its training diverged")
+    if current == job.name or job.promote == "never":
+        return Decision(current == job.name)
+    if current is None:
+        return Decision(True)
+    back = f"`{promote_command(job.space.store, current)}` puts that back"
+    if job.promote == "always":
+        return Decision(True, f"the head takes the place of {current} without a comparison, as --promote asks; {back}")
+    try:
+        return Contest(job, result, data, current).decision()
+    except Unusable as error:
+        return Decision(True, f"the head takes the place of {current}, which cannot be used: {error}")
+
+
+class Contest:
+    """A new head against the current one."""
+
+    def __init__(self, job: HeadJob, result: HeadResult, data: Samples, current: str):
+        self.job, self.result, self.data, self.current = job, result, data, current
+
+    @cached_property
+    def record(self) -> Mapping[str, Any]:
+        """What head.json says of the current head. Raises Unusable."""
+        try:
+            record = read_head(self.job.space.store, self.current)
+            record["fingerprint"], record["data_digest"], record["classes"], record["features"]["shape"]
+            is_sound = has_finite_loss(record)
+        except (StorageError, OSError, KeyError, TypeError) as error:
+            raise Unusable(str(error)) from error
+        if not is_sound:
+            raise Unusable("its loss is not finite")
+        return record
+
+    @property
+    def rival(self) -> Store:
+        """The feature space of the current head."""
+        return Store(self.job.space.store.root, self.record["fingerprint"])
+
+    def decision(self) -> Decision:
+        """The verdict, in one line that says how to decide otherwise. Raises Unusable."""
+        known, wanted = self.record["classes"], self.job.spec.classes
+        command = f"`{promote_command(self.job.space.store, self.current)}` puts that back"
+        if set(known) != set(wanted):
+            classes = f"that knows the classes {some(known)} and the new head {some(wanted)}"
+            if set(known) == set(learnt(self.data.version.classes)):
+                return Decision(
+                    False,
+                    f"head {self.current} stays the current one without a comparison, since {classes}; "
+                    "--promote replaces it",
+                )
+            return Decision(
+                True,
+                f"the head takes the place of {self.current} without a comparison, since {classes}; {command}",
+            )
+        try:
+            own, other, note = self._scores()
+        except NotComparable as error:
+            return Decision(
+                False, f"head {self.current} stays the current one without a comparison: {error}; --promote replaces it"
+            )
+        figures = f"{own} against {other} on {count(own.images, 'validation image')} that neither was trained on{note}"
+        if own.is_worse_than(other):
+            return Decision(
+                False, f"head {self.current} stays the current one: the new head has {figures}; --promote replaces it"
+            )
+        return Decision(True, f"the head takes the place of {self.current}: it has {figures}; {command}")
+
+    def _scores(self) -> tuple[Score, Score, str]:
+        """The new head's and the current one's, and what else there is to say of the images."""
+        version, store = self.data.version, self.job.space.store
+        validation = split_files(store, version, "validation", self.job.spec.classes)
+        unseen, note = self._unseen(validation)
+        if self.rival == store:
+            files, table = table_of(store, version, unseen, self.job.spec.classes)
+            rivals = table_of(store, version, files, tuple(self.record["classes"]))[1]
+        else:
+            rivals, files = self._in_rival_space(unseen)
+            table = table_of(store, version, files, self.job.spec.classes)[1]
+            note += f"; {self.current} is of the feature space {self.rival.fingerprint}"
+        other = self._current_score(rivals)
+        if len(table) == validation.num_rows:
+            accuracy, loss = self.result.val_accuracy, self.result.val_loss
+            return Score(round(accuracy * len(table)), len(table), loss), other, note
+        path = str(model_file(store, self.job.name))
+        features = self.job.space.spec
+        return self._score(load_head(path), store, table, features.shape, features.dtype), other, note
+
+    def _unseen(self, validation: pa.Table) -> tuple[pa.Table, str]:
+        """The validation files that neither head was trained on, and how that is known where it is not plain.
+
+        Raises NotComparable where there is none.
+        """
+        digests = validation["digest"].combine_chunks()
+        store, version, note = self.job.space.store, self.data.version, ""
+        unseen = pc.invert(trained_on(store, version, digests))
+        if self.record["data_digest"] != version.data_digest:
+            found = version_with(self.rival, self.record["version"], self.record["data_digest"])
+            if found is not None:
+                known = trained_on(*found, digests)
+                unseen = pc.and_(unseen, pc.invert(known))
+                reason = f"it was trained on {_all(pc.sum(known).as_py(), len(digests))} of this version"
+            else:
+                unseen = pc.and_(unseen, self._held_out_then(digests))
+                reason = (
+                    f"its version {self.record['version']} is gone from the store, and so is the record of which images "
+                    "it was trained on"
+                )
+                note = f" (version {self.record['version']} is gone: images held out before {self.current} was trained)"
+        else:
+            reason = "every validation image is also a training image"
+        files = validation.filter(unseen)
+        if not files.num_rows:
+            raise NotComparable(reason)
+        return files, note
+
+    def _held_out_then(self, digests: pa.Array) -> pa.Array:
+        """Which images were held out when the current head was trained, as the newest version of its space knows."""
+        newest = newest_version(self.rival)
+        if newest is None:
+            return pa.repeat(False, len(digests))
+        ended = datetime.fromisoformat(self.record["created"]).timestamp()
+        began = ended - float(self.record["metrics"]["train_seconds"])
+        return held_out_since(self.rival, newest, int(began * 1e9), digests)
+
+    def _in_rival_space(self, files: pa.Table) -> tuple[SampleTable, pa.Table]:
+        """Those of the files that have features in the current head's space too. Raises NotComparable if none has."""
+        newest = newest_version(self.rival)
+        try:
+            if newest is not None:
+                found, rivals = table_of(self.rival, newest, files, tuple(self.record["classes"]))
+                if found.num_rows:
+                    return rivals, found
+        except StorageError as error:
+            raise NotComparable(str(error)) from error
+        raise NotComparable(f"its feature space {self.rival.fingerprint} has no features of these images")
+
+    def _current_score(self, table: SampleTable) -> Score:
+        features = self.record["features"]
+        try:
+            head = load_head(str(model_file(self.job.space.store, self.current)))
+            return self._score(head, self.rival, table, tuple(features["shape"]), features["dtype"])
+        except StoreDamaged as error:
+            if self.current in str(error):
+                raise Unusable(str(error)) from error
+            if self.rival == self.job.space.store:
+                raise  # of the rows that were just trained on
+            raise NotComparable(str(error)) from error
+        except Exception as error:  # a file that is gone, cut or of a strange Keras, in as many types
+            raise Unusable(str(error)) from error
+
+    def _score(self, head: Any, store: Store, table: SampleTable, shape: tuple[int, ...], dtype: str) -> Score:
+        memory_mb = min(self.job.spec.shuffle_memory_mb, READING_MB)
+        rows = FeatureStream(store, table, READING_BATCH, None, memory_mb, read_threads=self.job.read_threads)
+        found = evaluate(head, rows, shape, dtype, len(table.classes))
+        return Score(int(np.trace(found.confusion)), len(table), found.loss)
+
+
+def _all(number: int, of: int) -> str:
+    return f"all {count(of, 'validation image')}" if number == of else f"{number:,} of {count(of, 'validation image')}"

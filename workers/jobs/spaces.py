@@ -1,0 +1,104 @@
+"""From options to the records that the steps pass on, without Prefect or TensorFlow."""
+
+import os
+from dataclasses import asdict, replace
+
+from storage.backend.paths import Place
+from storage.layout import Store
+from storage.manifest.space import check_space, read_spec
+from storage.manifest.versions import Version, read_version
+from storage.planning.plan import Plan
+from storage.reading.samples import Lacking
+from storage.records import fingerprint
+from vision.backbones.weights import weights_digest
+from vision.specs import BACKBONES, Dtype, Exif, FeatureSpec, Pooling, Precision, SixteenBit
+from vision.training.head import HeadSpec
+from workers.jobs.head_identity import head_name
+from workers.jobs.initial_head import with_initial_head
+from workers.jobs.lacking import data_name, is_half_augmented, lacking
+from workers.jobs.records import HeadJob, PlanRecord, Promotion, Space, VersionRecord
+
+NAMED_WEIGHTS = ("imagenet", "random")  # anything else is a path
+
+
+def find_space(
+    root: Place,
+    images: Place,
+    weights: str,
+    backbone: str,
+    image_size: int,
+    pooling: Pooling,
+    dtype: Dtype,
+    precision: Precision,
+    exif: Exif = "ignore",
+    rescale: float = 1.0,
+    sixteen_bit: SixteenBit = "clip",
+) -> Space:
+    """The feature space that these options name. Reads the weights only where they are new to this store.
+
+    Raises SpecError, WeightsError, InputError (a store of another format) with the way out.
+    """
+    # What cannot be needs no weights.
+    own = (backbone, image_size, pooling, dtype, precision)
+    spec = FeatureSpec("", *own, exif=exif, rescale=rescale, sixteen_bit=sixteen_bit)
+    source = weights if weights in NAMED_WEIGHTS else os.path.abspath(weights)
+    digest = weights_digest(BACKBONES[backbone], source, Store(root, "").cache / "weights.json")
+    spec = replace(spec, weights=digest)
+    space = Space(str(root), str(images), fingerprint(spec.record()), spec, source)
+    check_space(space.store)
+    return space
+
+
+def stored_space(store: Store) -> Space:
+    """A feature space that is there, to train on: its images and weights are not asked for."""
+    return Space(str(store.root), "", store.fingerprint, FeatureSpec(**read_spec(store)), "")
+
+
+def plan_record(space: Space, plan: Plan, path: str) -> PlanRecord:
+    return PlanRecord(
+        path=path,
+        space=space,
+        parent=plan.parent.number if plan.parent else None,
+        images=plan.todo.num_rows,
+        chunk_size=plan.chunk_size,
+        format=plan.format,
+        num_chunks=plan.num_chunks,
+        needs_commit=plan.needs_commit,
+        counts={
+            **asdict(plan.changes),
+            "adopted": plan.adopted,
+            "lost": plan.lost,
+            "stale": plan.stale,
+            "ignored": plan.ignored,
+        },
+        rows=plan.num_rows,
+        augmentation=plan.augmentation,
+        findings=plan.findings,
+    )
+
+
+def version_record(version: Version) -> VersionRecord:
+    names = sorted({name for by_class in version.classes.values() for name in by_class})
+    return VersionRecord(version.number, version.data_digest, version.counts, version.classes, tuple(names))
+
+
+def head_job(
+    space: Space,
+    version: VersionRecord,
+    spec: HeadSpec,
+    seed: int,
+    is_forced: bool = False,
+    promote: Promotion = "if_better",
+) -> HeadJob:
+    """The training that this version asks for; its name tells whether it was done before.
+
+    Raises InputError where the head that it goes on from is not there.
+    """
+    lacks = Lacking()
+    if spec.variants > 1:
+        lacks = lacking(space.store, read_version(space.store, version.number), spec)
+    data = data_name(version.data_digest, lacks)
+    spec = with_initial_head(space.store, space.fingerprint, data, spec, seed)
+    name = head_name(space.fingerprint, data, spec, seed)
+    is_forced = is_forced or (spec.variants > 1 and is_half_augmented(space.store, name, spec))
+    return HeadJob(space, version.number, name, spec, seed, is_forced, promote, lacking=lacks.samples)

@@ -1,0 +1,134 @@
+"""What a training reads: the samples of a pinned version, as features from the store or from the pictures themselves. No Prefect here."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from storage.backend.atomic import make_folder
+from storage.backend.paths import place
+from storage.classes import only
+from storage.heads.pins import pin_version
+from storage.heads.registry import working_folder
+from storage.manifest.versions import Version
+from storage.reading.sample_files import pin_files
+from storage.reading.samples import SampleTable, ViewTable, pin, pin_views
+from storage.reading.stream import FeatureStream
+from vision.batches import Batches, Held
+from vision.engines import load_engine
+from vision.engines.engine import Engine
+from vision.pixels.augmentation import Augmentation
+from vision.specs import cut_shape
+from vision.training.loop import TrainingData
+from workers.jobs.image_stream import ImageStream
+from workers.jobs.records import HeadJob
+
+# Nothing is shuffled, and what training holds is held beside it: of 32 rows, 32 MB are not exceeded (benchmarks/README.md).
+READING_BATCH = 32
+READING_MB = 8.0
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples of one training by split; `folder` holds what is mapped of them. views: what an epoch takes one view
+    each of, where the spec asks for variants. test: None where no image is in that split.
+    """
+
+    job: HeadJob
+    version: Version
+    folder: Path
+    training: SampleTable
+    validation: SampleTable
+    test: SampleTable | None
+    views: ViewTable | None
+
+    @classmethod
+    def pinned(cls, job: HeadJob, version: Version) -> "Samples":
+        store, spec, folder = job.space.store, job.spec, working_folder(job.space.store, job.name)
+        make_folder(folder)
+        pin_version(store, job.name, version.number)
+        training, validation = (pin(store, version, split, spec.classes, folder) for split in ("train", "validation"))
+        test = (
+            pin(store, version, "test", spec.classes, folder)
+            if only(version.classes, spec.classes).get("test")
+            else None
+        )
+        views = None
+        if spec.variants > 1 and not spec.fine_tune:
+            views = pin_views(store, version, "train", spec.classes, folder, spec.augment, spec.variants)
+        return cls(job, version, folder, training, validation, test, views)
+
+    @cached_property
+    def augmentation(self) -> Augmentation | None:
+        return Augmentation.parse(self.job.spec.augment) if self.job.spec.augment else None
+
+    @property
+    def engine(self) -> Engine:
+        """What sends pictures through the part of the network that is frozen."""
+        job = self.job
+        return load_engine(job.engine, job.space.spec, job.space.weights, job.threads, job.spec.fine_tune or None)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what the model in training takes of an image: its features, or what the frozen part of the network gives."""
+        return cut_shape(self.job.space.spec, self.job.spec.fine_tune or None)
+
+    @property
+    def dtype(self) -> str:
+        return "float32" if self.job.spec.fine_tune else self.job.space.spec.dtype
+
+    def for_training(self) -> TrainingData:
+        spec = self.job.spec
+        rows = self._shuffled(self.training if self.views is None else self.views, spec.steps_per_epoch)
+        from_images = spec.train_on == "images" or bool(spec.fine_tune)
+        training = self._from_images(rows, "train", self.training, self.augmentation) if from_images else rows
+        return TrainingData(
+            self.shape,
+            self.dtype,
+            training,
+            self._in_order(self.training),
+            *self._to_validate_on(),
+            rows.class_counts(),
+        )
+
+    def to_evaluate(self, split: str, table: SampleTable) -> Batches:
+        """Every sample of a split once, in table order, as the model in training takes them."""
+        rows = self._in_order(table)
+        return self._from_images(rows, split, table, None) if self.job.spec.fine_tune else rows
+
+    def _to_validate_on(self) -> tuple[Batches, Batches]:
+        """The validation samples in table order, in memory where they fit into that of the shuffle; and those of an epoch.
+
+        Where an epoch looks at some batches alone, they are drawn by the seed: the table is sorted by shard, and so
+        often by class.
+        """
+        spec = self.job.spec
+        rows = self.to_evaluate("validation", self.validation)
+        size = len(self.validation) * math.prod(self.shape) * np.dtype(self.dtype).itemsize
+        whole: Batches = Held(tuple(rows.numbered())) if size <= spec.shuffle_memory_mb * 2**20 else rows
+        if not spec.validation_steps:
+            return whole, whole
+        drawn = self._shuffled(self.validation, None)
+        return whole, self._from_images(drawn, "validation", self.validation, None) if spec.fine_tune else drawn
+
+    def _shuffled(self, table: SampleTable | ViewTable, steps: int | None) -> FeatureStream:
+        """Samples in the order that the spec and the seed give."""
+        job, spec = self.job, self.job.spec
+        with_replacement = spec.sampling == "bootstrap" and table is not self.validation
+        memory_mb, threads = spec.shuffle_memory_mb, job.read_threads
+        return FeatureStream(
+            job.space.store, table, spec.batch_size, job.seed, memory_mb, steps, with_replacement, threads
+        )
+
+    def sample_order(self, table: SampleTable) -> FeatureStream:
+        memory_mb, threads = min(self.job.spec.shuffle_memory_mb, READING_MB), self.job.read_threads
+        return FeatureStream(self.job.space.store, table, READING_BATCH, None, memory_mb, read_threads=threads)
+
+    def _from_images(
+        self, rows: FeatureStream, split: str, table: SampleTable, augmentation: Augmentation | None
+    ) -> ImageStream:
+        space = self.job.space
+        files = pin_files(space.store, self.version, split, table, self.folder)
+        return ImageStream(rows, files, place(space.images), self.engine, augmentation)

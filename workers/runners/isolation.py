@@ -1,0 +1,135 @@
+"""A child that dies costs the images that killed it, and no other: what it had in hand is tried alone. No Prefect here."""
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from storage.planning.plan_files import open_todo
+from storage.shards.view_ids import PLAIN
+from workers.children.in_flight import Stage
+from workers.children.watchdog import Limits
+from workers.jobs.records import ChunkResult, ChunksJob
+from workers.runners.local import Worker, WorkerDied
+
+logger = logging.getLogger(__name__)
+
+# Deaths of which no image was guilty, as when somebody kills children, before the whole task run is tried again.
+UNEXPLAINED_DEATHS = 3
+UNREAD = "read_error"
+
+
+class Isolation:
+    """One job of chunks in a worker's child, whatever its images do to that.
+
+    A chunk that is finished is not done again. Of one that was cut off, the images in hand are tried alone, one after
+    the other; those that end a new child in which they are the first are condemned, named in the shard like what
+    cannot be decoded, and the chunk is extracted without them. Where there are none, all of them are
+    inferred from then on each without others: one of them may kill only in company.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        job: ChunksJob,
+        on_batch: Callable[[dict], None],
+        silence_seconds: float,
+        limits: Limits,
+    ):
+        self._worker, self._job, self._on_batch = worker, job, on_batch
+        self._silence_seconds, self._limits = silence_seconds, limits
+        self._results: list[ChunkResult] = []
+        self._condemned: dict[str, str] = {}
+        self._plain_only: dict[str, str] = {}
+        self._cleared: set[bytes] = set()
+        self._apart: set[bytes] = set()
+
+    def run(self) -> list[ChunkResult]:
+        """The results of all chunks. Raises what `Worker.call` does; WorkerDied where no image is to blame."""
+        unexplained = 0
+        while len(self._results) < self._job.count:
+            try:
+                self._call("chunks", self._rest(), self._hear)
+            except WorkerDied as death:
+                if not self._try_suspects(death):
+                    unexplained += 1
+                    if unexplained == UNEXPLAINED_DEATHS:
+                        raise
+        return self._results
+
+    def _call(self, kind: str, job: ChunksJob, on_progress: Callable[[dict], None]):
+        return self._worker.call(kind, job.record(), on_progress, self._silence_seconds, self._limits)
+
+    def _rest(self) -> ChunksJob:
+        done = len(self._results)
+        return replace(
+            self._job,
+            start=self._job.start + done,
+            count=self._job.count - done,
+            condemned=dict(self._condemned),
+            plain_only=dict(self._plain_only),
+            apart=tuple(digest.hex() for digest in sorted(self._apart)),
+        )
+
+    def _hear(self, record: dict) -> None:
+        if "finished" in record:
+            self._results.append(ChunkResult(**record["finished"]))
+        else:
+            self._on_batch(record)
+
+    def _try_suspects(self, death: WorkerDied) -> int:
+        """Try alone what the child had in hand and was not tried yet; returns how many of them are condemned."""
+        in_hand = self._worker.in_hand.suspects()
+        suspects = [digest for digest in in_hand if digest not in self._cleared and digest.hex() not in self._condemned]
+        logger.warning("%s; the %d images it had in hand are tried alone", death, len(suspects))
+        guilty, is_new = 0, True
+        for digest in suspects:
+            code = self._try_alone(digest)
+            if code is not None and not is_new:
+                code = self._try_alone(digest)  # those before it may have done harm to that child
+            is_new = code is not None
+            if code is None:
+                self._cleared.add(digest)
+                continue
+            guilty += 1
+            if code != UNREAD and self._has_variants_and_plain(digest):
+                plain_code = self._try_alone(digest, {digest.hex(): code})
+                is_new = plain_code is not None
+                if plain_code is None:
+                    self._plain_only[digest.hex()] = code
+                    continue
+            self._condemned[digest.hex()] = code
+        if not guilty:
+            self._apart.update(in_hand)
+        return guilty
+
+    def _try_alone(self, digest: bytes, plain_only: Mapping[str, str] | None = None) -> str | None:
+        """What an image does to a child in which it is alone: a code, None where the child lives.
+
+        plain_only: leave its variants out. Raises WorkerDied where the child dies without having it in hand.
+        """
+        try:
+            job = replace(self._job, alone=digest.hex(), plain_only=dict(plain_only or {}))
+            self._call("trial", job, lambda _: None)
+        except WorkerDied as death:
+            stage: Stage | None = self._worker.in_hand.suspects().get(digest)
+            if stage is None:
+                raise
+            # What cannot be read says nothing of the bytes: it stays pending.
+            code = UNREAD if stage == "read" else death.code
+            logger.warning("%s is left out (%s): alone with it, %s", self._path(digest), code, death)
+            return code
+        return None
+
+    def _has_variants_and_plain(self, digest: bytes) -> bool:
+        views = self._wanted(digest)["views"]
+        return PLAIN in views and len(views) > 1
+
+    def _path(self, digest: bytes) -> str:
+        return ascii(os.fsdecode(self._wanted(digest)["path"]))
+
+    def _wanted(self, digest: bytes) -> dict[str, Any]:
+        todo = open_todo(Path(self._job.plan))
+        return next(row for row in todo.to_pylist() if row["digest"] == digest)
