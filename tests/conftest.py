@@ -1,5 +1,6 @@
 """What all tests share: no telemetry, no user's settings, a folder of tiny pictures."""
 
+import logging
 import os
 import re
 import uuid
@@ -13,6 +14,17 @@ from tests.storage.s3 import KEYS, s3_server
 
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+
+
+@pytest.fixture(autouse=True)
+def _log_goes_where_it_went():
+    """A command sends what the rooms log to standard error, for the rest of its process: here for its test alone."""
+    rooms = [logging.getLogger(room) for room in ("storage", "vision", "tasks")]
+    before = [(room, room.level, room.handlers) for room in rooms]
+    yield
+    for room, level, handlers in before:
+        room.setLevel(level)
+        room.handlers = handlers
 
 
 @pytest.fixture
