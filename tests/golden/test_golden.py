@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 import storage.__main__
-from flows.cli import command
+from flows.cli import pipeline
+from flows.cli.command import parse
 from flows.options.pipeline import PipelineOptions
 from storage.heads.checkpoints import read_checkpoint
 from storage.heads.current import current_head
@@ -52,7 +53,7 @@ def golden(tmp_path: Path) -> Path:
 
 def options_of(golden: Path, name: str, *more: str) -> PipelineOptions:
     where = ["--images", str(golden / "images"), "--store", str(golden / "store")]
-    return command.parse([*where, *OPTIONS[name], *more])[0]
+    return parse([*where, *OPTIONS[name], *more])[0]
 
 
 def head_of(options: PipelineOptions):
@@ -65,8 +66,8 @@ def head_of(options: PipelineOptions):
 @pytest.mark.parametrize("name", ["plain", "varied"])
 @pytest.mark.parametrize("more", [[], ["--rehash"], ["--format", "npz"]], ids=" ".join)
 def test_a_store_of_before_leaves_nothing_to_do(golden, monkeypatch, name, more):
-    monkeypatch.setattr(command, "_run_flow", lambda *_: pytest.fail("there is something to do"))
-    record = command.run(options_of(golden, name, *more), False, time.monotonic())
+    monkeypatch.setattr(pipeline, "_run_flow", lambda *_: pytest.fail("there is something to do"))
+    record = pipeline.run(options_of(golden, name, *more), False, time.monotonic())
     assert (record["version"], record["images"], record["quarantined"], record["unchanged"]) == (3, 26, 1, 26)
     assert (record["fingerprint"], record["head"]) == (FINGERPRINT, HEADS[name])
 

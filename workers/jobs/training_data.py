@@ -122,7 +122,7 @@ class Samples:
             job.space.store, table, spec.batch_size, job.seed, memory_mb, steps, with_replacement, threads
         )
 
-    def sample_order(self, table: SampleTable) -> FeatureStream:
+    def _in_order(self, table: SampleTable) -> FeatureStream:
         memory_mb, threads = min(self.job.spec.shuffle_memory_mb, READING_MB), self.job.read_threads
         return FeatureStream(self.job.space.store, table, READING_BATCH, None, memory_mb, read_threads=threads)
 

@@ -268,8 +268,8 @@ def test_a_seed_that_keras_cannot_take_is_refused_before_hours_of_work(capsys):
 
 def test_an_error_that_nobody_foresaw_keeps_its_traceback(images, store):
     code = """
-import sys, flows.cli.command
-flows.cli.command.make_plan = lambda *_: {}["unforeseen"]
+import sys, flows.cli.command, flows.cli.pipeline
+flows.cli.pipeline.make_plan = lambda *_: {}["unforeseen"]
 sys.exit(flows.cli.command.main(sys.argv[1:]))
 """
     call = [sys.executable, "-c", code, "--images", images, "--store", store, *TINY]
