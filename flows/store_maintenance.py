@@ -2,7 +2,7 @@
 
     python flows/store_maintenance.py --store STORE --keep 10
 
-The steps are those of `python -m storage` (docs/format.md). A store that is not what it says is left as it is.
+The steps are those of `python -m storage` (docs/store.md). A store that is not what it says is left as it is.
 """
 
 if __name__ == "__main__":

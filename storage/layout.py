@@ -3,7 +3,7 @@
     <root>/<fingerprint>/space.json, shards/, segments/, versions/, aside/
     <root>/heads/, <root>/cache/, <root>/lock
 
-docs/format.md describes each of them.
+docs/store.md describes each of them.
 """
 
 import os

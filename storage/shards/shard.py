@@ -1,6 +1,6 @@
 """Shards: immutable files of feature rows, Parquet or npz, named by the sha256 of their bytes.
 
-docs/format.md gives the layout and the measurements behind it.
+docs/store.md gives the layout and the measurements behind it.
 """
 
 import errno

@@ -76,7 +76,7 @@ class Shown:
 class Report:
     """What the page is made of.
 
-    name: of the head. record: what head.json says of it (docs/format.md). classes: their names as text of one line.
+    name: of the head. record: what head.json says of it (docs/store.md). classes: their names as text of one line.
     images: where they lie. committed, trained: the times of the version and of the head, as text. mistakes: of the
     validation images, the worst first. augmented: None where training images were taken as they are.
     """

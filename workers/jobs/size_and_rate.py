@@ -29,7 +29,7 @@ def remember_rate(store: Store, images_per_second: float | None) -> None:
         replace(store.cache / f"rate-{store.fingerprint}.json", record)
 
 
-# Of trained VGG16's feature maps, 86 % of them zeros, zstd at level 1 keeps this part (docs/format.md). Of others
+# Of trained VGG16's feature maps, 86 % of them zeros, zstd at level 1 keeps this part (docs/store.md). Of others
 # nothing was measured: they are taken to be kept whole, so that no run begins that may not fit.
 MEASURED_PART = 0.22
 
