@@ -69,15 +69,15 @@ def parse(arguments: list[str]) -> tuple[dict[str, Any], int]:
         PipelineOptions,
         prog="python -m deployments up",
         usage="%(prog)s [--images FOLDER] [--store STORE] [--port N] [options]",
-        description="Stand everything up on this machine. Options of the pipeline become parameters of its deployment; "
-        "without --images it is the demo.",
+        description="Start a Prefect server, a worker, the deployments and a watcher on this machine. Options of the pipeline become "
+        "parameters of its deployment. Without --images it deploys the demo.",
         epilog="Exit status: 0 up, 1 failure, 2 bad arguments or up already. The last line on standard output is one JSON object.",
     )
     running.add_argument(
         "--port",
         type=between(1, 65535, int),
         metavar="N",
-        help="where the server listens, on this machine alone (4200)",
+        help="port of the server, which listens on this machine only (4200)",
     )
     given = vars(parser.parse_args(arguments))
     port = given.pop("port", None) or _default_port()

@@ -42,8 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = OneLineParser(
         prog="python -m flows.reap",
-        description="Set flow and task runs of this project to Crashed that the server takes for running though their "
-        "processes on this machine are gone.",
+        description="Set flow and task runs of this project to Crashed if the server lists them as running but their processes on "
+        "this machine are gone.",
         epilog="Exit status: 0 done, 1 failure, 2 bad arguments. The last line on standard output is one JSON object.",
         allow_abbrev=False,
     )
@@ -52,12 +52,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         metavar="SECONDS",
         type=at_least(0, float),
         default=PENDING_SECONDS,
-        help="take a run for dead that has been Pending for so long (300)",
+        help="treat a run as dead after SECONDS in state Pending (300)",
     )
     parser.add_argument(
         "--all",
         action="store_true",
-        help="take every run for dead whose process is not known to live, those of other machines too",
+        help="treat every run as dead unless its process is known to be alive; includes runs of other machines",
     )
     return parser.parse_args(arguments)
 

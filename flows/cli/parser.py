@@ -33,7 +33,7 @@ def options_parser(model: type[pydantic.BaseModel], **texts: str) -> tuple[argpa
             settings["metavar"] = _metavar(field.annotation)
         group.add_argument(f"--{name.replace('_', '-')}", **settings)
     running = groups["running"]
-    running.add_argument("--config", metavar="FILE.yaml", help="read parameters from a file; flags win over it")
+    running.add_argument("--config", metavar="FILE.yaml", help="read parameters from a YAML file; flags override it")
     return parser, running
 
 

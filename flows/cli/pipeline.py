@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Extract features of a folder of images, only what is new, and train a classifier on them. "
         "Without --images a demo runs.",
         epilog="Exit status: 0 done, 1 failure, 2 bad arguments or input, 3 too many unusable images, "
-        "4 too many images gone or labelled otherwise than before, 5 store busy, 130 interrupted. The last line on standard output is one JSON object.",
+        "4 too many images gone, or folders label images differently, 5 store busy, 130 interrupted. The last line on standard output is one JSON object.",
     )
-    running.add_argument("--plan", action="store_true", help="say what a run would do and why, and do nothing")
+    running.add_argument("--plan", action="store_true", help="print what a run would do and why, and change nothing")
     return parser

@@ -24,8 +24,8 @@ def parse(arguments: list[str]) -> StudyOptions:
         StudyOptions,
         prog="python flows/batch_size_study.py",
         usage="%(prog)s [--store STORE] [--batch-sizes 8,32,128] [--seeds 0,1,2] [options]",
-        description="Train heads with several batch sizes on one version of a store, and say what each came to. "
-        "Heads that are there are not trained again; none of them becomes the current head.",
+        description="Train heads with several batch sizes on one version of a store, and compare them. "
+        "Existing heads are not trained again, and none of them becomes the current head.",
         epilog="Exit status: 0 done, 1 failure, 2 bad arguments or input, 5 store busy, 130 interrupted. "
         "The last line on standard output is one JSON object.",
     )

@@ -23,7 +23,7 @@ def parse(arguments: list[str]) -> WatchOptions:
         prog="python flows/watch_images.py",
         usage="%(prog)s --images FOLDER [--store STORE] [options]",
         description="Watch a folder of images, and emit the event images.arrived to the Prefect server of PREFECT_API_URL "
-        "each time that it has changed and come to rest.",
+        "each time the folder has changed and come to rest.",
         epilog="Exit status: 0 done, 1 failure, 2 bad arguments or input, 130 interrupted. "
         "The last line on standard output is one JSON object.",
     )

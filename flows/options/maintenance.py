@@ -18,13 +18,13 @@ class MaintenanceOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_
     """Parameters of `store-maintenance`. `title` is the group that --help shows a flag in."""
 
     store: str = PipelineOptions.model_fields["store"]
-    space: str = Field("", title="input", description="first digits of a feature space; all of them if not given")
+    space: str = Field("", title="input", description="first digits of a feature space; default: all")
 
     deep: bool = Field(False, title="running", description="read every byte of every shard and head")
     rows: int = Field(ROWS_A_SHARD, ge=1, le=MAX_ROWS, title="running", description="rows of a full shard")
-    keep: int = Field(10, ge=1, title="running", description="how many versions to keep")
+    keep: int = Field(10, ge=1, title="running", description="number of versions to keep")
     grace: float = Field(
-        GRACE_HOURS, ge=0, title="running", description="hours: keep what was in use, or was written, so lately"
+        GRACE_HOURS, ge=0, title="running", description="keep what was written or used within the last N hours"
     )
     wait: float = PipelineOptions.model_fields["wait"]
 

@@ -47,90 +47,98 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf
     images: str | None = Field(
         None,
         title="input",
-        description="folder of class folders, or of train/ and validation/ with class folders; or s3://bucket/prefix, gs://bucket/prefix",
+        description="folder of class folders, or of train/ and validation/ folders that hold class folders; also s3://bucket/prefix or gs://bucket/prefix",
     )
     store: str = Field(
         "./store",
         title="input",
         validate_default=True,
-        description="where features, versions and heads are kept; a folder, or s3://bucket/prefix, gs://bucket/prefix",
+        description="folder that keeps features, versions and heads; also s3://bucket/prefix or gs://bucket/prefix",
     )
-    layout: Layout = Field(
-        "auto", title="input", description="how labels are read from the folders; auto looks at them"
-    )
+    layout: Layout = Field("auto", title="input", description="how folders give labels; auto inspects them")
     labels: str | None = Field(
         None,
         title="input",
-        description="table of path, class and maybe split, as .csv or .parquet, instead of the folders' names",
+        description=".csv or .parquet table with columns path, class and optionally split, used instead of folder names",
     )
     classes: ClassNames | None = Field(
         None,
         title="input",
-        description="index order of the classes, as cat,dog, and which to train on; all, sorted, if not given",
+        description="classes to train on, in index order, for example cat,dog; default: all, sorted by name",
     )
     validation_fraction: Fraction = Field(
-        0.2, title="input", description="share of images held out where the folders give no split"
+        0.2, title="input", description="share of the images held out when no image is assigned to validation"
     )
     outside_links: OutsideLinks = Field(
-        False, title="input", description="follow links that lead out of the image folder"
+        False,
+        title="input",
+        description="follow links that lead out of the image folder; by default they are skipped with a warning",
     )
     allow_relabels: bool = Field(
         False,
         title="input",
-        description="believe the folders where they label images otherwise than the newest version does",
+        description="accept folders that label existing images differently from the newest version",
     )
-    rehash: bool = Field(False, title="input", description="read every image again instead of trusting sizes and times")
+    rehash: bool = Field(
+        False, title="input", description="read every image again instead of trusting file sizes and times"
+    )
 
-    backbone: Literal[*BACKBONES] = Field("vgg16", title="features", description="the frozen network")
+    backbone: Literal[*BACKBONES] = Field(
+        "vgg16", title="features", description="frozen network that computes the features"
+    )
     weights: str = Field("imagenet", title="features", description="imagenet, random, or a Keras weights file")
-    image_size: int = Field(224, title="features", description="side in pixels that images are resized to")
+    image_size: int = Field(
+        224, title="features", description="side in pixels of the square that each image is resized to"
+    )
     pooling: Pooling = Field("none", title="features", description="pooling of the last feature map")
-    dtype: Dtype = Field("float16", title="features", description="type in which features are stored")
+    dtype: Dtype = Field("float16", title="features", description="type of the stored features")
     precision: Precision = Field("float32", title="features", description="arithmetic of the backbone")
     exif: Exif = Field(
-        "ignore", title="features", description="apply: turn pictures as their EXIF says; Keras does not"
+        "ignore",
+        title="features",
+        description="apply: turn images by their EXIF orientation; ignore: do not, as in Keras",
     )
     sixteen_bit: SixteenBit = Field(
         "clip",
         title="features",
-        description="scale: bring greys of 16 bits to 8; clip: all of them over 255 are white, as in Keras",
+        description="scale: keep the high byte of 16-bit greys; clip: values over 255 become white, as in Keras",
     )
 
     engine: EngineName = Field(
         "auto",
         title="running",
-        description="what computes the features; auto: tensorflow on a GPU, else mnn where it can be had",
+        description="library that computes the features; auto: tensorflow on a GPU, otherwise mnn if it is installed and supports the features, otherwise tensorflow",
     )
-    workers: int | None = Field(None, ge=1, title="running", description="child processes; one a GPU, or one a core")
+    workers: int | None = Field(
+        None, ge=1, title="running", description="number of extraction processes; default: one per GPU, or one per core"
+    )
     format: Format = Field("parquet", title="running", description="file format of new shards")
     chunk_size: int | None = Field(
         None,
         ge=1,
         le=MAX_ROWS,
         title="running",
-        description="images a shard; if not given, by how many there are to extract, at most 256",
+        description="images per shard; default: chosen by the number of images, at most 256",
     )
-    limit: int | None = Field(
-        None, ge=0, title="running", description="extract at most so many new images; the rest waits"
-    )
-    extract_only: bool = Field(False, title="running", description="commit the features, train nothing")
+    limit: int | None = Field(None, ge=0, title="running", description="extract at most N new images in this run")
+    extract_only: bool = Field(False, title="running", description="extract and commit features, but train no head")
     max_bad_fraction: Fraction = Field(
-        0.01, title="running", description="more unusable images than this end with status 3"
+        0.01, title="running", description="end with status 3 if a larger share of the images is unusable"
     )
     max_removed_fraction: Fraction = Field(
-        0.2, title="running", description="more images gone than this end with status 4"
+        0.2, title="running", description="end with status 4 if a larger share of the images is gone"
     )
-    allow_removals: bool = Field(False, title="running", description="believe that images are gone, however many")
+    allow_removals: bool = Field(False, title="running", description="accept any number of missing images")
     single_writer: bool = Field(
         False,
         title="running",
-        description="declare that no two runs ever use the store at a time: for file systems without hard links",
+        description="declare that no two runs ever write to the store at the same time; for file systems without hard links",
     )
     wait: float = Field(
         0,
         ge=0,
         title="running",
-        description="seconds to wait for another run on the same store; a deployment's run waits a day if not given",
+        description="seconds to wait for another run on the same store; a deployment's run waits a day by default",
     )
 
     head: Kind = Field(
@@ -141,77 +149,83 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf
         0,
         ge=0,
         title="training",
-        description="go on from the head that was trained with the same options and so many epochs",
+        description="continue from the head that the same options trained with --epochs N",
     )
     steps_per_epoch: int | None = Field(
         None,
         ge=1,
         title="training",
-        description="end an epoch after so many steps instead; the next goes on from there",
+        description="end each epoch after N steps; the next epoch continues from there",
     )
     validation_steps: int | None = Field(
         None,
         ge=1,
         title="training",
-        description="validate on so many batches an epoch, always the same, instead of all; the kept head on all",
+        description="validate on the same N batches after each epoch; the kept head is evaluated on all images",
     )
-    batch_size: int = Field(128, ge=1, title="training", description="samples a step; never more than there are")
+    batch_size: int = Field(128, ge=1, title="training", description="samples per step, at most as many as there are")
     optimizer: Optimizer = Field("rmsprop", title="training", description="Keras optimizer")
     learning_rate: float | None = Field(
-        None, gt=0, title="training", description="the optimizer's own default if not given"
+        None, gt=0, title="training", description="learning rate; default: the optimizer's own"
     )
     patience: int | None = Field(
         None,
         ge=1,
         title="training",
-        description="end after so many epochs without a lower validation loss; the best epoch is kept in any case",
+        description="stop after N epochs without a lower validation loss; the best epoch is kept in any case",
     )
     class_weight: ClassWeight = Field(
         "none", title="training", description="balanced: every class counts the same, however many images it has"
     )
     sampling: Sampling = Field(
-        "shuffle", title="training", description="bootstrap: draw with replacement, as the tutorial did"
+        "shuffle",
+        title="training",
+        description="shuffle: each image once per pass; bootstrap: draw with replacement, as the tutorial did",
     )
     standardize: bool = Field(
         True, title="training", description="scale each feature channel by its training statistics"
     )
-    shuffle_memory_mb: int = Field(256, ge=1, title="training", description="memory for the shuffle")
+    shuffle_memory_mb: int = Field(256, ge=1, title="training", description="memory for the shuffle, in MB")
     seed: int = Field(
-        0, ge=0, le=LARGEST_SEED, title="training", description="of the order, the initial weights and the dropout"
+        0,
+        ge=0,
+        le=LARGEST_SEED,
+        title="training",
+        description="seed of the sample order, the initial weights and the dropout",
     )
     augment: Augment | None = Field(
         None,
         title="training",
-        description="how training images are varied: parameters of Keras' ImageDataGenerator, as JSON or YAML, or a file of them",
+        description="augmentation of the training images: parameters of Keras' ImageDataGenerator, as JSON, YAML or a file",
     )
     variants: int = Field(
         1,
         ge=1,
         le=MOST_VARIANTS + 1,
         title="training",
-        description="views of each training image that are stored, the plain one counted; an epoch takes one of them",
+        description="stored views of each training image, including the plain one; each epoch uses one of them",
     )
     train_on: TrainOn = Field(
-        "features", title="training", description="images: decode and vary them afresh for each epoch"
+        "features",
+        title="training",
+        description="features: train on stored features; images: decode and augment the images again for each epoch",
     )
     fine_tune: Literal["block5", "block4", "block3", "block2"] | None = Field(
         None,
         title="training",
-        description="after the head, train it with this block of the network and those behind it",
+        description="after the head, train it together with this block of the network and those after it",
     )
-    fine_tune_epochs: int = Field(5, ge=1, title="training", description="passes over the images for that")
-    fine_tune_learning_rate: float = Field(1e-5, gt=0, title="training", description="low, so that little is unlearnt")
-    read_threads: int = Field(
-        READ_THREADS, ge=1, title="training", description="row groups read at a time; more where reading waits"
-    )
+    fine_tune_epochs: int = Field(5, ge=1, title="training", description="passes over the images for fine-tuning")
+    fine_tune_learning_rate: float = Field(1e-5, gt=0, title="training", description="learning rate for fine-tuning")
+    read_threads: int = Field(READ_THREADS, ge=1, title="training", description="row groups read in parallel")
     checkpoint_seconds: float = Field(
         60,
         ge=0,
         title="training",
-        description="at most so often a training keeps its state, from which it goes on after its death",
+        description="minimum seconds between checkpoints",
     )
-    force_retrain: bool = Field(False, title="training", description="train the head again though it is there")
-    promote: bool = Field(False, title="training", description="make the head the current one, better or not")
+    force_retrain: bool = Field(False, title="training", description="train the head again even if it exists")
+    promote: bool = Field(False, title="training", description="make the head current without comparing it")
 
     @pydantic.field_validator("images", "store", "labels", "weights")
     @classmethod

@@ -53,19 +53,19 @@ class StudyOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_na
     """Parameters of `batch-size-study`. `title` is the group that --help shows a flag in."""
 
     store: str = Field(
-        "./store", title="input", validate_default=True, description="the store that a run of the pipeline wrote"
+        "./store", title="input", validate_default=True, description="store that a run of the pipeline wrote"
     )
-    space: str = Field("", title="input", description="first digits of a feature space, where the store has several")
-    version: int | None = Field(None, ge=1, title="input", description="an older version; the newest if not given")
+    space: str = Field("", title="input", description="first digits of a feature space, if the store has several")
+    version: int | None = Field(None, ge=1, title="input", description="older version to train on; default: the newest")
     classes: ClassNames | None = _as_in_the_pipeline("classes")
 
     batch_sizes: BatchSizes = Field((8, 32, 128), title="study", description="batch sizes to train with")
     seeds: Seeds = Field((0, 1, 2), title="study", description="seeds to train each combination with")
     standardize: Literal["both", "yes", "no"] = Field(
-        "both", title="study", description="features scaled by their training statistics, as they are, or both"
+        "both", title="study", description="yes: standardised features; no: raw features"
     )
     sampling: Literal["both", "shuffle", "bootstrap"] = Field(
-        "both", title="study", description="every image once an epoch, drawn with replacement, or both"
+        "both", title="study", description="shuffle: each image once per pass; bootstrap: drawn with replacement"
     )
 
     head: Kind = _as_in_the_pipeline("head")

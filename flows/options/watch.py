@@ -23,7 +23,10 @@ class WatchOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_na
 
     images: str | None = PipelineOptions.model_fields["images"]
     store: str = Field(
-        "./store", title="input", validate_default=True, description="where the watcher keeps what it has announced"
+        "./store",
+        title="input",
+        validate_default=True,
+        description="store in whose cache the watcher remembers what it has announced",
     )
     layout: Layout = PipelineOptions.model_fields["layout"]
     labels: str | None = PipelineOptions.model_fields["labels"]
@@ -32,18 +35,16 @@ class WatchOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_na
     how: How = Field(
         "auto",
         title="running",
-        description="events of the kernel, or listing again and again; auto: events on a disk of this machine",
+        description="events: kernel events; listing: repeated listings; auto: events for folders on a local disk, otherwise listings",
     )
-    quiet_seconds: Seconds = Field(
-        3, title="running", description="announce once nothing has changed for so many seconds"
-    )
+    quiet_seconds: Seconds = Field(3, title="running", description="announce once nothing has changed for N seconds")
     most_seconds: Seconds = Field(
-        60, title="running", description="where images go on arriving, announce at least so often what is complete"
+        60, title="running", description="announce complete images at least every N seconds while others keep arriving"
     )
     poll_seconds: Seconds = Field(
-        60, title="running", description="list again after so many seconds; less often where that takes long"
+        60, title="running", description="seconds between listings; longer if listing is slow"
     )
-    hours: float | None = Field(None, gt=0, title="running", description="end after so long; never if not given")
+    hours: float | None = Field(None, gt=0, title="running", description="stop after N hours; default: never")
 
     @pydantic.field_validator("images", "store", "labels")
     @classmethod

@@ -56,7 +56,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """The flags of a subcommand, with the function that does it as `run`. Raises InputError."""
     parser = _Parser(
         prog="python -m storage",
-        description="See what a store holds, take features out of it, and keep it in order.",
+        description="Inspect a store, export features from it, and maintain it.",
         epilog="Exit status: 0 done, 1 a damaged store or a failure of the machine, 2 bad arguments, 5 store busy, "
         "130 interrupted.",
         allow_abbrev=False,
@@ -66,7 +66,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     common = _Parser(add_help=False)
     common.add_argument("--store", metavar="FOLDER", type=place, default="./store", help="the store (./store)")
-    common.add_argument("--space", metavar="PREFIX", default="", help="first digits of a feature space's fingerprint")
+    common.add_argument(
+        "--space",
+        metavar="PREFIX",
+        default="",
+        help="first digits of a feature space's fingerprint, if the store has several",
+    )
 
     def add(name: str, run: Callable[[argparse.Namespace], Iterator[str]], text: str) -> argparse.ArgumentParser:
         command = subparsers.add_parser(name, parents=[common], help=text, description=text, allow_abbrev=False)
@@ -75,8 +80,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
     show = add("show", commands.show, "what each feature space holds: images, shards, unusable files, heads")
     show.add_argument("--version", metavar="N", type=int, help="an older version")
-    add("history", commands.history, "one line a version: counts, and what changed since its parent")
-    diff = add("diff", commands.diff, "what changed from one version to another, image by image")
+    add("history", commands.history, "one line per version: counts, and what changed since its parent")
+    diff = add("diff", commands.diff, "what changed between two versions, image by image")
     diff.add_argument("old", metavar="V1", type=int)
     diff.add_argument("new", metavar="V2", type=int)
     diff.add_argument(
@@ -86,8 +91,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     export.add_argument(
         "--format", choices=commands.EXPORTS, default="npz", help="npz: FOLDER/<split>/<i>_<label>.npz (npz)"
     )
-    export.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="a folder that is new or empty")
-    export.add_argument("--split", choices=(*SPLITS, "all"), default="all", help="what to export (all)")
+    export.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="new or empty folder")
+    export.add_argument("--split", choices=(*SPLITS, "all"), default="all", help="split to export (all)")
     export.add_argument(
         "--classes",
         metavar="A,B",

@@ -25,11 +25,11 @@ Add = Callable[..., argparse.ArgumentParser]
 
 def add_commands(add: Add) -> None:
     """The subcommands; `add` makes one from its name, what runs it, and a line of help."""
-    check = add("verify", verify, "hold every file of the store against what the store says of it")
-    mend = add("repair", repair, "commit what is left where files are lost or damaged; a run extracts the rest again")
+    check = add("verify", verify, "check every file of the store")
+    mend = add("repair", repair, "commit what is left after files were lost or damaged; the next run extracts the rest")
     for command in (check, mend):
         command.add_argument("--deep", action="store_true", help="read every byte of every shard and head")
-    merge = add("compact", compaction, "merge small shards, and leave out rows that no image uses any more")
+    merge = add("compact", compaction, "merge small shards, and drop rows that no image uses")
     rows = between(1, MAX_ROWS, int)
     merge.add_argument("--rows", metavar="N", type=rows, default=ROWS_A_SHARD, help="rows of a full shard (256)")
     merge.add_argument(
@@ -37,25 +37,29 @@ def add_commands(add: Add) -> None:
         metavar="F",
         type=between(0, 1, float),
         default=0.0,
-        help="rewrite a full shard once this part of its rows is of no image (0: as soon as one row is)",
+        help="rewrite a full shard when this share of its rows is unused (0: when one row is)",
     )
-    merge.add_argument("--drop-variants", action="store_true", help="leave out the augmented variants of all images")
+    merge.add_argument("--drop-variants", action="store_true", help="drop the augmented variants of all images")
     remove = add("gc", gc, "remove what the newest versions do not need")
-    remove.add_argument("--keep", metavar="N", type=at_least(1, int), required=True, help="how many versions to keep")
+    remove.add_argument("--keep", metavar="N", type=at_least(1, int), required=True, help="number of versions to keep")
     remove.add_argument(
         "--grace",
         metavar="HOURS",
         type=at_least(0, float),
         default=GRACE_HOURS,
-        help="keep what was in use, or was written, so lately (24)",
+        help="keep what was written or used within the last HOURS (24)",
     )
-    bad = add("quarantine", quarantine, "list the images that cannot be used, with reason, attempts and times")
-    bad.add_argument("--retry", action="store_true", help="let the next run try them again")
-    put = add("promote", promote, "make a head the current one, whatever it is worth")
-    put.add_argument("head", metavar="HEAD", help="its name, as `show` tells it")
+    bad = add("quarantine", quarantine, "list unusable images, with reason, attempts and times")
+    bad.add_argument("--retry", action="store_true", help="try them again in the next run")
+    put = add("promote", promote, "make a head current without comparing it")
+    put.add_argument("head", metavar="HEAD", help="name of the head, as `show` prints it")
     for command in (mend, merge, remove, bad, put):
         command.add_argument(
-            "--wait", metavar="SECONDS", type=at_least(0, float), default=0.0, help="wait for a run on the store"
+            "--wait",
+            metavar="SECONDS",
+            type=at_least(0, float),
+            default=0.0,
+            help="seconds to wait for another run on the store (0)",
         )
 
 
