@@ -156,7 +156,8 @@ def hold(made: Set, work: Path, home: Path) -> dict:
     histories = [history(store, name) for name in heads]
     second = run(images, store, home, (*made.arguments, "--force-retrain"))
     assert (second["head"], second["extracted"]) == (first["head"], 0)
-    assert [history(store, name) for name in heads] == histories, "another training of the same came to other losses"
+    again = [history(store, name) for name in heads]
+    assert again == histories, f"another training of the same came to other losses:\n{histories}\n{again}"
     keys = ("images", "classes", "extracted", "engine", "val_loss", "model_val_loss", "peak_rss_mb")
     return {key: first[key] for key in keys} | stream_figures(store) | {"seconds": round(time.monotonic() - began, 1)}
 
