@@ -62,10 +62,15 @@ def _run(job: dict, report) -> dict[str, Any]:
 
 
 def _of_the_machine(error: Exception) -> dict[str, Any]:
-    """Number and file name of an OSError as JSON has them: a name may be bytes, a descriptor or nothing."""
+    """Number, words and file name of an OSError as JSON has them: a name may be bytes, a descriptor or nothing.
+
+    Arrow puts the name of the file among the words.
+    """
     number, name = getattr(error, "errno", None), getattr(error, "filename", None)
+    words = getattr(error, "strerror", None)
     return {
         "errno": number if isinstance(number, int) else None,
+        "strerror": words if isinstance(words, str) else None,
         "filename": os.fsdecode(name) if isinstance(name, str | bytes) else None,
     }
 

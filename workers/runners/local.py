@@ -146,13 +146,15 @@ class Worker:
                 pass_fds=(self.in_hand.descriptor,),
             )
 
-    def _error(self, kinds: list[str], message: str, errno: int | None, filename: str | None) -> Exception:
+    def _error(
+        self, kinds: list[str], message: str, errno: int | None, strerror: str | None, filename: str | None
+    ) -> Exception:
         """What a child raised. kinds: the names of its type and of those that it is derived from."""
         expected = next((EXPECTED[kind] for kind in kinds if kind in EXPECTED), None)
         if expected is not None:
             return expected(message)
         if errno is not None:
-            return OSError(errno, os.strerror(errno), filename)
+            return OSError(errno, shorten(strerror or os.strerror(errno), LONGEST_MESSAGE, placeholder=" …"), filename)
         is_certain = not {kind.__name__ for kind in CERTAIN}.isdisjoint(kinds)
         words = shorten(f"{kinds[0]}: {message}", LONGEST_MESSAGE, placeholder=" …")
         return WorkerFailed(f"{words}; see {self.log}", can_help=not is_certain)
