@@ -1,80 +1,140 @@
-"""What the README tells people to type is what works."""
+"""What the README and the documents tell people to type works."""
 
 import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
 import urllib.request
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from deployments.__main__ import parse as parse_up
-from flows.cli.pipeline import parse
-from flows.cli.study import parse as parse_study
+from flows import reap
+from flows.cli import maintenance, pipeline, study, watch
 from storage.cli.main import parse as parse_storage
 from tests import toy
 from tests.flows.conftest import free_port
 from tests.test_layers import PROJECT
 from vision.specs import BACKBONES
 
-README = (PROJECT / "README.md").read_text()
-COMMANDS = [line.strip() for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()]
+
+class Command(NamedTuple):
+    """A line that a document tells people to type."""
+
+    document: str
+    section: str
+    line: str
 
 
-def pipeline_calls() -> list[str]:
-    text = "\n".join(COMMANDS).replace("\\\n", " ")
-    return re.findall(r"python flows/pipeline\.py[^\n&|]*", text)
+def commands_of(document: Path) -> list[Command]:
+    """The lines of its shell blocks, each with the heading above it."""
+    name, section, found, is_inside = str(document.relative_to(PROJECT)), "", [], False
+    for line in document.read_text().splitlines():
+        if line.startswith("```"):
+            is_inside = line == "```sh"
+        elif is_inside and line.strip():
+            found.append(Command(name, section, line.strip()))
+        elif line.startswith("#"):
+            section = line.lstrip("# ")
+    return found
 
 
-def test_the_readme_has_the_two_commands():
-    assert any(call.strip() == "python flows/pipeline.py" for call in pipeline_calls())
-    assert any("python -m pytest" in command for command in COMMANDS)
+COMMANDS = [
+    command
+    for document in (PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")))
+    for command in commands_of(document)
+]
+README = [command.line for command in COMMANDS if command.document == "README.md"]
+PARSERS = {
+    "flows/pipeline.py": pipeline.parse,
+    "flows/batch_size_study.py": study.parse,
+    "flows/watch_images.py": watch.parse,
+    "flows/store_maintenance.py": maintenance.parse,
+    "-m storage": parse_storage,
+    "-m flows.reap": reap.parse,
+    "-m deployments up": parse_up,
+}
+START = ("README.md", "Your images")
+# What a test types in earnest once that is done, in an order in which each finds what it needs.
+TYPED = {
+    "images": [
+        ("docs/folders.md", "Tables of labels"),
+        ("docs/cli.md", "The pipeline"),
+        ("README.md", "See how good the head is"),
+    ],
+    "training": [("README.md", "Train differently"), ("docs/training.md", "How it reads the data")],
+    "pictures": [("docs/augmentation.md", "Three ways to train on them")],
+    "store": [
+        ("docs/store.md", "Inspect a store"),
+        ("docs/store.md", "Export features"),
+        ("docs/store.md", "Maintain a store"),
+        ("docs/cli.md", "The nightly maintenance"),
+        ("docs/store.md", "Object stores"),
+    ],
+    "deployed": [("README.md", "Keep it running")],
+}
 
 
-@pytest.mark.parametrize("call", sorted(set(pipeline_calls())))
-def test_every_call_of_the_pipeline_is_one_that_it_takes(call, tmp_path, monkeypatch):
+def calls() -> list[tuple[str, str]]:
+    """What each documented call of a program of ours is, and its arguments."""
+    lines = [line for command in COMMANDS for line in re.split(r" && | \|\| | & ", command.line)]
+    pattern = re.compile(rf"(?:^|[ /])python ({'|'.join(map(re.escape, PARSERS))})(?= |$)(.*)")
+    return sorted({found.groups() for line in lines if (found := pattern.search(line))})  # type: ignore[misc]
+
+
+def test_the_readme_begins_with_the_two_commands():
+    first, second, *_ = README
+    assert "pip install" in first
+    assert first.endswith("python flows/pipeline.py")
+    assert "pip install" in second
+    assert "python -m pytest" in second
+
+
+@pytest.mark.parametrize(("program", "arguments"), calls())
+def test_every_documented_call_is_one_that_the_program_takes(program, arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("photos.yaml").write_text("images: photos\n")
     with suppress(SystemExit):  # --help
-        parse(shlex.split(call)[2:])
+        PARSERS[program](shlex.split(arguments))
 
 
-@pytest.mark.parametrize("call", re.findall(r"python flows/batch_size_study\.py[^\n&|]*", "\n".join(COMMANDS)))
-def test_every_call_of_the_study_is_one_that_it_takes(call):
-    parse_study(shlex.split(call)[2:])
+def test_every_program_is_documented_by_a_call():
+    assert {program for program, _ in calls()} == set(PARSERS)
 
 
-def storage_calls() -> list[str]:
-    return [command for command in COMMANDS if command.startswith("python -m storage")]
+@pytest.mark.parametrize("line", sorted({command.line for command in COMMANDS}))
+def test_every_documented_command_is_a_program_that_exists(line):
+    words = [word for word in shlex.split(line) if not re.fullmatch(r"\w+=\S*", word)]
+    if "python" not in words:
+        assert Path(words[0]).name in {"python3", "pip", "prefect", "tensorboard"}
+    elif words[words.index("python") + 1] == "-m":
+        assert find_spec(words[words.index("python") + 2])
+    else:
+        assert (PROJECT / words[words.index("python") + 1]).is_file()
 
 
-@pytest.mark.parametrize("call", storage_calls())
-def test_every_call_of_the_storage_command_is_one_that_it_takes(call):
-    parse_storage(shlex.split(call)[3:])
+def test_the_documents_call_each_storage_command():
+    called = {arguments.split()[0] for program, arguments in calls() if program == "-m storage"}
+    assert called >= {*("show", "history", "diff", "export"), *("verify", "repair", "compact", "gc", "quarantine")}
 
 
-def test_every_call_of_the_deployments_is_one_that_it_takes():
-    calls = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m deployments ")]
-    assert [command for command, *_ in calls] == ["up", "down"]
-    assert all(parse_up(rest)[1] == 4200 for command, *rest in calls if command == "up")
+def test_every_section_whose_commands_are_typed_has_some():
+    sections = {(command.document, command.section) for command in COMMANDS}
+    assert {section for group in TYPED.values() for section in group} <= sections
 
 
-def test_the_readme_calls_each_storage_command():
-    assert {call.split()[3] for call in storage_calls()} == {
-        *("show", "history", "diff", "export"),
-        *("verify", "repair", "compact", "gc", "quarantine"),
-    }
-
-
-def test_every_file_that_the_documents_name_is_there():
-    for document in [PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
-            assert (document.parent / target).exists(), f"{document.name} → {target}"
+def test_every_command_of_the_readme_is_typed_by_a_test():
+    sections = {START, *(section for group in TYPED.values() for section in group)}
+    lines = {command.line for command in COMMANDS if command[:2] in sections}
+    assert [line for line in README if line not in lines and "pip install" not in line] == []
 
 
 @pytest.mark.slow
@@ -103,36 +163,67 @@ def test_the_demo_does_what_the_readme_says(tmp_path: Path):
     assert "untrained" in done.stderr
 
 
-@pytest.mark.slow
-def test_every_command_of_the_readme_does_its_work_when_typed_one_after_another(tmp_path: Path, bucket, request):
-    """All but those that install, which CI types. Keras finds a file where it keeps the ImageNet weights."""
-    toy.pictures(tmp_path / "photos", per_class=20)
-    bucket.fs.mkdir("bucket")
-    bucket.fs.put(f"{tmp_path}/photos/", "bucket/photos/", recursive=True)
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory) -> Path:
+    """A folder in which somebody has typed what the README says of their images, with all that the documents name beside it."""
+    folder = tmp_path_factory.mktemp("desk")
+    toy.pictures(folder / "photos", per_class=20)
     rows = (f"{name}/{number:03d}.png,{name}" for name in ("cats", "dogs") for number in range(20))
-    (tmp_path / "photos.csv").write_text("\n".join(["path,class", *rows]))
-    (tmp_path / "photos.yaml").write_text("images: photos\nstore: photos-store\nweights: vgg16_notop.weights.h5\n")
-    toy.weights_file(tmp_path / "vgg16_notop.weights.h5", seed=1)
-    imagenet = tmp_path / "keras" / "models" / BACKBONES["vgg16"].imagenet[0]
+    (folder / "photos.csv").write_text("\n".join(["path,class", *rows]))
+    (folder / "photos.yaml").write_text("images: photos\nstore: photos-store\nweights: vgg16_notop.weights.h5\n")
+    toy.weights_file(folder / "vgg16_notop.weights.h5", seed=1)
+    imagenet = folder / "keras" / "models" / BACKBONES["vgg16"].imagenet[0]
     imagenet.parent.mkdir(parents=True)
     toy.weights_file(imagenet, seed=1)  # as a file that somebody has got of them would hold
-    environment = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"} | {
-        "PREFECT_HOME": str(tmp_path / "prefect"),
-        "KERAS_HOME": str(tmp_path / "keras"),
-        "PREFECT_SERVER_API_PORT": str(free_port()),
-    }
-    request.addfinalizer(lambda: typed(["-m", "deployments", "down"], tmp_path, environment))
-    calls = [call for call in COMMANDS if "pip install" not in call and not call.endswith("--help")]
-    for number, call in enumerate(calls):
-        toy.picture(tmp_path / "photos" / "cats" / f"later-{number}.png", 5000 + number)
-        if call.startswith("tensorboard "):
-            assert "train" in runs_of_tensorboard(call, tmp_path)
+    type_sections([START], folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", TYPED)
+def test_every_command_does_its_work_when_typed(group, desk: Path, tmp_path: Path, bucket, request):
+    """All but those that install, which CI types. Keras finds a file where it keeps the ImageNet weights."""
+    folder = shutil.copytree(desk, tmp_path / "desk")
+    if any("s3://" in command.line for command in COMMANDS if (command.document, command.section) in TYPED[group]):
+        bucket.fs.mkdir("bucket")
+        bucket.fs.put(f"{folder}/photos/", "bucket/photos/", recursive=True)
+    if group == "deployed":
+        request.addfinalizer(lambda: typed(["-m", "deployments", "down"], folder, environment_of(folder)))
+    type_sections(TYPED[group], folder)
+    if group == "store":
+        exported = json.loads((folder / "photos-npz" / "classes.json").read_text())
+        assert exported["classes"] == ["cats", "dogs"]
+
+
+def type_sections(sections: list[tuple[str, str]], folder: Path) -> None:
+    """Type the commands of these sections one after another, each when a new image is there."""
+    environment = environment_of(folder)
+    chosen = [command.line for section in sections for command in COMMANDS if command[:2] == section]
+    assert chosen
+    for number, line in enumerate(chosen):
+        if "pip install" in line or line.endswith("--help"):
             continue
-        words = shlex.split(call.replace("python flows/", f"python {PROJECT}/flows/"))
+        if "--initial-epoch" not in line:  # that goes on with the same images
+            toy.picture(folder / "photos" / "cats" / f"later-{number}.png", 5000 + number)
+        if line.startswith("tensorboard "):
+            assert "train" in runs_of_tensorboard(line, folder)
+            continue
+        words = shlex.split(line.replace("python flows/", f"python {PROJECT}/flows/"))
         words = ["-m", *words] if words[0] == "prefect" else words[1:]
-        done = typed(words, tmp_path, environment)
-        assert done.returncode == 0, f"{call}\n{done.stderr}"
-    assert json.loads((tmp_path / "photos-npz" / "classes.json").read_text())["classes"] == ["cats", "dogs"]
+        done = typed(words, folder, environment)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+
+
+def environment_of(folder: Path) -> dict[str, str]:
+    """The environment of what is typed in a folder, with one free port for it."""
+    port = folder / "port"
+    if not port.exists():
+        port.write_text(str(free_port()))
+    return {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"} | {
+        "PREFECT_HOME": str(folder / "prefect"),
+        "KERAS_HOME": str(folder / "keras"),
+        "PREFECT_SERVER_API_PORT": port.read_text(),
+    }
 
 
 def typed(words: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess:
