@@ -57,8 +57,9 @@ def main() -> int:
 
         worker.main()
     from flows.cli.command import main
+    from flows.registry import PIPELINE
 
-    return main([*sys.argv[1:], "--backbone", "null", "--weights", "random"])
+    return main(PIPELINE, [*sys.argv[1:], "--backbone", "null", "--weights", "random"])
 
 
 if __name__ == "__main__":

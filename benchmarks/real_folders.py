@@ -22,8 +22,8 @@ from zlib import crc32
 PROJECT = Path(__file__).parents[1]
 sys.path.insert(0, str(PROJECT))
 
-from flows.cli.command import main  # noqa: E402
-from flows.cli.pipeline import parse  # noqa: E402
+from flows.cli.command import main, parse  # noqa: E402
+from flows.registry import PIPELINE  # noqa: E402
 from storage.source.scan import scan_folder  # noqa: E402
 from storage.text import columns  # noqa: E402
 from tests import toy  # noqa: E402
@@ -203,7 +203,7 @@ def build(root: Path, paths: list[str]) -> None:
 
 def found_labels(arguments: list[str]) -> Meant:
     """The labels of a scan as the command takes it, without what it says."""
-    options, _ = parse(arguments)
+    options, _ = parse(PIPELINE, arguments)
     space = options.space()
     scan = scan_folder(
         options.folder, options.layout, options.label_file, options.outside_links, options.precedent(space)
@@ -222,7 +222,7 @@ def ask(case: Case, work: Path) -> tuple[int, str, Meant]:
             table.write_text(before.pop("table"))
             before["labels"] = table
         toy.run(folder, store, **before)
-        toy.adopt_space(folder, store, parse(arguments)[0].space())
+        toy.adopt_space(folder, store, parse(PIPELINE, arguments)[0].space())
     build(folder, case.added)
     if case.table is not None:
         (work / "link").symlink_to("images")
@@ -236,7 +236,7 @@ def ask(case: Case, work: Path) -> tuple[int, str, Meant]:
     arguments += case.options
     said = io.StringIO()
     with redirect_stderr(said), redirect_stdout(io.StringIO()):
-        status = main([*arguments, "--plan"])
+        status = main(PIPELINE, [*arguments, "--plan"])
         labels = {} if status else found_labels(arguments)
     return status, said.getvalue(), labels
 

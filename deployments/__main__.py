@@ -10,10 +10,10 @@ from typing import Any
 
 from deployments.installation import Home, default_home, down, origin, up
 from deployments.keeper import run_keeper
-from flows.cli import demo
 from flows.cli.command import finish
 from flows.cli.parser import options_parser, read_options
 from flows.console.messages import say
+from flows.options import demo
 from flows.options.pipeline import PipelineOptions
 from storage.cli.bounds import between
 from storage.errors import InputError

@@ -3,23 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import pydantic
 import yaml
 
-from flows.options.maintenance import MaintenanceOptions
-from flows.options.pipeline import PipelineOptions
-from flows.options.study import StudyOptions
-from flows.options.watch import WatchOptions
+from flows.registry import FLOWS, PIPELINE
 
 PROJECT = Path(__file__).parents[1]
 FILE = Path(__file__).with_name("prefect.yaml")
-MAIN = "extract-and-train"
-OPTIONS: dict[str, type[pydantic.BaseModel]] = {
-    MAIN: PipelineOptions,
-    "batch-size-study": StudyOptions,
-    "watch-images": WatchOptions,
-    "store-maintenance": MaintenanceOptions,
-}
+MAIN = PIPELINE.name
 
 
 def read_definitions(path: Path = FILE) -> dict[str, Any]:
@@ -41,7 +31,7 @@ def with_parameters(document: dict[str, Any], given: dict[str, Any]) -> dict[str
 
 def _taken(deployment: str) -> list[str]:
     """The parameters that a deployment takes of those that are given for all."""
-    fields = OPTIONS[deployment].model_fields
+    fields = FLOWS[deployment].options.model_fields
     return [name for name, field in fields.items() if deployment == MAIN or field.title == "input" or name == "out"]
 
 

@@ -18,7 +18,7 @@ from prefect.events.actions import SendNotification
 from flows.cli.command import finish
 from flows.cli.prefect_server import check_configured
 from flows.console.messages import say
-from flows.reap import FLOWS
+from flows.registry import FLOWS
 from storage.errors import InputError
 
 NAME = "extract-and-train-failures"
@@ -43,7 +43,7 @@ def notify_of_failures(url: str) -> Automation:
         trigger=EventTrigger(
             expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
             match={"prefect.resource.id": "prefect.flow-run.*"},
-            match_related={"prefect.resource.role": "flow", "prefect.resource.name": FLOWS},
+            match_related={"prefect.resource.role": "flow", "prefect.resource.name": list(FLOWS)},
             posture="Reactive",
             threshold=1,
         ),

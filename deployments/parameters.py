@@ -8,11 +8,12 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from deployments.definitions import MAIN, OPTIONS, parameters_of, read_definitions, with_parameters
+from deployments.definitions import MAIN, parameters_of, read_definitions, with_parameters
 from flows.options.flat import checked
 from flows.options.pipeline import PipelineOptions
 from flows.options.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS, joined
 from flows.options.watch import WatchOptions
+from flows.registry import FLOWS
 from storage.classes import check_found
 from storage.errors import InputError
 
@@ -56,10 +57,10 @@ def check_parameters(document: dict[str, Any], environment: dict[str, str]) -> N
     The images are listed here once, as the watcher does first of all.
     """
     with _variables(environment):
-        for name, model in OPTIONS.items():
+        for name, flow in FLOWS.items():
             parameters = parameters_of(document, name)
             _check_placeholders(parameters)
-            options = checked(model, parameters)
+            options = checked(flow.options, parameters)
             if isinstance(options, PipelineOptions) and options.images is not None:
                 options.space()  # a store among the images, weights that are not there
             if isinstance(options, WatchOptions):

@@ -2,14 +2,15 @@
 
     python flows/batch_size_study.py --store STORE --batch-sizes 8,32,128 --seeds 0,1,2
 
-As a script it first finds out whether there is anything to train (flows/cli/study.py), before Prefect is
+As a script it first finds out whether there is anything to train (flows/preflight/study.py), before Prefect is
 even imported. docs/batch-size.md tells what was found with it.
 """
 
 if __name__ == "__main__":
-    from flows.cli.study import main
+    from flows.cli.command import main
+    from flows.registry import STUDY
 
-    raise SystemExit(main())
+    raise SystemExit(main(STUDY))
 
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner

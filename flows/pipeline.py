@@ -2,18 +2,18 @@
 
     python flows/pipeline.py --images FOLDER --store STORE
 
-As a script it first finds out whether there is anything to do (flows/cli/command.py), before Prefect is
+As a script it first finds out whether there is anything to do (flows/preflight/pipeline.py), before Prefect is
 even imported.
 """
 
 if __name__ == "__main__":
     from flows.cli.command import main
+    from flows.registry import PIPELINE
 
-    raise SystemExit(main())
+    raise SystemExit(main(PIPELINE))
 
 from prefect import flow, get_run_logger
 
-from flows.cli import demo
 from flows.console.exit_status import check_budget
 from flows.console.messages import (
     changes,
@@ -31,6 +31,7 @@ from flows.console.messages import (
 from flows.console.outcome import Outcome, check_converged, outcome_of, telling
 from flows.console.progress import Progress, shown
 from flows.console.training_progress import Training
+from flows.options import demo
 from flows.options.flat import takes_options
 from flows.options.pipeline import PipelineOptions
 from flows.steps.convergence import at_rest, is_deployed, turn_seconds, until_committed, until_current

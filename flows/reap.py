@@ -19,6 +19,7 @@ from flows.cli.launch import set_environment
 from flows.cli.parser import OneLineParser
 from flows.cli.prefect_server import check_configured
 from flows.console.messages import say
+from flows.registry import FLOWS
 from storage.cli.bounds import at_least
 from tasks.processes import Process
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas import FlowRun, TaskRun
 
-FLOWS = ["extract-and-train", "batch-size-study", "watch-images", "store-maintenance"]
 PAGE = 200
 # From Pending to Running a process starts and imports Prefect: seconds, or a minute on a slow disk.
 PENDING_SECONDS = 300.0
@@ -117,7 +117,7 @@ def _active(client: "SyncPrefectClient") -> list["FlowRun"]:
     from prefect.client.schemas.objects import StateType
 
     states = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
-    flows = FlowFilter(name=FlowFilterName(any_=FLOWS))
+    flows = FlowFilter(name=FlowFilterName(any_=list(FLOWS)))
     runs = FlowRunFilter.model_validate({"state": {"type": {"any_": states}}})
     return list(_pages(partial(client.read_flow_runs, flow_filter=flows, flow_run_filter=runs)))
 
@@ -129,7 +129,7 @@ def _abandoned(client: "SyncPrefectClient", reaped: list[UUID]) -> dict[UUID, "T
 
     ended = (datetime.now(UTC) - timedelta(seconds=WRITTEN_SECONDS)).isoformat()
     of_ended = {"state": {"type": {"any_": sorted(TERMINAL_STATES)}}, "end_time": {"before_": ended}}
-    flows = FlowFilter(name=FlowFilterName(any_=FLOWS))
+    flows = FlowFilter(name=FlowFilterName(any_=list(FLOWS)))
     tasks = TaskRunFilter.model_validate({"state": {"type": {"any_": [StateType.RUNNING, StateType.PENDING]}}})
     found: dict[UUID, TaskRun] = {}
     for question in (of_ended, {"id": {"any_": reaped}}):

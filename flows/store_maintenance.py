@@ -6,11 +6,13 @@ The steps are those of `python -m storage` (docs/store.md). A store that is not 
 """
 
 if __name__ == "__main__":
-    from flows.cli.maintenance import main
+    from flows.cli.command import main
+    from flows.registry import MAINTENANCE
 
-    raise SystemExit(main())
+    raise SystemExit(main(MAINTENANCE))
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from prefect import flow, get_run_logger
 
@@ -32,6 +34,9 @@ class Maintained:
     verify: list[str] = field(default_factory=list)
     compact: list[str] = field(default_factory=list)
     gc: list[str] = field(default_factory=list)
+
+    def line(self, elapsed_seconds: float) -> dict[str, Any]:
+        return {**asdict(self), "elapsed_seconds": round(elapsed_seconds, 4)}
 
 
 @flow(name="store-maintenance", flow_run_name="{store}", validate_parameters=True, on_running=[name_process])

@@ -7,12 +7,14 @@ emitted; docs/new-images.md tells what comes of it. It goes on until it is cance
 """
 
 if __name__ == "__main__":
-    from flows.cli.watch import main
+    from flows.cli.command import main
+    from flows.registry import WATCH
 
-    raise SystemExit(main())
+    raise SystemExit(main(WATCH))
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 from uuid import uuid4
 
 from prefect import flow, get_run_logger
@@ -39,6 +41,9 @@ class Watched:
         return Watched(
             self.events + 1, self.new + arrival.new, self.changed + arrival.changed, self.gone + arrival.gone
         )
+
+    def line(self, elapsed_seconds: float) -> dict[str, Any]:
+        return {**asdict(self), "elapsed_seconds": round(elapsed_seconds, 4)}
 
 
 @flow(name="watch-images", flow_run_name="{images}", validate_parameters=True, on_running=[name_process])

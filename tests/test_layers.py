@@ -36,9 +36,7 @@ WITHOUT_PREFECT = [
     "workers.devices",
     "workers.jobs.size_and_rate",
     "flows.cli.command",
-    "flows.cli.study",
-    "flows.cli.watch",
-    "flows.cli.maintenance",
+    "flows.registry",
     "flows.reap",
 ]
 SOURCES = sorted(path for room in BELOW for path in (PROJECT / room).glob("**/*.py"))

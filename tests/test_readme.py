@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,8 @@ import pytest
 
 from deployments.__main__ import parse as parse_up
 from flows import reap
-from flows.cli import maintenance, pipeline, study, watch
+from flows.cli.command import parse
+from flows.registry import FLOWS
 from storage.cli.main import parse as parse_storage
 from tests import toy
 from tests.flows.conftest import free_port
@@ -53,11 +55,7 @@ COMMANDS = [
     for command in commands_of(document)
 ]
 README = [command.line for command in COMMANDS if command.document == "README.md"]
-PARSERS = {
-    "flows/pipeline.py": pipeline.parse,
-    "flows/batch_size_study.py": study.parse,
-    "flows/watch_images.py": watch.parse,
-    "flows/store_maintenance.py": maintenance.parse,
+PARSERS = {flow.path: partial(parse, flow) for flow in FLOWS.values()} | {
     "-m storage": parse_storage,
     "-m flows.reap": reap.parse,
     "-m deployments up": parse_up,

@@ -1,8 +1,9 @@
-"""The command line: flags to options, nothing-to-do found out at once, errors in one line, one JSON record.
+"""The one command line of all flows: flags to options, the preflight, the flow run, one JSON record, errors in one line.
 
-Imports no Prefect and no TensorFlow until there is something to do.
+Imports no Prefect, no TensorFlow and no flow until there is something to do.
 """
 
+import importlib
 import json
 import logging
 import signal
@@ -12,17 +13,59 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from flows.cli.pipeline import parse, run
+from flows.cli.launch import set_environment, start_prefect
+from flows.cli.parser import options_parser, read_options
+from flows.cli.prefect_server import check_configured, shut_out, unreached
 from flows.console.exit_status import FORESEEN, exit_status
 from flows.console.messages import say
 from flows.console.outcome import Outcome
+from flows.preflight.start import Result, Start
+from flows.registry import FlowEntry
+from storage.backend.lock import hold
 from storage.finite import finite
 from storage.text import visible
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command and return its exit status."""
-    return finish(lambda given, began: run(*parse(given), began), arguments)
+def main(flow: FlowEntry, arguments: list[str] | None = None) -> int:
+    """Run the command of a flow and return its exit status."""
+    return finish(lambda given, began: run(flow, given, began), arguments)
+
+
+def run(flow: FlowEntry, arguments: list[str], began: float) -> dict[str, Any]:
+    """Do what there is to do, and return the JSON record."""
+    options, switches = parse(flow, arguments)
+    try:
+        found = flow.preflight(options, **switches)
+        result = _run_flow(flow, found) if isinstance(found, Start) else found
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(f"interrupted; {flow.interrupted}") from error
+    return result.line(time.monotonic() - began)
+
+
+def parse(flow: FlowEntry, arguments: list[str]) -> tuple[Any, dict[str, bool]]:
+    """Options from flags, over those of --config, over the defaults; and the switches that were given.
+
+    Raises InputError.
+    """
+    texts = {"prog": flow.prog, "usage": flow.usage, "description": flow.description, "epilog": flow.epilog}
+    parser, running = options_parser(flow.options, **texts)
+    for name, text in flow.switches.items():
+        running.add_argument(f"--{name}", action="store_true", help=text)
+    given = vars(parser.parse_args(arguments))
+    switches = {name: given.pop(name) for name in flow.switches if name in given}
+    return read_options(flow.options, given), switches
+
+
+def _run_flow(flow: FlowEntry, start: Start) -> Result:
+    if flow.needs_server:
+        set_environment()
+        check_configured(flow.needs_server)
+    elif start.store is not None:
+        with hold(start.store.root, start.options.wait):
+            pass  # busy is better known now than after a server has started
+        start_prefect(start.store)
+    function = getattr(importlib.import_module(flow.module), flow.function)
+    return function(**start.options.model_dump())
 
 
 def finish(work: Callable[[list[str], float], dict[str, Any]], arguments: list[str] | None = None) -> int:
@@ -71,16 +114,12 @@ def _log_to_stderr() -> None:
 def describe(error: BaseException) -> str:
     """An error in one line."""
     if isinstance(error, KeyboardInterrupt):
-        return str(error) or "interrupted; finished shards are kept, and the next run goes on from them"
+        return str(error) or "interrupted"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}{f': {error.filename}' if error.filename else ''}; what was finished is kept"
     if _is_unreached(error):
-        from flows.cli.prefect_server import unreached
-
         return unreached()
     if str(error).startswith("Client error '401 Unauthorized'"):
-        from flows.cli.prefect_server import shut_out
-
         return shut_out()
     return visible(" ".join(str(error).split())) or type(error).__name__
 

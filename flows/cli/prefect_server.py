@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from pathlib import Path
 
 from storage.errors import InputError
@@ -94,6 +93,8 @@ def shut_out() -> str:
 
 
 def _wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
+    import urllib.request  # takes 50 ms, which a run with nothing to do need not pay
+
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         try:

@@ -1,16 +1,15 @@
 """prefect.yaml, and what is made of it: each deployment is one of a flow that is there, with parameters that it takes."""
 
-from pathlib import Path
-
 import pytest
 from prefect.events import DeploymentEventTrigger
 from prefect.flows import load_flow_from_entrypoint
 
-from deployments.definitions import MAIN, OPTIONS, PROJECT, parameters_of, read_definitions, with_parameters
+from deployments.definitions import MAIN, PROJECT, parameters_of, read_definitions, with_parameters
 from deployments.plugin import full_name
 from deployments.serve import served
 from deployments.settings import POOL
 from flows.options.pipeline import PipelineOptions
+from flows.registry import FLOWS
 from tasks.announce_images import EVENT, resource_id
 
 DEFINITIONS = read_definitions()["deployments"]
@@ -23,17 +22,18 @@ def in_the_project(monkeypatch):
 
 @pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda each: each["name"])
 def test_a_deployment_is_of_the_flow_of_its_name_and_takes_its_parameters(definition):
+    assert definition["entrypoint"] == FLOWS[definition["name"]].entrypoint
     flow = load_flow_from_entrypoint(definition["entrypoint"])
     assert flow.name == definition["name"]
     assert full_name(definition["name"]) == f"{flow.name}/{definition['name']}"
     flow.validate_parameters(definition["parameters"])
-    OPTIONS[definition["name"]](**definition["parameters"])
+    FLOWS[definition["name"]].options(**definition["parameters"])
     assert definition["work_pool"]["name"] == POOL
     assert definition["concurrency_limit"]["limit"] == 1
 
 
 def test_there_is_one_deployment_a_flow():
-    assert sorted(each["name"] for each in DEFINITIONS) == sorted(OPTIONS)
+    assert sorted(each["name"] for each in DEFINITIONS) == sorted(FLOWS)
 
 
 def test_the_trigger_hears_what_the_watcher_says():
@@ -65,9 +65,9 @@ def test_what_is_served_is_what_is_deployed(definition):
 def test_ones_own_parameters_reach_every_deployment_that_takes_them():
     own = {"images": "/data/photos", "store": "/data/store", "weights": "random", "epochs": 3, "out": "/data/study"}
     document = with_parameters(read_definitions(), own)
-    for name, model in OPTIONS.items():
+    for name, flow in FLOWS.items():
         parameters = parameters_of(document, name)
-        model(**parameters)
+        flow.options(**parameters)
         assert parameters["store"] == "/data/store"
     assert {name: parameters_of(document, MAIN)[name] for name in own if name != "out"} == {
         name: value for name, value in own.items() if name != "out"
@@ -90,7 +90,3 @@ def test_no_secret_lies_among_the_deployments():
                 name, mark, value = line.strip().partition("=" if path.suffix == ".service" else ":")
                 if mark and "AUTH_STRING" in name and not name.lstrip().startswith("#"):
                     assert value.strip().startswith(("${", "password")), f"{path.name}: {line}"
-
-
-def test_every_entrypoint_is_a_file_of_the_project():
-    assert all((PROJECT / Path(each["entrypoint"].partition(":")[0])).is_file() for each in DEFINITIONS)

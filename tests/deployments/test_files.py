@@ -11,8 +11,9 @@ import yaml
 
 from deployments.definitions import PROJECT
 from deployments.settings import POOL, SERVER, WORKER, server_settings
-from flows.cli.watch import parse as parse_watch
+from flows.cli.command import parse
 from flows.options.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS
+from flows.registry import WATCH
 
 FOLDER = PROJECT / "deployments"
 UNITS = sorted((FOLDER / "systemd").glob("*.service"))
@@ -98,8 +99,8 @@ def test_every_setting_is_one_that_prefect_has(unit):
 
 def check_command(service: str, words: list[str]) -> None:
     if service == "watcher":
-        assert words[:2] == ["python", "flows/watch_images.py"]
-        parse_watch(words[2:])
+        assert words[:2] == ["python", WATCH.path]
+        parse(WATCH, words[2:])
     elif service == "worker":
         assert words == ["prefect", "worker", "start", "--pool", POOL, "--install-policy", "never"]
     else:

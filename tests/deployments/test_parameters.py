@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from deployments.__main__ import parse
-from deployments.definitions import OPTIONS, parameters_of
+from deployments.definitions import parameters_of
 from deployments.parameters import prepare
 from flows.options.flat import checked
 from flows.options.pipeline import PipelineOptions
 from flows.options.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS
 from flows.options.watch import WatchOptions
+from flows.registry import FLOWS
 from storage.errors import InputError
 from tests import toy
 from vision.errors import WeightsError
@@ -60,7 +61,7 @@ def stand_up(*words: str | Path, home: Path | None = None) -> dict[str, Pipeline
         patch.chdir("/")  # a worker has another working folder
         for name, value in confining.items():
             patch.setenv(name, value)
-        options = {name: checked(model, parameters_of(document, name)) for name, model in OPTIONS.items()}
+        options = {name: checked(flow.options, parameters_of(document, name)) for name, flow in FLOWS.items()}
         options["extract-and-train"].space()
         options["watch-images"].look()
     return options

@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
-from flows.cli.study import main, parse
+from flows.cli import command
 from flows.options.study import StudyOptions
+from flows.registry import STUDY
 from storage.heads.current import current_head
 from storage.heads.registry import list_heads
 from storage.layout import Store
@@ -23,7 +25,12 @@ from tests import toy
 from tests.flows.conftest import PROJECT, Done, finished
 from tests.flows.test_pipeline import wait_until
 
+main = partial(command.main, STUDY)
 FILES = ["study.csv", "study.json", "study.md", "study.png"]
+
+
+def parse(given: list[str]) -> StudyOptions:
+    return command.parse(STUDY, given)[0]
 
 
 @pytest.fixture(scope="session")

@@ -3,16 +3,17 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
-from flows.cli.command import main
-from flows.cli.pipeline import parse
+from flows.cli import command
 from flows.options.flat import checked
 from flows.options.maintenance import MaintenanceOptions
 from flows.options.pipeline import PipelineOptions
 from flows.options.study import StudyOptions
 from flows.options.watch import WatchOptions
+from flows.registry import PIPELINE
 from storage.errors import InputError
 from storage.heads.current import current_head, promote_head
 from storage.heads.registry import RECORD
@@ -24,6 +25,8 @@ from workers.jobs.records import HeadJob
 from workers.jobs.spaces import version_record
 
 TINY = ("--weights", "random", "--image-size", "32")
+main = partial(command.main, PIPELINE)
+parse = partial(command.parse, PIPELINE)
 NAN = float("nan")
 
 

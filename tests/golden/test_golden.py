@@ -8,7 +8,6 @@ disk needs a new format version, and a second store beside this one.
 import hashlib
 import json
 import shutil
-import time
 from itertools import islice
 from pathlib import Path
 
@@ -16,9 +15,11 @@ import numpy as np
 import pytest
 
 import storage.__main__
-from flows.cli import pipeline
 from flows.cli.command import parse
 from flows.options.pipeline import PipelineOptions
+from flows.preflight.pipeline import check_pipeline
+from flows.preflight.start import Start
+from flows.registry import PIPELINE
 from storage.heads.checkpoints import read_checkpoint
 from storage.heads.current import current_head
 from storage.layout import Store
@@ -53,7 +54,7 @@ def golden(tmp_path: Path) -> Path:
 
 def options_of(golden: Path, name: str, *more: str) -> PipelineOptions:
     where = ["--images", str(golden / "images"), "--store", str(golden / "store")]
-    return parse([*where, *OPTIONS[name], *more])[0]
+    return parse(PIPELINE, [*where, *OPTIONS[name], *more])[0]
 
 
 def head_of(options: PipelineOptions):
@@ -65,9 +66,10 @@ def head_of(options: PipelineOptions):
 
 @pytest.mark.parametrize("name", ["plain", "varied"])
 @pytest.mark.parametrize("more", [[], ["--rehash"], ["--format", "npz"]], ids=" ".join)
-def test_a_store_of_before_leaves_nothing_to_do(golden, monkeypatch, name, more):
-    monkeypatch.setattr(pipeline, "_run_flow", lambda *_: pytest.fail("there is something to do"))
-    record = pipeline.run(options_of(golden, name, *more), False, time.monotonic())
+def test_a_store_of_before_leaves_nothing_to_do(golden, name, more):
+    found = check_pipeline(options_of(golden, name, *more))
+    assert not isinstance(found, Start), "there is something to do"
+    record = found.line(0)
     assert (record["version"], record["images"], record["quarantined"], record["unchanged"]) == (3, 26, 1, 26)
     assert (record["fingerprint"], record["head"]) == (FINGERPRINT, HEADS[name])
 

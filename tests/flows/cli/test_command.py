@@ -4,26 +4,29 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import h5py
 import pytest
 import yaml
 
-from flows.cli.command import main
-from flows.cli.demo import write_digits
-from flows.cli.pipeline import parse
+from flows.cli import command
+from flows.options.demo import write_digits
 from flows.options.flat import checked
 from flows.options.maintenance import MaintenanceOptions
 from flows.options.pipeline import PipelineOptions
 from flows.options.study import StudyOptions
 from flows.options.watch import WatchOptions
+from flows.registry import PIPELINE
 from storage.errors import InputError
 from tests import toy
 from tests.flows.conftest import PROJECT
 from vision.specs import BACKBONES
 
 TINY = ["--weights", "random", "--image-size", "32"]
+main = partial(command.main, PIPELINE)
+parse = partial(command.parse, PIPELINE)
 
 
 def complaint(capsys, *arguments) -> tuple[int, str]:
@@ -236,8 +239,6 @@ def test_classes_that_are_no_names_are_refused(capsys, tmp_path, written):
 
 
 def test_the_demo_digits_are_written_once(tmp_path, monkeypatch):
-    from flows.cli.demo import write_digits
-
     write_digits(tmp_path / "digits")
     paths = sorted((tmp_path / "digits").glob("*/*.png"))
     assert len(paths) == 1797
@@ -268,9 +269,12 @@ def test_a_seed_that_keras_cannot_take_is_refused_before_hours_of_work(capsys):
 
 def test_an_error_that_nobody_foresaw_keeps_its_traceback(images, store):
     code = """
-import sys, flows.cli.command, flows.cli.pipeline
-flows.cli.pipeline.make_plan = lambda *_: {}["unforeseen"]
-sys.exit(flows.cli.command.main(sys.argv[1:]))
+import sys
+from flows.cli import command
+from flows.preflight import pipeline
+from flows.registry import PIPELINE
+pipeline.make_plan = lambda *_: {}["unforeseen"]
+sys.exit(command.main(PIPELINE, sys.argv[1:]))
 """
     call = [sys.executable, "-c", code, "--images", images, "--store", store, *TINY]
     done = subprocess.run(call, capture_output=True, text=True, cwd=PROJECT)

@@ -22,8 +22,8 @@ from prefect.settings import (
 
 from deployments import failure_notification, serve
 from flows import reap
-from flows.cli import watch as watch_command
-from flows.cli.command import finish
+from flows.cli.command import finish, main
+from flows.registry import WATCH
 from tests.flows.conftest import PROJECT
 
 
@@ -47,7 +47,7 @@ def commands(images, store, monkeypatch):
     monkeypatch.setattr("sys.argv", ["failure_notification"])
     return {
         "reap": lambda _: reap.main([]),
-        "watch": lambda _: watch_command.main(["--images", str(images), "--store", str(store)]),
+        "watch": lambda _: main(WATCH, ["--images", str(images), "--store", str(store)]),
         "notify": lambda _: failure_notification.main(),
         "serve": lambda _: finish(lambda *_: serve.main(), []),
     }

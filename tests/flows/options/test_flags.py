@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from flows.cli.command import main
-from flows.cli.pipeline import parse
+from flows.cli import command
 from flows.options.pipeline import PipelineOptions
+from flows.registry import PIPELINE
 from storage.layout import Store
 from storage.manifest.space import read_spec
 from storage.manifest.versions import latest_version
@@ -28,6 +29,8 @@ from tests import toy
 from tests.flows.conftest import PROJECT, TINY
 from workers.jobs.spaces import version_record
 
+main = partial(command.main, PIPELINE)
+parse = partial(command.parse, PIPELINE)
 EXERCISED: set[str] = set()
 SMALL = ("--weights", "random", "--image-size", "32")
 

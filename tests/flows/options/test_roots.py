@@ -1,16 +1,19 @@
 """A parameter names nothing outside of the roots, however it is written."""
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.cli.command import main
-from flows.cli.maintenance import parse as parse_maintenance
-from flows.cli.pipeline import parse
-from flows.cli.study import parse as parse_study
-from flows.cli.watch import parse as parse_watch
+from flows.cli import command
 from flows.options.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS, is_below, roots
+from flows.registry import MAINTENANCE, PIPELINE, STUDY, WATCH
 from storage.errors import InputError
+
+main = partial(command.main, PIPELINE)
+parse = partial(command.parse, PIPELINE)
+parse_maintenance, parse_study, parse_watch = (partial(command.parse, flow) for flow in (MAINTENANCE, STUDY, WATCH))
 
 
 @pytest.fixture

@@ -1,17 +1,14 @@
-"""The command line of the pipeline."""
+"""The preflight of `extract-and-train`: what there is to do, by a scan of the folder and arithmetic."""
 
-import argparse
-import time
+from dataclasses import dataclass
 from typing import Any
 
-from flows.cli import demo
-from flows.cli.launch import start_prefect
-from flows.cli.parser import options_parser, read_options
 from flows.console.exit_status import check_budget
 from flows.console.messages import changes, duration, half_augmented, say
 from flows.console.outcome import Outcome, check_converged, outcome_of, telling
+from flows.options import demo
 from flows.options.pipeline import PipelineOptions
-from storage.backend.lock import hold
+from flows.preflight.start import Result, Start
 from storage.heads.registry import is_unranked
 from storage.manifest.file_table import counts
 from storage.planning.free_space import check_room, expected_bytes, free_bytes
@@ -24,8 +21,18 @@ from workers.jobs.size_and_rate import known_rate, row_bytes
 from workers.jobs.spaces import plan_record, version_record
 
 
-def run(options: PipelineOptions, only_plan: bool, began: float) -> dict[str, Any]:
-    """Do what there is to do, and return the JSON record."""
+@dataclass(frozen=True)
+class Preview:
+    """What a run would do, as `--plan` prints it."""
+
+    record: dict[str, Any]
+
+    def line(self, elapsed_seconds: float) -> dict[str, Any]:
+        return self.record
+
+
+def check_pipeline(options: PipelineOptions, plan: bool = False) -> Result | Start:
+    """plan: only say what a run would do."""
     if options.images is None:
         options = demo.stand_in(options, options.model_fields_set, say)
     check_folder(options.folder)  # before the weights: what is missing here costs nothing to know
@@ -33,31 +40,22 @@ def run(options: PipelineOptions, only_plan: bool, began: float) -> dict[str, An
     scanned = scan_folder(
         options.folder, options.layout, options.label_file, options.outside_links, options.precedent(space)
     )
-    plan = make_plan(space.store, list_images(scanned, space.store.cache, options.rehash), options.plan_options())
-    if only_plan:
-        return _describe_plan(space, plan)
+    listing = list_images(scanned, space.store.cache, options.rehash)
+    planned = make_plan(space.store, listing, options.plan_options())
+    if plan:
+        return Preview(_describe_plan(space, planned))
     try:
-        outcome = _nothing_to_do(space, plan, options)
+        outcome = _nothing_to_do(space, planned, options)
     except Exception:  # what was found says more of it
-        say(*plan.findings)
+        say(*planned.findings)
         raise
-    if outcome is not None:
-        say(*plan.findings)
-        what = "" if options.extract_only else ", and its head is there"
-        say(f"nothing to do: version {outcome.version} holds all {outcome.images:,} images{what}")
-    else:
-        check_room(space.store, plan, row_bytes(space, plan.format))
-        with hold(space.store.root, options.wait):
-            pass  # busy is better known now than after a server has started
-        outcome = _run_flow(space, options)
-    return outcome.line(time.monotonic() - began)
-
-
-def _run_flow(space: Space, options: PipelineOptions) -> Outcome:
-    start_prefect(space.store)
-    from flows.pipeline import extract_and_train
-
-    return extract_and_train(**options.model_dump())
+    if outcome is None:
+        check_room(space.store, planned, row_bytes(space, planned.format))
+        return Start(options, space.store)
+    say(*planned.findings)
+    what = "" if options.extract_only else ", and its head is there"
+    say(f"nothing to do: version {outcome.version} holds all {outcome.images:,} images{what}")
+    return outcome
 
 
 def _nothing_to_do(space: Space, plan: Plan, options: PipelineOptions) -> Outcome | None:
@@ -119,24 +117,3 @@ def _describe_plan(space: Space, plan: Plan) -> dict[str, Any]:
         "free_bytes": free,
         "expected_seconds": None if seconds is None else round(seconds, 1),
     }
-
-
-def parse(arguments: list[str]) -> tuple[PipelineOptions, bool]:
-    """Options from flags, over those of --config, over the defaults; and whether only to plan."""
-    given = vars(_parser().parse_args(arguments))
-    only_plan = given.pop("plan", False)
-    return read_options(PipelineOptions, given), only_plan
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser, running = options_parser(
-        PipelineOptions,
-        prog="python flows/pipeline.py",
-        usage="%(prog)s [--images FOLDER] [--store FOLDER] [--weights imagenet|random|FILE] [options]",
-        description="Extract features of a folder of images, only what is new, and train a classifier on them. "
-        "Without --images a demo runs.",
-        epilog="Exit status: 0 done, 1 failure, 2 bad arguments or input, 3 too many unusable images, "
-        "4 too many images gone, or folders label images differently, 5 store busy, 130 interrupted. The last line on standard output is one JSON object.",
-    )
-    running.add_argument("--plan", action="store_true", help="print what a run would do and why, and change nothing")
-    return parser

@@ -1,0 +1,110 @@
+"""Every flow of this project, once: the command line, deployments, `flows.reap` and tests read this table.
+
+A flow's module is named as text: it imports Prefect, and whoever reads this table need not.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import pydantic
+
+from flows.options.maintenance import MaintenanceOptions
+from flows.options.pipeline import PipelineOptions
+from flows.options.study import StudyOptions
+from flows.options.watch import WatchOptions
+from flows.preflight.maintenance import check_maintenance
+from flows.preflight.pipeline import check_pipeline
+from flows.preflight.start import Result, Start
+from flows.preflight.study import check_study
+from flows.preflight.watch import check_watch
+
+JSON_LINE = "The last line on standard output is one JSON object."
+
+
+@dataclass(frozen=True)
+class FlowEntry:
+    """A flow and its command line.
+
+    name: of the flow, and of its deployment. preflight: takes the options and the switches; runs before Prefect is
+    imported. switches: flags of the command line alone, each with its help. needs_server: why a configured Prefect
+    server is required; if empty, a run starts a server when none is configured. interrupted: what an interrupt leaves.
+    """
+
+    name: str
+    module: str
+    function: str
+    options: type[pydantic.BaseModel]
+    preflight: Callable[..., Result | Start]
+    usage: str
+    description: str
+    epilog: str
+    interrupted: str
+    switches: Mapping[str, str] = field(default_factory=dict)
+    needs_server: str = ""
+
+    @property
+    def path(self) -> str:
+        """The flow's file, from the project's folder."""
+        return f"{self.module.replace('.', '/')}.py"
+
+    @property
+    def entrypoint(self) -> str:
+        return f"{self.path}:{self.function}"
+
+    @property
+    def prog(self) -> str:
+        return f"python {self.path}"
+
+
+PIPELINE = FlowEntry(
+    "extract-and-train",
+    "flows.pipeline",
+    "extract_and_train",
+    PipelineOptions,
+    check_pipeline,
+    usage="%(prog)s [--images FOLDER] [--store FOLDER] [--weights imagenet|random|FILE] [options]",
+    description="Extract features of a folder of images, only what is new, and train a classifier on them. "
+    "Without --images a demo runs.",
+    epilog="Exit status: 0 done, 1 failure, 2 bad arguments or input, 3 too many unusable images, "
+    f"4 too many images gone, or folders label images differently, 5 store busy, 130 interrupted. {JSON_LINE}",
+    interrupted="finished shards are kept, and the next run goes on from them",
+    switches={"plan": "print what a run would do and why, and change nothing"},
+)
+STUDY = FlowEntry(
+    "batch-size-study",
+    "flows.batch_size_study",
+    "batch_size_study",
+    StudyOptions,
+    check_study,
+    usage="%(prog)s [--store STORE] [--batch-sizes 8,32,128] [--seeds 0,1,2] [options]",
+    description="Train heads with several batch sizes on one version of a store, and compare them. "
+    "Existing heads are not trained again, and none of them becomes the current head.",
+    epilog=f"Exit status: 0 done, 1 failure, 2 bad arguments or input, 5 store busy, 130 interrupted. {JSON_LINE}",
+    interrupted="finished trainings are kept, and the next study goes on from them",
+)
+WATCH = FlowEntry(
+    "watch-images",
+    "flows.watch_images",
+    "watch_images",
+    WatchOptions,
+    check_watch,
+    usage="%(prog)s --images FOLDER [--store STORE] [options]",
+    description="Watch a folder of images, and emit the event images.arrived to the Prefect server of PREFECT_API_URL "
+    "each time the folder has changed and come to rest.",
+    epilog=f"Exit status: 0 done, 1 failure, 2 bad arguments or input, 130 interrupted. {JSON_LINE}",
+    interrupted="what arrives meanwhile is announced by the next watcher",
+    needs_server="events go to a Prefect server that runs on",
+)
+MAINTENANCE = FlowEntry(
+    "store-maintenance",
+    "flows.store_maintenance",
+    "store_maintenance",
+    MaintenanceOptions,
+    check_maintenance,
+    usage="%(prog)s [--store STORE] [--keep N] [options]",
+    description="Verify a store, merge its small shards, and remove what its newest versions do not need.",
+    epilog="Exit status: 0 done, 1 a damaged store or a failure, 2 bad arguments or input, 5 store busy, "
+    f"130 interrupted. {JSON_LINE}",
+    interrupted="the store is whole, and the next maintenance does the rest",
+)
+FLOWS = {entry.name: entry for entry in (PIPELINE, STUDY, WATCH, MAINTENANCE)}
