@@ -1,12 +1,15 @@
-"""Who may import whom: deployments → flows → tasks → workers → {storage, vision}, and never back."""
+"""Who may import whom: deployments → flows → tasks → workers → {storage, vision}, and inside of them folder by folder."""
 
 import ast
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from flows.registry import FLOWS
 
 PROJECT = Path(__file__).parents[1]
 BELOW = {
@@ -16,6 +19,46 @@ BELOW = {
     "tasks": {"workers", "storage", "vision"},
     "flows": {"tasks", "workers", "storage", "vision"},
     "deployments": {"flows", "tasks", "workers", "storage", "vision"},
+}
+# The folders of a room that each may import; files at the root of a room are open to all of it.
+FOLDERS = {
+    "storage": {
+        "backend": "",
+        "heads": "backend",
+        "shards": "backend",
+        "source": "backend",
+        "watching": "backend source",
+        "manifest": "backend shards source",
+        "planning": "backend manifest shards source",
+        "reading": "backend manifest shards",
+        "maintenance": "backend heads manifest planning shards",
+        "cli": "backend heads maintenance manifest reading shards source",
+    },
+    "vision": {
+        "pixels": "",
+        "backbones": "",
+        "engines": "backbones pixels",
+        "training": "backbones",
+        "report": "pixels training",
+        "study": "training",
+    },
+    "workers": {"jobs": "", "children": "jobs", "runners": "children jobs"},
+    "flows": {
+        "console": "",
+        "steps": "console",
+        "study": "console",
+        "options": "study",
+        "preflight": "console options study",
+        "cli": "console options preflight",
+    },
+}
+# Standard output and standard error belong to the command lines, and to the processes whose log they are.
+PRINTING = {"storage/cli", "flows/cli", "flows/console"}
+PRINTING_SCRIPTS = {
+    "deployments/__main__.py",
+    "deployments/keeper.py",
+    "deployments/serve.py",
+    "workers/children/child.py",
 }
 OWNERS = {
     "prefect": {"tasks", "flows", "deployments"},
@@ -40,28 +83,93 @@ WITHOUT_PREFECT = [
     "flows.reap",
 ]
 SOURCES = sorted(path for room in BELOW for path in (PROJECT / room).glob("**/*.py"))
+EACH_SOURCE = pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PROJECT)))
 
 
-def imported(path: Path) -> set[str]:
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path): path for path in SOURCES}
+
+
+def imports_of(tree: ast.AST) -> set[str]:
+    """The modules that code imports: `from storage import text` imports storage.text."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names.add(node.module or "")
-    return {name.partition(".")[0] for name in names}
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {name if name in MODULES else node.module or "" for name in inner}
+    return names
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: f"{path.parent.name}/{path.name}")
+IMPORTS = {module: imports_of(ast.parse(path.read_text())) for module, path in MODULES.items()}
+
+
+def imported(path: Path) -> set[str]:
+    return {name.partition(".")[0] for name in IMPORTS[module_of(path)]}
+
+
+def place_of(module: str) -> str:
+    """The folder of a module below its room; a file at the root of a room stands for itself."""
+    return ".".join(module.split(".")[:2])
+
+
+@EACH_SOURCE
 def test_a_room_imports_only_rooms_below_it(path):
     room = path.relative_to(PROJECT).parts[0]
     assert imported(path) & set(BELOW) <= BELOW[room] | {room}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: f"{path.parent.name}/{path.name}")
+@EACH_SOURCE
 def test_prefect_and_tensorflow_stay_with_their_owners(path):
     room = path.relative_to(PROJECT).parts[0]
     assert [name for name in OWNERS if name in imported(path) and room not in OWNERS[name]] == []
+
+
+@EACH_SOURCE
+def test_a_folder_imports_only_folders_that_it_may(path):
+    room, *below = path.relative_to(PROJECT).parts
+    if room not in FOLDERS or len(below) < 2:
+        return
+    allowed = {below[0], *FOLDERS[room][below[0]].split()}
+    places = {place_of(name).partition(".") for name in IMPORTS[module_of(path)]}
+    assert {folder for of, _, folder in places if of == room and (PROJECT / room / folder).is_dir()} <= allowed
+
+
+def test_no_file_imports_itself_through_others():
+    tuple(TopologicalSorter({name: found & set(MODULES) for name, found in IMPORTS.items()}).static_order())
+
+
+def test_no_folder_of_a_room_imports_itself_through_others():
+    graph: dict[str, set[str]] = {}
+    for module, found in IMPORTS.items():
+        here = place_of(module)
+        graph.setdefault(here, set()).update({place_of(name) for name in found & set(MODULES)} - {here})
+    tuple(TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize("flow", FLOWS.values(), ids=FLOWS)
+def test_a_flow_file_imports_the_command_line_as_a_script_alone(flow):
+    tree = ast.parse((PROJECT / flow.path).read_text())
+    body = [node for node in tree.body if not isinstance(node, ast.If)]
+    assert not [name for name in imports_of(ast.Module(body, [])) if place_of(name) in ("flows.cli", "flows.registry")]
+
+
+def test_the_linter_lets_the_flow_files_alone_import_late():
+    linter = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]
+    assert linter["per-file-ignores"] == {flow.path: ["E402"] for flow in FLOWS.values()}
+
+
+@EACH_SOURCE
+def test_only_command_lines_print(path):
+    name = str(path.relative_to(PROJECT))
+    if str(Path(name).parent) in PRINTING or name in PRINTING_SCRIPTS:
+        return
+    used = {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.expr)}
+    assert used & {"print", "sys.stdout", "sys.stderr"} == set()
 
 
 def test_no_flow_file_hides_a_module_that_is_imported():

@@ -298,7 +298,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 def test_the_store_says_what_a_fresh_run_would_say(monkeypatch):
     toy.without_keras(monkeypatch)
-    for room in ("shards", "plan", "upkeep.compaction"):
-        monkeypatch.setattr(f"storage.{room}.MAX_ROWS", MAX_ROWS)
+    for module in ("shards.shard", "planning.options", "maintenance.compact"):
+        monkeypatch.setattr(f"storage.{module}.MAX_ROWS", MAX_ROWS)
     count = int(os.environ.get("STATES", "20"))
     run_state_machine_as_test(StoreMachine, settings=settings(max_examples=count, stateful_step_count=15))

@@ -1,1 +1,0 @@
-"""Runs on one store follow each other: how long one waits for its turn."""
