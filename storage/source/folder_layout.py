@@ -64,14 +64,16 @@ class Part:
 class FolderLayout:
     """How images are labelled by their folders.
 
-    remarks: what was guessed, to be said. doubt: why no run may go by it; empty where it may. is_change: the doubt is
-    that the newest version labels the same files otherwise. held_out: no folder is for validation, so that a part of
+    remarks: what was guessed, to be said. doubt: why no run may go by it; empty where it may. suspect: the class that the
+    doubt is about, where it is about one. is_change: the doubt is that the newest version labels the same files
+    otherwise. held_out: no folder is for validation, so that a part of
     the training images is.
     """
 
     parts: tuple[Part, ...] = (Part(),)
     remarks: tuple[str, ...] = ()
     doubt: str = ""
+    suspect: str = ""
     is_change: bool = False
     held_out: bool = False
 

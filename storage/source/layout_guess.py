@@ -4,13 +4,17 @@ Pure. What is guessed beyond the plain names of splits is said; what can be mean
 the user to decide.
 """
 
-from collections.abc import Iterable
+import shlex
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from storage.errors import InputError
-from storage.source.folder_layout import CLASSES, Folder, FolderLayout, Layout, Part
-from storage.source.splits import PLAIN, as_read, splits_of, stems_of
+from storage.source.folder_checks import pairs_of, set_in_itself, splits_below, taken_for_classes
+from storage.source.folder_layout import CLASSES, Folder, FolderLayout, Layout, Part, text
+from storage.source.splits import PLAIN, as_read, is_filler, splits_of, stems_of
 from storage.text import count, some, visible
+
+SHOWN = 5  # folders that are told of in lines of their own
 
 
 def guess(root: Folder, name: str, asked: Layout = "auto", others: Iterable[str] = ()) -> FolderLayout:
@@ -21,7 +25,7 @@ def guess(root: Folder, name: str, asked: Layout = "auto", others: Iterable[str]
     """
     if asked == "classes" or not root.folders:
         return CLASSES
-    return _Guess(root, visible(name), asked, tuple(others)).layout()
+    return _Guess(root, name, asked, tuple(others)).layout()
 
 
 def _has_classes(folder: Folder) -> bool:
@@ -39,15 +43,48 @@ def _is_wrapper(folder: Folder) -> bool:
 
 class _Guess:
     def __init__(self, root: Folder, name: str, asked: Layout, others: tuple[str, ...]):
-        self.root, self.name, self.asked, self.others = root, name, asked, others
+        self.root, self.name, self.asked, self.others = root, visible(name), asked, others
         self.remarks: list[str] = []
         self.top = self._unwrapped(root)
         self.folders = self.top.folders
+        above = "" if self.top is root else f"--images {visible(shlex.quote(f'{name}/{self._shown(self.top)}'))} "
+        self.as_classes = f"{above}--layout classes"
 
     def layout(self) -> FolderLayout:
         splits = splits_of(self.folders) or self._with_a_stem()
         found = self._by_split(splits) if splits else self._by_class()
-        return found if found.doubt else replace(found, remarks=found.remarks + _taken_for_classes(self.root, found))
+        if not found.doubt and self.asked == "auto":
+            found = self._doubtful_inside(found) or found
+        return found if found.doubt else replace(found, remarks=found.remarks + taken_for_classes(self.root, found))
+
+    def _doubtful_inside(self, found: FolderLayout) -> FolderLayout | None:
+        """A set within itself, or splits below a class; None where there are none."""
+        for part in found.parts:
+            folder, way = self._at(part.path), self.as_classes if part == Part(self.top.path) else "--layout splits"
+            if part.name is None and (twice := set_in_itself(folder)):
+                doubt = self._doubt(
+                    f"{self._shown(twice[0])} in {self.name} holds folders of the names of those beside it, {some(twice[1])}",
+                    f"move it out if it is the same set once more; {way} takes it for a class",
+                )
+                return replace(found, doubt=doubt.doubt, suspect=twice[0].name)
+            for each in folder.folders.values() if part.name is None else [folder]:
+                if inside := [self._shown(split) for split in splits_below(each)]:
+                    doubt = self._doubtful_splits_below(inside, way)
+                    return replace(found, doubt=doubt.doubt, suspect=part.name or each.name)
+        return None
+
+    def _doubtful_splits_below(self, folders: list[str], way: str) -> FolderLayout:
+        return self._doubt(
+            f"{some(folders)} in {self.name} look like splits within a class, but not every image lies in one",
+            f"{way} trains on all of them; "
+            "else put every image of every class into such a folder (train/cats/ or cats/train/)",
+        )
+
+    def _at(self, path: bytes) -> Folder:
+        folder = self.root
+        for name in path.split(b"/")[:-1]:
+            folder = folder.folders[text(name)]
+        return folder
 
     def _unwrapped(self, root: Folder) -> Folder:
         """The folder that holds classes or splits: the root, or below it where no other folder has images."""
@@ -93,11 +130,11 @@ class _Guess:
         if any(_has_classes(self.folders[name]) for name in splits):
             return self._doubt(
                 f"{seen}, and {some(sorted(folder.name for folder in strangers))} beside them does not",
-                "move out what is no split, and --layout splits takes the others so; --layout classes takes all for classes",
+                f"move out what is no split, and --layout splits takes the others so; {self.as_classes} takes all for classes",
             )
         return self._doubt(
             f"{seen} and hold no class folders",
-            "give the classes by --labels with a table; or --layout classes takes these folders for the classes",
+            f"give the classes by --labels with a table; or {self.as_classes} takes these folders for the classes",
         )
 
     def _no_split(self, name: str) -> InputError:
@@ -110,14 +147,30 @@ class _Guess:
         if inner := self._inner(list(starts.values())):
             starts = {name: folder.folders[inner] for name, folder in starts.items()}
             self.remarks.append(f"each split holds the folder {inner!a} alone: the folders in it are the classes")
+        starts |= self._below_fillers(starts)
         if read := {name: split for name, split in splits.items() if name not in PLAIN}:
             self.remarks.append(f"folders are taken for splits: {as_read(read)}")
-        for folder in (*strangers, *starts.values()):
-            if not _has_classes(self._start(folder)):
-                number = count(self._start(folder).images, "image")
-                self.remarks.append(f"{self._shown(folder)} holds no class folder: {number} left out")
+        self._tell_left_out([f for f in (*strangers, *starts.values()) if not _has_classes(self._start(f))])
         given = {split for name, split in splits.items() if _has_classes(starts[name])}
         return self._held_out([Part(starts[name].path, split) for name, split in splits.items()], given)
+
+    def _tell_left_out(self, folders: list[Folder]) -> None:
+        for folder in folders[:SHOWN]:
+            number = count(self._start(folder).images, "image")
+            self.remarks.append(f"{self._shown(folder)} holds no class folder: {number} left out")
+        if others := folders[SHOWN:]:
+            number = count(sum(self._start(folder).images for folder in others), "image")
+            self.remarks.append(f"{len(others):,} more folders hold no class folder: {number} left out")
+
+    def _below_fillers(self, starts: dict[str, Folder]) -> dict[str, Folder]:
+        """`val/images/1.jpg` beside `train/cats/1.jpg`: a split's one folder of such a name is no class."""
+        below = {name: only for name, folder in starts.items() if (only := folder.only) and is_filler(only.name)}
+        if not any(_has_classes(folder) for name, folder in starts.items() if name not in below):
+            return {}
+        for folder in below.values():
+            if _has_classes(folder):
+                self.remarks.append(f"{self._shown(folder)} is no class: the folders in it are the classes")
+        return below
 
     def _inner(self, folders: list[Folder]) -> str:
         """The name of the one folder in each split that holds the classes; empty where the splits do."""
@@ -155,7 +208,7 @@ class _Guess:
             raise self._no_split(next(iter(self.folders)))
         if any(len(set(of.values())) > 1 for of in splits.values()) or sum(map(bool, splits.values())) > 1:
             return self._doubtful_classes(splits, is_full)
-        return self._doubtful_names() or self._doubtful_levels() or self._classes()
+        return self._doubtful_levels() or self._doubtful_names() or self._classes()
 
     def _has_classes_in_splits(self, splits: dict[str, dict[str, str]]) -> bool:
         """Whether folders of one name lie in several splits of a folder: they may be the classes."""
@@ -183,16 +236,18 @@ class _Guess:
             return self._doubt(
                 f"{seen}, but hold folders of the same names, which may be the classes",
                 f"--layout splits takes {some(sorted(self.folders))} for the classes, each with its splits; "
-                "--layout classes trains on all of them",
+                f"{self.as_classes} trains on all of them",
             )
-        return self._doubt(
-            f"{seen}, but not every image lies in one",
-            "--layout classes trains on all of them; "
-            "else put every image of every class into such a folder (train/cats/ or cats/train/)",
-        )
+        return self._doubtful_splits_below(folders, self.as_classes)
 
     def _doubtful_names(self) -> FolderLayout | None:
-        """`cats_train`, `cats_test`, `dogs_train`: names of a class and a split at once; None where they are not."""
+        """`cats_train`, `cats_test`, `dogs_train`, or `cats` and `cats_test`: names of a class and a split at once; None
+        where they are not."""
+        pairs = pairs_of(list(self.folders))
+        if len(pairs) == len(self.folders):
+            return self._doubtful_pairs({stem for stem, _ in stems_of(pairs).values()})
+        if pairs:
+            self.remarks.append(f"taken for classes, though named like splits: {some(sorted(pairs))}")
         stems = stems_of(self.folders)
         splits = {stem: {split for other, split in stems.values() if other == stem} for stem, _ in stems.values()}
         if len(stems) < len(self.folders) or not {"train"} < set.union(*splits.values()):
@@ -200,14 +255,20 @@ class _Guess:
         if not any({"train"} < found for found in splits.values()):
             self.remarks.append(f"taken for classes, though named like splits: {some(sorted(self.folders))}")
             return None
+        return self._doubtful_pairs(splits)
+
+    def _doubtful_pairs(self, stems: Collection[str]) -> FolderLayout:
+        way = "put each into the folder of its split (train/cats/)"
+        if len(stems) == 1:
+            way = "if they are splits, name them train, validation and test"
         return self._doubt(
             f"{some(sorted(self.folders))} in {self._where()} name a class and a split at once",
-            "put each into the folder of its split (train/cats/); or --layout classes takes each for a class",
+            f"{way}; or {self.as_classes} takes each for a class",
         )
 
     def _doubtful_levels(self) -> FolderLayout | None:
         """Folders that hold the same folders: nothing says which level the classes are; None where they do not."""
-        inside = [set(folder.folders) for folder in self.folders.values()]
+        inside = [set(self._start(folder).folders) for folder in self.folders.values()]
         same = set.intersection(*inside)
         is_alike = len(inside) > 1 and len(same) > 1 and 2 * len(same) >= len(set.union(*inside))
         if not is_alike or all(folder.images for folder in self.folders.values()):
@@ -216,7 +277,7 @@ class _Guess:
         return self._doubt(
             f"{names} in {self._where()} hold the same folders {some(sorted(same))}, "
             "and nothing says which of the two levels are the classes",
-            f"--layout classes takes {names} for the classes; "
+            f"{self.as_classes} takes {names} for the classes; "
             "if they are splits, name them train, validation and test, and --layout splits takes them so",
         )
 
@@ -233,19 +294,3 @@ class _Guess:
 
     def _doubt(self, seen: str, way: str) -> FolderLayout:
         return FolderLayout(doubt=f"--images: {seen}: {way}")
-
-
-def _taken_for_classes(root: Folder, layout: FolderLayout) -> tuple[str, ...]:
-    """What to say of folders that are named like a split and are taken for a class, or for a part of one."""
-    above = {path[: end + 1] for part in layout.parts for path in [part.path] for end in _ends(path)}
-    found, waiting = [], [root]
-    while waiting:
-        folder = waiting.pop()
-        waiting += folder.folders.values()
-        below = (folder.folders[name].path for name in splits_of(folder.folders))
-        found += [visible(path) for path in below if path not in above and layout.label(path)]
-    return (f"taken for a class, or a part of one, and not for splits: {some(sorted(found))}",) if found else ()
-
-
-def _ends(path: bytes) -> list[int]:
-    return [index for index, char in enumerate(path) if char == ord("/")]

@@ -42,7 +42,14 @@ def agreed(found: FolderLayout, folders: Collection[bytes], version: Precedent) 
         return _as_before(version, found.remarks, "; --allow-relabels takes them as they look")
     if found.held_out and version.classes.get("validation") and not seen.has_held_out:
         return replace(found, doubt=seen.loss(), is_change=True)
-    return found if not found.doubt or is_new else _as_before(version, [found.doubt.removeprefix("--images: ")])
+    if not found.doubt or (found.suspect not in version.names if found.suspect else is_new):
+        return found
+    doubt = found.doubt.removeprefix("--images: ")
+    if found.is_plain:
+        return _as_before(version, [doubt])
+    return replace(
+        found, doubt="", remarks=(*found.remarks, f"labelled as in version {version.number}, though {doubt}")
+    )
 
 
 def _as_before(version: Precedent, looks: Collection[str], way: str = "") -> FolderLayout:

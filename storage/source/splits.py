@@ -54,6 +54,11 @@ def words_of(name: str) -> list[str]:
     return [word for word in re.findall(r"[^\W\d_]+", apart.casefold()) if word not in FILLERS]
 
 
+def is_filler(name: str) -> bool:
+    """Whether a name is of FILLERS alone: `images`, `img_data`."""
+    return bool(re.search(r"[^\W\d_]", name)) and not words_of(name)
+
+
 def _word(words: list[str]) -> str:
     """Words as one, without a filler that is glued to its end."""
     word = "".join(words)

@@ -99,6 +99,13 @@ def test_names_that_merely_contain_a_split_are_classes(tops):
         ["cats_train/1.png", "cats_test/1.png", "dogs_train/1.png", "dogs_test/1.png"],
         ["trainA/1.png", "trainB/1.png", "testA/1.png", "testB/1.png"],
         tree("photos/a photos/b"),
+        tree("set/a/a set/b/b"),
+        [*tree("flowers", "rose tulip"), *tree("flowers/flowers", "rose tulip")],
+        [*tree("train val"), *tree("train/train")],
+        [*tree("a/train a/test"), *tree("b", "x y")],
+        tree("cats dogs", "train val", "images/"),
+        ["shapes/shapes/square/1.png", "shapes_test/shapes_test/square/1.png", "shapes_validation/1.png"],
+        ["cats/1.png", "cats_test/1.png", "dogs/1.png", "dogs_test/1.png"],
     ],
     ids=" ".join,
 )
@@ -106,9 +113,17 @@ def test_what_can_be_meant_in_two_ways_is_refused_and_the_advice_works(tmp_path,
     write(tmp_path / "images", *paths)
     with pytest.raises(InputError, match="--layout") as raised:
         toy.plan(tmp_path / "images", tmp_path / "store")
-    assert str(tmp_path / "images") in str(raised.value)
-    for layout in {"classes"} | set(re.findall(r"--layout (splits) takes '", str(raised.value))):
-        assert toy.plan(tmp_path / "images", tmp_path / "store", layout=layout).files.num_rows == len(paths)
+    told = str(raised.value)
+    assert str(tmp_path / "images") in told
+    ways = re.findall(r"(?:--images (\S+) )?--layout (classes|splits) (?:trains|takes (?:'|it|each|all|these))", told)
+    assert ways
+    for folder, layout in ways:
+        root = Path(folder or tmp_path / "images")
+        files = toy.plan(root, tmp_path / "store", layout=layout).files
+        assert files.num_rows == len(paths)
+        first = {path.removeprefix(f"{root.relative_to(tmp_path / 'images')}/").split("/")[0] for path in paths}
+        assert len(first) > 1 or layout == "splits"
+        assert layout == "splits" or set(files["class"].to_pylist()) == first
 
 
 def test_a_watcher_sees_images_whose_layout_a_run_would_refuse(tmp_path):
@@ -134,6 +149,35 @@ def test_images_without_a_class_beside_splits_are_left_out_and_it_is_said():
     paths = [*tree("seg_train seg_test"), "seg_pred/seg_pred/1.png"]
     assert found(*paths)["seg_pred/seg_pred/1.png"] is None
     assert "seg_pred/ holds no class folder: 1 image left out" in of(*paths).remarks
+
+
+def test_many_folders_that_are_left_out_take_few_lines():
+    paths = [*tree("train test"), *(f"heap{index}/1.png" for index in range(60))]
+    left_out = [line for line in of(*paths).remarks if "left out" in line]
+    assert len(left_out) == 6
+    assert left_out[-1] == "55 more folders hold no class folder: 55 images left out"
+
+
+def test_a_folder_called_images_alone_in_a_split_is_no_class():
+    paths = [*tree("train", "n1 n2"), "val/images/1.png", "test/images/1.png"]
+    assert set(found(*paths).values()) == {(None, "n1"), (None, "n2"), None}
+    assert "val/images/ holds no class folder: 1 image left out" in of(*paths).remarks
+    paths = [*tree("train", "cats dogs", "images/"), *tree("val")]
+    assert set(found(*paths).values()) == {(s, c) for s in ("train", "validation") for c in ("cats", "dogs")}
+    assert "train/images/ is no class: the folders in it are the classes" in of(*paths).remarks
+    assert set(found(*tree("train val", "images")).values()) == {("train", "images"), ("validation", "images")}
+    assert found(*tree("train", "0 1"), *tree("val", "0"))["val/0/1.png"] == ("validation", "0")
+
+
+def test_a_class_beside_another_that_is_named_like_its_test_split_is_said():
+    paths = ["blood/1.png", "blood_test/1.png", "bone/1.png"]
+    assert found(*paths)["blood_test/1.png"] == (None, "blood_test")
+    assert "taken for classes, though named like splits: 'blood', 'blood_test'" in of(*paths).remarks
+    assert of("toy/1.png", "toy_train/1.png", "bone/1.png") == FolderLayout()
+
+
+def test_a_folder_of_one_other_class_in_a_class_is_no_set_in_itself():
+    assert set(found("cats/1.png", "dogs/1.png", "dogs/cats/1.png").values()) == {(None, "cats"), (None, "dogs")}
 
 
 def test_splits_without_class_folders_are_left_out_and_validation_is_held_out_then():

@@ -6,7 +6,7 @@ from zlib import crc32
 
 import pytest
 
-from storage.errors import LayoutChanged
+from storage.errors import InputError, LayoutChanged
 from storage.manifest.file_table import MEANING
 from storage.manifest.versions import Version, version_numbers
 from storage.planning.plan import Plan
@@ -175,3 +175,30 @@ def test_folders_may_be_put_into_splits(images, store):
 def test_a_new_fraction_of_validation_is_no_change_of_layout(images, store):
     toy.run(grow(images, "train", "test", number=20), store)
     assert toy.plan(images, store, validation_fraction=0.5).changes.moved
+
+
+@pytest.mark.parametrize(
+    ("tops", "again", "layout"), [((), "again", "classes"), (("train", "val"), "train/again", "splits")]
+)
+def test_a_set_within_itself_goes_on_where_the_version_has_it_and_is_refused_where_it_is_new(
+    images, store, tmp_path, tops, again, layout
+):
+    grow(images, *(tops or (".",)), again)
+    toy.run(images, store, layout=layout)
+    planned = toy.plan(images, store)
+    assert not planned.needs_commit
+    for told in ("as in version 1", "beside it, 'cats', 'dogs'"):
+        assert any(told in line for line in planned.findings)
+    other = tmp_path / "other"
+    toy.run(grow(other, *(tops or (".",))), tmp_path / "other store")
+    grow(other, again)
+    with pytest.raises(InputError, match=f"{again}/ in .* beside it, 'cats', 'dogs'"):
+        toy.plan(other, tmp_path / "other store")
+
+
+def test_splits_below_a_class_go_on_where_the_version_has_them(images, store):
+    grow(images, "cats/old", "dogs/old", classes=("train", "test"))
+    toy.run(images, store, layout="classes")
+    planned = toy.plan(images, store)
+    assert not planned.needs_commit
+    assert any("look like splits within a class" in line for line in planned.findings)
