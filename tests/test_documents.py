@@ -3,6 +3,7 @@
 import argparse
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pydantic
@@ -10,11 +11,9 @@ import pytest
 
 from deployments.__main__ import parse as parse_up
 from flows import reap
-from flows.cli import maintenance, pipeline, study, watch
-from flows.options.maintenance import MaintenanceOptions
+from flows.cli.command import parse as parse_flow
 from flows.options.pipeline import PipelineOptions
-from flows.options.study import StudyOptions
-from flows.options.watch import WatchOptions
+from flows.registry import FLOWS
 from storage.cli.main import parse as parse_storage
 from tests.test_layers import PROJECT
 
@@ -28,11 +27,11 @@ DOCUMENTS = sorted(
 )
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```", re.M | re.S)
-FLOWS: dict[str, tuple[Callable, type[pydantic.BaseModel]]] = {
-    "The pipeline": (pipeline.parse, PipelineOptions),
-    "The batch size study": (study.parse, StudyOptions),
-    "The watcher": (watch.parse, WatchOptions),
-    "The nightly maintenance": (maintenance.parse, MaintenanceOptions),
+HEADINGS = {
+    "extract-and-train": "The pipeline",
+    "batch-size-study": "The batch size study",
+    "watch-images": "The watcher",
+    "store-maintenance": "The nightly maintenance",
 }
 
 
@@ -118,21 +117,19 @@ def written(default: object) -> str:
     return "-" if default in (None, "", argparse.SUPPRESS) else str(default)
 
 
-@pytest.mark.parametrize("heading", FLOWS)
-def test_every_flag_of_a_flow_is_documented_with_its_default(heading, monkeypatch):
-    parse, model = FLOWS[heading]
-    expected = defaults(parser_of(parse, monkeypatch), model)
-    expected |= {"--plan": "off"} if "--plan" in expected else {}
-    assert {name.replace("_", "-") for name in model.model_fields} <= {flag[2:] for flag in expected}
-    assert documented(heading) == expected
+@pytest.mark.parametrize("flow", FLOWS.values(), ids=FLOWS)
+def test_every_flag_of_a_flow_is_documented_with_its_default(flow, monkeypatch):
+    expected = defaults(parser_of(partial(parse_flow, flow), monkeypatch), flow.options)
+    expected |= {f"--{switch}": "off" for switch in flow.switches}
+    assert {name.replace("_", "-") for name in flow.options.model_fields} <= {flag[2:] for flag in expected}
+    assert documented(HEADINGS[flow.name]) == expected
 
 
-@pytest.mark.parametrize("heading", FLOWS)
-def test_the_documented_choices_of_a_flag_are_those_that_it_takes(heading, monkeypatch):
-    parse, _ = FLOWS[heading]
-    parser = parser_of(parse, monkeypatch)
+@pytest.mark.parametrize("flow", FLOWS.values(), ids=FLOWS)
+def test_the_documented_choices_of_a_flag_are_those_that_it_takes(flow, monkeypatch):
+    parser = parser_of(partial(parse_flow, flow), monkeypatch)
     metavars = {action.option_strings[0]: action.metavar for action in parser._actions if action.option_strings}
-    for cells in flag_rows(heading):
+    for cells in flag_rows(HEADINGS[flow.name]):
         flag, _, choices = cells[0].strip("`").partition(" ")
         has_choices = "|" in str(metavars[flag]) and metavars[flag] != "JSON|FILE"
         assert choices == (metavars[flag] if has_choices else ""), flag
