@@ -25,6 +25,7 @@ from prefect.schedules import Cron
 from deployments.definitions import PROJECT, read_definitions
 from flows.cli.command import describe
 from flows.cli.prefect_server import check_configured
+from flows.console.exit_status import exit_status
 from storage.errors import InputError
 
 
@@ -53,4 +54,4 @@ if __name__ == "__main__":
         main()
     except (InputError, OSError, httpx.ConnectError) as error:
         print(f"error: {describe(error)}", file=sys.stderr)
-        raise SystemExit(2 if isinstance(error, InputError) else 1) from None
+        raise SystemExit(exit_status(error)) from None

@@ -1,20 +1,28 @@
-"""What can go wrong with images and stores, each with the way out in its message."""
+"""What can go wrong with images and stores: each message says what to do, each class with which status a command ends."""
 
 
 class StorageError(Exception):
     """A store or an image folder could not be used; the message says why and what to do."""
 
+    exit_status = 1
+
 
 class InputError(StorageError):
     """The input cannot work as given: a missing folder, no images, one class only."""
+
+    exit_status = 2
 
 
 class TooManyRemovals(StorageError):
     """More of the live images are gone than the run was told to believe; nothing was committed."""
 
+    exit_status = 4
+
 
 class LayoutChanged(StorageError):
     """The folders would label files that are where they were otherwise than the newest version; nothing was committed."""
+
+    exit_status = 4
 
 
 class NoRoom(StorageError):
@@ -23,6 +31,8 @@ class NoRoom(StorageError):
 
 class StoreBusy(StorageError):
     """Another run holds the store."""
+
+    exit_status = 5
 
 
 class StoreDamaged(StorageError):

@@ -16,7 +16,7 @@ from typing import Any
 from flows.cli.launch import set_environment, start_prefect
 from flows.cli.parser import options_parser, read_options
 from flows.cli.prefect_server import check_configured, shut_out, unreached
-from flows.console.exit_status import FORESEEN, exit_status
+from flows.console.exit_status import exit_status, is_foreseen
 from flows.console.messages import say
 from flows.console.outcome import Outcome
 from flows.preflight.start import Result, Start
@@ -84,7 +84,7 @@ def finish(work: Callable[[list[str], float], dict[str, Any]], arguments: list[s
         outcome: Outcome | None = getattr(error, "outcome", None)
         record = outcome.line(time.monotonic() - began) if outcome else None
         status = exit_status(error)
-        if not isinstance(error, (*FORESEEN, KeyboardInterrupt)) and "prefect" not in sys.modules:
+        if not is_foreseen(error) and "prefect" not in sys.modules:
             traceback.print_exc()  # inside a flow Prefect does it
         say(f"error: {describe(error)}")
     if record is not None:

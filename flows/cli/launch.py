@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 
-from flows.console.exit_status import FORESEEN
+from flows.console.exit_status import is_foreseen
 from flows.console.messages import say
 from storage.layout import Store
 from workers.runners.local import PoolClosed
@@ -43,6 +43,6 @@ def set_environment() -> None:
 
 def _without_noise(record: logging.LogRecord) -> bool:
     """Foreseen errors need no traceback on the terminal, and what an end cut off no line; the rest stays."""
-    if record.exc_info and isinstance(record.exc_info[1], FORESEEN):
+    if record.exc_info and record.exc_info[1] and is_foreseen(record.exc_info[1]):
         record.exc_info = None
     return not any(noise in record.getMessage() for noise in NOISE)

@@ -1,10 +1,8 @@
-"""Which error ends with which exit status."""
+"""With which status an error ends a command, and whether it needs a traceback."""
 
 import shlex
 
 from flows.console.outcome import Outcome
-from storage.errors import InputError, LayoutChanged, StorageError, StoreBusy, TooManyRemovals
-from vision.errors import SpecError, WeightsError
 from workers.runners.local import PoolClosed, WorkerDied, WorkerFailed
 
 # Under so many images a share of bad ones says nothing.
@@ -14,27 +12,18 @@ SMALLEST_BUDGET = 10
 class OverBudget(RuntimeError):
     """More images were unusable than --max-bad-fraction allows: what is good was committed, nothing trained."""
 
-
-EXIT_STATUS = {
-    InputError: 2,
-    SpecError: 2,
-    WeightsError: 2,
-    OverBudget: 3,
-    TooManyRemovals: 4,
-    LayoutChanged: 4,
-    StoreBusy: 5,
-}
-
-
-# What is said in one line, without a traceback: each of these names what happened, and the way out or the log to read.
-FORESEEN = (*EXIT_STATUS, StorageError, WorkerDied, WorkerFailed, PoolClosed, OSError)
+    exit_status = 3
 
 
 def exit_status(error: BaseException) -> int:
-    """0 done; 1 ours or the machine's; 2 bad input; 3 over budget; 4 removals or other labels; 5 busy; 130 interrupted."""
-    if isinstance(error, KeyboardInterrupt):
-        return 130
-    return next((status for kind, status in EXIT_STATUS.items() if isinstance(error, kind)), 1)
+    """The status that the error's class names (`exit_status`); 130 for an interrupt, 1 for all else."""
+    return 130 if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_status", 1)
+
+
+def is_foreseen(error: BaseException) -> bool:
+    """Whether one line tells what happened and the way out, or the log to read: no traceback is needed."""
+    machine = (WorkerDied, WorkerFailed, PoolClosed, OSError, KeyboardInterrupt)
+    return hasattr(error, "exit_status") or isinstance(error, machine)
 
 
 def check_budget(outcome: Outcome, max_bad_fraction: float, store: str) -> None:

@@ -11,10 +11,8 @@ from storage.backend.paths import place
 from storage.cli import commands
 from storage.cli.bounds import at_least
 from storage.cli.maintenance import add_commands
-from storage.errors import InputError, StorageError, StoreBusy
+from storage.errors import InputError, StorageError
 from storage.source.splits import SPLITS
-
-STATUS = {KeyboardInterrupt: 130, InputError: 2, StoreBusy: 5}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -39,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         pass  # whoever read has seen enough
     except (StorageError, OSError, KeyboardInterrupt) as error:
         commands.say(f"error: {commands.describe(error)}")
-        status = next((status for kind, status in STATUS.items() if isinstance(error, kind)), 1)
+        status = 130 if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_status", 1)
     _release_output()
     return status
 

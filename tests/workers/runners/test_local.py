@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from prefect.states import Failed
 
-from flows.console.exit_status import FORESEEN, exit_status
+from flows.console.exit_status import exit_status, is_foreseen
 from storage.errors import InputError, NoRoom, StoreBusy, StoreDamaged
 from storage.manifest.space import create_space
 from storage.planning.plan_files import save_plan
@@ -315,7 +315,7 @@ def test_an_error_in_a_child_is_one_line_with_its_status_and_is_tried_again_wher
     with pytest.raises(kind) as caught, raising.lease() as worker:
         worker.call("head", {"error": error}, ignore, 60)
     assert type(caught.value) is kind
-    assert isinstance(caught.value, FORESEEN), "no traceback on the terminal"
+    assert is_foreseen(caught.value), "no traceback on the terminal"
     assert exit_status(caught.value) == status
     assert can_help(Failed(data=caught.value, message="failed")) == is_tried_again
     assert len(str(caught.value)) < 1000
