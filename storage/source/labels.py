@@ -34,6 +34,8 @@ def read_labels(file: Place, root: Place) -> dict[bytes, Label]:
         logger.info("--labels: in the column split %s", as_read(read))
     labels: dict[bytes, Label] = {}
     for number, (path, name, split) in enumerate(zip(*table.to_pydict().values(), strict=True), 1):
+        if not path and not name and not split:
+            continue  # a spreadsheet's empty row
         if not path or not name:
             raise InputError(f"--labels: row {number} of {shown} has no {'class' if path else 'path'}")
         if split and split.strip() and split not in splits:

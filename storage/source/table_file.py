@@ -14,12 +14,11 @@ from pyarrow import csv
 
 from storage.backend.paths import Place
 from storage.errors import InputError
-from storage.text import quoted, visible
+from storage.source.table_columns import COLUMNS, with_our_names
+from storage.text import visible
 
 logger = logging.getLogger(__name__)
 
-# Paths are bytes: a file's name need not be text. A class may look like a number and stays as written.
-COLUMNS = {"path": pa.binary(), "class": pa.string(), "split": pa.string()}
 SEPARATORS = {b"\t": "tab-separated", b";": "separated by semicolons"}
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 HEAD_BYTES = 65_536  # the header line is looked for here
@@ -28,15 +27,14 @@ HEAD_BYTES = 65_536  # the header line is looked for here
 def read_table(file: Place) -> pa.Table:
     """The columns of COLUMNS, `split` null where the file has none.
 
-    White space around the header's names is left out, and then around the cells too. A CSV file whose header has tabs or
-    semicolons instead of commas is read as such. A log line tells of both. Raises InputError.
+    A CSV file whose header has tabs or semicolons instead of commas is read as such, and a log line says so. Raises
+    InputError.
     """
     readers = {".csv": _read_csv, ".parquet": _read_parquet}
     if file.suffix.lower() not in readers:
         raise InputError(f"--labels: {visible(str(file))} should be a .csv or a .parquet file")
     try:
-        table = _stripped(readers[file.suffix.lower()](file), file)
-        _check_columns(table, file)
+        table = with_our_names(readers[file.suffix.lower()](file), file)
         if "split" not in table.column_names:
             table = table.append_column("split", pa.nulls(table.num_rows, pa.string()))
         table = pa.table({name: _cast(table[name], kind, name, file) for name, kind in COLUMNS.items()})
@@ -67,52 +65,26 @@ def _read_csv(file: Place) -> pa.Table:
     if head.startswith(UTF16) or b"\0" in head:
         kind = "is UTF-16" if head.startswith(UTF16) else "holds NUL bytes, as UTF-16 and binary files do"
         raise InputError(f"--labels: {visible(str(file))} {kind}; save it as CSV in UTF-8")
-    line = re.split(rb"[\r\n]", head, maxsplit=1)[0]
-    separator = b"," if b"," in line else next((found for found in SEPARATORS if found in line), b",")
+    line = re.split(rb"[\r\n]", head.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n"), maxsplit=1)[0]
+    separator, names = _separated(line)
     if separator in SEPARATORS:
         logger.warning("%s is %s, and is read so", visible(str(file)), SEPARATORS[separator])
-    text = line.decode("utf-8-sig", "replace")
-    names = next(header_csv.reader(io.StringIO(text), delimiter=separator.decode()), [])
     return csv.read_csv(
         file if isinstance(file, Path) else _opened(file),
         parse_options=csv.ParseOptions(newlines_in_values=True, delimiter=separator.decode()),
         convert_options=csv.ConvertOptions(
-            column_types={name: COLUMNS[name.strip()] for name in names if name.strip() in COLUMNS}
+            column_types={name: COLUMNS[ours] for name in names if (ours := name.strip().casefold()) in COLUMNS}
         ),
     )
 
 
-def _stripped(table: pa.Table, file: Place) -> pa.Table:
-    """The table with names, and cells where any of our names needs it, without white space around them."""
-    names = [name.strip() for name in table.column_names]
-    padded = [name for name in table.column_names if name != name.strip() and name.strip() in COLUMNS]
-    table = table.rename_columns(names)
-    if padded:
-        logger.warning(
-            "the header of %s has white space in %s: it is left out around names and cells",
-            visible(str(file)),
-            quoted(*padded),
-        )
-        for index, name in enumerate(names):
-            if name in COLUMNS and pa.types.is_string(table.schema.field(index).type):
-                table = table.set_column(index, name, pc.utf8_trim_whitespace(table[index]))
-            elif name in COLUMNS and pa.types.is_binary(table.schema.field(index).type):
-                cells = [cell and cell.strip() for cell in table[index].to_pylist()]
-                table = table.set_column(index, name, pa.array(cells, pa.binary()))
-    return table
-
-
-def _check_columns(table: pa.Table, file: Place) -> None:
-    missing = [name for name in ("path", "class") if name not in table.column_names]
-    if missing:
-        found = quoted(*table.column_names) or "none"
-        raise InputError(
-            f"--labels: {visible(str(file))} has no column {missing[0]!r}; expected path, class and maybe split, "
-            f"found {found}"
-        )
-    twice = [name for name in COLUMNS if table.column_names.count(name) > 1]
-    if twice:
-        raise InputError(f"--labels: {visible(str(file))} has the column {twice[0]!r} more than once")
+def _separated(line: bytes) -> tuple[bytes, list[str]]:
+    """What separates the names of a header, and these: what gives most of ours, or else commas before the others."""
+    separators = [found for found in (b",", *SEPARATORS) if found in line] or [b","]
+    text = line.decode("utf-8", "replace")
+    names = {each: next(header_csv.reader(io.StringIO(text), delimiter=each.decode()), []) for each in separators}
+    best = max(separators, key=lambda each: len(COLUMNS.keys() & {name.strip().casefold() for name in names[each]}))
+    return best, names[best]
 
 
 def _cast(column: pa.ChunkedArray, kind: pa.DataType, name: str, file: Place) -> pa.ChunkedArray:

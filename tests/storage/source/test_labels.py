@@ -153,12 +153,47 @@ def test_columns_are_counted_from_one(tmp_path):
         ("path, class\na.jpg, cats\n", "white space in ' class'"),
         (" path ,class\n a.jpg ,cats\n", "white space in ' path '"),
         ("\ufeffpath ; class\r\na.jpg ; cats\r\n", "is separated by semicolons"),
+        ("path\tclass\tby whom, when\na.jpg\tcats\tJ, 2019\n", "is tab-separated"),
+        ("path;class;size (w,h)\na.jpg;cats;1,2\n", "is separated by semicolons"),
+        ("\npath;class\na.jpg;cats\n;\n", "is separated by semicolons"),
+        ("Path,CLASS,Split\na.jpg,cats,\n", "without regard to case: 'Path' as path, 'CLASS' as class"),
+        ("path,class,Usage\na.jpg,cats,Training\na.jpg,cats,PublicTest\n", "the column 'Usage'"),
+        ("path,class,data set\na.jpg,cats,train\na.jpg,cats,valid\n", "the column 'data set'"),
+        ("path,class,is_valid\na.jpg,cats,True\na.jpg,cats,False\n", "the column 'is_valid'"),
+        ("path,class,is_training_image\na.jpg,cats,1\na.jpg,cats,0\n", "the column 'is_training_image'"),
     ],
 )
 def test_what_a_table_of_another_kind_is_taken_for_is_said(tmp_path, content, said, caplog):
     (tmp_path / "l.csv").write_text(content, newline="")
     assert read_labels(tmp_path / "l.csv", ROOT) == {b"a.jpg": Label("cats", None)}
     assert said in caplog.text
+
+
+def test_a_column_of_splits_is_read_in_any_case_and_only_where_it_is_one(tmp_path, caplog):
+    file = tmp_path / "l.csv"
+    file.write_text("path,class,Split\na,x,train\nb,x,Test\nc,x,\n")
+    assert [label.split for label in read_labels(file, ROOT).values()] == ["train", "test", None]
+    assert "'Split' as split" in caplog.text
+    file.write_text("path,class,Split\na,x,0\nb,x,1\n")
+    assert {label.split for label in read_labels(file, ROOT).values()} == {None}
+    file.write_text("Path,path,class,SPLIT,split\na,b,x,train,test\nc,d,x,test,train\n")
+    assert read_labels(file, ROOT) == {b"b": Label("x", "test"), b"d": Label("x", "train")}
+
+
+def test_other_columns_are_passed_over_without_a_word(tmp_path, caplog):
+    file = tmp_path / "l.csv"
+    file.write_text("path,class,weather,tested by,score\na,x,train,Ann,1\nb,x,car,Bob,0\n")
+    read_labels(file, ROOT)
+    assert not caplog.text
+
+
+def test_a_table_without_our_columns_says_which_may_be_meant(tmp_path):
+    file = tmp_path / "l.csv"
+    file.write_text("Filename,label,width\na,x,1\n")
+    with pytest.raises(InputError, match="found 'Filename', 'label', 'width': call 'Filename' path and 'label' class"):
+        read_labels(file, ROOT)
+    file.write_text("path,class\n" + file.read_text().partition("\n")[2].replace(",1", ""))
+    assert read_labels(file, ROOT) == {b"a": Label("x", None)}
 
 
 @pytest.mark.parametrize(
