@@ -160,7 +160,7 @@ class _Guess:
             self.remarks.append(f"{self._shown(folder)} holds no class folder: {number} left out")
         if others := folders[SHOWN:]:
             number = count(sum(self._start(folder).images for folder in others), "image")
-            self.remarks.append(f"{len(others):,} more folders hold no class folder: {number} left out")
+            self.remarks.append(f"{count(len(others), 'more folder')} without class folders: {number} left out")
 
     def _below_fillers(self, starts: dict[str, Folder]) -> dict[str, Folder]:
         """`val/images/1.jpg` beside `train/cats/1.jpg`: a split's one folder of such a name is no class."""

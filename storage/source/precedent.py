@@ -42,7 +42,8 @@ def agreed(found: FolderLayout, folders: Collection[bytes], version: Precedent) 
         return _as_before(version, found.remarks, "; --allow-relabels takes them as they look")
     if found.held_out and version.classes.get("validation") and not seen.has_held_out:
         return replace(found, doubt=seen.loss(), is_change=True)
-    if not found.doubt or (found.suspect not in version.names if found.suspect else is_new):
+    is_otherwise = found.is_plain and not seen.is_plain  # the version's splits came from folders
+    if not found.doubt or is_otherwise or (found.suspect not in version.names if found.suspect else is_new):
         return found
     doubt = found.doubt.removeprefix("--images: ")
     if found.is_plain:
@@ -74,6 +75,9 @@ class _Comparison:
         self.is_plain = True  # the version's classes are the first folders
         self.has_held_out = False
         self._example = ""
+        named = {folder: _split_of(folder) for folder in folders}
+        as_named = {"train": True, "validation": True}
+        met: set[str] = set()
         labels: dict[bytes, Label | None] = {folder: found.label(folder) for folder in folders}
         for piece in version.files():
             for path, name, split in zip(
@@ -82,6 +86,11 @@ class _Comparison:
                 folder = path[: path.rfind(b"/") + 1]
                 if folder in labels:
                     self._compare(path, labels[folder], Label(name, split))
+                    if (meant := named[folder]) in as_named:
+                        met.add(meant)
+                        as_named[meant] &= meant == split
+        if met == as_named.keys() and all(as_named.values()):
+            self.is_plain = False  # a hash would put some into the other split
 
     def _compare(self, path: bytes, now: Label | None, then: Label) -> None:
         self.common += 1
@@ -113,6 +122,12 @@ class _Comparison:
             "training images would take their place: nothing was committed; "
             "if that is meant, run again with --allow-relabels"
         )
+
+
+def _split_of(folder: bytes) -> str:
+    """The split that the folders of a path are named after; empty where they are not named after one alone."""
+    meanings = set(splits_of(text(folder[:-1]).split("/")).values())
+    return meanings.pop() if len(meanings) == 1 else ""
 
 
 def _told(label: Label | None) -> str:

@@ -155,7 +155,7 @@ def test_many_folders_that_are_left_out_take_few_lines():
     paths = [*tree("train test"), *(f"heap{index}/1.png" for index in range(60))]
     left_out = [line for line in of(*paths).remarks if "left out" in line]
     assert len(left_out) == 6
-    assert left_out[-1] == "55 more folders hold no class folder: 55 images left out"
+    assert left_out[-1] == "55 more folders without class folders: 55 images left out"
 
 
 def test_a_folder_called_images_alone_in_a_split_is_no_class():

@@ -202,3 +202,12 @@ def test_splits_below_a_class_go_on_where_the_version_has_them(images, store):
     planned = toy.plan(images, store)
     assert not planned.needs_commit
     assert any("look like splits within a class" in line for line in planned.findings)
+
+
+def test_splits_within_classes_are_not_forgotten_when_they_become_doubtful(images, store):
+    grow(images, "cats", "dogs", classes=("train", "val", "test"))
+    toy.run(images, store)
+    shutil.rmtree(images / "dogs" / "test")
+    (images / "cats" / "test").rename(images / "cats" / "old")
+    with pytest.raises(InputError, match="look like splits within a class"):
+        toy.plan(images, store, allow_removals=True)
