@@ -1,5 +1,7 @@
 """What a server, and whatever talks to it, is started with. compose.yaml and systemd/ say the same (a test compares)."""
 
+from flows.console.loggers import PREFECT_LOGGERS
+
 POOL = "extract-and-train"
 PRIVATE = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
 # Leases on disk: a slot that a crash of everything left taken is free again after five minutes, not never.
@@ -15,7 +17,7 @@ SERVER = {
 WORKER = {
     **PRIVATE,
     "PREFECT_WORKER_QUERY_SECONDS": "2",
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "storage,vision,workers,tasks",
+    **PREFECT_LOGGERS,
     "PREFECT_PLUGINS_ENABLED": "false",
 }
 

@@ -13,8 +13,9 @@ from prefect.artifacts import (
 )
 
 from storage.heads.registry import read_head
-from storage.maintenance.quarantine import MEANINGS, quarantined
+from storage.maintenance.quarantine import quarantined
 from storage.manifest.versions import read_version
+from storage.reasons import MEANINGS
 from storage.text import date_of, visible
 from vision.training.head import epochs_before
 from workers.jobs.records import HeadJob, HeadResult, Space, VersionRecord

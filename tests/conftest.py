@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.console.loggers import LOGGERS
 from storage.backend.paths import place
 from tests import toy
 from tests.storage.s3 import KEYS, s3_server
@@ -19,7 +20,7 @@ os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 @pytest.fixture(autouse=True)
 def _log_goes_where_it_went():
     """A command sends what the rooms log to standard error, for the rest of its process: here for its test alone."""
-    rooms = [logging.getLogger(room) for room in ("storage", "vision", "tasks")]
+    rooms = [logging.getLogger(room) for room in LOGGERS]
     before = [(room, room.level, room.handlers) for room in rooms]
     yield
     for room, level, handlers in before:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.console.loggers import LOGGERS
 from flows.registry import FLOWS
 
 PROJECT = Path(__file__).parents[1]
@@ -170,6 +171,11 @@ def test_only_command_lines_print(path):
         return
     used = {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.expr)}
     assert used & {"print", "sys.stdout", "sys.stderr"} == set()
+
+
+def test_the_log_of_every_room_is_part_of_a_runs():
+    logging = {module.partition(".")[0] for module, found in IMPORTS.items() if "logging" in found}
+    assert logging - {"flows", "deployments"} == set(LOGGERS)  # those log by Prefect
 
 
 def test_no_flow_file_hides_a_module_that_is_imported():

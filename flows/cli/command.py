@@ -17,6 +17,7 @@ from flows.cli.launch import set_environment, start_prefect
 from flows.cli.parser import options_parser, read_options
 from flows.cli.prefect_server import check_configured, shut_out, unreached
 from flows.console.exit_status import exit_status, is_foreseen
+from flows.console.loggers import LOGGERS
 from flows.console.messages import say
 from flows.console.outcome import Outcome
 from flows.preflight.start import Result, Start
@@ -106,9 +107,9 @@ class _ToStderr(logging.Handler):
 
 def _log_to_stderr() -> None:
     """What the rooms log is told in plain lines."""
-    for room in ("storage", "vision", "workers", "tasks"):
-        logging.getLogger(room).setLevel(logging.INFO)
-        logging.getLogger(room).handlers = [_ToStderr()]
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(logging.INFO)
+        logging.getLogger(name).handlers = [_ToStderr()]
 
 
 def describe(error: BaseException) -> str:

@@ -5,6 +5,7 @@ import os
 import sys
 
 from flows.console.exit_status import is_foreseen
+from flows.console.loggers import PREFECT_LOGGERS
 from flows.console.messages import say
 from storage.layout import Store
 from workers.runners.local import PoolClosed
@@ -12,7 +13,7 @@ from workers.runners.local import PoolClosed
 ENVIRONMENT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "storage,vision,workers,tasks",
+    **PREFECT_LOGGERS,
 }
 
 

@@ -12,11 +12,12 @@ from storage.heads.current import current_head
 from storage.heads.registry import make_current
 from storage.maintenance.collect import GRACE_HOURS, ROWS_A_SHARD, collect
 from storage.maintenance.compact import compact
-from storage.maintenance.quarantine import MEANINGS, quarantined, release, without_variants
+from storage.maintenance.quarantine import quarantined, release, without_variants
 from storage.maintenance.repair import repair_heads, repair_space
 from storage.maintenance.verify import verify_heads, verify_space
 from storage.manifest.select import chosen_spaces, chosen_version, one_space
 from storage.manifest.versions import latest_version, version_numbers
+from storage.reasons import MEANINGS
 from storage.shards.shard import MAX_ROWS
 from storage.text import columns, count, date_of, ranges, size, visible
 

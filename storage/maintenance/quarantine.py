@@ -7,20 +7,6 @@ from storage.layout import Store
 from storage.manifest.file_table import OK, PENDING, QUARANTINED
 from storage.manifest.versions import Version, commit
 
-# Each code that an image can be quarantined with, and what it says of it.
-MEANINGS = {
-    "zero_byte": "the file is empty",
-    "not_image": "the file begins as no image does",
-    "unsupported": "an image of a format that is not read: JPEG, PNG, GIF, BMP and WebP are",
-    "truncated": "the end of the file is missing",
-    "decode_error": "the file begins as an image and goes on as none",
-    "too_many_pixels": "more pixels than are decoded (89 million), or a file larger than 1 GiB",
-    "permission": "the file may not be read",
-    "read_error": "the file could not be read",
-    "crashed": "the process that decoded or inferred it died, with it and alone with it",
-    "timeout": "decoding or inferring it took longer than any image may, also alone",
-}
-
 
 def quarantined(version: Version, store: Store) -> pa.Table:
     """FILES_SCHEMA of the images that cannot be used, in order of path."""

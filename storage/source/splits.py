@@ -11,6 +11,7 @@ WORDS = {
     "validation": ("validation", "validating", "val", "valid", "dev", "devel", "development"),
     "test": ("test", "tests", "testing", "tst"),
 }
+SPLITS = tuple(WORDS)
 # Validation where no other name means that, else test.
 EITHER = ("eval", "evaluation", "holdout", "heldout")
 # What stands beside a split's name and changes nothing: `train_set`, `test_images`, `trainset`.
@@ -66,9 +67,6 @@ def _word(words: list[str]) -> str:
         if word.endswith(filler) and word.removesuffix(filler) in _MEANING:
             return word.removesuffix(filler)
     return word
-
-
-SPLITS = ("train", "validation", "test")
 
 
 SPLIT_SALT = b"extract-and-train split 1"

@@ -7,7 +7,8 @@ from prefect.flows import load_flow_from_entrypoint
 from deployments.definitions import MAIN, PROJECT, parameters_of, read_definitions, with_parameters
 from deployments.plugin import full_name
 from deployments.serve import served
-from deployments.settings import POOL
+from deployments.settings import POOL, WORKER
+from flows.console.loggers import PREFECT_LOGGERS
 from flows.options.pipeline import PipelineOptions
 from flows.registry import FLOWS
 from tasks.announce_images import EVENT, resource_id
@@ -30,6 +31,13 @@ def test_a_deployment_is_of_the_flow_of_its_name_and_takes_its_parameters(defini
     FLOWS[definition["name"]].options(**definition["parameters"])
     assert definition["work_pool"]["name"] == POOL
     assert definition["concurrency_limit"]["limit"] == 1
+
+
+def test_a_run_that_prefect_deploys_has_the_settings_of_a_worker():
+    for definition in DEFINITIONS:
+        given = definition["work_pool"]["job_variables"]["env"]
+        assert given.items() <= WORKER.items()
+        assert given.items() >= PREFECT_LOGGERS.items()
 
 
 def test_there_is_one_deployment_a_flow():

@@ -48,8 +48,11 @@ OTHERS = (
 Loss = Literal["sixteen_bit", "transparency"]
 
 
+Code = Literal["zero_byte", "not_image", "unsupported", "truncated", "too_many_pixels", "decode_error"]
+
+
 class ImageError(ValueError):
-    """These bytes cannot be made into pixels. `code` is the reason that the store keeps.
+    """An image that cannot be used. `code` is the reason that the store keeps: a Code of its bytes, or what hindered their reading.
 
     zero_byte: there are none. not_image: they begin as no image does. unsupported: as an image of another format
     does. truncated: the end is missing. too_many_pixels: more than Pillow's 89 million. decode_error: any
@@ -85,7 +88,7 @@ def decode(
         raise ImageError(_code(data, error), f"{type(error).__name__}: {error}") from error
 
 
-def _code(data: bytes, error: Exception) -> str:
+def _code(data: bytes, error: Exception) -> Code:
     """What is wrong with bytes of which Pillow says this."""
     if not data:
         return "zero_byte"

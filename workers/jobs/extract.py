@@ -18,6 +18,7 @@ from storage.backend.bounded_read import read_file
 from storage.backend.paths import Place, place
 from storage.planning.chunks import chunk
 from storage.planning.plan_files import open_todo
+from storage.reasons import FILE_FAULTS
 from storage.shards.shard import AUGMENTATION, write_shard
 from storage.shards.view_ids import PLAIN
 from storage.text import visible
@@ -30,7 +31,6 @@ from workers.jobs.records import ChunkResult, ChunksJob
 logger = logging.getLogger(__name__)
 
 # Reasons that are the file's of the moment, not its bytes': the image stays pending and is tried again.
-TRANSIENT = {"vanished", "changed", "permission", "read_error"}
 
 
 def process_chunks(
@@ -100,7 +100,7 @@ def _write(job: ChunksJob, engine: Engine, found: Extracted, started: float) -> 
         job.space.store,
         found.keys,
         found.features,
-        {digest: code for digest, code in codes.items() if code not in TRANSIENT},
+        {digest: code for digest, code in codes.items() if code not in FILE_FAULTS},
         {
             "fingerprint": job.space.fingerprint,
             "engine": engine.name,
@@ -118,8 +118,8 @@ def _write(job: ChunksJob, engine: Engine, found: Extracted, started: float) -> 
         rows=ref.num_rows,
         footer_checksum=ref.footer_checksum,
         images=len({*found.keys, *codes}),
-        quarantined=sum(code not in TRANSIENT for code in codes.values()),
-        skipped=dict(Counter(code for code in codes.values() if code in TRANSIENT)),
+        quarantined=sum(code not in FILE_FAULTS for code in codes.values()),
+        skipped=dict(Counter(code for code in codes.values() if code in FILE_FAULTS)),
         started=started,
         ended=time.time(),
         seconds={**asdict(found.seconds), "write": time.perf_counter() - began},

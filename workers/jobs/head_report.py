@@ -13,6 +13,7 @@ from storage.heads.registry import report_file
 from storage.manifest.versions import Version
 from storage.reading.sample_files import files_of
 from storage.reading.samples import SampleTable
+from storage.reasons import FILE_FAULTS
 from storage.text import date, visible
 from vision.pixels.augmentation import Augmentation, variant_keys
 from vision.pixels.decode import ImageError
@@ -31,14 +32,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SAMPLES = 4  # training images that are shown as they were augmented, and how often each
-
-# What has become of a file since it was listed; any other code is of bytes that cannot be decoded.
-FAULTS = {
-    "vanished": "the file is gone",
-    "changed": "the file has other bytes by now",
-    "permission": "the file may not be read",
-    "read_error": "the file could not be read",
-}
 
 
 def write_report(
@@ -155,4 +148,4 @@ def _made(root: Place | None, path: bytes, digest: bytes, make: Callable[[bytes]
     try:
         return make(read_image(root, path, digest)), ""
     except ImageError as error:
-        return None, FAULTS.get(error.code, "the file cannot be decoded")
+        return None, FILE_FAULTS.get(error.code, "the file cannot be decoded")
