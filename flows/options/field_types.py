@@ -8,7 +8,7 @@ from pydantic import Field
 from flows.options.roots import IMAGE_ROOTS, can_lead_out, joined, roots
 
 LARGEST_SEED = 2**32 - 2  # Keras takes 32 bits, and the last layer has the next seed
-
+LARGEST_COUNT = 2**31 - 1  # of epochs, and of steps in one: so many of both can still be counted in 64 bits
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 

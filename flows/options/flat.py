@@ -1,6 +1,7 @@
 """Check options given as flat names."""
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -8,6 +9,8 @@ import pydantic
 from pydantic import Field
 
 from storage.errors import InputError
+
+REASON = re.compile(", (unable to|got a) .*")  # pydantic's, of what is wrong with a value that follows anyway
 
 Options = TypeVar("Options", bound=pydantic.BaseModel)
 
@@ -26,7 +29,7 @@ def _complaint(item: Any) -> str:
     name = str(item["loc"][0]).replace("_", "-") if item["loc"] else "options"
     if item["type"] == "extra_forbidden":
         return f"{name} is not a parameter; see --help"
-    expected = item["msg"].replace("Input should be", "expected").replace("unable to parse string as", "not")
+    expected = REASON.sub("", item["msg"]).replace("Input should be", "expected")
     return f"--{name}: {expected}, got {item['input']!r}"
 
 

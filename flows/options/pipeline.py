@@ -11,7 +11,7 @@ import pydantic
 from pydantic import Field
 
 from flows.options.augment import Augment
-from flows.options.field_types import LARGEST_SEED, ClassNames, Fraction, OutsideLinks
+from flows.options.field_types import LARGEST_COUNT, LARGEST_SEED, ClassNames, Fraction, OutsideLinks
 from flows.options.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS, check_below
 from storage.backend.paths import Place, at_home, place
 from storage.classes import index_order
@@ -23,6 +23,7 @@ from storage.shards.shard import MAX_ROWS, Format
 from storage.shards.view_ids import MOST_VARIANTS
 from storage.source.folder_layout import Layout
 from storage.source.precedent import Precedent
+from storage.text import some
 from vision.engines.selection import EngineName, choose
 from vision.pixels.augmentation import Augmentation, split_rescale
 from vision.specs import BACKBONES, Dtype, Exif, FeatureSpec, Pooling, Precision, SixteenBit, cut_shape
@@ -144,7 +145,7 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf
     head: Kind = Field(
         "mlp", title="training", description="mlp: the tutorial's Dense 256 and dropout; linear: neither"
     )
-    epochs: int = Field(20, ge=1, title="training", description="passes over the training images")
+    epochs: int = Field(20, ge=1, le=LARGEST_COUNT, title="training", description="passes over the training images")
     initial_epoch: int = Field(
         0,
         ge=0,
@@ -154,6 +155,7 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf
     steps_per_epoch: int | None = Field(
         None,
         ge=1,
+        le=LARGEST_COUNT,
         title="training",
         description="end each epoch after N steps; the next epoch continues from there",
     )
@@ -215,7 +217,9 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf
         title="training",
         description="after the head, train it together with this block of the network and those after it",
     )
-    fine_tune_epochs: int = Field(5, ge=1, title="training", description="passes over the images for fine-tuning")
+    fine_tune_epochs: int = Field(
+        5, ge=1, le=LARGEST_COUNT, title="training", description="passes over the images for fine-tuning"
+    )
     fine_tune_learning_rate: float = Field(1e-5, gt=0, title="training", description="learning rate for fine-tuning")
     read_threads: int = Field(READ_THREADS, ge=1, title="training", description="row groups read in parallel")
     checkpoint_seconds: float = Field(
@@ -341,6 +345,12 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf
         return choose(self.engine, self._spec(), bool(visible_gpus()))
 
     def plan_options(self) -> PlanOptions:
+        """What bounds the plan. Raises InputError for what would only be found out after the extraction."""
+        if self.classes is not None and len(self.classes) == 1 and not self.extract_only:
+            raise InputError(
+                f"--classes names {some(self.classes)} alone, and training needs at least two classes; "
+                "name another, or pass --extract-only"
+            )
         return PlanOptions(
             self.validation_fraction,
             self.chunk_size,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 import pydantic
 from pydantic import Field
 
-from flows.options.field_types import LARGEST_SEED, ClassNames
+from flows.options.field_types import LARGEST_COUNT, LARGEST_SEED, ClassNames
 from flows.options.pipeline import PipelineOptions
 from flows.study.study import Study
 from storage.backend.paths import place
@@ -69,7 +69,7 @@ class StudyOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_na
     )
 
     head: Kind = _as_in_the_pipeline("head")
-    epochs: int = Field(5, ge=1, title="training", description="passes over the training images")
+    epochs: int = Field(5, ge=1, le=LARGEST_COUNT, title="training", description="passes over the training images")
     steps_per_epoch: int | None = _as_in_the_pipeline("steps_per_epoch")
     optimizer: Optimizer = _as_in_the_pipeline("optimizer")
     learning_rate: float | None = _as_in_the_pipeline("learning_rate")

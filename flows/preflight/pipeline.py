@@ -72,7 +72,7 @@ def _nothing_to_do(space: Space, plan: Plan, options: PipelineOptions) -> Outcom
     head = find_head(space.store, job.name)
     if head is None or job.is_forced or is_unranked(space.store, job.name):
         return None
-    if job.promote == "always" and not head.is_promoted:
+    if job.promote == "always" and not head.is_promoted and head.diverged is None:
         return None
     tuning = options.fine_tune_job(space, version)
     model = find_head(space.store, tuning.name) if tuning else None

@@ -59,7 +59,8 @@ class FeatureStream:
         self.read_threads = read_threads
         self._shards = OpenShards(store, table.shards)
         self.kind: FeatureType = self._shards.kind(int(table.samples["shard"].flat[0]))
-        window_groups = max(1, int(memory_mb * 2**20 / 2 / (ROWS_PER_GROUP * self.kind.row_bytes)))
+        groups_in_memory = memory_mb * 2**20 / 2 / (ROWS_PER_GROUP * self.kind.row_bytes)
+        window_groups = max(1, int(min(groups_in_memory, len(table))))  # no pass has more groups than samples
 
         def of_pass(number: int) -> tuple[SampleTable, Order]:
             drawn = table.of_pass(seed, number)

@@ -98,6 +98,15 @@ def test_the_best_epoch_before_a_divergence_can_be_made_the_current_head(committ
     command = line.split("`")[1].split()
     assert subprocess.run([sys.executable, *command[1:]], cwd=PROJECT, check=False).returncode == 0
     assert current_head(job.space.store) == job.name
+    assert main([*given]) == 2
+    assert "which somebody has made the current one" in capsys.readouterr().err
+
+
+def test_promote_does_not_start_anything_for_a_head_that_diverged_and_never_becomes_current(committed, capsys):
+    given = (*committed, "--learning-rate", "1e30", "--promote")
+    pretend(jobs_of(given)[0], NAN)
+    assert main([*given]) == 2
+    assert "starting Prefect" not in capsys.readouterr().err
 
 
 def test_fine_tuning_that_diverged_advises_its_own_learning_rate(committed, capsys):

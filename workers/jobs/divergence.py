@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from storage.heads.current import current_head
 from storage.heads.registry import has_finite_loss
 from storage.layout import Store
 from vision.training.head import LEARNING_RATES, HeadSpec
@@ -46,6 +47,8 @@ def _kept(store: Store, name: str, record: Mapping[str, Any]) -> str:
     best = f"the best epoch before that (val_loss {record['metrics']['val_loss']:.4g}) is kept as head {name}"
     if "base" in record:
         return best
+    if current_head(store) == name:
+        return f"{best}, which somebody has made the current one"
     return f"{best}, which is not made current; `{promote_command(store, name)}` does that"
 
 

@@ -171,6 +171,30 @@ def test_a_class_that_no_image_has_ends_a_run_before_it_begins(capsys, images, s
     assert (status, "'doves'" in line, "the images have: 'cats', 'dogs'" in line) == (2, True, True)
 
 
+def test_one_class_alone_ends_a_run_before_it_extracts_what_cannot_be_trained_on(capsys, images, store):
+    given = ("--images", images, "--store", store, *TINY, "--classes", "cats")
+    status, line = complaint(capsys, *given)
+    assert (status, "'cats' alone" in line, "--extract-only" in line) == (2, True, True)
+    assert main([str(word) for word in (*given, "--extract-only", "--plan")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "expected"),
+    [
+        ("--epochs", "1e3", "a valid integer"),
+        ("--epochs", "1.5", "a valid integer"),
+        ("--epochs", "9" * 20, f"less than or equal to {2**31 - 1}"),
+        ("--steps-per-epoch", "9" * 20, f"less than or equal to {2**31 - 1}"),
+        ("--fine-tune-epochs", "9" * 20, f"less than or equal to {2**31 - 1}"),
+        ("--wait", "long", "a valid number"),
+        ("--optimizer", "lion", "'rmsprop', 'adam' or 'sgd'"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused_with_what_is_expected_and_no_more(capsys, flag, value, expected):
+    status, line = complaint(capsys, "--images", "x", flag, value)
+    assert (status, line) == (2, f"error: {flag}: expected {expected}, got {value!r}")
+
+
 def test_help_names_every_parameter(capsys):
     with pytest.raises(SystemExit) as leaving:
         main(["--help"])

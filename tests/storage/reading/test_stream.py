@@ -42,7 +42,7 @@ def samples_with_copies(draw) -> list[tuple[int, int, int]]:
 
 samples = samples_with_copies()
 memories = st.one_of(
-    st.sampled_from([0, 2 * GROUP_MB, 4 * GROUP_MB, 6 * GROUP_MB, 100]), st.floats(0, 16 * GROUP_MB).map(float)
+    st.sampled_from([0, 2 * GROUP_MB, 4 * GROUP_MB, 6 * GROUP_MB, 100, 10**23]), st.floats(0, 16 * GROUP_MB).map(float)
 )
 seeds = st.one_of(st.none(), st.integers(0, 100))
 
