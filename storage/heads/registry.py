@@ -25,7 +25,7 @@ WHOLE = "model.keras"  # of a head that was fine-tuned: the whole network
 class HeadNote:
     """What is known of a head without Keras.
 
-    fingerprint, version: the features it was trained on. fault: why it cannot be used, else None.
+    fingerprint, version, data_digest: the features it was trained on. fault: why it cannot be used, else None.
     is_unfinished: the fault is only that its training has not come to its end. faulty_file: the name of the file that
     the fault is of. is_deep: only reading the model finds it.
     """
@@ -40,6 +40,7 @@ class HeadNote:
     is_unfinished: bool = False
     faulty_file: str = RECORD
     is_deep: bool = False
+    data_digest: str = ""
 
 
 def model_name(record: Mapping) -> str:
@@ -184,6 +185,7 @@ def _note(store: Store, name: str, is_current: bool, is_deep: bool) -> HeadNote:
         record = _record(store, name)
         accuracy, version = float(record["metrics"]["val_accuracy"]), int(record["version"])
         note = HeadNote(name, str(record["fingerprint"]), version, accuracy, str(record["created"]), is_current)
+        note = dataclasses.replace(note, data_digest=str(record.get("data_digest", "")))
         if fault := _size_fault(store, name, record):
             return dataclasses.replace(note, fault=fault, faulty_file=model_name(record))
         if is_deep and (fault := _model_fault(store, name, record)):

@@ -34,7 +34,7 @@ def collect(root: Place, keep: int, grace_seconds: float, chosen: Collection[Sto
 
     Younger than `grace_seconds`, nothing goes: no version that was the newest within that time, since somebody may
     read it; no file that no version names, since a run that died may have left it to be adopted. What a training
-    under way has pinned stays, and the current head. A head goes with the version that it was trained on.
+    under way has pinned stays, and the current head. A head goes with the last version of the images that it was trained on.
     Raises StoreDamaged before anything is removed where a version or a pin cannot be read.
     """
     now = time.time()
@@ -96,8 +96,15 @@ def _remove(path: Place) -> int:
 
 
 def _collect_heads(root: Store, kept: dict[Store, set[int]], since: float) -> Collected:
-    """Heads of versions that are gone, and, where no feature space is left out, trainings that died long ago."""
-    known = {(store.fingerprint, number) for store, numbers in kept.items() for number in numbers}
+    """Heads of images of which no version is left, and, where no feature space is left out, trainings that died long ago.
+
+    A version that only keeps its rows otherwise, as after a compaction, has the same heads.
+    """
+    known = {
+        (store.fingerprint, read_version(store, number).data_digest)
+        for store, numbers in kept.items()
+        for number in numbers
+    }
     looked_at = {store.fingerprint for store in kept}
     if all(store in kept for store in spaces(root.root)):
         looked_at.add("")  # whose feature space is not known
@@ -105,7 +112,7 @@ def _collect_heads(root: Store, kept: dict[Store, set[int]], since: float) -> Co
     size = count = 0
     for head in list_heads(root.root):
         folder = root.head(head.name)
-        is_needed = head.name == current or (head.fingerprint, head.version) in known
+        is_needed = head.name == current or (head.fingerprint, head.data_digest) in known
         is_needed = is_needed or head.fingerprint not in looked_at
         if is_needed or any(_is_young(path, since) for path in folder.rglob("*")):
             continue

@@ -46,7 +46,8 @@ def lived(tmp_path: Path) -> Path:
     (images / "dogs/broken.png").write_bytes(b"not a picture")
     toy.run(images, root, chunk_size=4)
     for name, version in (("a" * 32, 1), ("b" * 32, 3)):
-        toy.head(store, name, RECORD | {"fingerprint": store.fingerprint, "version": version}, b"a model " * 50)
+        of = {"version": version, "data_digest": read_version(store, version).data_digest}
+        toy.head(store, name, RECORD | {"fingerprint": store.fingerprint} | of, b"a model " * 50)
     promote_head(store, "b" * 32)
     return tmp_path
 
@@ -354,6 +355,15 @@ def test_a_reader_of_an_older_version_goes_on_through_compaction_and_gc(lived, c
     after = toy.features_of(images, lived / "store", reader)
     assert before.keys() == after.keys()
     assert all(np.array_equal(before[digest], after[digest]) for digest in before)
+
+
+def test_heads_stay_while_a_version_of_their_images_does_however_it_keeps_its_rows(lived, capsys):
+    promote_head(store_of(lived), "a" * 32)
+    call(capsys, lived, "compact")
+    call(capsys, lived, "quarantine", "--retry")
+    assert call(capsys, lived, "gc", "--keep", 1, *NONE)[0] == 0
+    assert version_numbers(store_of(lived)) == [5]
+    assert {head.name for head in list_heads(lived / "store")} == {"a" * 32, "b" * 32}
 
 
 def test_heads_go_with_their_versions_but_the_current_one_stays(lived, capsys):
