@@ -54,7 +54,10 @@ def check_pipeline(options: PipelineOptions, plan: bool = False) -> Result | Sta
         return Start(options, space.store)
     say(*planned.findings)
     what = "" if options.extract_only else ", and its head is there"
-    say(f"nothing to do: version {outcome.version} holds all {outcome.images:,} images{what}")
+    held = f"version {outcome.version} holds all {outcome.images:,} images"
+    if planned.waiting:
+        held = f"{planned.waiting:,} of {outcome.images:,} images wait for a run without --limit {options.limit}"
+    say(f"nothing to do: {held}{what}")
     return outcome
 
 

@@ -41,7 +41,7 @@ class Plan:
     images of which a dead run had left missing rows; lost: images of todo with rows whose shard is gone; stale: those
     that only another feature space holds. needs_commit: whether the next version would say anything that the parent
     does not. augmentation: what the variants of todo are of; augmentations: those that the views of `rows` count.
-    findings: what there is to say of folders and classes, in lines.
+    findings: what there is to say of folders and classes, in lines. waiting: images that the limit leaves to a later run.
     """
 
     parent: Version | None
@@ -62,6 +62,7 @@ class Plan:
     augmentation: str = ""
     augmentations: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
+    waiting: int = 0
 
     @property
     def num_chunks(self) -> int:
@@ -114,7 +115,8 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
     by_hash = listing.files["split"].null_count > 0
     readable = listing.files.filter(pc.is_valid(listing.files["digest"]))["path"]
     todo = _todo(files, missing, readable)
-    if options.limit is not None and todo.num_rows > options.limit:
+    waiting = 0 if options.limit is None else max(0, todo.num_rows - options.limit)
+    if waiting:
         picked = todo.take(pc.sort_indices(todo["digest"]).slice(0, options.limit))
         todo = picked.sort_by([("split", "ascending"), ("digest", "ascending")])
     return Plan(
@@ -139,6 +141,7 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
             *listing.scan.layout.remarks,
             *findings(files, str(listing.scan.root), options.classes, by_hash),
         ),
+        waiting=waiting,
     )
 
 

@@ -195,6 +195,17 @@ def test_a_value_that_does_not_fit_is_refused_with_what_is_expected_and_no_more(
     assert (status, line) == (2, f"error: {flag}: expected {expected}, got {value!r}")
 
 
+def test_nothing_to_do_within_a_limit_tells_how_many_images_wait(capsys, images, store):
+    given = ["--images", str(images), "--store", str(store), *TINY, "--extract-only"]
+    toy.run(images, store, limit=8)
+    toy.adopt_space(images, store, parse(given)[0].space())
+    capsys.readouterr()
+    assert main([*given, "--limit", "0"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["pending"] == 12
+    assert err.splitlines()[-1] == "nothing to do: 12 of 20 images wait for a run without --limit 0"
+
+
 def test_help_names_every_parameter(capsys):
     with pytest.raises(SystemExit) as leaving:
         main(["--help"])
