@@ -1,4 +1,4 @@
-"""`python -m deployments up` stands a server, a worker and a watcher up on this machine, `down` takes them down."""
+"""`python -m deployments up` starts a server, a worker and a watcher on this machine; `down` stops them."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The deployments as prefect.yaml defines them, and with parameters of one's own."""
+"""The deployments of prefect.yaml, with the parameters of an installation."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Tell people when a run fails or crashes: an automation of the Prefect server that calls a webhook.
+"""Notify people when a run fails or crashes: an automation of the Prefect server calls a webhook.
 
     NOTIFY_URL=https://… python -m deployments.failure_notification
 

@@ -1,4 +1,4 @@
-"""Whether a Prefect server answers: `python -m deployments.health URL` ends with 0 or 1."""
+"""Check whether a Prefect server answers: `python -m deployments.health URL` ends with 0 or 1."""
 
 import sys
 import urllib.error

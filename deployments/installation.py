@@ -1,4 +1,4 @@
-"""An installation on this machine: bring it up and down."""
+"""Start and stop an installation on this machine."""
 
 import fcntl
 import json

@@ -1,4 +1,4 @@
-"""Everything on one machine: a server, its pool and deployments, a worker and a watcher, kept running until `down`.
+"""The keeper of an installation: it runs a server, a pool, deployments, a worker and a watcher until `down`.
 
 Lies in a folder of its own below PREFECT_HOME: database, password, logs, and the deployments as they were given.
 One process, the keeper, starts the others again when they die; whoever holds its lock is it.

@@ -1,4 +1,4 @@
-"""What the deployments of an installation are given, and the roots that confine it, checked as their runs will check it."""
+"""Check the parameters and roots of an installation's deployments, as their runs will check them."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A Prefect profile, so that `prefect` in any folder talks to the server that is up, with its password."""
+"""A Prefect profile: `prefect` in any folder talks to the server of `up`, with its password."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Every deployment from one process, without a pool and a worker: `python deployments/serve.py`.
+"""Serve every deployment from one process, without a pool and a worker: `python deployments/serve.py`.
 
 For a laptop that has a server already; it has what prefect.yaml says, and pauses the schedules when it ends.
 """

@@ -1,4 +1,4 @@
-"""What a server, and whatever talks to it, is started with. compose.yaml and systemd/ say the same (a test compares)."""
+"""Settings of a server and its clients. compose.yaml and systemd/ contain the same (a test compares)."""
 
 from flows.console.loggers import PREFECT_LOGGERS
 

@@ -1,4 +1,4 @@
-"""Processes that are kept running, and all that they started ended with them."""
+"""Restart processes that die, and end them together with everything that they started."""
 
 import os
 import signal

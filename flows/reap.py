@@ -1,4 +1,4 @@
-"""After a crash: runs that the server takes for running though their processes are gone are set to Crashed.
+"""Set runs to Crashed that the server lists as running although their processes are gone.
 
     python -m flows.reap
 

@@ -1,4 +1,4 @@
-"""`python -m storage`: see what a store holds, take features out of it, and keep it in order."""
+"""`python -m storage`: inspect a store, export features from it, and maintain it."""
 
 import sys
 

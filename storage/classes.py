@@ -1,4 +1,4 @@
-"""Which classes a head, or an export, has, and in which index order."""
+"""The classes of a head or an export, and their index order."""
 
 from collections.abc import Iterable, Mapping
 

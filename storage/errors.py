@@ -1,4 +1,4 @@
-"""What can go wrong with images and stores: each message says what to do, each class with which status a command ends."""
+"""Errors of images and stores: the message says what to do, the class has the exit status of the command."""
 
 
 class StorageError(Exception):

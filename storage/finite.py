@@ -1,4 +1,4 @@
-"""JSON has no NaN and no infinity: null stands for them in every record that is written."""
+"""Replace NaN and infinity by null in every record, because JSON has neither."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""Where everything lies in a store, and what one feature space is.
+"""The paths of a store and of one feature space.
 
     <root>/<fingerprint>/space.json, shards/, segments/, versions/, aside/
     <root>/heads/, <root>/cache/, <root>/lock

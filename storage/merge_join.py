@@ -1,4 +1,4 @@
-"""Two tables sorted by path, side by side: one in memory, the other piece by piece, so that only a piece is held."""
+"""Join two tables sorted by path: one in memory, the other read piece by piece."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Names, numbers and tables as people read them, in plain text."""
+"""Names, numbers and tables as plain text for people."""
 
 import unicodedata
 from collections.abc import Sequence

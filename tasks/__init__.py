@@ -1,5 +1,4 @@
-"""Thin edges: retries, caches, names, leases. Here storage and vision meet; nothing is computed.
+"""Prefect tasks: one short file per step, with retries, caching, names and artifacts.
 
-The modules without a Prefect import (records, survey, chunk, heads, report, worker, worker_pool, devices) run
-in the command line before Prefect is loaded, or in child processes where it never is.
+A task wraps one call of another room. Records pass between tasks, never arrays.
 """

@@ -1,4 +1,4 @@
-"""Artifacts: what people see of a run in the Prefect UI. A run never fails for want of one."""
+"""Artifacts: what people see of a run in the Prefect UI. A failed artifact never fails the run."""
 
 import logging
 import re

@@ -1,4 +1,4 @@
-"""Prefect's cache records for the steps: JSON, below the store's cache, believed only while they are true.
+"""Prefect's cache records for the steps: JSON in the store's cache, used only while they are true.
 
 Correctness never rests on them: every task body asks the store first, and deleting all of Prefect's
 state costs nothing but time.

@@ -1,4 +1,4 @@
-"""Tasks `verify_store`, `compact_store`, `collect_store`: the upkeep of a store, as `python -m storage` does it."""
+"""Tasks `verify_store`, `compact_store`, `collect_store`: the maintenance of `python -m storage`."""
 
 from argparse import Namespace
 from typing import Any

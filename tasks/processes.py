@@ -1,4 +1,4 @@
-"""Which process a flow run is: told to the server when it begins, so that it can be known later whether it is alive."""
+"""The process of a flow run: recorded on the server, so that others can tell whether it is alive."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""What the server is told of a flow run while it goes on: its process, and a name and tags by which people know it."""
+"""What the server records of a flow run: its process, its name and its tags."""
 
 import logging
 

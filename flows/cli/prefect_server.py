@@ -1,4 +1,4 @@
-"""A Prefect server for one run, where none is configured: `python -m flows.cli.prefect_server` is its process.
+"""A Prefect server for one run, if none is configured: `python -m flows.cli.prefect_server` is its process.
 
 It stands apart from the terminal, so that Ctrl-C reaches the run alone, which can then still tell the
 server how it ended; and it leaves when the run is gone, however that ended.

@@ -1,4 +1,4 @@
-"""With which status an error ends a command, and whether it needs a traceback."""
+"""The exit status of an error, and whether it needs a traceback."""
 
 import shlex
 

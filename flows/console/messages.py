@@ -1,4 +1,4 @@
-"""What a run says in lines: the same words on the command line, in the log and in front of the bars."""
+"""The lines that a run prints: the same on the command line, in the log and above the progress bars."""
 
 import math
 import sys

@@ -1,4 +1,4 @@
-"""What a run tells whoever called it: one record, one line of JSON, and an exit status."""
+"""The outcome of a run: one record, printed as one line of JSON."""
 
 import resource
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What people see of a run while it goes on: bars on a terminal, lines of the flow run's log everywhere."""
+"""Progress of a run: bars on a terminal, lines of the flow run's log everywhere."""
 
 import logging
 import time

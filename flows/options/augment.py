@@ -1,4 +1,4 @@
-"""`--augment` as it may be given, and the one text that it becomes."""
+"""`--augment` in every accepted notation, and the one text that it becomes."""
 
 import json
 import os

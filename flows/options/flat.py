@@ -1,4 +1,4 @@
-"""Check options given as flat names."""
+"""Flat keyword parameters for functions that take options, and their check."""
 
 import inspect
 import re

@@ -1,4 +1,4 @@
-"""The parameters of `store-maintenance`, made and read as those of the pipeline are (flows/options/pipeline.py)."""
+"""The parameters of `store-maintenance`."""
 
 from argparse import Namespace
 

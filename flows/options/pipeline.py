@@ -1,4 +1,4 @@
-"""The one definition of the pipeline's parameters: flags, YAML keys and Prefect parameters are made from it."""
+"""The parameters of the pipeline: flags, YAML keys and Prefect parameters come from this one model."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-r"""Which folders and buckets a parameter may name: those below the configured roots, or any where none are configured.
+r"""Which folders and buckets a parameter may name: those below the configured roots, or any if none are configured.
 
 A deployment's parameters come from whoever reaches its server. The roots are set where its worker is started,
 as PATH is, and a parameter cannot move them. A colon that belongs to a path is written `\:`, and a backslash before one `\\`:

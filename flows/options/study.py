@@ -1,4 +1,4 @@
-"""The parameters of `batch-size-study`, made and read as those of the pipeline are (flows/options/pipeline.py)."""
+"""The parameters of `batch-size-study`."""
 
 import os
 from dataclasses import fields

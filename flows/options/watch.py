@@ -1,4 +1,4 @@
-"""The parameters of `watch-images`, made and read as those of the pipeline are (flows/options/pipeline.py)."""
+"""The parameters of `watch-images`."""
 
 from typing import Annotated
 

@@ -1,6 +1,6 @@
-"""Images that arrive while a run works: it looks again before it ends, and takes another round where it sees others.
+"""Repeat a run's work: for images that arrive meanwhile, and for a commit that another run won.
 
-The run that such images trigger waits for its turn, or is cancelled where a deployment says CANCEL_NEW.
+A run that those images trigger waits for its turn, or is cancelled if its deployment says CANCEL_NEW.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""The chart of a study: validation accuracy and time of an epoch by batch size."""
+"""The chart of a study: validation accuracy and seconds per epoch by batch size."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""What a study tells: its table and advice in lines, and the files study.md, study.csv, study.json and study.png."""
+"""The report of a study: table and advice as lines, and the files study.md, study.csv, study.json and study.png."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""What a batch-size study consists of."""
+"""The trainings of a batch size study."""
 
 from dataclasses import dataclass
 

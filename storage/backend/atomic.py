@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, also after a power cut.
+"""Write files that exist whole or not at all, also after a power cut.
 
 Every write of the store goes through these few functions, on a disk or in an object store, which has the first
 property by itself and needs no folders.

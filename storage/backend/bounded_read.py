@@ -1,4 +1,4 @@
-"""Read files that may claim to be larger than they can be."""
+"""Read files that may claim an impossible size."""
 
 import errno
 import hashlib

@@ -1,4 +1,4 @@
-"""One run a store at a time: a kernel lock that the death of its holder releases."""
+"""One run per store at a time: a kernel lock that the death of its holder releases."""
 
 import fcntl
 import json

@@ -1,4 +1,4 @@
-"""Where a store or a folder of images lies: on a disk of this machine, or below a prefix of an object store."""
+"""Paths of stores and image folders: on a local disk, or below a prefix of an object store."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Numbers of the command line that have to lie within bounds."""
+"""Command line numbers with bounds."""
 
 import argparse
 import math

@@ -1,4 +1,4 @@
-"""One .npz an image, as loops and generators of older code read them: features and label, out of a version."""
+"""Export one .npz per image, as older training code reads them: features and label, from a version."""
 
 import io
 import json

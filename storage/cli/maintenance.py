@@ -1,4 +1,4 @@
-"""The upkeep of a store: each command of `python -m storage` that checks or changes one, and what it says."""
+"""The commands that check or change a store: verify, repair, compact, gc, quarantine, promote."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""What a store holds, as lines of text: records and tables in, nothing read and nothing printed."""
+"""The content of a store as lines of text. Takes records and tables; reads and prints nothing."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

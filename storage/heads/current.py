@@ -1,4 +1,4 @@
-"""Which head is the current one."""
+"""Which head is current."""
 
 from storage.backend.atomic import replace
 from storage.layout import HEAD_NAME, Store

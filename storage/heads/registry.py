@@ -1,4 +1,4 @@
-"""What lies in a store's heads/ folder, as its head.json tells; training and using heads is not this room's."""
+"""The heads of a store, as their head.json describes them. Training and using heads belongs to other rooms."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Retention: what no kept version, no training and no current head needs is removed, once it is old enough."""
+"""Retention: remove what no kept version, no training and no current head needs, once it is old enough."""
 
 import time
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""Compaction: small shards, and those with rows of images that are gone, become few full ones."""
+"""Compaction: rewrite small shards, and shards with unused rows, as few full ones."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

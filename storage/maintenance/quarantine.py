@@ -1,4 +1,4 @@
-"""Quarantine: the images of a version that cannot be used, and how they are given another try."""
+"""Quarantine: list the unusable images of a version, and release them for another try."""
 
 import pyarrow as pa
 import pyarrow.compute as pc

@@ -1,4 +1,4 @@
-"""Repair: a version of all that is left where files of a store were lost or damaged; a run extracts the rest again."""
+"""Repair: commit a version of everything that is left after files were lost or damaged; a run extracts the rest."""
 
 import logging
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Verification: is every file of a store what the store says it is? Everything is read, nothing is changed."""
+"""Verification: check every file of a store against what the store says of it. Changes nothing."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

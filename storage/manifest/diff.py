@@ -1,4 +1,4 @@
-"""The difference between what lies in the folder now and what the newest version says."""
+"""The difference between the listed files and the newest version."""
 
 import time
 from collections import deque

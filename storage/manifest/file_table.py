@@ -1,4 +1,4 @@
-"""The files of a version: every image with its digest, label, split and status, as one table."""
+"""The file table of a version: every image with digest, label, split and status."""
 
 import hashlib
 import json

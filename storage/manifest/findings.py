@@ -1,4 +1,4 @@
-"""What the listed files say of the classes, before hours are spent on them: a small table, and warnings that name names."""
+"""Images by split and class, and warnings of likely mistakes, before extraction starts."""
 
 import shlex
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Which images a head was not trained on, as far as the store can tell."""
+"""Which images a head was not trained on, as far as the store knows."""
 
 from collections.abc import Iterator
 from contextlib import suppress

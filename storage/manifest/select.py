@@ -1,4 +1,4 @@
-"""The feature space and the version that the flags of `python -m storage` name, or what is wrong with them."""
+"""Find the feature space and the version that the flags of `python -m storage` name."""
 
 import os
 

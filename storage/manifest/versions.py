@@ -1,4 +1,4 @@
-"""Versions: what the store says at one moment, made true by the exclusive creation of the next number."""
+"""Versions: what the store contains at one moment. The exclusive creation of the next number commits one."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Adoption: what lies in the store and is in no shard of the newest version counts as done, as after a run that died."""
+"""Adoption: rows of intact shards that the newest version does not list count as done."""
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping

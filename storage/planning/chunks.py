@@ -1,4 +1,4 @@
-"""How work is cut into chunks, each of which becomes one shard."""
+"""Cut work into chunks. Each becomes one shard."""
 
 import pyarrow as pa
 

@@ -1,4 +1,4 @@
-"""Room on the disk: whether what a plan writes fits is known before hours are spent on it."""
+"""Check that what a plan writes fits on the disk, before the work starts."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""How a plan is made."""
+"""Options of a plan."""
 
 from dataclasses import dataclass
 

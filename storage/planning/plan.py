@@ -1,4 +1,4 @@
-"""From what lies in the folder and what the store holds to what has to be done: decided once, before any work."""
+"""The plan of a run: what to extract and commit, decided once from the listing and the store."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""Tables that one step hands to the next: Arrow files below the store's cache, read by mapping them.
+"""Tables that one step hands to the next: memory-mapped Arrow files in the store's cache.
 
 Each is named by what it holds, and may be deleted between runs.
 """

@@ -1,4 +1,4 @@
-"""Features of a store for a training of one's own: numpy alone, no Prefect, no TensorFlow.
+"""Features of a store for your own training: numpy arrays, without Prefect and TensorFlow.
 
 from storage.reading import open_split
 for features, labels in open_split("photos-store", "train").epochs(): ...

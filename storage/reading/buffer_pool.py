@@ -1,4 +1,4 @@
-"""Memory for arrays that come and go, used again and again."""
+"""Reusable buffers for batches and windows."""
 
 import math
 import weakref

@@ -1,4 +1,4 @@
-"""The shards that a stream reads, each opened when it is first asked for."""
+"""The shards of a stream, each opened on first use."""
 
 from collections import OrderedDict
 from threading import Lock

@@ -1,4 +1,4 @@
-"""Which file and digest each sample of a table is."""
+"""The file and digest behind each sample of a table."""
 
 from bisect import bisect_left
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The sample table: what a training sees of a pinned version, eight bytes a sample, mapped from disk."""
+"""The sample table: the rows of a pinned version that a training reads, eight bytes per sample, memory-mapped."""
 
 import hashlib
 import logging

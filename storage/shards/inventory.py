@@ -1,4 +1,4 @@
-"""Which shards lie in a store, and which no version names."""
+"""Which shards exist in a store, and which of them no version names."""
 
 from collections.abc import Mapping
 

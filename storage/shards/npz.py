@@ -1,4 +1,4 @@
-"""Shards as npz: plain arrays that numpy alone can read. Uncompressed, so that rows can be read without the rest."""
+"""Shards as npz: plain arrays that numpy alone can read, uncompressed, so that single rows can be read."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Where the pages of a Parquet file lie, and what they unpack to, before anything is unpacked.
+"""Find the pages of a Parquet file and their unpacked sizes, before anything is unpacked.
 
 pyarrow makes room for whatever a page says of itself, outside of what page checksums cover: 64 KB of a file for 2 GB;
 and asked where a column lies it ends the process at some footers. Both are structs of Thrift's compact protocol,

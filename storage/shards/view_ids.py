@@ -1,4 +1,4 @@
-"""View numbers: in a shard a row has its variant's number k (0: the plain image); a version adds of which augmentation.
+"""View numbers: a shard stores the variant number k (0: the plain image); a version adds the augmentation.
 
 To this room an augmentation is a text. A version lists the texts that its rows are of; a view is the index of one in
 that list in the upper eight bits and k in the lower ones, and 0 for a plain row.

@@ -1,1 +1,1 @@
-"""The images as they lie in a folder or an object store: walk, label, digest."""
+"""The images in a folder or an object store: walk, label, digest."""

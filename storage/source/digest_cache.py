@@ -1,4 +1,4 @@
-"""The digest cache: path, size and times to the digest of a file's bytes."""
+"""The digest cache: from path, size and times to the digest of a file's bytes."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which folders hold images, and how the images in them are labelled."""
+"""A layout: which folders hold images, and the class and split of the images in them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields

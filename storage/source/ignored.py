@@ -1,4 +1,4 @@
-"""The files that are no images of a class: how many there are, of which kinds, and in which folders."""
+"""Count the skipped files by kind and folder."""
 
 import os
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Labels from a table: the class, and maybe the split, of each image, where the folders do not say."""
+"""Labels from a table: class and optionally split of each image."""
 
 import logging
 import os

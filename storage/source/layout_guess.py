@@ -1,4 +1,4 @@
-"""What folders of images mean: where class and split stand in a path, guessed from the names of those that hold images.
+"""Guess where class and split are in a path, from the names of the folders that hold images.
 
 Pure. What is guessed beyond the plain names of splits is said; what can be meant in two ways is doubtful, and is for
 the user to decide.

@@ -1,4 +1,4 @@
-"""From a scan to a listing: the sha256 of every image, read only where a stat says it may have changed."""
+"""From a scan to a listing: the sha256 of every image, read only if size or times say that it may have changed."""
 
 import hashlib
 import logging

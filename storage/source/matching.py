@@ -1,4 +1,4 @@
-"""Which row of a table of labels names which file, and what tells the two apart where none does."""
+"""Match the rows of a table of labels with files, and explain rows that match none."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""How the newest version labels the images of a folder, and whether a layout that was guessed agrees with it."""
+"""Compare a guessed layout with the labels in the newest version."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace

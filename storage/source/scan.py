@@ -1,4 +1,4 @@
-"""Which images lie in a folder: names, sizes and times, without opening a file."""
+"""Scan a folder: names, sizes and times of its images, without opening a file."""
 
 import logging
 import os

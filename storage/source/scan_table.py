@@ -1,4 +1,4 @@
-"""What one scan saw, as a table."""
+"""The result of one scan as a table."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Which split a name means: the name of a folder, or a value of the column `split`."""
+"""Which split a name means: a folder's name, or a value of the column `split`."""
 
 import hashlib
 import re

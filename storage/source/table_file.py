@@ -1,4 +1,4 @@
-"""The columns of a table of labels, as people save it: CSV of several kinds, or Parquet."""
+"""Read the columns of a table of labels, from several kinds of CSV or from Parquet."""
 
 import csv as header_csv
 import io

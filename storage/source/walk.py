@@ -1,4 +1,4 @@
-"""The way through a folder of images, or the prefixes of an object store: a row a file, without opening one."""
+"""Walk a folder of images or the prefixes of an object store: one row per file, without opening one."""
 
 import errno
 import os

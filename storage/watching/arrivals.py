@@ -1,4 +1,4 @@
-"""Images that arrive: when a folder of images is another than it was, and has come to rest."""
+"""Detect arrivals: a folder of images has changed and has come to rest."""
 
 import logging
 import os

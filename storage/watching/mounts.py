@@ -1,4 +1,4 @@
-"""On what kind of file system a folder lies."""
+"""The kind of file system that a folder is on."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""How a change of an image folder is noticed: by the kernel's events where it lies on this machine, else by looking."""
+"""Notice changes of an image folder: by kernel events on a local disk, otherwise by repeated listings."""
 
 import logging
 import os

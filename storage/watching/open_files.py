@@ -1,4 +1,4 @@
-"""Which files somebody is still writing."""
+"""Which files another process is still writing."""
 
 import fcntl
 import os
