@@ -43,8 +43,8 @@ def check_below(flag: str, address: str, name: str) -> None:
     allowed = roots(name)
     if allowed and not any(is_below(address, root) for root in allowed):
         raise ValueError(
-            f"{flag}: {address} lies outside of what this machine lets a run use ({', '.join(allowed)}); "
-            f"give a place below, or set {name} where the worker is started"
+            f"{flag}: {address} is outside the allowed roots ({', '.join(allowed)}); "
+            f"name a place below one of them, or set {name} where the worker starts"
         )
 
 

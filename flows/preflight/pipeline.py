@@ -96,7 +96,7 @@ def _describe_plan(space: Space, plan: Plan) -> dict[str, Any]:
     expected_size, free = expected_bytes(plan, row_bytes(space, plan.format)), free_bytes(space.store.root)
     rate = known_rate(space.store)
     seconds = plan.num_rows / rate if rate else None
-    expected = f"about {duration(seconds)}" if seconds is not None else "a time that a first run tells"
+    expected = f"about {duration(seconds)}" if seconds is not None else "duration unknown until a first run"
     c = record.counts
     say(changes(plan.files.num_rows, c))
     say(*plan.findings)
@@ -106,7 +106,7 @@ def _describe_plan(space: Space, plan: Plan) -> dict[str, Any]:
     views = f" ({plan.num_rows:,} views)" if plan.num_rows != plan.todo.num_rows else ""
     say(f"to extract: {plan.todo.num_rows:,}{views} in {plan.num_chunks:,} chunks{why}{adopted}")
     room = "" if free is None else f" ({free / 1e6:,.1f} MB free)"
-    say(f"expected: {expected_size / 1e6:,.1f} MB of shards{room}, {expected}; nothing was done")
+    say(f"expected: {expected_size / 1e6:,.1f} MB of shards{room}, {expected}; nothing changed (dry run)")
     return {
         **record.counts,
         **counts(plan.files),

@@ -32,9 +32,7 @@ def place(address: str | Path) -> Place:
     if not mark:
         return Path(os.path.abspath(at_home(str(address))))
     if scheme not in EXTRAS or not rest.strip("/"):
-        raise InputError(
-            f"{address} is no place that can be read: expected a path, s3://bucket/prefix or gs://bucket/prefix"
-        )
+        raise InputError(f"{address}: unsupported address; expected a path, s3://bucket/prefix or gs://bucket/prefix")
     try:
         from upath import UPath
 

@@ -10,10 +10,10 @@ KEPT = 3  # one that is filled, one that is read, one on the way between them
 
 
 class Buffers:
-    """Gives arrays of up to `num_bytes` whose memory is used again when the last view of them is gone.
+    """Gives arrays of up to `num_bytes`, and reuses their memory when the last view of them is gone.
 
-    Memory that is new to a process has to be cleared by the kernel, page by page: for a batch of 128 features of VGG16
-    that took longer than to decompress them. Several threads may ask.
+    The kernel clears memory that is new to a process, page by page. For a batch of 128 features of VGG16 that took longer
+    than to decompress them. Several threads may use one pool.
     """
 
     def __init__(self, num_bytes: int):

@@ -86,8 +86,8 @@ class FeatureStream:
     ) -> Iterator[Batch]:
         """The batches of an epoch from `first_step` on, and of those after it; `epochs` in all, None: without an end.
 
-        Of several readers, each takes every `readers`-th of them, counted from the beginning of `epoch`. The memory of
-        batches and windows is used again, and let go with the last of them.
+        Of several readers, each takes every `readers`-th of them, counted from the beginning of `epoch`. Buffers of batches
+        and windows are reused, and freed when iteration ends.
         """
         memory = Buffers(self.batch_size * self.kind.row_bytes)
         first = epoch * self.steps

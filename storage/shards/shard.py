@@ -168,7 +168,7 @@ def write_shard(
 
 
 def _check_views(views: np.ndarray, augmentation: str) -> None:
-    """Raise ValueError for what no shard has: variants of no augmentation, too many, plain rows behind variants."""
+    """Raise ValueError if there are variants but no augmentation, too many of them, or plain rows after variants."""
     if views.any() and not augmentation:
         raise ValueError("it has variants and does not say of which augmentation")
     if np.any(views > MOST_VARIANTS) or np.any(views[1:] < views[:-1]):

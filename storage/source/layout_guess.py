@@ -14,7 +14,7 @@ from storage.source.folder_layout import CLASSES, Folder, FolderLayout, Layout, 
 from storage.source.splits import PLAIN, as_read, is_filler, splits_of, stems_of
 from storage.text import count, some, visible
 
-SHOWN = 5  # folders that are told of in lines of their own
+SHOWN = 5  # folders that have a line each
 
 
 def guess(root: Folder, name: str, asked: Layout = "auto", others: Iterable[str] = ()) -> FolderLayout:

@@ -38,9 +38,9 @@ def scan_folder(
     `classes`: the first folder level is the class. `splits`: there are folders of splits, and folders of classes in
     them or above them. `auto` finds out which (layout_guess.py), and agrees with the version that `precedent` gives.
     Below the class, files lie at any depth. Where a table of `labels` is given, the
-    images are the files that it names, whatever their folders and suffixes. Links are followed; such as lead out of
-    `root` only with `outside_links`, else they are ignored and told of. Of an object store the listing tells
-    all, page by page. Raises InputError where `root` is not a folder that can be listed, or the table cannot be used;
+    images are the files that it names, whatever their folders and suffixes. Links are followed. Those that lead out of
+    `root` are skipped with a warning, unless `outside_links` is set. An object store is listed
+    page by page. Raises InputError where `root` is not a folder that can be listed, or the table cannot be used;
     what is doubtful in the layout only a plan refuses.
     """
     scanned_ns = time.time_ns()
@@ -133,7 +133,7 @@ def _of_system(walk: Walk | ObjectWalk) -> Iterator[str]:
 
 
 def _empty(walk: Walk | ObjectWalk, unread: Mapping[Label, Counter[str]]) -> Iterator[str]:
-    """Which first folders have no say in the layout, and are told of nowhere else."""
+    """The first folders that have no influence on the layout, and that no other line names."""
     holding = {folder.partition(b"/")[0] for folder in (*walk.images, *walk.unreadable)}
     holding |= {folder for folder in walk.first_folders if Label(text(folder), None) in unread}
     if empty := [visible(name) for name in sorted(walk.first_folders) if name not in holding]:

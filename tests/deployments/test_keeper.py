@@ -70,7 +70,7 @@ def test_a_parameter_outside_of_the_roots_fails_the_run_in_one_line(stand):
     done = stand.call("prefect", *words)
     assert done.returncode == 1
     (failed,) = stand.runs("FAILED")
-    assert "lies outside of what this machine lets a run use" in failed["state"]["message"]
+    assert "is outside the allowed roots" in failed["state"]["message"]
     assert not outside.exists()
 
 

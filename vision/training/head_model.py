@@ -16,7 +16,9 @@ def load_head(path: str):
         return keras.saving.load_model(path, safe_mode=True)
     except Exception as error:  # Keras raises almost anything of what is not its own
         reason = " ".join(str(error).split())[:LONGEST_REASON]
-        raise HeadError(f"{path} is no head that can be used: no code of a head's own is run ({reason})") from error
+        raise HeadError(
+            f"{path} cannot be loaded: Keras safe mode refused it, or it is not a Keras model ({reason})"
+        ) from error
 
 
 def build_head(spec: HeadSpec, shape: tuple[int, ...], statistics: Statistics | None, seed: int):

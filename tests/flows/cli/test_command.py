@@ -153,7 +153,7 @@ def test_a_plan_says_what_a_run_would_do_and_does_nothing(capsys, images, store)
     assert status == 0
     assert (record["new"], record["to_extract"], record["chunks"], record["expected_seconds"]) == (20, 20, 1, None)
     assert record["expected_bytes"] > 0
-    assert "nothing was done" in captured.err
+    assert "nothing changed (dry run)" in captured.err
     assert {path.name for path in store.iterdir()} <= {"cache"}
 
 

@@ -78,7 +78,7 @@ def test_neither_a_watcher_nor_the_maintenance_goes_outside(rooms, parse_other):
 def test_the_command_ends_with_2_and_has_written_nothing(rooms, capsys):
     assert main(["--images", "photos", "--store", "../database/store", "--weights", "random"]) == 2
     said = capsys.readouterr()
-    assert "error: --store: ../database/store lies outside" in said.err
+    assert "error: --store: ../database/store is outside the allowed roots" in said.err
     assert said.out == ""
     assert list((rooms / "database").iterdir()) == []
 

@@ -323,7 +323,7 @@ def test_a_head_with_code_of_its_own_is_refused_and_runs_nothing(layer, trainer,
     model = (trainer.store.head(job.name) / "head.keras").read_bytes()
     record.pop("checksum")
     toy.head(trainer.store, job.name, record, with_layer(model, layer(marker)))
-    with pytest.raises(StoreDamaged, match=r"head\.keras is no head that can be used: no code .* --force-retrain"):
+    with pytest.raises(StoreDamaged, match=r"head\.keras cannot be loaded: Keras safe mode .* --force-retrain"):
         trainer.train(trainer.job(epochs=3, initial_epoch=2))
     assert trainer.train(trainer.job(seed=1, epochs=1)).is_promoted  # the current one gives way
     assert not marker.exists()
