@@ -15,7 +15,7 @@ if __name__ == "__main__":
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.console.messages import spent, studied, training_on
+from flows.console.messages import cautions, spent, studied, training_on
 from flows.console.progress import Progress, shown
 from flows.console.training_progress import Trainings
 from flows.options.flat import takes_options
@@ -30,7 +30,8 @@ from tasks.caching import kept
 from tasks.run_identity import name_process
 from tasks.train_head import logs_of, train_head, training_slots
 from workers.jobs.records import HeadResult
-from workers.runners.local import running
+from workers.runners.base import RunnerName
+from workers.runners.running import running
 
 
 # A training uses every core, or a GPU: one at a time, or one a GPU.
@@ -46,8 +47,9 @@ def batch_size_study(options: StudyOptions) -> StudyOutcome:
     """Train the heads that are missing, each in a task run, and report on all of them."""
     study = options.study()
     with shown() as progress, hold(study.space.store.root, turn_seconds(options.wait), progress.say):
+        progress.say(*cautions(options.runner))
         with progress.step("train"):
-            heads = train_missing(study, progress)
+            heads = train_missing(study, options.runner, progress)
         outcome, text = report(
             study, options.folder, len(heads), max((head.peak_rss_mb for head in heads), default=None)
         )
@@ -56,7 +58,7 @@ def batch_size_study(options: StudyOptions) -> StudyOutcome:
         return outcome
 
 
-def train_missing(study: Study, progress: Progress) -> list[HeadResult]:
+def train_missing(study: Study, runner: RunnerName, progress: Progress) -> list[HeadResult]:
     """Train what is not there; a training that fails ends the study, and those before it are kept."""
     create_space(study.space.store, study.space.spec.record())  # sweeps up after runs that died
     jobs = study.missing()
@@ -66,7 +68,7 @@ def train_missing(study: Study, progress: Progress) -> list[HeadResult]:
     task, trainings, heads = kept(train_head, study.space), Trainings(progress, study.version, jobs), []
     # At the end of `running`, by Ctrl-C too, no child goes on.
     with running(logs_of(jobs[0])):
-        futures = [task.submit(job, trainings.hears(job)) for job in jobs]
+        futures = [task.submit(job, trainings.hears(job), runner) for job in jobs]
         for number, (job, future) in enumerate(zip(jobs, futures, strict=True), 1):
             heads.append(future.result())
             progress.say(f"{number} of {len(jobs)}: {studied(job, heads[-1])}")

@@ -16,6 +16,7 @@ from prefect import flow, get_run_logger
 
 from flows.console.exit_status import check_budget
 from flows.console.messages import (
+    cautions,
     changes,
     committed,
     half_augmented,
@@ -48,10 +49,9 @@ from tasks.plan_chunks import plan_chunks
 from tasks.run_identity import name_process, name_run
 from tasks.scan_images import scan_images
 from tasks.train_head import logs_of, train_head
-from workers.devices import slots
 from workers.jobs.records import HeadResult, ScanRecord, Space, VersionRecord
 from workers.jobs.size_and_rate import remember_rate, seconds_a_chunk
-from workers.runners.local import running
+from workers.runners.running import running
 
 
 @flow(name="extract-and-train", flow_run_name="{images}", validate_parameters=True, on_running=[name_process])
@@ -66,6 +66,7 @@ def extract_and_train(options: PipelineOptions) -> Outcome:
         hold(space.store.root, turn_seconds(options.wait), progress.say),
         using(space.store),
     ):
+        progress.say(*cautions(options.runner))
         outcome = until_current(
             lambda: one_round(space, options, progress), lambda: look_again(space, options, progress), progress.say
         )
@@ -121,10 +122,10 @@ def _extract(space: Space, options: PipelineOptions, progress: Progress) -> tupl
     progress.say(*plan.findings)
     name_run(run_name(space.images, listing.images, plan), space.spec.backbone)
     engine = options.chosen_engine()
-    workers = slots(options.workers, engine)
+    workers = options.extraction_slots(engine)
     with progress.step("extract"):
         seconds = seconds_a_chunk(space.store, plan.rows / max(1, plan.num_chunks), len(workers))
-        chunks = extract_chunks(plan, workers, engine, seconds, progress)
+        chunks = extract_chunks(plan, workers, engine, seconds, progress, options.runner)
     with progress.step("commit"):
         version = kept(build_manifest, space)(plan, chunks)
     show_version(version)
@@ -144,7 +145,7 @@ def train(space: Space, version: VersionRecord, options: PipelineOptions, progre
         progress.say(half_augmented(job))
     with progress.step("train"), running(logs_of(job)):
         training = Training(progress, ProgressArtifact("training-progress", f"Training on version {version.number}"))
-        head = kept(train_head, space)(job, training.on_progress)
+        head = kept(train_head, space)(job, training.on_progress, options.runner)
         training.end()
     show_head(job, head)
     progress.say(trained(head))
@@ -165,7 +166,7 @@ def tune(space: Space, version: VersionRecord, options: PipelineOptions, progres
         training = Training(
             progress, ProgressArtifact("fine-tuning-progress", f"Fine-tuning on version {version.number}")
         )
-        model = kept(fine_tune, space)(job, training.on_progress)
+        model = kept(fine_tune, space)(job, training.on_progress, options.runner)
         training.end()
     show_head(job, model)
     progress.say(tuned(job, model))

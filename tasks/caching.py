@@ -29,7 +29,7 @@ from storage.source.scan_files import load_listing
 from workers.jobs.head_identity import find_head
 from workers.jobs.records import ChunkResult, HeadResult, ListingRecord, Space, VersionRecord
 from workers.jobs.spaces import version_record
-from workers.runners.local import CERTAIN, EXPECTED, PoolClosed, WorkerFailed
+from workers.runners.base import CERTAIN, EXPECTED, PoolClosed, WorkerFailed
 
 RECORDS = {kind.__name__: kind for kind in (ListingRecord, ChunkResult, VersionRecord, HeadResult)}
 T = TypeVar("T", bound=Task)

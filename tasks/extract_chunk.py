@@ -1,29 +1,38 @@
-"""Task `extract_chunk`: a batch of chunks through a leased child process."""
+"""Task `extract_chunk`: a batch of chunks in a leased slot of the runner."""
 
 import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 from prefect import task
 
+from storage.planning.chunks import pack
 from storage.planning.plan_files import open_todo
 from tasks.caching import RETRY, keyed
 from workers.children.watchdog import Limits
 from workers.devices import Slot, memory_mb_a_child
 from workers.jobs.records import ChunkResult, ChunksJob, PlanRecord
+from workers.runners.base import RunnerName
 from workers.runners.isolation import Isolation
-from workers.runners.local import pool
+from workers.runners.running import runner
 
 # A child that has said nothing for so long is stuck: a batch of images takes seconds, loading
 # TensorFlow and the weights a minute on a slow disk.
 SILENCE_SECONDS = 600.0
 
 
-def _key(plan: PlanRecord, start: int, count: int, slots: tuple[Slot, ...], engine: str, on_batch) -> str:
+def _rows(plan: PlanRecord, start: int, count: int) -> pa.Table:
+    return open_todo(Path(plan.path)).slice(start * plan.chunk_size, count * plan.chunk_size)
+
+
+def _key(
+    plan: PlanRecord, start: int, count: int, slots: tuple[Slot, ...], engine: str, on_batch, runner_name="local"
+) -> str:
     """Hash of the rows that are wanted and the feature space: the same work has the same key in any plan."""
-    todo = open_todo(Path(plan.path)).slice(start * plan.chunk_size, count * plan.chunk_size)
-    wanted = [(row["digest"].hex(), row["views"]) for row in todo.select(["digest", "views"]).to_pylist()]
+    rows = _rows(plan, start, count).select(["digest", "views"])
+    wanted = [(row["digest"].hex(), row["views"]) for row in rows.to_pylist()]
     digest = hashlib.sha256(json.dumps([plan.augmentation, wanted]).encode()).hexdigest()
     return f"chunk-{plan.space.fingerprint}-{plan.chunk_size}-{plan.format}-{digest}"
 
@@ -41,20 +50,20 @@ def extract_chunk(
     slots: tuple[Slot, ...],
     engine: str,
     on_batch: Callable[[dict], None] | None = None,
+    runner_name: RunnerName = "local",
 ) -> list[ChunkResult]:
-    """Extract `count` chunks of the plan from chunk `start` on, in one child of this process's pool."""
-    limits = Limits(memory_mb_a_child(len(slots)))
-    with pool(slots, logs_of(plan)).lease() as worker:
-        threads = worker.slot.threads
+    """Extract `count` chunks of the plan from chunk `start` on, in one slot of this process's runner."""
+    limits = Limits(SILENCE_SECONDS, memory_mb_a_child(len(slots)))
+    with runner(runner_name, slots, logs_of(plan)).lease() as lease:
         job = ChunksJob(
             plan.space,
-            plan.path,
+            pack(_rows(plan, start, count)),
             start,
             count,
             plan.chunk_size,
             plan.format,
-            threads,
+            lease.slot.threads,
             engine,
             augmentation=plan.augmentation,
         )
-        return Isolation(worker, job, on_batch or (lambda _: None), SILENCE_SECONDS, limits).run()
+        return Isolation(lease, job, on_batch or (lambda _: None), limits).run()

@@ -1,4 +1,4 @@
-"""Task `train_head`: the head of a version, in a child process of its own."""
+"""Task `train_head`: the head of a version, in a slot of the runner that has a GPU or every core."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +9,8 @@ from prefect import task
 from tasks.caching import RETRY, keyed
 from workers.devices import Slot, available_cores, visible_gpus
 from workers.jobs.records import HeadJob, HeadResult
-from workers.runners.local import pool
+from workers.runners.base import RunnerName
+from workers.runners.running import runner
 
 
 def training_slots() -> tuple[Slot, ...]:
@@ -21,7 +22,7 @@ def logs_of(job: HeadJob) -> Path:
     return job.space.store.cache / "logs" / "training"
 
 
-def _key(job: HeadJob, on_progress) -> str | None:
+def _key(job: HeadJob, on_progress, runner_name="local") -> str | None:
     return f"head-{job.name}" if job.promote == "if_better" and not job.is_forced else None
 
 
@@ -31,14 +32,18 @@ def _key(job: HeadJob, on_progress) -> str | None:
     **RETRY,
     cache_key_fn=keyed(_key),
 )
-def train_head(job: HeadJob, on_progress: Callable[[dict], None] | None = None) -> HeadResult:
+def train_head(
+    job: HeadJob, on_progress: Callable[[dict], None] | None = None, runner_name: RunnerName = "local"
+) -> HeadResult:
     """Train the head, or find it where it was trained before, and promote it as the job says."""
-    return in_a_child(job, on_progress)
+    return run_training(job, on_progress, runner_name)
 
 
-def in_a_child(job: HeadJob, on_progress: Callable[[dict], None] | None) -> HeadResult:
-    """Do the training of a job, or find what came of it, in a child that has a GPU or every core."""
-    with pool(training_slots(), logs_of(job)).lease() as worker:
-        job = replace(job, threads=worker.slot.threads)
-        result = worker.call("head", job.record(), on_progress or (lambda _: None), None)
+def run_training(
+    job: HeadJob, on_progress: Callable[[dict], None] | None, runner_name: RunnerName = "local"
+) -> HeadResult:
+    """Run a training job, or find its result, in a slot that has a GPU or every core."""
+    with runner(runner_name, training_slots(), logs_of(job)).lease() as lease:
+        job = replace(job, threads=lease.slot.threads)
+        result = lease.call("head", job.record(), on_progress or (lambda _: None))
     return HeadResult.of(result)

@@ -76,7 +76,7 @@ WITHOUT_PREFECT = [
     "workers.jobs.train",
     "workers.jobs.head_report",
     "workers.children.child",
-    "workers.runners.local",
+    "workers.runners.running",
     "workers.devices",
     "workers.jobs.size_and_rate",
     "flows.cli.command",

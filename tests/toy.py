@@ -12,15 +12,14 @@ from storage.heads.registry import working_folder, write_head
 from storage.layout import Store
 from storage.manifest.space import create_space
 from storage.manifest.versions import Version, commit, precedent
+from storage.planning.chunks import chunk, pack
 from storage.planning.options import PlanOptions
 from storage.planning.plan import Plan, finish, make_plan
-from storage.planning.plan_files import save_plan
 from storage.records import fingerprint
 from storage.shards.shard import Shard, ShardRef
 from storage.source.folder_layout import Layout
 from storage.source.listing import list_images
 from storage.source.scan import scan_folder
-from storage.source.scan_files import prepare
 from vision.pixels.augmentation import Augmentation
 from vision.pixels.draws import Draws
 from vision.specs import BACKBONES, FeatureSpec
@@ -93,13 +92,12 @@ def extract(
     """
     where = space(images, store)
     create_space(where.store, SPEC.record())
-    prepare(where.store.cache / "plans")
-    path = save_plan(planned, where.store.cache / "plans")
     refs = []
     for index in chunks if chunks is not None else range(planned.num_chunks):
         sizes = index, 1, planned.chunk_size, planned.format
         augmentation = planned.augmentation
-        job = ChunksJob(where, str(path), *sizes, threads=1, engine="toy", augmentation=augmentation, **condemned)
+        rows = pack(chunk(planned.todo, index, planned.chunk_size))
+        job = ChunksJob(where, rows, *sizes, threads=1, engine="toy", augmentation=augmentation, **condemned)
         (result,) = process_chunks(job, ToyEngine(), lambda _: None)
         refs.append(ShardRef(result.shard, result.size_bytes, result.rows, result.footer_checksum))
     return refs

@@ -8,7 +8,7 @@ from flows.console.exit_status import is_foreseen
 from flows.console.loggers import PREFECT_LOGGERS
 from flows.console.messages import say
 from storage.layout import Store
-from workers.runners.local import PoolClosed
+from workers.runners.base import PoolClosed
 
 ENVIRONMENT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

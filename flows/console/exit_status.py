@@ -3,7 +3,7 @@
 import shlex
 
 from flows.console.outcome import Outcome
-from workers.runners.local import PoolClosed, WorkerDied, WorkerFailed
+from workers.runners.base import PoolClosed, WorkerDied, WorkerFailed
 
 # Under so many images a share of bad ones says nothing.
 SMALLEST_BUDGET = 10

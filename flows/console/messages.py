@@ -13,6 +13,8 @@ from storage.watching.arrivals import Arrival
 from vision.study.batch_size import Cell, Row
 from vision.training.head import HeadSpec
 from workers.jobs.records import ChunkResult, HeadJob, HeadResult, PlanRecord, VersionRecord
+from workers.runners.base import RunnerName
+from workers.runners.inline import CAUTION
 
 
 def say(*lines: str) -> None:
@@ -31,6 +33,11 @@ def changes(images: int, counts: dict[str, int]) -> str:
 def run_name(folder: str, images: int, plan: PlanRecord) -> str:
     """What a run is called once it is known what there is to do."""
     return f"{folder}: {images:,} images, {plan.images:,} to extract"
+
+
+def cautions(runner: RunnerName) -> list[str]:
+    """What a run has to say of its runner: what the inline runner lacks."""
+    return [CAUTION] if runner == "inline" else []
 
 
 def arrived(arrival: Arrival) -> str:

@@ -28,10 +28,11 @@ from vision.engines.selection import EngineName, choose
 from vision.pixels.augmentation import Augmentation, split_rescale
 from vision.specs import BACKBONES, Dtype, Exif, FeatureSpec, Pooling, Precision, SixteenBit, cut_shape
 from vision.training.head import ClassWeight, HeadSpec, Kind, Optimizer, Sampling, TrainOn
-from workers.devices import visible_gpus
+from workers.devices import Slot, slots, visible_gpus
 from workers.jobs.head_identity import check_trainable
 from workers.jobs.records import HeadJob, Promotion, Space, VersionRecord
 from workers.jobs.spaces import NAMED_WEIGHTS, find_space, head_job
+from workers.runners.base import RunnerName
 
 ROOTS = {
     "images": IMAGE_ROOTS,
@@ -109,6 +110,11 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf
         "auto",
         title="running",
         description="library that computes the features; auto: tensorflow on a GPU, otherwise mnn if it is installed and supports the features, otherwise tensorflow",
+    )
+    runner: RunnerName = Field(
+        "local",
+        title="running",
+        description="where jobs run; local: child processes; inline: this process, without isolation or time-outs",
     )
     workers: int | None = Field(
         None, ge=1, title="running", description="number of extraction processes; default: one per GPU, or one per core"
@@ -256,6 +262,12 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf
         return self
 
     @pydantic.model_validator(mode="after")
+    def _has_a_slot_for_each_worker(self) -> Self:
+        if self.runner == "inline" and (self.workers or 1) > 1:
+            raise ValueError(f"--workers {self.workers}: --runner inline has one; leave --workers out")
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _augments_what_is_trained_on(self) -> Self:
         if self.variants > 1 and self.train_on == "images":
             raise ValueError(
@@ -343,6 +355,9 @@ class PipelineOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf
     def chosen_engine(self) -> str:
         """What computes the features on this machine. Raises SpecError for features that cannot be computed."""
         return choose(self.engine, self._spec(), bool(visible_gpus()))
+
+    def extraction_slots(self, engine: str) -> tuple[Slot, ...]:
+        return slots(1 if self.runner == "inline" else self.workers, engine)
 
     def plan_options(self) -> PlanOptions:
         """What bounds the plan. Raises InputError for what would only be found out after the extraction."""

@@ -20,6 +20,7 @@ from vision.training.head import ClassWeight, HeadSpec, Kind, Optimizer
 from workers.jobs.head_identity import check_trainable
 from workers.jobs.records import Space, VersionRecord
 from workers.jobs.spaces import head_job, stored_space, version_record
+from workers.runners.base import RunnerName
 
 
 def _several(value: Any) -> Any:
@@ -83,6 +84,7 @@ class StudyOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_na
         validate_default=True,
         description="folder for study.md, study.csv, study.json and study.png",
     )
+    runner: RunnerName = _as_in_the_pipeline("runner")
     wait: float = _as_in_the_pipeline("wait")
 
     @pydantic.field_validator("store", "out")

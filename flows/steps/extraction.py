@@ -12,7 +12,8 @@ from tasks.caching import kept
 from tasks.extract_chunk import extract_chunk, logs_of
 from workers.devices import Slot
 from workers.jobs.records import ChunkResult, PlanRecord
-from workers.runners.local import running
+from workers.runners.base import RunnerName
+from workers.runners.running import running
 
 # A task run costs Prefect some tenths of a second; in ten seconds of work that is lost in the noise.
 SECONDS_A_TASK_RUN = 10.0
@@ -45,7 +46,12 @@ class Extraction:
 
 
 def extract_chunks(
-    plan: PlanRecord, slots: tuple[Slot, ...], engine: str, seconds_a_chunk: float | None, progress: Progress
+    plan: PlanRecord,
+    slots: tuple[Slot, ...],
+    engine: str,
+    seconds_a_chunk: float | None,
+    progress: Progress,
+    runner: RunnerName = "local",
 ) -> list[ChunkResult]:
     """Extract every chunk of the plan, one task run more in flight than there are slots.
 
@@ -61,14 +67,19 @@ def extract_chunks(
     # At the end of `running`, by Ctrl-C too, task runs that wait for a child do not wait on.
     with running(logs_of(plan)):
         extraction = Extraction(progress.meter("extract", plan.images, "images"))
-        for result in _finished(plan, slots, engine, seconds_a_chunk, extraction):
+        for result in _finished(plan, slots, engine, seconds_a_chunk, extraction, runner):
             extraction.results += result
             artifact.update(sum(chunk.images for chunk in extraction.results) / plan.images)
     return extraction.results
 
 
 def _finished(
-    plan: PlanRecord, slots: tuple[Slot, ...], engine: str, seconds_a_chunk: float | None, extraction: Extraction
+    plan: PlanRecord,
+    slots: tuple[Slot, ...],
+    engine: str,
+    seconds_a_chunk: float | None,
+    extraction: Extraction,
+    runner: RunnerName,
 ) -> Iterator[list[ChunkResult]]:
     """Submit task runs as others finish, and give their results as they come."""
     task = kept(extract_chunk, plan.space)
@@ -77,7 +88,7 @@ def _finished(
     while start < plan.num_chunks or in_flight:
         while start < plan.num_chunks and in_flight <= len(slots):
             count = chunks_a_run(plan.num_chunks - start, len(slots), seconds_a_chunk)
-            future = task.submit(plan, start, count, slots, engine, extraction.on_batch)
+            future = task.submit(plan, start, count, slots, engine, extraction.on_batch, runner)
             future.add_done_callback(finished.put)
             start, in_flight = start + count, in_flight + 1
         future = finished.get()

@@ -31,7 +31,7 @@ from storage.source.listing import list_images
 from storage.source.scan import scan_folder
 from workers.devices import Slot
 from workers.jobs.spaces import version_record
-from workers.runners.local import WorkerPool
+from workers.runners.local import LocalRunner
 
 GOLDEN = Path(__file__).parent
 OPTIONS = json.loads((GOLDEN / "options.json").read_text())
@@ -134,10 +134,10 @@ def test_a_checkpoint_of_before_can_be_read(golden):
 @pytest.mark.slow
 def test_a_training_of_before_goes_on_from_its_checkpoint(golden, tmp_path):
     job, heard = head_of(options_of(golden, "begun")), []
-    workers = WorkerPool((Slot(None, 1),), tmp_path / "logs")
+    workers = LocalRunner((Slot(None, 1),), tmp_path / "logs")
     try:
         with workers.lease() as worker:
-            worker.call("head", job.record(), heard.append, 300)
+            worker.call("head", job.record(), heard.append)
     finally:
         workers.close()
     assert [each for each in heard if "resumed" in each] == [{"resumed": True, "epoch": 1, "after_steps": 5}]

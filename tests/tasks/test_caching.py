@@ -21,7 +21,7 @@ from vision.training.head import HeadSpec
 from workers.jobs.head_identity import find_head, head_name
 from workers.jobs.records import ChunkResult, HeadResult, ListingRecord, ScanRecord
 from workers.jobs.spaces import version_record
-from workers.runners.local import PoolClosed, WorkerDied, WorkerFailed
+from workers.runners.base import PoolClosed, WorkerDied, WorkerFailed
 
 
 def failed(error: BaseException):

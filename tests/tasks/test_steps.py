@@ -1,11 +1,15 @@
 """The steps as functions of the store, without Prefect's engine: what they do when the folder changes under them."""
 
+from pathlib import Path
+
 import pytest
 
 from storage.errors import NoRoom
 from storage.manifest.space import create_space
 from storage.manifest.versions import latest_version
+from storage.planning.chunks import pack
 from storage.planning.options import PlanOptions
+from storage.planning.plan_files import open_todo
 from tasks.build_manifest import build_manifest
 from tasks.extract_chunk import _key
 from tasks.list_images import list_images
@@ -30,8 +34,12 @@ def planned(space) -> PlanRecord:
     return plan_chunks.fn(space, list_images.fn(space, scan, False), PlanOptions(chunk_size=8))
 
 
+def rows_of(plan: PlanRecord) -> str:
+    return pack(open_todo(Path(plan.path)))
+
+
 def extracted(plan: PlanRecord) -> list[ChunkResult]:
-    job = ChunksJob(plan.space, plan.path, 0, plan.num_chunks, plan.chunk_size, plan.format, 1, "toy")
+    job = ChunksJob(plan.space, rows_of(plan), 0, plan.num_chunks, plan.chunk_size, plan.format, 1, "toy")
     return process_chunks(job, toy.ToyEngine(), lambda _: None)
 
 
@@ -87,7 +95,7 @@ def test_a_plan_says_how_many_rows_its_images_will_have_and_what_the_job_needs(s
     options = PlanOptions(chunk_size=8, variants=3, augmentation=TURN, validation_fraction=0.0)
     plan = plan_chunks.fn(space, list_images.fn(space, scan, False), options)
     assert (plan.images, plan.rows, plan.augmentation) == (20, 60, TURN)
-    job = ChunksJob(space, plan.path, 0, 3, 8, plan.format, 1, "toy", augmentation=plan.augmentation)
+    job = ChunksJob(space, rows_of(plan), 0, 3, 8, plan.format, 1, "toy", augmentation=plan.augmentation)
     assert ChunksJob.of(job.record()) == job
     version = build_manifest.fn(plan, process_chunks(job, toy.ToyEngine(), lambda _: None))
     assert version.counts["ok"] == 20

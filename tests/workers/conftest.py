@@ -3,12 +3,12 @@ from collections.abc import Iterator
 import pytest
 
 from workers.devices import Slot
-from workers.runners.local import WorkerPool
+from workers.runners.local import LocalRunner
 
 
 @pytest.fixture(scope="module")
-def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerPool]:
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRunner]:
     """One child that trains, for the tests of a file."""
-    made = WorkerPool((Slot(None, 1),), tmp_path_factory.mktemp("logs"))
+    made = LocalRunner((Slot(None, 1),), tmp_path_factory.mktemp("logs"))
     yield made
     made.close()

@@ -13,13 +13,12 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from storage.finite import finite
 from workers.children.in_flight import InHand
-from workers.jobs.records import ChunksJob, HeadJob
+from workers.jobs.perform import perform
 
 IDLE_SECONDS = 30.0
 FIRST_TO_GO = "500"  # of 1,000: where memory runs out, the kernel shall end a child and not who watches it
@@ -75,21 +74,8 @@ def _of_the_machine(error: Exception) -> dict[str, Any]:
     }
 
 
-def _perform(job: dict, report) -> dict | list[dict]:
-    if job["kind"] in ("chunks", "trial"):
-        from vision.engines import load_engine
-        from workers.jobs.extract import process_chunks, try_alone
-
-        chunks, hands = ChunksJob.of(job["job"]), InHand(job["in_hand"])
-        engine = load_engine(chunks.engine, chunks.space.spec, chunks.space.weights, chunks.threads)
-        if chunks.alone is not None:
-            return {"code": try_alone(chunks, engine, hands)}
-        return [asdict(result) for result in process_chunks(chunks, engine, report, hands)]
-    if job["kind"] != "head":
-        raise ValueError(f"{job['kind']!r} is no kind of job; chunks, trial and head are")
-    from workers.jobs.train import train_head
-
-    return asdict(train_head(HeadJob.of(job["job"]), report))
+def _perform(request: dict, report) -> dict | list[dict]:
+    return perform(request["kind"], request["job"], report, InHand(request["in_hand"]))
 
 
 def _answer(answers, record: dict) -> None:

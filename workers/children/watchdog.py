@@ -26,8 +26,13 @@ class Breach:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a child may take: seconds with the same images in a stage, and MB of memory of its own (None: any)."""
+    """What a job may take of its process; None: any amount.
 
+    silence_seconds: without a progress record. memory_mb: of memory of its own. stage_seconds: with the same images in
+    a stage.
+    """
+
+    silence_seconds: float | None = None
     memory_mb: float | None = None
     stage_seconds: dict[Stage, float] = field(default_factory=lambda: dict(STAGE_SECONDS))
 
@@ -61,19 +66,12 @@ def own_memory_mb(pid: int) -> float:
 class Watch:
     """Looks at a child five times a second for the length of a block, and kills it where it has to be ended.
 
-    silence_seconds: the longest time between two calls of `heard`, None for any. breach: why it was killed.
+    Its limits count from the last call of `heard`. breach: why it was killed.
     """
 
-    def __init__(
-        self,
-        process: subprocess.Popen,
-        silence_seconds: float | None,
-        in_hand: InHand | None = None,
-        limits: Limits | None = None,
-    ):
+    def __init__(self, process: subprocess.Popen, limits: Limits, in_hand: InHand | None = None):
         self.breach: Breach | None = None
-        self._process, self._silence_seconds = process, silence_seconds
-        self._in_hand, self._limits = in_hand, limits
+        self._process, self._limits, self._in_hand = process, limits, in_hand
         self._heard = time.monotonic()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
@@ -97,8 +95,7 @@ class Watch:
                 return
 
     def _found(self) -> Breach | None:
-        if self._silence_seconds is not None and time.monotonic() - self._heard > self._silence_seconds:
-            return Breach("timeout", f"it said nothing for {self._silence_seconds:g} s")
-        if self._in_hand is not None and self._limits is not None:
-            return self._limits.breach(self._process.pid, self._in_hand)
-        return None
+        longest = self._limits.silence_seconds
+        if longest is not None and time.monotonic() - self._heard > longest:
+            return Breach("timeout", f"it said nothing for {longest:g} s")
+        return self._limits.breach(self._process.pid, self._in_hand) if self._in_hand is not None else None

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy
 import pyarrow as pa
@@ -16,9 +15,8 @@ import pyarrow.compute as pc
 
 from storage.backend.bounded_read import read_file
 from storage.backend.paths import Place, place
-from storage.planning.chunks import chunk
-from storage.planning.plan_files import open_todo
 from storage.reasons import FILE_FAULTS
+from storage.schemas import DIGEST
 from storage.shards.shard import AUGMENTATION, write_shard
 from storage.shards.view_ids import PLAIN
 from storage.text import visible
@@ -58,7 +56,7 @@ def process_chunks(
 def _extract(
     job: ChunksJob, index: int, engine: Engine, report: Callable[[dict], None], hands: Hands | None
 ) -> Extracted:
-    todo = chunk(open_todo(Path(job.plan)), index, job.chunk_size)
+    todo = job.chunk(index)
     apart = {bytes.fromhex(digest) for digest in job.apart}
     found = extract(
         engine,
@@ -76,11 +74,10 @@ def _extract(
     return found
 
 
-def try_alone(job: ChunksJob, engine: Engine, hands: Hands) -> str | None:
+def try_alone(job: ChunksJob, engine: Engine, hands: Hands | None = None) -> str | None:
     """Extract the job's one image and keep nothing: the code of what is wrong with it, None where nothing is."""
-    todo = open_todo(Path(job.plan)).slice(job.start * job.chunk_size, job.count * job.chunk_size)
     digest = bytes.fromhex(job.alone or "")
-    one = todo.filter(pc.is_in(todo["digest"], pa.array([digest], todo["digest"].type)))
+    one = job.todo.filter(pc.is_in(job.todo["digest"], pa.array([digest], DIGEST)))
     found = extract(engine, _images(one, job), hands=hands, make_views=_view_maker(one, job))
     return found.errors[digest][0] if digest in found.errors else None
 
@@ -132,8 +129,7 @@ def _write(job: ChunksJob, engine: Engine, found: Extracted, started: float) -> 
 
 
 def _path_of(job: ChunksJob, digest: bytes) -> bytes:
-    todo = open_todo(Path(job.plan))
-    return todo["path"][pc.index(todo["digest"], pa.scalar(digest, todo["digest"].type)).as_py()].as_py()
+    return job.todo["path"][pc.index(job.todo["digest"], pa.scalar(digest, DIGEST)).as_py()].as_py()
 
 
 def _view_maker(todo: pa.Table, job: ChunksJob) -> MakeViews:

@@ -1,11 +1,15 @@
-"""The small frozen records that pass between the steps: JSON in and out, never an array or a list of paths."""
+"""The small frozen records that pass between the steps, and the jobs that go to a runner: JSON in and out."""
 
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Literal
+
+import pyarrow as pa
 
 from storage.backend.paths import place
 from storage.classes import only
 from storage.layout import Store
+from storage.planning.chunks import chunk, pack, unpack
 from storage.reading.stream import READ_THREADS
 from storage.shards.shard import FeatureType, Format
 from vision.specs import FeatureSpec
@@ -108,16 +112,16 @@ class VersionRecord:
 
 @dataclass(frozen=True)
 class ChunksJob:
-    """`count` chunks of the plan at `plan` (a path), from chunk `start` on: all that a child needs to extract them.
+    """`count` chunks of a plan, from chunk `start` on: all that is needed to extract them, on any machine.
 
-    engine: the one that the run has chosen (vision/engines). condemned: hex digest → code of the images that ended
+    rows: the rows of the plan's todo that those chunks are of, packed (storage/planning/chunks.py). engine: the one that the run has chosen (vision/engines). condemned: hex digest → code of the images that ended
     a child before: they are not touched. plain_only: the same of those of which only the variants do: their plain rows are
     extracted. apart: hex digests of images that are inferred each without others. alone:
     the one image to be tried, of which nothing is kept. augmentation: what the variants are of, a text.
     """
 
     space: Space
-    plan: str
+    rows: str
     start: int
     count: int
     chunk_size: int
@@ -129,6 +133,22 @@ class ChunksJob:
     apart: tuple[str, ...] = ()
     alone: str | None = None
     augmentation: str = ""
+
+    @cached_property
+    def todo(self) -> pa.Table:
+        """The rows of all its chunks: TODO_SCHEMA."""
+        return unpack(self.rows)
+
+    def chunk(self, index: int) -> pa.Table:
+        """The rows of the plan's chunk `index`, which is one of those of this job."""
+        return chunk(self.todo, index - self.start, self.chunk_size)
+
+    def rest(self, done: int) -> "ChunksJob":
+        """The same job without its first `done` chunks."""
+        if not done:
+            return self
+        rows = pack(self.todo.slice(done * self.chunk_size))
+        return replace(self, rows=rows, start=self.start + done, count=self.count - done)
 
     def record(self) -> dict:
         return asdict(self)

@@ -4,15 +4,17 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-from storage.planning.plan_files import open_todo
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.planning.chunks import pack
+from storage.schemas import DIGEST
 from storage.shards.view_ids import PLAIN
 from workers.children.in_flight import Stage
 from workers.children.watchdog import Limits
 from workers.jobs.records import ChunkResult, ChunksJob
-from workers.runners.local import Worker, WorkerDied
+from workers.runners.base import Lease, WorkerDied
 
 logger = logging.getLogger(__name__)
 
@@ -30,16 +32,8 @@ class Isolation:
     inferred from then on each without others: one of them may kill only in company.
     """
 
-    def __init__(
-        self,
-        worker: Worker,
-        job: ChunksJob,
-        on_batch: Callable[[dict], None],
-        silence_seconds: float,
-        limits: Limits,
-    ):
-        self._worker, self._job, self._on_batch = worker, job, on_batch
-        self._silence_seconds, self._limits = silence_seconds, limits
+    def __init__(self, lease: Lease, job: ChunksJob, on_batch: Callable[[dict], None], limits: Limits):
+        self._lease, self._job, self._on_batch, self._limits = lease, job, on_batch, limits
         self._results: list[ChunkResult] = []
         self._condemned: dict[str, str] = {}
         self._plain_only: dict[str, str] = {}
@@ -47,7 +41,7 @@ class Isolation:
         self._apart: set[bytes] = set()
 
     def run(self) -> list[ChunkResult]:
-        """The results of all chunks. Raises what `Worker.call` does; WorkerDied where no image is to blame."""
+        """The results of all chunks. Raises what `Lease.call` does; WorkerDied where no image is to blame."""
         unexplained = 0
         while len(self._results) < self._job.count:
             try:
@@ -60,14 +54,11 @@ class Isolation:
         return self._results
 
     def _call(self, kind: str, job: ChunksJob, on_progress: Callable[[dict], None]):
-        return self._worker.call(kind, job.record(), on_progress, self._silence_seconds, self._limits)
+        return self._lease.call(kind, job.record(), on_progress, self._limits)
 
     def _rest(self) -> ChunksJob:
-        done = len(self._results)
         return replace(
-            self._job,
-            start=self._job.start + done,
-            count=self._job.count - done,
+            self._job.rest(len(self._results)),
             condemned=dict(self._condemned),
             plain_only=dict(self._plain_only),
             apart=tuple(digest.hex() for digest in sorted(self._apart)),
@@ -81,7 +72,7 @@ class Isolation:
 
     def _try_suspects(self, death: WorkerDied) -> int:
         """Try alone what the child had in hand and was not tried yet; returns how many of them are condemned."""
-        in_hand = self._worker.in_hand.suspects()
+        in_hand = self._lease.in_flight()
         suspects = [digest for digest in in_hand if digest not in self._cleared and digest.hex() not in self._condemned]
         logger.warning("%s; the %d images it had in hand are tried alone", death, len(suspects))
         guilty, is_new = 0, True
@@ -111,10 +102,11 @@ class Isolation:
         plain_only: leave its variants out. Raises WorkerDied where the child dies without having it in hand.
         """
         try:
-            job = replace(self._job, alone=digest.hex(), plain_only=dict(plain_only or {}))
+            row, only = pack(self._row(digest)), dict(plain_only or {})
+            job = replace(self._job, rows=row, alone=digest.hex(), plain_only=only)
             self._call("trial", job, lambda _: None)
         except WorkerDied as death:
-            stage: Stage | None = self._worker.in_hand.suspects().get(digest)
+            stage: Stage | None = self._lease.in_flight().get(digest)
             if stage is None:
                 raise
             # What cannot be read says nothing of the bytes: it stays pending.
@@ -124,12 +116,12 @@ class Isolation:
         return None
 
     def _has_variants_and_plain(self, digest: bytes) -> bool:
-        views = self._wanted(digest)["views"]
+        views = self._row(digest)["views"][0].as_py()
         return PLAIN in views and len(views) > 1
 
     def _path(self, digest: bytes) -> str:
-        return ascii(os.fsdecode(self._wanted(digest)["path"]))
+        return ascii(os.fsdecode(self._row(digest)["path"][0].as_py()))
 
-    def _wanted(self, digest: bytes) -> dict[str, Any]:
-        todo = open_todo(Path(self._job.plan))
-        return next(row for row in todo.to_pylist() if row["digest"] == digest)
+    def _row(self, digest: bytes) -> pa.Table:
+        todo = self._job.todo
+        return todo.slice(pc.index(todo["digest"], pa.scalar(digest, DIGEST)).as_py(), 1)

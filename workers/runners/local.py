@@ -1,95 +1,43 @@
-"""Leases of child processes: started when needed, timed out, replaced when they die. No Prefect here."""
+"""The local runner: child processes of this machine, started when needed, timed out, replaced when they die."""
 
-import atexit
 import json
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from queue import Queue
 from textwrap import shorten
 from typing import Any
 
-from storage.errors import InputError, NoRoom, StorageError, StoreBusy, StoreDamaged, TooManyRemovals
-from vision.errors import SpecError, WeightsError
-from workers.children.in_flight import InHand
+from workers.children.in_flight import InHand, Stage
 from workers.children.watchdog import Breach, Limits, Watch
 from workers.devices import Slot
+from workers.runners.base import CERTAIN, EXPECTED, NO_LIMITS, Lease, PoolClosed, Runner, WorkerDied, WorkerFailed
 
 # How long a child may take to start Python and accept a job; TensorFlow is loaded after that.
-START_SECONDS = 120.0
+START = Limits(120.0)
 PROJECT = Path(__file__).parents[2]
-EXPECTED = {
-    kind.__name__: kind
-    for kind in (InputError, StorageError, StoreBusy, StoreDamaged, NoRoom, TooManyRemovals, SpecError, WeightsError)
-}
-# Python's own errors of a program that is wrong: the same work raises them again.
-CERTAIN = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError, ValueError)
 LONGEST_MESSAGE = 300  # TensorFlow and Keras put graphs and configurations into theirs
-
-
-class WorkerDied(RuntimeError):
-    """A child ended, or had to be ended, in the middle of a job. Trying again can help.
-
-    code: `timeout` where it was ended for the time that it took, else `crashed`.
-    """
-
-    def __init__(self, message: str, code: str = "crashed"):
-        super().__init__(message)
-        self.code = code
-
-
-class PoolClosed(RuntimeError):
-    """The run is ending: no child works for it any more. Trying again cannot help."""
-
-
-class WorkerFailed(RuntimeError):
-    """A job raised something unforeseen in a child; its log has the traceback.
-
-    can_help: another try may go otherwise.
-    """
-
-    def __init__(self, message: str, can_help: bool = True):
-        super().__init__(message)
-        self.can_help = can_help
 
 
 # What a child runs; it hears and says what workers/children/child.py tells.
 CHILD = (sys.executable, "-m", "workers.children.child")
 
 
-class Worker:
+class ChildLease(Lease):
     """One child in a slot. Its standard error goes to a log of its own, never to the flow's pipes."""
 
     def __init__(self, slot: Slot, log: Path):
-        self.slot = slot
+        super().__init__(slot)
         self.log = log
-        self.in_hand = InHand.create()
-        self.is_busy = False
-        self.is_closed = False
+        self._in_hand = InHand.create()
         self._process: subprocess.Popen[bytes] | None = None
 
-    def call(
-        self,
-        kind: str,
-        job: dict,
-        on_progress: Callable[[dict], None],
-        silence_seconds: float | None,
-        limits: Limits | None = None,
-    ) -> Any:
-        """Run a job in the child and return its result.
-
-        Raises WorkerDied where the child ends, says nothing for `silence_seconds` or is over its `limits`, PoolClosed
-        where the run is ending, the error's own type where it is one of ours or the machine's, else WorkerFailed.
-        After WorkerDied, `in_hand` is what the child left it.
-        """
+    def call(self, kind: str, job: dict, on_progress: Callable[[dict], None], limits: Limits = NO_LIMITS) -> Any:
         self.is_busy = True
-        self.in_hand.clear()
-        process = self._accepting({"kind": kind, "job": job, "in_hand": self.in_hand.descriptor})
-        with Watch(process, silence_seconds, self.in_hand, limits) as watch:
+        self._in_hand.clear()
+        process = self._accepting({"kind": kind, "job": job, "in_hand": self._in_hand.descriptor})
+        with Watch(process, limits, self._in_hand) as watch:
             while message := _read_message(process):
                 watch.heard()
                 self.is_busy = "progress" in message
@@ -118,11 +66,11 @@ class Worker:
                 raise PoolClosed("the run has ended")
             process = self._process = self._running()
             try:
-                os.write(process.stdin.fileno(), line)  # type: ignore[union-attr]
-                with Watch(process, START_SECONDS):
+                with Watch(process, START):
+                    _write_line(process, line)
                     if not self.is_closed and _read_line(process):
                         return process
-            except (BrokenPipeError, ValueError):
+            except (OSError, ValueError):
                 pass  # it left, or stop() closed its pipes
             self.stop()
         if self.is_closed:
@@ -143,7 +91,7 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                pass_fds=(self.in_hand.descriptor,),
+                pass_fds=(self._in_hand.descriptor,),
             )
 
     def _error(
@@ -159,6 +107,9 @@ class Worker:
         words = shorten(f"{kinds[0]}: {message}", LONGEST_MESSAGE, placeholder=" …")
         return WorkerFailed(f"{words}; see {self.log}", can_help=not is_certain)
 
+    def in_flight(self) -> dict[bytes, Stage]:
+        return self._in_hand.suspects()
+
     def stop(self) -> None:
         """End the child at once, whatever it is doing."""
         process, self._process = self._process, None
@@ -167,6 +118,12 @@ class Worker:
             process.wait()
             process.stdin.close()  # type: ignore[union-attr]
             process.stdout.close()  # type: ignore[union-attr]
+
+
+def _write_line(process: subprocess.Popen[bytes], line: bytes) -> None:
+    """The pipe takes a long line piece by piece, as the child reads it."""
+    while line:
+        line = line[os.write(process.stdin.fileno(), line) :]  # type: ignore[union-attr]
 
 
 def _read_line(process: subprocess.Popen[bytes]) -> bytes:
@@ -183,75 +140,8 @@ def _read_message(process: subprocess.Popen[bytes]) -> dict | None:
     return json.loads(line) if line.endswith(b"\n") else None
 
 
-class WorkerPool:
-    """One child a slot, each leased to one caller at a time."""
+class LocalRunner(Runner[ChildLease]):
+    """One child a slot."""
 
     def __init__(self, slots: tuple[Slot, ...], logs: Path):
-        self.slots = slots
-        self._workers = [Worker(slot, logs / f"worker-{number}.log") for number, slot in enumerate(slots)]
-        self._free: Queue[Worker] = Queue()
-        for worker in self._workers:
-            self._free.put(worker)
-
-    @contextmanager
-    def lease(self) -> Iterator[Worker]:
-        """A worker of one's own for the length of the block; waits until one is free."""
-        worker = self._free.get()
-        try:
-            if worker.is_closed:
-                raise PoolClosed("the run has ended")
-            yield worker
-        except BaseException:
-            if worker.is_busy:
-                worker.stop()  # in the middle of who knows what
-            raise
-        finally:
-            self._free.put(worker)
-
-    def close(self) -> None:
-        for worker in self._workers:
-            worker.is_closed = True
-            worker.stop()
-
-
-_pools: dict[tuple[tuple[Slot, ...], Path], WorkerPool] = {}
-_ended: set[Path] = set()
-_pools_lock = threading.Lock()
-
-
-def pool(slots: tuple[Slot, ...], logs: Path) -> WorkerPool:
-    """This process's pool for these slots, made once. Raises PoolClosed after `end_pools(logs)`."""
-    with _pools_lock:
-        if logs in _ended:
-            raise PoolClosed("the run has ended")
-        if (slots, logs) not in _pools:
-            _pools[slots, logs] = WorkerPool(slots, logs)
-        return _pools[slots, logs]
-
-
-@contextmanager
-def running(logs: Path) -> Iterator[None]:
-    """Let pools with these logs work for the length of the block; after it their children are gone.
-
-    A task run that is still waiting then, or is tried again, gets PoolClosed instead of a new child.
-    """
-    with _pools_lock:
-        _ended.discard(logs)
-    try:
-        yield
-    finally:
-        end_pools(logs)
-
-
-def end_pools(logs: Path) -> None:
-    """End every child of the pools with these logs, for good."""
-    with _pools_lock:
-        _ended.add(logs)
-        for key in [key for key in _pools if key[1] == logs]:
-            _pools.pop(key).close()
-
-
-@atexit.register
-def _end_all_pools() -> None:
-    for logs in {logs for _, logs in _pools}:
-        end_pools(logs)
+        super().__init__([ChildLease(slot, logs / f"worker-{number}.log") for number, slot in enumerate(slots)])

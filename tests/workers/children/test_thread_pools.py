@@ -7,8 +7,7 @@ import pytest
 
 from storage.manifest.space import create_space
 from storage.manifest.versions import latest_version
-from storage.planning.plan_files import save_plan
-from storage.source.scan_files import prepare
+from storage.planning.chunks import pack
 from tests import pools, toy
 from tests.workers.jobs.test_training_data import extracted
 from vision.training.head import HeadSpec
@@ -16,7 +15,7 @@ from workers.devices import THREAD_POOLS, Slot, available_cores
 from workers.jobs.records import ChunksJob, Space
 from workers.jobs.spaces import head_job, version_record
 from workers.runners import local as worker_pool
-from workers.runners.local import WorkerPool
+from workers.runners.local import LocalRunner
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +28,9 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Space:
 def extraction(space: Space, slot: Slot, engine: str) -> tuple[str, dict]:
     other = dataclasses.replace(space, root=f"{space.root}-again")
     create_space(other.store, space.spec.record())
-    prepare(other.store.cache / "plans")
     planned = toy.plan(Path(space.images), Path(other.root))
-    path = str(save_plan(planned, other.store.cache / "plans"))
-    return "chunks", ChunksJob(other, path, 0, 1, planned.chunk_size, "parquet", slot.threads, engine).record()
+    rows = pack(planned.todo[: planned.chunk_size])
+    return "chunks", ChunksJob(other, rows, 0, 1, planned.chunk_size, "parquet", slot.threads, engine).record()
 
 
 def training(space: Space, slot: Slot, engine: str) -> tuple[str, dict]:
@@ -52,10 +50,10 @@ def test_every_pool_of_a_child_has_the_threads_of_its_slot(space, made, threads,
         monkeypatch.setenv(name, "7")
     monkeypatch.setattr(worker_pool, "CHILD", pools.CHILD)
     slot = Slot(None, threads)
-    workers = WorkerPool((slot,), tmp_path / "logs")
+    workers = LocalRunner((slot,), tmp_path / "logs")
     try:
         with workers.lease() as worker:
-            found = worker.call(*made(space, slot, engine), lambda record: None, None)
+            found = worker.call(*made(space, slot, engine), lambda record: None)
     finally:
         workers.close()
     libraries = {Path(path).name.partition("-")[0]: count for path, count in found["blas"].items()}

@@ -16,15 +16,14 @@ from storage.layout import Store
 from storage.maintenance.collect import collect
 from storage.manifest.space import create_space
 from storage.manifest.versions import Version, commit, version_numbers
+from storage.planning.chunks import pack
 from storage.planning.options import PlanOptions
 from storage.planning.plan import finish, make_plan
-from storage.planning.plan_files import save_plan
 from storage.reading.sample_files import files_of
 from storage.reading.samples import pin
 from storage.shards.shard import ShardRef
 from storage.source.listing import list_images
 from storage.source.scan import scan_folder
-from storage.source.scan_files import prepare
 from tests import toy
 from tests.workers.jobs.test_resume import kill_after, steps_of
 from tests.workers.jobs.test_train import NOTHING, Trainer
@@ -40,7 +39,7 @@ from workers.jobs.image_stream import ImageStream
 from workers.jobs.records import ChunksJob, HeadJob, HeadResult, Space
 from workers.jobs.spaces import find_space
 from workers.jobs.training_data import Samples
-from workers.runners.local import WorkerPool
+from workers.runners.local import LocalRunner
 
 # Keras 3.15 on NumPy 2, wherever it saves: keras/src/backend/tensorflow/core.py, convert_to_numpy.
 pytestmark = pytest.mark.filterwarnings(
@@ -85,12 +84,10 @@ class Tuner(Trainer):
         options = PlanOptions(0.5, 8, variants=variants, augmentation=TURN if variants > 1 else "")
         planned = make_plan(space.store, list_images(scan_folder(self.images), space.store.cache), options)
         create_space(space.store, space.spec.record())
-        prepare(space.store.cache / "plans")
-        path = str(save_plan(planned, space.store.cache / "plans"))
         sizes = 0, planned.num_chunks, planned.chunk_size, planned.format
-        job = ChunksJob(space, path, *sizes, 1, self.engine, augmentation=planned.augmentation)
+        job = ChunksJob(space, pack(planned.todo), *sizes, 1, self.engine, augmentation=planned.augmentation)
         with self.workers.lease() as worker:
-            found = worker.call("chunks", job.record(), lambda record: None, 300)
+            found = worker.call("chunks", job.record(), lambda record: None)
         assert {result["fallback"] for result in found} <= {None}
         refs = [ShardRef(one["shard"], one["size_bytes"], one["rows"], one["footer_checksum"]) for one in found]
         self.version = commit(space.store, planned.parent, *finish(space.store, planned, refs))
@@ -105,14 +102,14 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toy.pictures(tmp_path_factory.mktemp("pictures") / "images", per_class=14)
 
 
-def made(engine: str, images: Path, root: Path, workers: WorkerPool, variants: int) -> Tuner:
+def made(engine: str, images: Path, root: Path, workers: LocalRunner, variants: int) -> Tuner:
     tuner = Tuner(images, root, None, workers, engine=engine)
     tuner.run(variants)
     return tuner
 
 
 @pytest.fixture(scope="module")
-def viewed(pictures: Path, workers: WorkerPool, tmp_path_factory: pytest.TempPathFactory) -> Tuner:
+def viewed(pictures: Path, workers: LocalRunner, tmp_path_factory: pytest.TempPathFactory) -> Tuner:
     """A store with three views of each training picture, to be read only."""
     return made("mnn", pictures, tmp_path_factory.mktemp("viewed") / "store", workers, 3)
 

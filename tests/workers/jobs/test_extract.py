@@ -9,14 +9,13 @@ from PIL import Image
 from flows.console.messages import lost
 from storage.manifest.space import create_space
 from storage.planning.adoption import intact_shards
-from storage.planning.chunks import chunk
-from storage.planning.plan import finish
-from storage.planning.plan_files import open_todo, save_plan
+from storage.planning.chunks import pack
+from storage.planning.plan import Plan, finish
 from storage.shards.shard import Shard, ShardRef, unlisted_shards
 from tests import toy
 from vision.engines.extract import NoHands
 from workers.jobs.extract import process_chunks, try_alone
-from workers.jobs.records import ChunkResult, ChunksJob
+from workers.jobs.records import ChunkResult, ChunksJob, Space
 
 TURN = '{"rotation_range":20.0}'
 
@@ -27,20 +26,17 @@ def job(images, store) -> ChunksJob:
     where = toy.space(images, store)
     planned = toy.plan(images, store)
     create_space(where.store, toy.SPEC.record())
-    return ChunksJob(
-        where,
-        str(save_plan(planned, where.store.cache / "plans")),
-        0,
-        1,
-        planned.chunk_size,
-        planned.format,
-        threads=1,
-        engine="toy",
-    )
+    return chunk_of(planned, where, 0)
+
+
+def chunk_of(planned: Plan, where: Space, start: int, count: int = 1) -> ChunksJob:
+    rows = pack(planned.todo.slice(start * planned.chunk_size, count * planned.chunk_size))
+    sizes = start, count, planned.chunk_size, planned.format
+    return ChunksJob(where, rows, *sizes, threads=1, engine="toy", augmentation=planned.augmentation)
 
 
 def todo(job: ChunksJob) -> list[dict]:
-    return chunk(open_todo(Path(job.plan)), job.start, job.chunk_size).to_pylist()
+    return job.chunk(job.start).to_pylist()
 
 
 def path_of(job: ChunksJob, index: int) -> Path:
@@ -117,8 +113,7 @@ def test_a_file_that_never_was_an_image_is_named_in_the_shard_and_costs_its_row_
     planned = toy.plan(images, store, chunk_size=100)
     where = toy.space(images, store)
     create_space(where.store, toy.SPEC.record())
-    plan = save_plan(planned, where.store.cache / "plans")
-    result, shard = process(ChunksJob(where, str(plan), 0, 1, 100, "parquet", threads=1, engine="toy"))
+    result, shard = process(chunk_of(planned, where, 0))
     assert (result.images, result.rows, result.quarantined, result.skipped) == (21, 20, 1, {})
     assert list(shard.errors().values()) == [code]
     assert set(shard.errors()).isdisjoint(shard.digests())
@@ -134,19 +129,20 @@ def test_a_chunk_of_which_nothing_is_left_still_becomes_a_shard(job):
 
 
 def test_chunks_of_one_job_give_the_shards_that_they_give_alone(job, images, store):
-    together = process_chunks(replace(job, count=3), toy.ToyEngine(), lambda record: None)
-    alone = [process(replace(job, start=index))[0] for index in range(3)]
+    planned = toy.plan(images, store)
+    together = process_chunks(chunk_of(planned, job.space, 0, 3), toy.ToyEngine(), lambda record: None)
+    alone = [process(chunk_of(planned, job.space, index))[0] for index in range(3)]
     assert [result.shard for result in together] == [result.shard for result in alone]
     assert [result.images for result in together] == [8, 8, 4]
 
 
-def test_a_chunk_that_cannot_be_extracted_costs_no_shard_that_came_before_it(job):
+def test_a_chunk_that_cannot_be_extracted_costs_no_shard_that_came_before_it(job, images, store):
     def report(record):
         if record.get("chunk") == 1:
             raise RuntimeError("in the middle of the second")
 
     with pytest.raises(RuntimeError, match="in the middle"):
-        process_chunks(replace(job, count=3), toy.ToyEngine(), report)
+        process_chunks(chunk_of(toy.plan(images, store), job.space, 0, 3), toy.ToyEngine(), report)
     (shard,) = intact_shards(job.space.store, unlisted_shards(job.space.store, {}), lambda shard: True)
     assert shard.num_rows == 8
 
@@ -188,10 +184,8 @@ def test_a_chunk_with_variants_counts_images_and_has_a_row_a_view(images, store,
     planned = toy.plan(images, store, variants=3, augmentation=TURN, validation_fraction=0.0, chunk_size=30)
     where = toy.space(images, store)
     create_space(where.store, toy.SPEC.record())
-    plan = str(save_plan(planned, where.store.cache / "plans"))
     heard = []
-    job = ChunksJob(where, plan, 0, 1, 30, "parquet", threads=1, engine="toy", augmentation=TURN)
-    result, shard = process(job, heard.append)
+    result, shard = process(chunk_of(planned, where, 0), heard.append)
     assert (result.images, result.rows, result.quarantined) == (21, 60, 1)
     assert heard[-2] == {"chunk": 0, "done": 21}
     assert (shard.augmentation, len(shard.errors())) == (TURN, 1)
@@ -201,7 +195,6 @@ def test_a_chunk_with_variants_counts_images_and_has_a_row_a_view(images, store,
 def test_what_is_tried_alone_is_the_image_with_all_of_its_views(images, store, monkeypatch):
     toy.without_keras(monkeypatch)
     planned = toy.plan(images, store, variants=3, augmentation=TURN, validation_fraction=0.0)
-    plan = str(save_plan(planned, toy.space(images, store).store.cache / "plans"))
     digest = planned.todo["digest"][3].as_py()
     seen = []
 
@@ -210,9 +203,8 @@ def test_what_is_tried_alone_is_the_image_with_all_of_its_views(images, store, m
             seen.append(len(pixels))
             return super().features(pixels)
 
-    sizes = 0, planned.num_chunks, planned.chunk_size, "parquet"
-    job = ChunksJob(toy.space(images, store), plan, *sizes, 1, "toy", alone=digest.hex(), augmentation=TURN)
-    assert try_alone(job, Watching(), NoHands()) is None
+    job = chunk_of(planned, toy.space(images, store), 0, planned.num_chunks)
+    assert try_alone(replace(job, alone=digest.hex()), Watching(), NoHands()) is None
     assert seen == [3]
 
 
@@ -221,8 +213,7 @@ def test_what_is_lost_of_pictures_is_counted_with_an_example(job, images, store)
         deep = np.random.default_rng(index).integers(0, 65_536, (9, 9), np.uint16)
         Image.fromarray(deep).save(images / "cats" / f"deep-{index}.png")
     planned = toy.plan(images, store, chunk_size=100)
-    path = save_plan(planned, Path(job.plan).parent)
-    (result,) = process_chunks(replace(job, plan=str(path), chunk_size=100), toy.ToyEngine(), print)
+    (result,) = process_chunks(chunk_of(planned, job.space, 0), toy.ToyEngine(), print)
     assert result.losses == {"sixteen_bit": 3}
     assert result.lossy["sixteen_bit"].startswith("cats/deep-")
     (line,) = lost([result, result])

@@ -19,7 +19,8 @@ from storage.manifest.versions import version_numbers
 from tests import toy
 from tests.workers.jobs.test_train import Trainer
 from workers.jobs.records import HeadJob
-from workers.runners.local import WorkerDied, WorkerPool
+from workers.runners.base import WorkerDied
+from workers.runners.local import LocalRunner
 
 KILLS = int(os.environ.get("KILLS", "5"))
 # 14 batches an epoch, all of them followed by a checkpoint.
@@ -27,7 +28,7 @@ OPTIONS = {"epochs": 8, "batch_size": 4, "shuffle_memory_mb": 1}
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory, workers: WorkerPool) -> Trainer:
+def first(tmp_path_factory: pytest.TempPathFactory, workers: LocalRunner) -> Trainer:
     folder = tmp_path_factory.mktemp("resumed")
     images = toy.pictures(folder / "images", per_class=40)
     _, version = toy.run(images, folder / "store", validation_fraction=0.3, chunk_size=16)
@@ -67,7 +68,7 @@ def kill_after(trainer: Trainer, job: HeadJob, steps: int) -> None:
         killer = threading.Thread(target=killing, args=(process,))
         killer.start()
         with pytest.raises(WorkerDied):
-            worker.call("head", job.record(), trainer.heard.append, 300)
+            worker.call("head", job.record(), trainer.heard.append)
         killer.join()
     assert pinned_version(trainer.store, job.name) == 1
 

@@ -27,7 +27,8 @@ from vision.training.head import HeadSpec
 from workers.jobs.head_identity import base_name, check_trainable, find_head, head_name
 from workers.jobs.records import HeadJob, HeadResult
 from workers.jobs.spaces import head_job, version_record
-from workers.runners.local import WorkerFailed, WorkerPool
+from workers.runners.base import WorkerFailed
+from workers.runners.local import LocalRunner
 
 SPEC = HeadSpec(("cats", "dogs"), epochs=2, batch_size=8)
 NOTHING = 1e-30  # a step so short that no float32 weight moves by it, but a bias from 0 to nothing that counts
@@ -209,7 +210,7 @@ class Trainer:
     images: Path
     root: Path
     version: Version
-    workers: WorkerPool
+    workers: LocalRunner
     result: HeadResult | None = None
     heard: list[dict] = field(default_factory=list)
 
@@ -223,11 +224,11 @@ class Trainer:
 
     def train(self, job: HeadJob, on_epoch=lambda record: None) -> HeadResult:
         with self.workers.lease() as worker:
-            return HeadResult(**worker.call("head", job.record(), on_epoch, 300))
+            return HeadResult(**worker.call("head", job.record(), on_epoch))
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory, workers: WorkerPool) -> Trainer:
+def first(tmp_path_factory: pytest.TempPathFactory, workers: LocalRunner) -> Trainer:
     """A store with the head of the usual job, and what was heard while it was trained."""
     folder = tmp_path_factory.mktemp("trained")
     _, version = toy.run(toy.pictures(folder / "images"), folder / "store", validation_fraction=0.4)
@@ -333,7 +334,7 @@ def test_a_head_with_code_of_its_own_is_refused_and_runs_nothing(layer, trainer,
 
 
 @pytest.fixture(scope="module")
-def tested(tmp_path_factory: pytest.TempPathFactory, workers: WorkerPool) -> Trainer:
+def tested(tmp_path_factory: pytest.TempPathFactory, workers: LocalRunner) -> Trainer:
     """A store with the head of a folder that has a test split."""
     folder = tmp_path_factory.mktemp("tested")
     for number, (split, count) in enumerate({"train": 20, "validation": 7, "test": 5}.items()):
@@ -580,7 +581,7 @@ def test_the_rate_that_is_advised_after_a_divergence_trains(trainer):
 def test_an_unknown_kind_of_job_is_an_error_and_no_training(trainer):
     job = trainer.job(seed=9)
     with trainer.workers.lease() as worker, pytest.raises(WorkerFailed, match="'heads' is no kind of job"):
-        worker.call("heads", job.record(), lambda record: None, 300)
+        worker.call("heads", job.record(), lambda record: None)
     assert find_head(trainer.store, job.name) is None
 
 

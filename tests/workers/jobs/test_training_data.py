@@ -17,14 +17,13 @@ from storage.heads.current import current_head
 from storage.heads.registry import model_file, read_head
 from storage.manifest.space import create_space
 from storage.manifest.versions import commit, latest_version
+from storage.planning.chunks import pack
 from storage.planning.options import PlanOptions
 from storage.planning.plan import finish, make_plan
-from storage.planning.plan_files import save_plan
 from storage.reading.sample_files import files_of
 from storage.shards.shard import ShardRef
 from storage.source.listing import list_images
 from storage.source.scan import scan_folder
-from storage.source.scan_files import prepare
 from tests import toy
 from tests.vision.engines.test_shared_engine import together
 from vision.batches import Batches, Held
@@ -57,9 +56,7 @@ def extracted(images: Path, root: Path, engine: str, **options) -> Space:
     space = find_space(place(str(root)), place(str(images)), "random", "vgg16", 32, "none", "float16", "float32")
     create_space(space.store, space.spec.record())
     planned = make_plan(space.store, list_images(scan_folder(images), space.store.cache), PlanOptions(**options))
-    prepare(space.store.cache / "plans")
-    path = str(save_plan(planned, space.store.cache / "plans"))
-    job = ChunksJob(space, path, 0, planned.num_chunks, planned.chunk_size, "parquet", 1, engine)
+    job = ChunksJob(space, pack(planned.todo), 0, planned.num_chunks, planned.chunk_size, "parquet", 1, engine)
     job = dataclasses.replace(job, augmentation=planned.augmentation)
     results = process_chunks(job, load_engine(engine, space.spec, "random", 1), lambda _: None)
     refs = [ShardRef(one.shard, one.size_bytes, one.rows, one.footer_checksum) for one in results]

@@ -14,8 +14,8 @@ import pytest
 from storage.maintenance.quarantine import release, without_variants
 from storage.manifest.space import create_space
 from storage.manifest.versions import commit
+from storage.planning.chunks import pack
 from storage.planning.plan import finish
-from storage.planning.plan_files import save_plan
 from storage.shards.shard import Shard, ShardRef
 from tests import hostile, toy
 from workers.children.in_flight import InHand
@@ -23,18 +23,19 @@ from workers.children.watchdog import Limits, own_memory_mb
 from workers.devices import Slot
 from workers.jobs.records import ChunkResult, ChunksJob
 from workers.runners import local as worker_pool
+from workers.runners.base import WorkerDied
 from workers.runners.isolation import Isolation
-from workers.runners.local import WorkerDied, WorkerPool
+from workers.runners.local import LocalRunner
 
 PROJECT = Path(__file__).parents[3]
 CODES = {"hang": "timeout", "crash": "crashed", "fill": "crashed"}
-LIMITS = Limits(memory_mb=600.0, stage_seconds={"read": 3.0, "decode": 3.0, "infer": 3.0})
+LIMITS = Limits(60.0, memory_mb=600.0, stage_seconds={"read": 3.0, "decode": 3.0, "infer": 3.0})
 
 
 @pytest.fixture
 def workers(tmp_path, monkeypatch):
     monkeypatch.setattr(worker_pool, "CHILD", hostile.CHILD)
-    made = WorkerPool((Slot(None, 1),), tmp_path / "logs")
+    made = LocalRunner((Slot(None, 1),), tmp_path / "logs")
     yield made
     made.close()
 
@@ -42,20 +43,21 @@ def workers(tmp_path, monkeypatch):
 class Extraction:
     """All chunks of a folder as one job, in children of `workers`."""
 
-    def __init__(self, images: Path, store: Path, workers: WorkerPool, **options):
+    def __init__(self, images: Path, store: Path, workers: LocalRunner, **options):
         self.space = toy.space(images, store)
         self.plan = toy.plan(images, store, **options)
         create_space(self.space.store, toy.SPEC.record())
-        path = save_plan(self.plan, self.space.store.cache / "plans")
         sizes = 0, self.plan.num_chunks, 8, "parquet"
         augmentation = self.plan.augmentation
-        self.job = ChunksJob(self.space, str(path), *sizes, threads=1, engine="toy", augmentation=augmentation)
+        self.job = ChunksJob(
+            self.space, pack(self.plan.todo), *sizes, threads=1, engine="toy", augmentation=augmentation
+        )
         self.heard: list[dict] = []
         self._workers = workers
 
     def run(self) -> list[ChunkResult]:
         with self._workers.lease() as worker:
-            return Isolation(worker, self.job, self.heard.append, 60.0, LIMITS).run()
+            return Isolation(worker, self.job, self.heard.append, LIMITS).run()
 
     def shards(self, results: list[ChunkResult]) -> list[Shard]:
         refs = [ShardRef(each.shard, each.size_bytes, each.rows, each.footer_checksum) for each in results]
@@ -141,7 +143,7 @@ def test_a_death_of_which_no_image_is_guilty_costs_no_row(images, store, workers
     def kill(record: dict) -> None:
         if left[0] and record.get("done"):
             left[0] -= 1
-            os.kill(workers._workers[0]._process.pid, 9)
+            os.kill(workers.leases[0]._process.pid, 9)
 
     extraction.heard = type("Killer", (), {"append": staticmethod(kill)})()
     results = extraction.run()

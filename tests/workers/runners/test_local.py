@@ -16,7 +16,8 @@ from prefect.states import Failed
 from flows.console.exit_status import exit_status, is_foreseen
 from storage.errors import InputError, NoRoom, StoreBusy, StoreDamaged
 from storage.manifest.space import create_space
-from storage.planning.plan_files import save_plan
+from storage.planning.chunks import chunk, pack
+from storage.planning.plan import Plan
 from storage.records import fingerprint
 from storage.shards.shard import Shard, ShardRef
 from tasks.caching import can_help
@@ -25,12 +26,17 @@ from vision.backbones.weights import weights_digest
 from vision.errors import SpecError, WeightsError
 from vision.specs import BACKBONES, FeatureSpec
 from vision.training.head import HeadSpec
+from workers.children.watchdog import Limits
 from workers.devices import Slot
 from workers.jobs.records import ChunkResult, ChunksJob, HeadJob, Space
-from workers.runners.local import PoolClosed, Worker, WorkerDied, WorkerFailed, WorkerPool, pool, running
+from workers.runners import local as worker_pool
+from workers.runners.base import PoolClosed, WorkerDied, WorkerFailed
+from workers.runners.local import ChildLease, LocalRunner
+from workers.runners.running import runner, running
 
 PROJECT = Path(__file__).parents[3]
 SLOT = Slot(None, 1)
+LIMITS = Limits(300.0)
 
 
 def ignore(record: dict) -> None:
@@ -47,7 +53,7 @@ def eventually(is_true: Callable[[], bool]) -> bool:
     return False
 
 
-def pid_of(worker: Worker) -> int:
+def pid_of(worker: ChildLease) -> int:
     assert worker._process is not None
     return worker._process.pid
 
@@ -60,8 +66,8 @@ def is_running(pid: int) -> bool:
 
 
 @pytest.fixture
-def workers(tmp_path: Path) -> Iterator[WorkerPool]:
-    made = WorkerPool((SLOT,), tmp_path / "logs")
+def workers(tmp_path: Path) -> Iterator[LocalRunner]:
+    made = LocalRunner((SLOT,), tmp_path / "logs")
     yield made
     made.close()
 
@@ -106,10 +112,10 @@ def endless(pipe: Pipe, quick: dict) -> dict:
     return quick
 
 
-def answers_at_once(workers: WorkerPool, quick: dict) -> int:
+def answers_at_once(workers: LocalRunner, quick: dict) -> int:
     """Run a quick job and return the pid of the child that answered."""
     with workers.lease() as worker, pytest.raises(StoreDamaged):
-        worker.call("head", quick, ignore, 60)
+        worker.call("head", quick, ignore, LIMITS)
     with workers.lease() as worker:
         return pid_of(worker)
 
@@ -117,7 +123,7 @@ def answers_at_once(workers: WorkerPool, quick: dict) -> int:
 class Calling(threading.Thread):
     """A lease and a call in a thread of their own, as a Prefect task has them; keeps what was raised."""
 
-    def __init__(self, workers: WorkerPool, job: dict, kind: str = "head", silence_seconds: float | None = None):
+    def __init__(self, workers: LocalRunner, job: dict, kind: str = "head", silence_seconds: float | None = None):
         super().__init__(daemon=True)
         self.raised: BaseException | None = None
         self._arguments = workers, kind, job, silence_seconds
@@ -127,7 +133,7 @@ class Calling(threading.Thread):
         workers, kind, job, silence_seconds = self._arguments
         try:
             with workers.lease() as worker:
-                worker.call(kind, job, ignore, silence_seconds)
+                worker.call(kind, job, ignore, Limits(silence_seconds))
         except BaseException as error:
             self.raised = error
 
@@ -147,7 +153,7 @@ def test_one_child_answers_job_after_job(workers, quick):
 def test_a_child_killed_in_the_middle_of_a_job_is_replaced_at_the_next_lease(workers, endless, pipe, quick):
     call = Calling(workers, endless)
     assert eventually(pipe.has_reader)
-    (worker,) = workers._workers
+    (worker,) = workers.leases
     killed = pid_of(worker)
     os.kill(killed, signal.SIGKILL)
     error = call.error()
@@ -208,21 +214,21 @@ def test_a_child_leaves_when_its_parent_is_killed(is_busy, endless, quick, pipe,
     script = f"""
 import pathlib, sys, threading, time
 from workers.devices import Slot
-from workers.runners.local import WorkerPool
-workers = WorkerPool((Slot(None, 1),), pathlib.Path({str(tmp_path / "logs")!r}))
+from workers.runners.local import LocalRunner
+workers = LocalRunner((Slot(None, 1),), pathlib.Path({str(tmp_path / "logs")!r}))
 def call():
     with workers.lease() as worker:
         try:
-            worker.call("head", {quick!r}, print, None)
+            worker.call("head", {quick!r}, print)
         except Exception:
             pass
 thread = threading.Thread(target=call, daemon=True)
 thread.start()
 if not {is_busy}:
     thread.join()
-while workers._workers[0]._process is None:
+while workers.leases[0]._process is None:
     time.sleep(0.01)
-print(workers._workers[0]._process.pid, flush=True)
+print(workers.leases[0]._process.pid, flush=True)
 time.sleep(600)
 """
     with subprocess.Popen([sys.executable, "-c", script], cwd=PROJECT, stdout=subprocess.PIPE, text=True) as parent:
@@ -235,24 +241,52 @@ time.sleep(600)
     assert eventually(lambda: not is_running(child))
 
 
+SILENT = (sys.executable, "-c", "import time; time.sleep(3600)")
+LARGE = {"padding": "x" * 2**20}  # sixteen times what a pipe holds
+
+
+def test_a_job_of_any_length_reaches_the_child_whole(raising):
+    with raising.lease() as worker:
+        for _ in range(2):
+            with pytest.raises(InputError, match="1048576"):
+                worker.call("head", LARGE | {"error": "InputError(str(len(job['job']['padding'])))"}, ignore, LIMITS)
+
+
+def test_a_child_that_never_reads_a_long_job_is_given_up(workers, monkeypatch):
+    monkeypatch.setattr(worker_pool, "CHILD", SILENT)
+    monkeypatch.setattr(worker_pool, "START", Limits(0.3))
+    error = Calling(workers, LARGE).error()
+    assert isinstance(error, WorkerDied), repr(error)
+    assert "could not be started" in str(error)
+
+
+def test_close_while_a_long_job_is_on_its_way_is_the_end_of_the_run(workers, monkeypatch):
+    monkeypatch.setattr(worker_pool, "CHILD", SILENT)
+    call = Calling(workers, LARGE)
+    assert eventually(lambda: workers.leases[0]._process is not None)
+    time.sleep(0.05)  # it is writing by now; where it is not, this shows less
+    workers.close()
+    assert isinstance(call.error(), PoolClosed)
+
+
 # What comes back
 
 
 def test_errors_of_ours_keep_their_type_and_words(workers, quick):
     with workers.lease() as worker, pytest.raises(StoreDamaged, match="version 1 is missing from"):
-        worker.call("head", quick, ignore, 60)
+        worker.call("head", quick, ignore, LIMITS)
 
 
 def test_errors_of_the_machine_keep_their_type_and_number(workers, quick, images, store):
     (toy.space(images, store).store.versions / f"{1:020d}.json").mkdir(parents=True)
     with workers.lease() as worker, pytest.raises(IsADirectoryError) as caught:
-        worker.call("head", quick, ignore, 60)
+        worker.call("head", quick, ignore, LIMITS)
     assert caught.value.errno == 21
 
 
 def test_an_error_that_nobody_foresaw_leads_to_the_log_with_its_traceback(workers):
     with workers.lease() as worker, pytest.raises(WorkerFailed, match="KeyError") as caught:
-        worker.call("head", {}, ignore, 60)
+        worker.call("head", {}, ignore, LIMITS)
     assert str(worker.log) in str(caught.value)
     assert "Traceback" in worker.log.read_text()
 
@@ -276,13 +310,13 @@ worker.main()
 
 
 @pytest.fixture(scope="module")
-def raising(tmp_path_factory) -> Iterator[WorkerPool]:
+def raising(tmp_path_factory) -> Iterator[LocalRunner]:
     """A child that raises what it is asked to."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("workers.runners.local.CHILD", (sys.executable, "-c", RAISING))
-        made = WorkerPool((SLOT,), tmp_path_factory.mktemp("raising"))
+        made = LocalRunner((SLOT,), tmp_path_factory.mktemp("raising"))
         with made.lease() as worker, pytest.raises(InputError):
-            worker.call("head", {"error": "InputError('it is started')"}, ignore, 60)
+            worker.call("head", {"error": "InputError('it is started')"}, ignore, LIMITS)
     yield made
     made.close()
 
@@ -313,7 +347,7 @@ def test_an_error_in_a_child_is_one_line_with_its_status_and_is_tried_again_wher
     error, kind, status, is_tried_again, raising
 ):
     with pytest.raises(kind) as caught, raising.lease() as worker:
-        worker.call("head", {"error": error}, ignore, 60)
+        worker.call("head", {"error": error}, ignore, LIMITS)
     assert type(caught.value) is kind
     assert is_foreseen(caught.value), "no traceback on the terminal"
     assert exit_status(caught.value) == status
@@ -342,12 +376,12 @@ def test_a_worker_is_leased_to_one_caller_at_a_time(workers):
 
 
 def test_two_slots_give_two_children(tmp_path, quick):
-    workers = WorkerPool((SLOT, SLOT), tmp_path / "logs")
+    workers = LocalRunner((SLOT, SLOT), tmp_path / "logs")
     try:
         with workers.lease() as one, workers.lease() as other:
             for worker in (one, other):
                 with pytest.raises(StoreDamaged):
-                    worker.call("head", quick, ignore, 60)
+                    worker.call("head", quick, ignore, LIMITS)
             assert pid_of(one) != pid_of(other)
             assert one.log != other.log
     finally:
@@ -356,7 +390,7 @@ def test_two_slots_give_two_children(tmp_path, quick):
 
 def test_a_child_sees_the_gpu_of_its_slot_alone(tmp_path, quick, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
-    workers = WorkerPool((Slot("7", 1),), tmp_path / "logs")
+    workers = LocalRunner((Slot("7", 1),), tmp_path / "logs")
     try:
         environment = Path(f"/proc/{answers_at_once(workers, quick)}/environ").read_bytes().split(b"\0")
     finally:
@@ -366,8 +400,8 @@ def test_a_child_sees_the_gpu_of_its_slot_alone(tmp_path, quick, monkeypatch):
 
 
 def test_a_pool_is_made_once_for_its_slots_and_logs(tmp_path):
-    assert pool((SLOT,), tmp_path) is pool((SLOT,), tmp_path)
-    assert pool((SLOT,), tmp_path) is not pool((SLOT, SLOT), tmp_path)
+    assert runner("local", (SLOT,), tmp_path) is runner("local", (SLOT,), tmp_path)
+    assert runner("local", (SLOT,), tmp_path) is not runner("local", (SLOT, SLOT), tmp_path)
 
 
 # The end of a run
@@ -384,12 +418,12 @@ def test_close_ends_the_children_and_later_leases_are_refused(workers, quick):
 
 def test_after_a_run_no_child_is_started_for_it_and_the_next_run_has_its_own(tmp_path):
     with running(tmp_path):
-        first = pool((SLOT,), tmp_path)
+        first = runner("local", (SLOT,), tmp_path)
     with pytest.raises(PoolClosed):
-        pool((SLOT,), tmp_path)
+        runner("local", (SLOT,), tmp_path)
     with pytest.raises(PoolClosed), first.lease():
         pass
-    with running(tmp_path), pool((SLOT,), tmp_path).lease() as worker:
+    with running(tmp_path), runner("local", (SLOT,), tmp_path).lease() as worker:
         assert not worker.is_closed
 
 
@@ -397,7 +431,7 @@ def test_close_ends_a_job_that_is_going_on_and_whoever_waits_for_the_worker(work
     working = Calling(workers, endless)
     assert eventually(pipe.has_reader)
     waiting = Calling(workers, endless)
-    child = pid_of(workers._workers[0])
+    child = pid_of(workers.leases[0])
     workers.close()
     assert isinstance(working.error(), PoolClosed)
     assert isinstance(waiting.error(), PoolClosed)
@@ -406,7 +440,7 @@ def test_close_ends_a_job_that_is_going_on_and_whoever_waits_for_the_worker(work
 
 def test_close_while_a_child_is_starting_starts_no_other(workers, quick):
     call = Calling(workers, quick)
-    (worker,) = workers._workers
+    (worker,) = workers.leases
     assert eventually(lambda: worker._process is not None)
     workers.close()
     error = call.error()
@@ -426,15 +460,19 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Space:
 
 
 @pytest.fixture(scope="module")
-def plan(space: Space) -> str:
+def plan(space: Space) -> Plan:
     create_space(space.store, space.spec.record())
-    planned = toy.plan(Path(space.images), Path(space.root))
-    return str(save_plan(planned, space.store.cache / "plans"))
+    return toy.plan(Path(space.images), Path(space.root))
+
+
+def chunk_job(space: Space, plan: Plan, index: int) -> dict:
+    rows = pack(chunk(plan.todo, index, 8))
+    return ChunksJob(space, rows, index, 1, 8, "parquet", 1, "tensorflow").record()
 
 
 @pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerPool]:
-    made = WorkerPool((SLOT,), tmp_path_factory.mktemp("logs"))
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRunner]:
+    made = LocalRunner((SLOT,), tmp_path_factory.mktemp("logs"))
     yield made
     made.close()
 
@@ -442,9 +480,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerPool]:
 def test_a_chunk_becomes_a_shard_in_a_child_that_knows_no_prefect(warm, space, plan):
     heard = []
     with warm.lease() as worker:
-        answer = worker.call(
-            "chunks", ChunksJob(space, plan, 0, 1, 8, "parquet", 1, "tensorflow").record(), heard.append, 300
-        )
+        answer = worker.call("chunks", chunk_job(space, plan, 0), heard.append, LIMITS)
         child = pid_of(worker)
     (result,) = (ChunkResult(**record) for record in answer)
     assert (result.images, result.rows, result.quarantined, result.skipped) == (8, 8, 0, {})
@@ -461,11 +497,7 @@ def test_a_chunk_becomes_a_shard_in_a_child_that_knows_no_prefect(warm, space, p
 def test_a_chunk_has_the_same_bytes_whatever_came_before_it_and_the_last_holds_what_is_left(warm, space, plan):
     with warm.lease() as worker:
         results = [
-            result
-            for i in (1, 2, 1)
-            for result in worker.call(
-                "chunks", ChunksJob(space, plan, i, 1, 8, "parquet", 1, "tensorflow").record(), ignore, 300
-            )
+            result for i in (1, 2, 1) for result in worker.call("chunks", chunk_job(space, plan, i), ignore, LIMITS)
         ]
     assert [result["rows"] for result in results] == [8, 4, 8]
     assert results[0]["shard"] == results[2]["shard"] != results[1]["shard"]
@@ -474,16 +506,14 @@ def test_a_chunk_has_the_same_bytes_whatever_came_before_it_and_the_last_holds_w
 def test_close_in_the_middle_of_an_answer_is_the_end_of_the_run_and_no_fault(warm, space, plan):
     """The last one here to ask for the warm child, since it ends it."""
     with pytest.raises(PoolClosed), warm.lease() as worker:
-        worker.call(
-            "chunks", ChunksJob(space, plan, 0, 1, 8, "parquet", 1, "tensorflow").record(), lambda _: warm.close(), 300
-        )
+        worker.call("chunks", chunk_job(space, plan, 0), lambda _: warm.close(), LIMITS)
 
 
 def test_weights_that_cannot_be_read_are_a_weights_error(workers, space, plan):
-    job = ChunksJob(space, plan, 0, 1, 8, "parquet", 1, "tensorflow").record()
+    job = chunk_job(space, plan, 0)
     job["space"]["weights"] = "/no/such/weights.h5"
     with pytest.raises(WeightsError, match=r"there is no file /no/such/weights\.h5"), workers.lease() as worker:
-        worker.call("chunks", job, ignore, 300)
+        worker.call("chunks", job, ignore, LIMITS)
 
 
 def test_what_a_child_imports_knows_no_prefect_and_loads_tensorflow_only_with_a_job():
