@@ -43,11 +43,11 @@ from storage.heads.registry import model_file, read_head  # noqa: E402
 from storage.manifest.versions import latest_version  # noqa: E402
 from storage.reading.samples import pin  # noqa: E402
 from storage.reading.stream import FeatureStream  # noqa: E402
-from tasks.train_head import in_a_child, logs_of  # noqa: E402
+from tasks.train_head import logs_of, run_training  # noqa: E402
 from vision.training.head_model import load_head  # noqa: E402
 from workers.jobs.records import HeadJob, Space, VersionRecord  # noqa: E402
 from workers.jobs.spaces import version_record  # noqa: E402
-from workers.runners.local import running  # noqa: E402
+from workers.runners.running import running  # noqa: E402
 
 # F. Chollet, "Building powerful image classification models using very little data" (2016), but for its rescale, which
 # would be another feature space.
@@ -117,7 +117,7 @@ class Trainings:
         return self._trained(job)
 
     def _trained(self, job: HeadJob) -> dict:
-        result = in_a_child(job, None)
+        result = run_training(job, None)
         assert result.is_new, f"head {result.name} was trained before"
         return read_head(self.space.store, result.name) | {"name": result.name}
 

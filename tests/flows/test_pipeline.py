@@ -22,7 +22,6 @@ from storage.shards.shard import Shard
 from tests import toy
 from tests.flows.conftest import PROJECT, TINY, Done, finished, run_alone
 from vision.specs import BACKBONES
-from workers.runners.inline import CAUTION
 
 KEYS = [
     "images",
@@ -146,24 +145,6 @@ def test_an_unreadable_image_costs_its_row_only(pipeline, tmp_path):
     enough = pipeline(*arguments, "--max-bad-fraction", "0.05")
     assert enough.status == 0, enough.stderr
     assert enough.record["val_accuracy"] is not None
-
-
-def test_an_inline_run_starts_no_child_writes_the_same_shards_and_says_what_does_not_hold(
-    pipeline, first_run, tmp_path
-):
-    images, store, first = first_run
-    done = pipeline("--images", images, "--store", tmp_path / "store", *TINY, "--runner", "inline")
-    assert done.status == 0, done.stderr
-    assert done.stderr.count(CAUTION) == 1
-    assert CAUTION not in first.stderr
-    same = "version", "images", "extracted", "quarantined", "fingerprint", "head", "epochs"
-    assert {key: done.record[key] for key in same} == {key: first.record[key] for key in same}
-    shards = [
-        sorted(path.relative_to(root) for path in root.glob("*/shards/*/*")) for root in (store, tmp_path / "store")
-    ]
-    assert shards[0] == shards[1]
-    assert shards[0], "shards are named by their bytes"
-    assert not list((tmp_path / "store").rglob("worker-*.log"))
 
 
 @pytest.mark.parametrize("keep", [0, 20])

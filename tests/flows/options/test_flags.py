@@ -28,6 +28,7 @@ from storage.source.splits import derived_split
 from tests import toy
 from tests.flows.conftest import PROJECT, TINY
 from workers.jobs.spaces import version_record
+from workers.runners.inline import CAUTION
 
 main = partial(command.main, PIPELINE)
 parse = partial(command.parse, PIPELINE)
@@ -406,6 +407,30 @@ def test_as_many_workers_extract_as_were_asked_for(run):
     _, store, done = run
     assert "in 4 chunks with 1 workers" in done.stderr
     assert [path.name for path in (store / "cache" / "logs" / "extraction").iterdir()] == ["worker-0.log"]
+
+
+@exercises("--runner")
+def test_an_inline_run_starts_no_child_writes_the_same_shards_and_says_what_does_not_hold(
+    pipeline, first_run, tmp_path
+):
+    images, store, first = first_run
+    done = pipeline("--images", images, "--store", tmp_path / "store", *TINY, "--runner", "inline")
+    assert done.status == 0, done.stderr
+    assert done.stderr.count(CAUTION) == 1
+    assert CAUTION not in first.stderr
+    same = "version", "images", "extracted", "quarantined", "fingerprint", "head", "epochs"
+    assert {key: done.record[key] for key in same} == {key: first.record[key] for key in same}
+    shards = [
+        sorted(path.relative_to(root) for path in root.glob("*/shards/*/*")) for root in (store, tmp_path / "store")
+    ]
+    assert shards[0] == shards[1]
+    assert shards[0], "shards are named by their bytes"
+    assert not list((tmp_path / "store").rglob("worker-*.log"))
+
+
+def test_an_inline_run_has_one_worker_and_refuses_more(images, capsys):
+    assert main(["--images", str(images), "--runner", "inline", "--workers", "2"]) == 2
+    assert "--runner inline has one; leave --workers out" in capsys.readouterr().err
 
 
 @exercises("--validation-fraction")
