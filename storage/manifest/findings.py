@@ -9,7 +9,8 @@ import pyarrow.compute as pc
 
 from storage.classes import learnt, names_in, only
 from storage.manifest.file_table import QUARANTINED
-from storage.source.splits import SPLITS
+from storage.source.folder_layout import text
+from storage.source.splits import SPLITS, splits_of
 from storage.text import columns, count, folded, quoted, some, visible
 
 Classes = dict[str, dict[str, int]]  # split → class → images
@@ -78,7 +79,7 @@ def _alone(files: pa.Table, names: Sequence[str], root: str) -> Iterator[str]:
     first = pc.binary_slice(files["path"], 0, len(name.encode()) + 1)
     inside = {path.split(b"/")[1] for path in files["path"].to_pylist() if path.count(b"/") > 1}
     hint = ""
-    if len(inside) > 1 and pc.all(pc.equal(first, name.encode() + b"/")).as_py():
+    if len(inside) > 1 and not splits_of(map(text, inside)) and pc.all(pc.equal(first, name.encode() + b"/")).as_py():
         shown = some(sorted(map(visible, inside)))
         hint = (
             f"; if the classes are the folders in it, {shown}, give --images {visible(shlex.quote(f'{root}/{name}'))}"

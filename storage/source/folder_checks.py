@@ -1,19 +1,39 @@
-"""What in a tree of folders speaks against the layout that its names suggest. Pure."""
+"""What a tree of folders looks like, and what in it speaks against the layout that its names suggest. Pure."""
 
 from collections.abc import Iterator, Sequence
 
 from storage.source.folder_layout import Folder, FolderLayout
-from storage.source.splits import splits_of, stems_of, words_of
+from storage.source.splits import splits_of, splits_with_a_stem, stems_of, words_of
 from storage.text import some, visible
 
 
+def has_classes(folder: Folder) -> bool:
+    return bool(folder.folders)
+
+
+def is_wrapper(folder: Folder) -> bool:
+    """Whether a folder that has none beside it holds classes or splits, and is no class itself."""
+    if splits := splits_of(folder.folders):
+        return any(has_classes(folder.folders[split]) for split in splits)
+    if folder.images:
+        return False
+    return len(folder.folders) > 1 or any(map(is_wrapper, folder.folders.values()))
+
+
 def set_in_itself(folder: Folder) -> tuple[Folder, list[str]] | None:
-    """A folder that holds folders of the names of those beside it (`rose`, `tulip`, `flowers/rose`, `flowers/tulip`),
-    and these names. One name alone may be a folder that was put into another."""
-    for each in folder.folders.values():
-        same = sorted(each.folders.keys() & (folder.folders.keys() - {each.name}))
+    """A folder that holds folders of the names of those beside it (`rose`, `tulip`, `flowers/rose`, `flowers/tulip`), or
+    one of those whole (`data/rose`, `data/tulip`, `copy/data/rose`, `copy/data/tulip`), and these names.
+
+    One name alone may be a folder that was put into another.
+    """
+    below = {name: names_below(each) for name, each in folder.folders.items()}
+    for name, each in folder.folders.items():
+        same = each.folders.keys() & (folder.folders.keys() - {name})
         if len(same) > 1:
-            return each, same
+            return each, sorted(same)
+        for other in below[name] & (folder.folders.keys() - {name}):
+            if len(same := below[name] & below[other]) > 1:
+                return each, sorted({other, *same})
     return None
 
 
@@ -23,10 +43,17 @@ def splits_below(folder: Folder) -> Iterator[Folder]:
     while waiting:
         folder = waiting.pop()
         splits = splits_of(folder.folders)
-        if len(set(splits.values())) > 1:
+        if len(set(splits.values())) < 2:
+            splits = splits_with_a_stem(folder.folders)
+        if splits:
             yield from (folder.folders[name] for name in splits)
             return
         waiting += folder.folders.values()
+
+
+def names_below(folder: Folder) -> set[str]:
+    """The names of all folders in a folder and further down."""
+    return {name for each in folder.folders.values() for name in (each.name, *names_below(each))}
 
 
 def pairs_of(names: Sequence[str]) -> dict[str, str]:

@@ -38,6 +38,13 @@ class Folder:
         """The one folder in it, where nothing else is in it."""
         return next(iter(self.folders.values())) if len(self.folders) == 1 and not self.images else None
 
+    def at(self, path: bytes) -> "Folder":
+        """The folder at a path below this one."""
+        folder = self
+        for name in path.split(b"/")[:-1]:
+            folder = folder.folders[text(name)]
+        return folder
+
 
 def tree_of(images: Mapping[bytes, int]) -> Folder:
     """Folders from how many images lie directly in each path; deeper ones than DEPTH count to that above."""

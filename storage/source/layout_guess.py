@@ -9,9 +9,17 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from storage.errors import InputError
-from storage.source.folder_checks import pairs_of, set_in_itself, splits_below, taken_for_classes
-from storage.source.folder_layout import CLASSES, Folder, FolderLayout, Layout, Part, text
-from storage.source.splits import PLAIN, as_read, is_filler, splits_of, stems_of
+from storage.source.folder_checks import (
+    has_classes,
+    is_wrapper,
+    names_below,
+    pairs_of,
+    set_in_itself,
+    splits_below,
+    taken_for_classes,
+)
+from storage.source.folder_layout import CLASSES, Folder, FolderLayout, Layout, Part
+from storage.source.splits import PLAIN, as_read, is_filler, meanings_of, splits_of, splits_with_a_stem, stems_of
 from storage.text import count, some, visible
 
 SHOWN = 5  # folders that have a line each
@@ -28,30 +36,16 @@ def guess(root: Folder, name: str, asked: Layout = "auto", others: Iterable[str]
     return _Guess(root, name, asked, tuple(others)).layout()
 
 
-def _has_classes(folder: Folder) -> bool:
-    return bool(folder.folders)
-
-
-def _is_wrapper(folder: Folder) -> bool:
-    """Whether a folder that has none beside it holds classes or splits, and is no class itself."""
-    if splits := splits_of(folder.folders):
-        return any(_has_classes(folder.folders[split]) for split in splits)
-    if folder.images:
-        return False
-    return len(folder.folders) > 1 or any(map(_is_wrapper, folder.folders.values()))
-
-
 class _Guess:
     def __init__(self, root: Folder, name: str, asked: Layout, others: tuple[str, ...]):
         self.root, self.name, self.asked, self.others = root, visible(name), asked, others
         self.remarks: list[str] = []
         self.top = self._unwrapped(root)
         self.folders = self.top.folders
-        above = "" if self.top is root else f"--images {visible(shlex.quote(f'{name}/{self._shown(self.top)}'))} "
-        self.as_classes = f"{above}--layout classes"
+        self.as_classes = "--layout classes" if self.top is root else f"{self._images(self.top)} --layout classes"
 
     def layout(self) -> FolderLayout:
-        splits = splits_of(self.folders) or self._with_a_stem()
+        splits = splits_of(self.folders) or splits_with_a_stem(self.folders)
         found = self._by_split(splits) if splits else self._by_class()
         if not found.doubt and self.asked == "auto":
             found = self._doubtful_inside(found) or found
@@ -60,7 +54,7 @@ class _Guess:
     def _doubtful_inside(self, found: FolderLayout) -> FolderLayout | None:
         """A set within itself, or splits below a class; None where there are none."""
         for part in found.parts:
-            folder, way = self._at(part.path), self.as_classes if part == Part(self.top.path) else "--layout splits"
+            folder, way = self.root.at(part.path), self.as_classes if part == Part(self.top.path) else "--layout splits"
             if part.name is None and (twice := set_in_itself(folder)):
                 doubt = self._doubt(
                     f"{self._shown(twice[0])} in {self.name} holds folders of the names of those beside it, {some(twice[1])}",
@@ -80,41 +74,31 @@ class _Guess:
             "else put every image of every class into such a folder (train/cats/ or cats/train/)",
         )
 
-    def _at(self, path: bytes) -> Folder:
-        folder = self.root
-        for name in path.split(b"/")[:-1]:
-            folder = folder.folders[text(name)]
-        return folder
-
     def _unwrapped(self, root: Folder) -> Folder:
         """The folder that holds classes or splits: the root, or below it where no other folder has images."""
         folder = root
         while len(folder.folders) == 1 and not self.others:
             (below,) = folder.folders.values()
-            if splits_of([below.name]) or not _is_wrapper(below):
+            if splits_of([below.name]) or not is_wrapper(below):
                 break
             folder = below
         if folder is not root:
             self.remarks.append(f"{self._shown(folder)} holds all images of {self.name}: taken for the image folder")
         return folder
 
+    def _images(self, folder: Folder) -> str:
+        return f"--images {shlex.quote(f'{self.name}/{self._shown(folder)}')}"
+
     def _shown(self, folder: Folder) -> str:
         return visible(folder.path)
-
-    def _with_a_stem(self) -> dict[str, str]:
-        """`seg_train`, `seg_test`: splits whose names begin or end alike."""
-        stems = stems_of(self.folders)
-        alike = {stem for stem, _ in stems.values()}
-        splits = {name: split for name, (_, split) in stems.items()}
-        return splits if len(alike) == 1 and {"train"} < set(splits.values()) else {}
 
     # Folders of splits
 
     def _by_split(self, splits: dict[str, str]) -> FolderLayout:
         strangers = [folder for name, folder in self.folders.items() if name not in splits]
         meanings = set(splits.values())
-        if any(_has_classes(self.folders[name]) for name in splits):
-            are_without_class = {"train"} < meanings and not any(map(_has_classes, map(self._start, strangers)))
+        if any(has_classes(self.folders[name]) for name in splits):
+            are_without_class = {"train"} < meanings and not any(map(has_classes, map(self._start, strangers)))
             if not strangers or are_without_class:
                 return self._splits(splits, strangers)
         elif not strangers and (self.asked == "splits" or splits.keys() <= PLAIN.keys()):
@@ -127,7 +111,7 @@ class _Guess:
 
     def _doubtful_splits(self, splits: dict[str, str], strangers: list[Folder]) -> FolderLayout:
         seen = f"{some(sorted(splits))} in {self._where()} look like splits"
-        if any(_has_classes(self.folders[name]) for name in splits):
+        if any(has_classes(self.folders[name]) for name in splits):
             return self._doubt(
                 f"{seen}, and {some(sorted(folder.name for folder in strangers))} beside them does not",
                 f"move out what is no split, and --layout splits takes the others so; {self.as_classes} takes all for classes",
@@ -144,14 +128,14 @@ class _Guess:
 
     def _splits(self, splits: dict[str, str], strangers: list[Folder]) -> FolderLayout:
         starts = {name: self._start(self.folders[name], split) for name, split in splits.items()}
-        if inner := self._inner(list(starts.values())):
-            starts = {name: folder.folders[inner] for name, folder in starts.items()}
+        while inner := self._inner(list(starts.values())):
+            starts = {name: self._start(folder.folders[inner], splits[name]) for name, folder in starts.items()}
             self.remarks.append(f"each split holds the folder {inner!a} alone: the folders in it are the classes")
         starts |= self._below_fillers(starts)
         if read := {name: split for name, split in splits.items() if name not in PLAIN}:
             self.remarks.append(f"folders are taken for splits: {as_read(read)}")
-        self._tell_left_out([f for f in (*strangers, *starts.values()) if not _has_classes(self._start(f))])
-        given = {split for name, split in splits.items() if _has_classes(starts[name])}
+        self._tell_left_out([f for f in (*strangers, *starts.values()) if not has_classes(self._start(f))])
+        given = {split for name, split in splits.items() if has_classes(starts[name])}
         return self._held_out([Part(starts[name].path, split) for name, split in splits.items()], given)
 
     def _tell_left_out(self, folders: list[Folder]) -> None:
@@ -165,10 +149,10 @@ class _Guess:
     def _below_fillers(self, starts: dict[str, Folder]) -> dict[str, Folder]:
         """`val/images/1.jpg` beside `train/cats/1.jpg`: a split's one folder of such a name is no class."""
         below = {name: only for name, folder in starts.items() if (only := folder.only) and is_filler(only.name)}
-        if not any(_has_classes(folder) for name, folder in starts.items() if name not in below):
+        if not any(has_classes(folder) for name, folder in starts.items() if name not in below):
             return {}
         for folder in below.values():
-            if _has_classes(folder):
+            if has_classes(folder):
                 self.remarks.append(f"{self._shown(folder)} is no class: the folders in it are the classes")
         return below
 
@@ -176,12 +160,12 @@ class _Guess:
         """The name of the one folder in each split that holds the classes; empty where the splits do."""
         only = [folder.only for folder in folders]
         names = {folder.name if folder and not folder.images else "" for folder in only}
-        is_above = any(folder and len(folder.folders) > 1 for folder in only)
+        is_above = any(folder and is_wrapper(folder) for folder in only)
         return names.pop() if len(names) == 1 and is_above else ""
 
     def _start(self, folder: Folder, split: str = "") -> Folder:
         """The folder that holds a split's classes: `seg_train/seg_train` is one split."""
-        while (only := folder.only) and (only.name == folder.name or splits_of([only.name]) == {only.name: split}):
+        while (only := folder.only) and (only.name == folder.name or split in meanings_of(only.name)):
             folder = only
         return folder
 
@@ -208,7 +192,7 @@ class _Guess:
             raise self._no_split(next(iter(self.folders)))
         if any(len(set(of.values())) > 1 for of in splits.values()) or sum(map(bool, splits.values())) > 1:
             return self._doubtful_classes(splits, is_full)
-        return self._doubtful_levels() or self._doubtful_names() or self._classes()
+        return self._doubtful_filler() or self._doubtful_levels() or self._doubtful_names() or self._classes()
 
     def _has_classes_in_splits(self, splits: dict[str, dict[str, str]]) -> bool:
         """Whether folders of one name lie in several splits of a folder: they may be the classes."""
@@ -239,6 +223,17 @@ class _Guess:
                 f"{self.as_classes} trains on all of them",
             )
         return self._doubtful_splits_below(folders, self.as_classes)
+
+    def _doubtful_filler(self) -> FolderLayout | None:
+        """`images/cats`, `images/dogs` beside another folder: no class is called `images`; None where there is none."""
+        for name, folder in self.folders.items():
+            if is_filler(name) and len(self._start(folder).folders) > 1 and len(self.folders) > 1:
+                beside = some(sorted(self.folders.keys() - {name}))
+                return self._doubt(
+                    f"{self._shown(folder)} in {self.name} holds folders as if they were the classes, and {beside} beside it",
+                    f"{self._images(folder)} takes the folders in it; {self.as_classes} takes it for a class",
+                )
+        return None
 
     def _doubtful_names(self) -> FolderLayout | None:
         """`cats_train`, `cats_test`, `dogs_train`, or `cats` and `cats_test`: names of a class and a split at once; None
@@ -271,11 +266,26 @@ class _Guess:
         inside = [set(self._start(folder).folders) for folder in self.folders.values()]
         same = set.intersection(*inside)
         is_alike = len(inside) > 1 and len(same) > 1 and 2 * len(same) >= len(set.union(*inside))
-        if not is_alike or all(folder.images for folder in self.folders.values()):
-            return None
-        names = some(sorted(self.folders))
+        if is_alike and not all(folder.images for folder in self.folders.values()):
+            return self._doubtful_tops(sorted(self.folders), sorted(same))
+        return self._doubtful_stems()
+
+    def _doubtful_stems(self) -> FolderLayout | None:
+        """`seg_train/sea`, `seg_train/street` beside `old/seg_test/sea`, `old/seg_test/street`."""
+        like_splits = [name for name in stems_of(self.folders) if len(self._start(self.folders[name]).folders) > 1]
+        for name in like_splits:
+            for other, folder in self.folders.items():
+                same = names_below(self.folders[name]) & names_below(folder)
+                if other != name and len(same) > 1:
+                    return self._doubtful_tops(sorted([name, other]), sorted(same))
+        if like_splits:
+            self.remarks.append(f"taken for classes, though named like splits: {some(sorted(like_splits))}")
+        return None
+
+    def _doubtful_tops(self, tops: list[str], same: list[str]) -> FolderLayout:
+        names = some(tops)
         return self._doubt(
-            f"{names} in {self._where()} hold the same folders {some(sorted(same))}, "
+            f"{names} in {self._where()} hold the same folders {some(same)}, "
             "and nothing says which of the two levels are the classes",
             f"{self.as_classes} takes {names} for the classes; "
             "if they are splits, name them train, validation and test, and --layout splits takes them so",

@@ -49,6 +49,19 @@ def stems_of(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     return found  # type: ignore[return-value]
 
 
+def splits_with_a_stem(names: Iterable[str]) -> dict[str, str]:
+    """`seg_train`, `seg_test`: the splits where names begin or end alike, train and another among them."""
+    stems = stems_of(names)
+    alike = {stem for stem, _ in stems.values()}
+    splits = {name: split for name, (_, split) in stems.items()}
+    return splits if len(alike) == 1 and {"train"} < set(splits.values()) else {}
+
+
+def meanings_of(name: str) -> set[str]:
+    """The splits that a name means, or begins or ends with: `test`, `seg_test`."""
+    return {*splits_of([name]).values(), *(split for _, split in stems_of([name]).values())}
+
+
 def words_of(name: str) -> list[str]:
     """The words of a name, folded, without FILLERS."""
     apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)  # TrainSet, trainA

@@ -87,6 +87,11 @@ def test_the_path_that_is_advised_for_a_folder_around_the_classes_has_them(tmp_p
     assert warnings(list(toy.plan(Path(advised), tmp_path / "other").findings)) == []
 
 
+def test_splits_in_a_single_class_are_no_classes_to_advise(tmp_path, store):
+    lines = warnings(told(tmp_path / "images", {"images/train": 3, "images/val": 3}, store))
+    assert any(line.endswith("there is one class, 'images', and training needs two") for line in lines)
+
+
 def test_equal_bytes_under_two_classes_are_told_with_an_example(tmp_path, store):
     root = folders(tmp_path / "images", {"cats": 20, "dogs": 20})
     shutil.copy(root / "cats/3.png", root / "dogs/copy.png")

@@ -106,6 +106,11 @@ def test_names_that_merely_contain_a_split_are_classes(tops):
         tree("cats dogs", "train val", "images/"),
         ["shapes/shapes/square/1.png", "shapes_test/shapes_test/square/1.png", "shapes_validation/1.png"],
         ["cats/1.png", "cats_test/1.png", "dogs/1.png", "dogs_test/1.png"],
+        [*tree("seg_train/seg_train old/seg_test"), "more/1.png"],
+        [*tree("images"), "samples/1.png"],
+        [*tree("f/data"), *tree("f/more", "x y")],
+        [*tree("kept"), *tree("copy/kept")],
+        [*tree("pets/x_train pets/x_test"), "unlabelled/1.png"],
     ],
     ids=" ".join,
 )
@@ -117,6 +122,8 @@ def test_what_can_be_meant_in_two_ways_is_refused_and_the_advice_works(tmp_path,
     assert str(tmp_path / "images") in told
     ways = re.findall(r"(?:--images (\S+) )?--layout (classes|splits) (?:trains|takes (?:'|it|each|all|these))", told)
     assert ways
+    for folder in re.findall(r"--images (\S+) takes the folders in it", told):
+        assert set(toy.plan(Path(folder), tmp_path / "store").files["class"].to_pylist()) == {"cats", "dogs"}
     for folder, layout in ways:
         root = Path(folder or tmp_path / "images")
         files = toy.plan(root, tmp_path / "store", layout=layout).files
@@ -174,6 +181,17 @@ def test_a_class_beside_another_that_is_named_like_its_test_split_is_said():
     assert found(*paths)["blood_test/1.png"] == (None, "blood_test")
     assert "taken for classes, though named like splits: 'blood', 'blood_test'" in of(*paths).remarks
     assert of("toy/1.png", "toy_train/1.png", "bone/1.png") == FolderLayout()
+
+
+def test_a_class_with_folders_that_is_named_like_a_split_is_said():
+    paths = [*tree("seg_train/seg_train"), "other/1.png"]
+    assert set(found(*paths).values()) == {(None, "seg_train"), (None, "other")}
+    assert "taken for classes, though named like splits: 'seg_train'" in of(*paths).remarks
+
+
+def test_a_folder_named_like_a_part_of_the_split_above_it_is_no_class():
+    paths = [*tree("train", below="seg_train/"), *tree("test", below="seg_test/")]
+    assert set(found(*paths).values()) == {(s, c) for s in (None, "test") for c in ("cats", "dogs")}
 
 
 def test_a_folder_of_one_other_class_in_a_class_is_no_set_in_itself():
@@ -240,6 +258,15 @@ def test_one_folder_in_each_split_is_no_class_and_is_said():
     paths = tree("train val", "cats dogs", "images/")
     assert set(found(*paths).values()) == {(s, c) for s in ("train", "validation") for c in ("cats", "dogs")}
     assert "'images'" in of(*paths).remarks[0]
+
+
+def test_several_folders_one_in_another_in_each_split_are_no_classes():
+    for below in ("images/data/", "images/seg_train/"):
+        paths = [
+            *tree("seg_train", below=below),
+            *tree("seg_test", below=below.replace("train", "test")),
+        ]
+        assert set(found(*paths).values()) == {(s, c) for s in (None, "test") for c in ("cats", "dogs")}
 
 
 def test_a_single_class_is_no_wrapper():
