@@ -54,10 +54,10 @@ def check_pipeline(options: PipelineOptions, plan: bool = False) -> Result | Sta
         return Start(options, space.store)
     say(*planned.findings)
     what = "" if options.extract_only else ", and its head is there"
-    held = f"version {outcome.version} holds all {outcome.images:,} images"
+    held = f"version {outcome.version} holds all {outcome.images:,} images{what}"
     if planned.waiting:
         held = f"{planned.waiting:,} of {outcome.images:,} images wait for a run without --limit {options.limit}"
-    say(f"nothing to do: {held}{what}")
+    say(f"nothing to do: {held}")
     return outcome
 
 

@@ -77,15 +77,16 @@ class Isolation:
         logger.warning("%s; the %d images it had in hand are tried alone", death, len(suspects))
         guilty, is_new = 0, True
         for digest in suspects:
-            code = self._try_alone(digest)
+            given_up = {key: code for key, code in self._plain_only.items() if key == digest.hex()}
+            code = self._try_alone(digest, given_up)
             if code is not None and not is_new:
-                code = self._try_alone(digest)  # those before it may have done harm to that child
+                code = self._try_alone(digest, given_up)  # those before it may have done harm to that child
             is_new = code is not None
             if code is None:
                 self._cleared.add(digest)
                 continue
             guilty += 1
-            if code != UNREAD and self._has_variants_and_plain(digest):
+            if code != UNREAD and not given_up and self._has_variants_and_plain(digest):
                 plain_code = self._try_alone(digest, {digest.hex(): code})
                 is_new = plain_code is not None
                 if plain_code is None:

@@ -264,3 +264,40 @@ hostile.main()
     assert toy.plan(images, store, **options).todo.select(["digest", "views"]).to_pylist() == [
         {"digest": row["digest"], "views": [1, 2]}
     ]
+
+
+class Company:
+    """A worker whose child dies of one image: of its variants always, of its plain row in company."""
+
+    def __init__(self, culprit: bytes):
+        self.in_hand = InHand.create()
+        self.culprit = culprit
+        self.calls: list[str] = []
+
+    def call(self, kind, job, on_progress, silence_seconds, limits):
+        self.calls.append(kind)
+        assert len(self.calls) < 20, "it goes on for ever"
+        key = self.culprit.hex()
+        self.in_hand.clear()
+        if key in job["condemned"] or (key in job["plain_only"] and (kind == "trial" or key in job["apart"])):
+            for _ in range(job["count"] if kind == "chunks" else 0):
+                on_progress({"finished": {**FINISHED, "quarantined": key in job["condemned"]}})
+            return None
+        self.in_hand.inferring([self.culprit])
+        raise WorkerDied("it died")
+
+
+FINISHED = {
+    **dict.fromkeys(("shard", "footer_checksum", "engine"), ""),
+    **dict.fromkeys(("size_bytes", "rows", "images", "started", "ended", "peak_rss_mb"), 0),
+    **{"skipped": {}, "seconds": {}, "fallback": None},
+}
+
+
+def test_an_image_that_ends_a_child_by_its_variants_and_by_its_company_is_extracted_plain_and_apart(images, store):
+    extraction = Extraction(images, store, None, variants=2, augmentation="a text")
+    (row, *_) = [row for row in extraction.plan.todo.to_pylist() if row["split"] == "train"]
+    worker = Company(row["digest"])
+    results = Isolation(worker, extraction.job, lambda _: None, 60.0, LIMITS).run()
+    assert len(results) == extraction.plan.num_chunks
+    assert not any(result.quarantined for result in results)
