@@ -20,7 +20,9 @@ def checked(model: type[Options], values: dict[str, Any]) -> Options:
     try:
         return model(**values)
     except pydantic.ValidationError as error:
-        raise InputError("; ".join(_complaint(item) for item in error.errors())) from error
+        # Of several complaints about one field, as of each number of a list and of their count, the first says all.
+        found = {item["loc"][:1] or (str(item),): item for item in reversed(error.errors())}
+        raise InputError("; ".join(_complaint(item) for item in reversed(found.values()))) from error
 
 
 def _complaint(item: Any) -> str:

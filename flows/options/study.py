@@ -111,7 +111,7 @@ class StudyOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_na
         check_space(store)
         version = version_record(chosen_version(store, self.version))
         classes = index_order(self.classes, version.classes)
-        check_trainable(version.classes, classes)
+        check_trainable(version.classes, classes, only_reads=True)
         version = version.of_classes(classes)
         space = stored_space(store)
         return Study(space, version, tuple(self._jobs(space, version)))

@@ -93,6 +93,7 @@ def pretend(options: StudyOptions) -> None:
         (["--version", "2"], "there is no version 2"),
         (["--space", "ffff"], "there is no such feature space"),
         (["--classes", "cats,cows"], "--classes names 'cows'"),
+        (["--classes", "cats"], "name more with --classes, or run the pipeline on images of more classes first"),
         (["--out", "s3://bucket/out"], "--out: s3://bucket/out is no folder"),
         (["--config", "/nowhere.yaml"], "/nowhere.yaml"),
     ],
@@ -103,6 +104,8 @@ def test_what_cannot_work_is_one_line_and_status_2(capsys, committed, given, exp
     (line,) = captured.err.strip().splitlines()
     assert (status, captured.out, line.startswith("error: ")) == (2, "", True)
     assert expected in line
+    assert "Tuple" not in line
+    assert "--extract-only" not in line, "a study has no such flag"
 
 
 def test_a_folder_that_is_no_store_is_refused(capsys, tmp_path):

@@ -46,21 +46,25 @@ def find_head(store: Store, name: str) -> HeadResult | None:
         return None
 
 
-def check_trainable(classes: Counts, names: tuple[str, ...]) -> None:
+def check_trainable(classes: Counts, names: tuple[str, ...], only_reads: bool = False) -> None:
     """Refuse classes that no head can be trained on: fewer than two, or a split without usable images of them.
 
-    classes: images by split and class. names: those to train on.
+    classes: images by split and class. names: those to train on. only_reads: the caller extracts nothing, so that
+    what is missing has to come from the pipeline.
     """
     if len(names) < 2:
         given = f"there is {quoted(*names)} alone" if names else "there is none"
-        raise InputError(
-            f"training needs at least two classes, {given}; "
-            "the features are stored: add class folders, or pass --extract-only"
-        )
+        way_out = "the features are stored: add class folders, or pass --extract-only"
+        if only_reads:
+            way_out = "name more with --classes, or run the pipeline on images of more classes first"
+        raise InputError(f"training needs at least two classes, {given}; {way_out}")
     classes = only(classes, names)
+    way_out = (
+        "the features are stored: add images; change --validation-fraction, if no folder or table gives the split; "
+        "or pass --extract-only"
+    )
+    if only_reads:
+        way_out = "name others with --classes, or run the pipeline on more images first"
     for split in ("train", "validation"):
         if not classes.get(split):
-            raise InputError(
-                f"training needs images in the {split} split, there is none; the features are stored: "
-                "add images; change --validation-fraction, if no folder or table gives the split; or pass --extract-only"
-            )
+            raise InputError(f"training needs images in the {split} split, there is none; {way_out}")
