@@ -1,4 +1,7 @@
-"""Trainings that are killed, and go on: each later step is the one it would have been."""
+"""Trainings that are stopped, and go on: each later step is the one it would have been.
+
+In this process a training is stopped after any step, where a kill would leave the same files; one real child is killed.
+"""
 
 import csv
 import dataclasses
@@ -11,30 +14,50 @@ from pathlib import Path
 
 import pytest
 
-from storage.heads.checkpoints import CHECKPOINT, read_checkpoint
+from storage.heads.checkpoints import CHECKPOINT, read_checkpoint, write_checkpoint
 from storage.heads.pins import pin_version, pinned_version
 from storage.maintenance.compact import compact
 from storage.manifest.space import spaces
 from storage.manifest.versions import version_numbers
 from tests import toy
 from tests.workers.jobs.test_train import Trainer
-from workers.jobs.records import HeadJob
+from workers.jobs.records import HeadJob, HeadResult
 from workers.runners.base import WorkerDied
+from workers.runners.inline import InlineRunner
 from workers.runners.local import LocalRunner
 
+# Keras 3.15 on NumPy 2, wherever it saves: keras/src/backend/tensorflow/core.py, convert_to_numpy.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
+
 KILLS = int(os.environ.get("KILLS", "5"))
-# 14 batches an epoch, all of them followed by a checkpoint.
-OPTIONS = {"epochs": 8, "batch_size": 4, "shuffle_memory_mb": 1}
+# Four batches an epoch, of which the last is smaller; all of them are followed by a checkpoint.
+OPTIONS = {"epochs": 2, "batch_size": 16, "shuffle_memory_mb": 1}
+STEPS = 8
+# For a child, which a kill has to meet: 15 batches an epoch.
+LONGER = {"epochs": 4, "batch_size": 4}
+
+
+class Stopped(Exception):
+    """A training is to take no further step."""
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory, workers: LocalRunner) -> Trainer:
+def first(tmp_path_factory: pytest.TempPathFactory, workers: InlineRunner) -> Trainer:
     folder = tmp_path_factory.mktemp("resumed")
     images = toy.pictures(folder / "images", per_class=40)
     _, version = toy.run(images, folder / "store", validation_fraction=0.3, chunk_size=16)
     made = Trainer(images, folder / "store", version, workers)
     made.result = made.train(job_of(made))
+    assert len(steps_of(made, job_of(made))) == 1 + STEPS
     return made
+
+
+@pytest.fixture(scope="module")
+def longer(first: Trainer) -> Trainer:
+    """The same store, where a longer training came to its end too."""
+    return dataclasses.replace(first, result=first.train(job_of(first, **LONGER)))
 
 
 @pytest.fixture
@@ -54,8 +77,26 @@ def steps_of(trainer: Trainer, job: HeadJob) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-def kill_after(trainer: Trainer, job: HeadJob, steps: int) -> None:
-    """Train until so many steps are in the log, and kill the child then."""
+def stop_after(trainer: Trainer, job: HeadJob, steps: int) -> None:
+    """Train so many steps and keep the last checkpoint."""
+    left = steps
+
+    def write(*given) -> None:
+        nonlocal left
+        write_checkpoint(*given)
+        left -= 1
+        if left == 0:
+            raise Stopped
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("workers.jobs.train.write_checkpoint", write)
+        with pytest.raises(Stopped):
+            trainer.train(job, trainer.heard.append)
+    assert pinned_version(trainer.store, job.name) == 1
+
+
+def kill_after(trainer: Trainer, child: LocalRunner, job: HeadJob, steps: int) -> None:
+    """Train in a child until so many steps are in the log, and kill it then."""
     log = trainer.store.head(job.name) / "logs" / "steps.csv"
 
     def killing(process) -> None:
@@ -63,7 +104,7 @@ def kill_after(trainer: Trainer, job: HeadJob, steps: int) -> None:
             time.sleep(0.002)
         process.kill()
 
-    with trainer.workers.lease() as worker:
+    with child.lease() as worker:
         process = worker._process = worker._running()
         killer = threading.Thread(target=killing, args=(process,))
         killer.start()
@@ -73,20 +114,51 @@ def kill_after(trainer: Trainer, job: HeadJob, steps: int) -> None:
     assert pinned_version(trainer.store, job.name) == 1
 
 
-def new_images(trainer: Trainer) -> None:
-    toy.picture(trainer.images / "cats" / "new.png", seed=77)
+def new_images(trainer: Trainer, seed: int = 77) -> None:
+    toy.picture(trainer.images / "cats" / f"new {seed}.png", seed)
     toy.run(trainer.images, trainer.root, validation_fraction=0.3)
 
 
+def assert_the_same(trainer: Trainer, first: Trainer, job: HeadJob, result: HeadResult) -> None:
+    """Of a training that went on: each step, each figure, and nothing left of the stop."""
+    assert steps_of(trainer, job) == steps_of(first, job)
+    assert list(result.history) == list(first.result.history)
+    assert (result.val_loss, result.val_accuracy) == (first.result.val_loss, first.result.val_accuracy)
+    left = {path.name for path in trainer.store.head(job.name).iterdir()}
+    assert not left & {CHECKPOINT, "pin.json", "writing.keras"}
+
+
+def test_a_training_that_is_stopped_after_every_step_takes_the_same_steps_as_one_that_was_not(first, trainer):
+    """Also on another number of threads each time, and with new images committed meanwhile."""
+    job = job_of(trainer)
+    for steps in range(STEPS):
+        trainer.heard.clear()
+        stop_after(trainer, job, 1)
+        assert (trainer.heard[:1] == [resumed_after(steps)]) == (steps > 0)
+        assert steps_of(trainer, job) == steps_of(first, job)[: 2 + steps]
+        if steps % 3 == 1:
+            new_images(trainer, seed=7_000 + steps)
+        job = dataclasses.replace(job, read_threads=1 + steps % 6)
+    trainer.heard.clear()
+    result = trainer.train(job, trainer.heard.append)
+    assert trainer.heard[0] == resumed_after(STEPS)
+    assert_the_same(trainer, first, job, result)
+
+
+def resumed_after(steps: int) -> dict:
+    epoch, step = divmod(steps, STEPS // 2)
+    return {"resumed": True, "epoch": 1 + epoch, "after_steps": step}
+
+
 @pytest.mark.parametrize("number", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, KILLS))])
-def test_a_killed_training_takes_the_same_steps_as_one_that_was_not(first, trainer, number):
+def test_a_killed_training_takes_the_same_steps_as_one_that_was_not(longer, trainer, child, number):
     """Also on another number of threads, and with new images committed meanwhile; killed once, or again and again."""
     draw = random.Random(1 + number)
-    job = job_of(trainer)
-    total = len(steps_of(first, job)) - 1
+    job = job_of(trainer, **LONGER)
+    total = len(steps_of(longer, job)) - 1
     at = sorted(draw.sample(range(1, total - 2), draw.choice([1, 1, 2])))
     for steps in at:
-        kill_after(trainer, job, steps)
+        kill_after(trainer, child, job, steps)
         if draw.random() < 0.5:
             new_images(trainer)
         job = dataclasses.replace(job, read_threads=draw.randint(1, 6))
@@ -94,18 +166,14 @@ def test_a_killed_training_takes_the_same_steps_as_one_that_was_not(first, train
     result = trainer.train(job, trainer.heard.append)
     resumed = trainer.heard[0]
     assert resumed["resumed"]
-    assert (resumed["epoch"] - 1) * (total // 8) + resumed["after_steps"] >= at[-1] - 1, "a checkpoint was left behind"
-    assert steps_of(trainer, job) == steps_of(first, job)
-    assert result.history == first.result.history or list(result.history) == list(first.result.history)
-    assert (result.val_loss, result.val_accuracy) == (first.result.val_loss, first.result.val_accuracy)
-    left = {path.name for path in trainer.store.head(job.name).iterdir()}
-    assert not left & {CHECKPOINT, "pin.json", "writing.keras"}
+    assert (resumed["epoch"] - 1) * (total // 4) + resumed["after_steps"] >= at[-1] - 1, "a checkpoint was left behind"
+    assert_the_same(trainer, longer, job, result)
 
 
 def test_a_run_on_a_later_version_of_the_same_data_goes_on_with_the_rows_it_began_on(first, trainer):
     """Compaction puts the rows elsewhere, so that the same seed would give another order."""
     job = job_of(trainer)
-    kill_after(trainer, job, 30)
+    stop_after(trainer, job, 5)
     (space,) = spaces(trainer.root)
     assert compact(space, trainer.version, 256) is not None
     assert version_numbers(space) == [1, 2]
@@ -117,7 +185,7 @@ def test_a_run_on_a_later_version_of_the_same_data_goes_on_with_the_rows_it_bega
 def test_a_checkpoint_that_cannot_be_used_costs_only_the_time(first, trainer, damage):
     job = job_of(trainer)
     other = job_of(trainer, kind="linear")
-    kill_after(trainer, other if damage == "of another training" else job, 20)
+    stop_after(trainer, other if damage == "of another training" else job, 5)
     path = trainer.store.head(job.name) / CHECKPOINT
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-100])

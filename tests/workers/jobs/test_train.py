@@ -5,8 +5,6 @@ import json
 import marshal
 import re
 import shutil
-import subprocess
-import sys
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +25,12 @@ from vision.training.head import HeadSpec
 from workers.jobs.head_identity import base_name, check_trainable, find_head, head_name
 from workers.jobs.records import HeadJob, HeadResult
 from workers.jobs.spaces import head_job, version_record
-from workers.runners.base import WorkerFailed
-from workers.runners.local import LocalRunner
+from workers.runners.base import Runner
+
+# Keras 3.15 on NumPy 2, wherever it saves: keras/src/backend/tensorflow/core.py, convert_to_numpy.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
 
 SPEC = HeadSpec(("cats", "dogs"), epochs=2, batch_size=8)
 NOTHING = 1e-30  # a step so short that no float32 weight moves by it, but a bias from 0 to nothing that counts
@@ -200,17 +202,17 @@ def test_a_head_json_that_says_too_little_is_no_head(content, images, store):
         assert find_head(where, "b" * 32) is None
 
 
-# Training, in a child as in a run: this process never loads TensorFlow
+# Training
 
 
 @dataclass
 class Trainer:
-    """A store with a version, and the child that trains on it."""
+    """A store with a version, and the runner that trains on it."""
 
     images: Path
     root: Path
     version: Version
-    workers: LocalRunner
+    workers: Runner
     result: HeadResult | None = None
     heard: list[dict] = field(default_factory=list)
 
@@ -228,7 +230,7 @@ class Trainer:
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory, workers: LocalRunner) -> Trainer:
+def first(tmp_path_factory: pytest.TempPathFactory, workers: Runner) -> Trainer:
     """A store with the head of the usual job, and what was heard while it was trained."""
     folder = tmp_path_factory.mktemp("trained")
     _, version = toy.run(toy.pictures(folder / "images"), folder / "store", validation_fraction=0.4)
@@ -242,6 +244,24 @@ def trainer(first: Trainer, store: Path) -> Trainer:
     """A copy of it, to be changed."""
     shutil.copytree(first.root, store)
     return dataclasses.replace(first, root=store)
+
+
+@pytest.fixture(scope="module")
+def rivals(first: Trainer, tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+    """The same store with the heads of three more seeds, none of which has been compared."""
+    root = tmp_path_factory.mktemp("rivals") / "store"
+    shutil.copytree(first.root, root)
+    made = dataclasses.replace(first, root=root)
+    for seed in (1, 2, 3):
+        made.train(dataclasses.replace(made.job(seed=seed, epochs=1), promote="never"))
+    return made
+
+
+@pytest.fixture
+def rival(rivals: Trainer, store: Path) -> Trainer:
+    """A copy of it, to be changed."""
+    shutil.copytree(rivals.root, store)
+    return dataclasses.replace(rivals, root=store)
 
 
 def test_a_head_is_trained_kept_and_promoted(first):
@@ -318,15 +338,15 @@ def layer_of_a_class(marker: Path) -> dict:
 
 
 @pytest.mark.parametrize("layer", [lambda_layer, layer_of_a_class])
-def test_a_head_with_code_of_its_own_is_refused_and_runs_nothing(layer, trainer, tmp_path):
-    job, marker = trainer.job(), tmp_path / "marker"
-    record = json.loads((trainer.store.head(job.name) / "head.json").read_text())
-    model = (trainer.store.head(job.name) / "head.keras").read_bytes()
+def test_a_head_with_code_of_its_own_is_refused_and_runs_nothing(layer, rival, tmp_path):
+    job, marker = rival.job(), tmp_path / "marker"
+    record = json.loads((rival.store.head(job.name) / "head.json").read_text())
+    model = (rival.store.head(job.name) / "head.keras").read_bytes()
     record.pop("checksum")
-    toy.head(trainer.store, job.name, record, with_layer(model, layer(marker)))
+    toy.head(rival.store, job.name, record, with_layer(model, layer(marker)))
     with pytest.raises(StoreDamaged, match=r"head\.keras cannot be loaded: Keras safe mode .* --force-retrain"):
-        trainer.train(trainer.job(epochs=3, initial_epoch=2))
-    assert trainer.train(trainer.job(seed=1, epochs=1)).is_promoted  # the current one gives way
+        rival.train(rival.job(epochs=3, initial_epoch=2))
+    assert rival.train(rival.job(seed=1, epochs=1)).is_promoted  # the current one gives way
     assert not marker.exists()
 
 
@@ -334,7 +354,7 @@ def test_a_head_with_code_of_its_own_is_refused_and_runs_nothing(layer, trainer,
 
 
 @pytest.fixture(scope="module")
-def tested(tmp_path_factory: pytest.TempPathFactory, workers: LocalRunner) -> Trainer:
+def tested(tmp_path_factory: pytest.TempPathFactory, workers: Runner) -> Trainer:
     """A store with the head of a folder that has a test split."""
     folder = tmp_path_factory.mktemp("tested")
     for number, (split, count) in enumerate({"train": 20, "validation": 7, "test": 5}.items()):
@@ -348,26 +368,24 @@ def tested(tmp_path_factory: pytest.TempPathFactory, workers: LocalRunner) -> Tr
     return made
 
 
-EVALUATION = """
-import json, sys
-import keras, numpy as np
-head, data = keras.saving.load_model(sys.argv[1], safe_mode=True), np.load(sys.argv[2])
-features, labels = data["features"].astype("float32"), data["labels"]
-loss, accuracy = head.evaluate(features, labels, verbose=0)
-taken = (head.predict(features, verbose=0)[:, 0] > 0.5).astype(int)
-confusion = [[int(((labels == own) & (taken == other)).sum()) for other in range(2)] for own in range(2)]
-print(json.dumps({"loss": loss, "accuracy": accuracy, "confusion": confusion}))
-"""
+def evaluated_by_keras(path: Path, features: np.ndarray, labels: np.ndarray) -> dict:
+    """With nothing of ours but the file."""
+    import keras
+
+    head = keras.saving.load_model(path, safe_mode=True)
+    loss, accuracy = head.evaluate(features, labels, verbose=0)
+    taken = (head.predict(features, verbose=0)[:, 0] > 0.5).astype(int)
+    confusion = [[int(((labels == own) & (taken == other)).sum()) for other in range(2)] for own in range(2)]
+    return {"loss": loss, "accuracy": accuracy, "confusion": confusion}
 
 
-def test_the_figures_of_the_test_images_are_those_of_an_evaluation_apart(tested, tmp_path):
+def test_the_figures_of_the_test_images_are_those_of_an_evaluation_apart(tested):
     rows = toy.features_of(tested.images, tested.root, tested.version)
     files = [file for file in tested.version.read_files(tested.store).to_pylist() if file["split"] == "test"]
     labels = np.array([SPEC.classes.index(file["class"]) for file in files])
-    np.savez(tmp_path / "test.npz", features=np.stack([rows[file["digest"]] for file in files]), labels=labels)
+    features = np.stack([rows[file["digest"]] for file in files]).astype(np.float32)
     head = tested.store.head(tested.result.name)
-    command = [sys.executable, "-c", EVALUATION, head / "head.keras", tmp_path / "test.npz"]
-    apart = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    apart = evaluated_by_keras(head / "head.keras", features, labels)
     test = json.loads((head / "head.json").read_text())["test"]
     assert (test["images"], test["confusion"]) == (10, apart["confusion"])
     assert (test["loss"], test["accuracy"]) == pytest.approx((apart["loss"], apart["accuracy"]), rel=1e-5)
@@ -446,7 +464,7 @@ def test_a_worse_head_is_promoted_where_the_job_says_so(trainer):
 
 def test_a_head_that_is_never_promoted_is_unranked_until_it_is_compared(trainer):
     current = current_head(trainer.store)
-    job = dataclasses.replace(trainer.job(seed=1), promote="never")
+    job = dataclasses.replace(trainer.job(seed=1, epochs=1), promote="never")
     aside = trainer.train(job)
     assert (aside.is_new, aside.is_promoted, current_head(trainer.store)) == (True, False, current)
     assert is_unranked(trainer.store, job.name)
@@ -478,7 +496,7 @@ def test_the_memory_for_the_shuffle_changes_the_order_where_the_rows_need_more(f
     """A megabyte has room for four row groups, half of it being read ahead; the training rows lie in more."""
     _, version = toy.run(first.images, store, validation_fraction=0.4, chunk_size=2)
     cut = dataclasses.replace(first, root=store, version=version)
-    enough, also, little = (cut.train(cut.job(shuffle_memory_mb=memory)) for memory in (256, 128, 1))
+    enough, also, little = (cut.train(cut.job(epochs=1, shuffle_memory_mb=memory)) for memory in (256, 128, 1))
     assert losses(enough) == losses(also) != losses(little)
 
 
@@ -507,14 +525,14 @@ def rank(result: HeadResult) -> tuple[float, float]:
     return result.val_accuracy, -result.val_loss
 
 
-def test_a_head_is_promoted_exactly_if_it_is_not_worse_on_the_same_validation_rows(trainer):
-    best = trainer.result
+def test_a_head_is_promoted_exactly_if_it_is_not_worse_on_the_same_validation_rows(rival):
+    best = rival.result
     for seed in range(1, 4):
-        result = trainer.train(trainer.job(seed=seed, epochs=1))
+        result = rival.train(rival.job(seed=seed, epochs=1))
         assert result.is_promoted == (rank(result) >= rank(best))
         assert result.promotion.startswith("the head takes" if result.is_promoted else f"head {best.name} stays")
         best = result if result.is_promoted else best
-        assert current_head(trainer.store) == best.name
+        assert current_head(rival.store) == best.name
 
 
 def test_a_head_of_classes_in_another_order_takes_its_labels_in_that_order(trainer):
@@ -527,8 +545,8 @@ def test_a_head_of_classes_in_another_order_takes_its_labels_in_that_order(train
 @pytest.mark.parametrize(
     "damage", ["gone", "head.json gone", "head.keras gone", "head.keras cut", "head.json says little"]
 )
-def test_a_current_head_that_is_damaged_gives_way(damage, trainer):
-    damaged = trainer.store.head(trainer.job().name)
+def test_a_current_head_that_is_damaged_gives_way(damage, rival):
+    damaged = rival.store.head(rival.job().name)
     if damage == "gone":
         shutil.rmtree(damaged)
     elif damage.endswith("gone"):
@@ -537,50 +555,54 @@ def test_a_current_head_that_is_damaged_gives_way(damage, trainer):
         (damaged / "head.keras").write_bytes((damaged / "head.keras").read_bytes()[:1000])
     else:
         (damaged / "head.json").write_text("{}")
-    other = trainer.train(trainer.job(seed=1, epochs=1))
+    other = rival.train(rival.job(seed=1, epochs=1))
     assert other.is_promoted
-    assert current_head(trainer.store) == other.name
+    assert current_head(rival.store) == other.name
 
 
 # Trainings that diverge
 
 
-def test_a_training_that_diverges_is_a_head_that_is_never_current_and_has_no_bare_nan(trainer, capsys):
-    before, heard = current_head(trainer.store), []
-    job = trainer.job(learning_rate=1e30)
-    result = trainer.train(job, heard.append)
-    assert (result.is_new, result.is_promoted, result.val_loss, current_head(trainer.store)) == (
-        True,
-        False,
-        None,
-        before,
-    )
-    text = (trainer.store.head(job.name) / "head.json").read_text()
+@pytest.fixture(scope="module")
+def diverged(first: Trainer, tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+    """The store of the usual head with one whose training diverged; what was heard of that."""
+    root = tmp_path_factory.mktemp("diverged") / "store"
+    shutil.copytree(first.root, root)
+    made = dataclasses.replace(first, root=root, heard=[])
+    made.result = made.train(made.job(learning_rate=1e30), made.heard.append)
+    return made
+
+
+def test_a_training_that_diverges_is_a_head_that_is_never_current_and_has_no_bare_nan(first, diverged, capsys):
+    before, result, job = current_head(first.store), diverged.result, diverged.job(learning_rate=1e30)
+    assert (result.is_new, result.is_promoted, result.val_loss) == (True, False, None)
+    assert current_head(diverged.store) == before
+    text = (diverged.store.head(job.name) / "head.json").read_text()
     record = json.loads(text, parse_constant=lambda constant: pytest.fail(f"a bare {constant}"))
     assert record["diverged"]["epoch"] == 1
-    assert [each for each in heard if "loss" in each][-1]["val_loss"] is None
+    assert [each for each in diverged.heard if "loss" in each][-1]["val_loss"] is None
     assert json.loads(json.dumps(dataclasses.asdict(result), allow_nan=False))["history"] == record["history"]
-    found = find_head(trainer.store, job.name)
+    found = find_head(diverged.store, job.name)
     assert (found.diverged, found.is_promoted) == (result.diverged, False)
-    again = trainer.train(job)
+    again = diverged.train(job)
     assert (again.is_new, again.is_promoted, again.diverged) == (False, False, result.diverged)
-    assert not trainer.train(dataclasses.replace(job, promote="always")).is_promoted
-    assert current_head(trainer.store) == before
-    assert storage(["promote", job.name, "--store", str(trainer.root)]) == 2
+    assert not diverged.train(dataclasses.replace(job, promote="always")).is_promoted
+    assert current_head(diverged.store) == before
+    assert storage(["promote", job.name, "--store", str(diverged.root)]) == 2
     assert "is not finite" in capsys.readouterr().err
-    assert "diverged" in Page.of((trainer.store.head(job.name) / "report.html").read_text()).text
+    assert "diverged" in Page.of((diverged.store.head(job.name) / "report.html").read_text()).text
 
 
-def test_the_rate_that_is_advised_after_a_divergence_trains(trainer):
-    text = trainer.train(trainer.job(learning_rate=1e30)).diverged
+def test_the_rate_that_is_advised_after_a_divergence_trains(diverged):
+    text = diverged.result.diverged
     assert "diverged at a learning rate of 1e+30" in text
     (rate,) = re.findall(r"try --learning-rate ([0-9.e+-]+);", text)
-    assert trainer.train(trainer.job(learning_rate=float(rate), epochs=1)).diverged is None
+    assert diverged.train(diverged.job(learning_rate=float(rate), epochs=1)).diverged is None
 
 
 def test_an_unknown_kind_of_job_is_an_error_and_no_training(trainer):
     job = trainer.job(seed=9)
-    with trainer.workers.lease() as worker, pytest.raises(WorkerFailed, match="'heads' is no kind of job"):
+    with trainer.workers.lease() as worker, pytest.raises(ValueError, match="unknown kind of job 'heads'"):
         worker.call("heads", job.record(), lambda record: None)
     assert find_head(trainer.store, job.name) is None
 
@@ -588,40 +610,44 @@ def test_an_unknown_kind_of_job_is_an_error_and_no_training(trainer):
 # Going on
 
 
-def test_trainings_can_be_chained(trainer):
-    """From 1 to 2, from 2 to 3: each goes on from the one before, and has a name of its own."""
-    version = version_record(trainer.version)
+@pytest.fixture(scope="module")
+def chained(first: Trainer, tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+    """The store of the usual head with two more: of one epoch, and of epochs 2 to 3 that went on from it."""
+    root = tmp_path_factory.mktemp("chained") / "store"
+    shutil.copytree(first.root, root)
+    made = dataclasses.replace(first, root=root)
+    made.train(asked(made, 1, 0))
+    made.result = made.train(asked(made, 3, 1))
+    return made
+
+
+def asked(trainer: Trainer, epochs: int, initial_epoch: int, seed: int = 0, **options) -> HeadJob:
+    """The job that the command line makes of these options."""
     space = toy.space(trainer.images, trainer.root)
+    spec = dataclasses.replace(SPEC, epochs=epochs, initial_epoch=initial_epoch, **options)
+    return head_job(space, version_record(trainer.version), spec, seed)
 
-    def asked(epochs: int, initial_epoch: int) -> HeadJob:
-        return head_job(space, version, dataclasses.replace(SPEC, epochs=epochs, initial_epoch=initial_epoch), 0)
 
-    trainer.train(asked(1, 0))
-    second = trainer.train(asked(3, 1))
-    third = asked(4, 3)
-    assert third.spec.initial_head == second.name
-    result = trainer.train(third)
+def test_a_head_of_other_options_is_nothing_to_go_on_from(chained):
+    for changed in ({"batch_size": 4}, {"kind": "linear"}, {"seed": 1}):
+        with pytest.raises(InputError, match="train it first, with --epochs 3"):
+            asked(chained, 4, 3, **changed)
+
+
+def test_trainings_can_be_chained(chained):
+    """From 1 to 2, from 2 to 3: each goes on from the one before, and has a name of its own."""
+    third = asked(chained, 4, 3)
+    assert third.spec.initial_head == chained.result.name
+    result = chained.train(third)
     assert (result.is_new, result.epochs) == (True, 1)
-    logs = trainer.store.head(result.name) / "logs" / "steps.csv"
+    logs = chained.store.head(result.name) / "logs" / "steps.csv"
     assert {line.split(",")[0] for line in logs.read_text().splitlines()[1:]} == {"3"}
-    assert find_head(trainer.store, asked(4, 3).name) is not None  # nothing to do
-    page = Page.of((trainer.store.head(result.name) / "report.html").read_text())
+    assert find_head(chained.store, asked(chained, 4, 3).name) is not None  # nothing to do
+    page = Page.of((chained.store.head(result.name) / "report.html").read_text())
     assert "of epochs 4 to 4" in page.text
 
     # A head from the beginning comes first, under the name that it had before there were chains.
-    trainer.train(asked(3, 0))
-    plain = asked(4, 3)
+    chained.train(asked(chained, 3, 0))
+    plain = asked(chained, 4, 3)
     assert (plain.spec.initial_head, "initial_head" in plain.spec.record()) == ("", False)
-    assert plain.name == trainer.job(epochs=4, initial_epoch=3).name != third.name
-
-
-def test_a_head_of_other_options_is_nothing_to_go_on_from(trainer):
-    space, version = toy.space(trainer.images, trainer.root), version_record(trainer.version)
-    trainer.train(trainer.job(epochs=1))
-    trainer.train(trainer.job(epochs=3, initial_epoch=1))
-    for changed in ({"batch_size": 4}, {"kind": "linear"}):
-        spec = dataclasses.replace(SPEC, epochs=4, initial_epoch=3, **changed)
-        with pytest.raises(InputError, match="train it first, with --epochs 3"):
-            head_job(space, version, spec, 0)
-    with pytest.raises(InputError, match="train it first, with --epochs 3"):
-        head_job(space, version, dataclasses.replace(SPEC, epochs=4, initial_epoch=3), seed=1)
+    assert plain.name == chained.job(epochs=4, initial_epoch=3).name != third.name

@@ -51,9 +51,13 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
+def space_of(images: Path, root: Path) -> Space:
+    return find_space(place(str(root)), place(str(images)), "random", "vgg16", 32, "none", "float16", "float32")
+
+
 def extracted(images: Path, root: Path, engine: str, **options) -> Space:
     """A store of what a run with these options would have extracted."""
-    space = find_space(place(str(root)), place(str(images)), "random", "vgg16", 32, "none", "float16", "float32")
+    space = space_of(images, root)
     create_space(space.store, space.spec.record())
     planned = make_plan(space.store, list_images(scan_folder(images), space.store.cache), PlanOptions(**options))
     job = ChunksJob(space, pack(planned.todo), 0, planned.num_chunks, planned.chunk_size, "parquet", 1, engine)
@@ -82,10 +86,28 @@ def pictures(tmp_path_factory) -> Path:
     return toy.pictures(tmp_path_factory.mktemp("pictures") / "images", per_class=20)
 
 
+@pytest.fixture(scope="module")
+def varied(pictures, tmp_path_factory) -> Space:
+    """A store of variants, to be copied."""
+    root = tmp_path_factory.mktemp("varied") / "store"
+    return extracted(pictures, root, "tensorflow", chunk_size=8, variants=3, augmentation=VARIED)
+
+
+@pytest.fixture(scope="module")
+def plain(pictures, tmp_path_factory) -> Space:
+    """A store of the pictures as they are, to be copied."""
+    return extracted(pictures, tmp_path_factory.mktemp("plain") / "store", "tensorflow")
+
+
+def copy_of(space: Space, images: Path, root: Path) -> Space:
+    shutil.copytree(str(space.store.root), root)
+    return space_of(images, root)
+
+
 @pytest.fixture
-def space(pictures, tmp_path) -> Space:
+def space(varied, pictures, tmp_path) -> Space:
     """A store of variants, to train on."""
-    return extracted(pictures, tmp_path / "store", "tensorflow", chunk_size=8, variants=3, augmentation=VARIED)
+    return copy_of(varied, pictures, tmp_path / "store")
 
 
 def test_pictures_as_they_are_are_trained_on_as_their_features_are(space):
@@ -165,10 +187,10 @@ def test_a_training_that_loses_its_shards_says_so_in_one_line_of_its_own(tmp_pat
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_training_on_pictures_that_are_gone_says_so_in_one_line_of_its_own(pictures, tmp_path):
+def test_a_training_on_pictures_that_are_gone_says_so_in_one_line_of_its_own(plain, pictures, tmp_path):
     """While it is trained, and where the pictures are looked at first."""
     images = shutil.copytree(pictures, tmp_path / "images")
-    space = extracted(images, tmp_path / "store", "tensorflow")
+    space = copy_of(plain, images, tmp_path / "store")
     job = job_on(space, train_on="images")
 
     def after_an_epoch(record: dict) -> None:
@@ -236,10 +258,10 @@ def test_a_fine_tuning_that_validates_while_it_reads_ahead_has_the_same_losses_a
     assert (one.val_loss, one.val_accuracy) == (other.val_loss, other.val_accuracy)
 
 
-def test_a_picture_that_is_gone_costs_its_row_also_where_it_is_alone_in_its_batch(pictures, tmp_path):
+def test_a_picture_that_is_gone_costs_its_row_also_where_it_is_alone_in_its_batch(plain, pictures, tmp_path):
     """The first one that is trained on, and the second."""
     images = shutil.copytree(pictures, tmp_path / "images")
-    space = extracted(images, tmp_path / "store", "tensorflow")
+    space = copy_of(plain, images, tmp_path / "store")
     job = job_on(space, train_on="images", batch_size=1, epochs=2)
     samples = Samples.pinned(job, latest_version(space.store))
     stream = samples.for_training().training
