@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 
 import numpy
 import pyarrow as pa
@@ -146,11 +147,11 @@ def _images(todo: pa.Table, job: ChunksJob) -> Iterator[Image]:
     columns = (todo[name].to_pylist() for name in ("digest", "path", "twins", "views"))
     for digest, path, twins, views in zip(*columns, strict=True):
         if digest in condemned:
-            yield digest, lambda code=condemned[digest]: _refuse(code), views
+            yield digest, partial(_refuse, condemned[digest]), views
         else:
             wanted = [PLAIN] if digest in plain_only else views
             paths = path, *(twins or ())
-            yield digest, lambda digest=digest, paths=paths: _read_any(root, paths, digest), wanted
+            yield digest, partial(_read_any, root, paths, digest), wanted
 
 
 def _refuse(code: str) -> bytes:

@@ -6,7 +6,7 @@ from vision.training.evaluation import Evaluation, precision_and_recall
 
 
 def test_metrics(test: dict | None) -> dict[str, float | None]:
-    return {f"test_{name}": test and test[name] for name in ("accuracy", "loss")}
+    return {f"test_{name}": test[name] if test else None for name in ("accuracy", "loss")}
 
 
 def per_class(classes: tuple[str, ...], found: Evaluation) -> dict[str, dict[str, float | int | None]]:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice, repeat
 
 import numpy as np
@@ -96,7 +97,7 @@ class ImageStream:
         keys = [file["digest"] + place.to_bytes(4, "little") for place, file in enumerate(files)]
         passes = dict(zip(keys, (number for number, samples in steps for _ in samples), strict=True))
         images: list[Image] = [
-            (key, lambda file=file: read_image(self._root, file["path"], file["digest"]), (1,))
+            (key, partial(read_image, self._root, file["path"], file["digest"]), (1,))
             for key, file in zip(keys, files, strict=True)
         ]
         found = extract(self._engine, images, make_views=self._views_of(passes))
