@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,10 @@ KEYS_SCHEMA = pa.schema([FILES_SCHEMA.field(name) for name in SAME_LABEL])
 
 @dataclass(frozen=True)
 class Changes:
-    """Images by what happened to them since the parent version; every live one is in one of the first five."""
+    """Images by what happened to them since the parent version; every live one is in one of the first five.
+
+    from_test: how many of them were for testing, and are not now though they lie where they were.
+    """
 
     new: int = 0
     changed: int = 0
@@ -32,6 +35,7 @@ class Changes:
     relabelled: int = 0
     unchanged: int = 0
     removed: int = 0
+    from_test: int = 0
 
 
 def compare(
@@ -44,7 +48,7 @@ def compare(
     cannot be read and looks the same. The result is FILES_SCHEMA sorted by path, every status still `pending`.
     """
     parts = [FILES_SCHEMA.empty_table()]
-    counted = dict.fromkeys(range(len(WORDS)), 0)
+    counted, from_test = dict.fromkeys(range(len(WORDS)), 0), 0
     arrived, gone = [KEYS_SCHEMA.empty_table()], [KEYS_SCHEMA.empty_table()]
     for some, then in aligned(listed, before, FILES_SCHEMA):
         files = _with_history(_with_splits(_with_known_bytes(some, then), validation_fraction), then)
@@ -52,11 +56,14 @@ def compare(
         words, origin = _words(files, then)
         for word in counted:
             counted[word] += int((words == word).sum())
+        stayed = origin >= 0
+        was_test = _numpy(pc.equal(then["split"].take(pa.array(origin[stayed])), "test"))
+        from_test += int((was_test & ~_numpy(pc.equal(files["split"].filter(pa.array(stayed)), "test"))).sum())
         arrived.append(files.select(SAME_LABEL).filter(pa.array(words == NEW)).cast(KEYS_SCHEMA))
         gone.append(then.select(SAME_LABEL).take(pa.array(_others(origin, then.num_rows))).cast(KEYS_SCHEMA))
         parts.append(files)
     changes = _changes(counted, pa.concat_tables(arrived), pa.concat_tables(gone))
-    return pa.concat_tables(parts).combine_chunks(), changes
+    return pa.concat_tables(parts).combine_chunks(), replace(changes, from_test=from_test)
 
 
 def _changes(counted: dict[int, int], arrived: pa.Table, gone: pa.Table) -> Changes:

@@ -1,6 +1,6 @@
 """The plan of a run: what to extract and commit, decided once from the listing and the store."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -23,6 +23,7 @@ from storage.schemas import DIGEST, TODO_SCHEMA
 from storage.shards.shard import Format, ShardRef
 from storage.shards.view_ids import listed, plain, views_of
 from storage.source.listing import Listing
+from storage.text import count
 
 # Other files of the same bytes that are tried where the first cannot be read: enough for copies in a few folders, and few
 # enough that a share that has failed is not asked for each of a thousand copies.
@@ -140,6 +141,7 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
         findings=(
             *listing.scan.layout.remarks,
             *findings(files, str(listing.scan.root), options.classes, by_hash),
+            *_from_test(changes, parent),
         ),
         waiting=waiting,
     )
@@ -176,6 +178,13 @@ def _check_not_empty(listing: Listing, parent: Version | None) -> None:
         raise InputError(
             f"--images: no images in {listing.scan.root}{ignored}; expected class folders (cats/1.jpg, dogs/2.jpg), "
             "split folders of class folders (train/cats/1.jpg), or --labels with a table of paths and classes"
+        )
+
+
+def _from_test(changes: Changes, parent: Version | None) -> Iterator[str]:
+    if changes.from_test and parent:
+        yield (
+            f"warning: {count(changes.from_test, 'test image')} of version {parent.number} are for training or validation now"
         )
 
 

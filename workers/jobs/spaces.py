@@ -55,6 +55,8 @@ def stored_space(store: Store) -> Space:
 
 
 def plan_record(space: Space, plan: Plan, path: str) -> PlanRecord:
+    changes = asdict(plan.changes)
+    del changes["from_test"]  # no sort of change, and a finding tells it
     return PlanRecord(
         path=path,
         space=space,
@@ -65,7 +67,7 @@ def plan_record(space: Space, plan: Plan, path: str) -> PlanRecord:
         num_chunks=plan.num_chunks,
         needs_commit=plan.needs_commit,
         counts={
-            **asdict(plan.changes),
+            **changes,
             "adopted": plan.adopted,
             "lost": plan.lost,
             "stale": plan.stale,

@@ -61,8 +61,10 @@ def files_of(folder: Folder) -> pa.Table:
 def test_every_live_image_is_counted_once_and_the_removed_make_up_the_difference(then, now):
     before = files_of(then)
     files, changes = compare(listed(now), pieces(before), (), 0.2)
-    *live, removed = astuple(changes)
+    *live, removed, from_test = astuple(changes)
     assert min(*live, removed) >= 0
+    test = {path for path, image in then.items() if image[2] == "test"}
+    assert from_test == sum(path in test and image[2] != "test" for path, image in now.items())
     assert sum(live) == files.num_rows == len(now)
     assert len(then) + changes.new - removed == len(now)
 

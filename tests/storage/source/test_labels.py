@@ -385,3 +385,15 @@ def test_a_table_relabels_what_the_store_has_without_a_row_more(heap, tmp_path):
     assert second.classes["test"] == {"cats": 1}
     assert os.listdir(heap / "deep")
     assert first.rows == second.rows
+
+
+def test_test_images_that_a_table_puts_into_training_are_said(heap, tmp_path):
+    paths = [f"{index}.png" for index in range(4)]
+    file = write(
+        tmp_path / "l.csv", [(path, "x", "test" if index < 2 else "train") for index, path in enumerate(paths)]
+    )
+    toy.run(heap, tmp_path / "store", labels=file)
+    assert not any("version 1" in line for line in toy.plan(heap, tmp_path / "store", labels=file).findings)
+    write(file, [(path, "x", "train") for path in paths])
+    planned = toy.plan(heap, tmp_path / "store", labels=file)
+    assert "warning: 2 test images of version 1 are for training or validation now" in planned.findings
