@@ -5,10 +5,11 @@ Each is named by what it holds, and may be deleted between runs.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -21,6 +22,35 @@ from storage.manifest.versions import read_version
 from storage.planning.plan import Plan
 from storage.shards.shard import ShardRef
 from storage.source.scan_files import prepare, read_table, write_table
+
+
+class Form(NamedTuple):
+    """How a fact becomes JSON, and how it is read again."""
+
+    write: Callable[[Any], Any] = lambda value: value
+    read: Callable[[Any], Any] = lambda written: written
+
+
+_CODES = Form(
+    lambda codes: {digest.hex(): code for digest, code in codes.items()},
+    lambda written: {bytes.fromhex(digest): code for digest, code in written.items()},
+)
+# The facts of a plan that are not JSON as they are.
+FORMS = {
+    "parent": Form(lambda version: version.number if version else None),  # read from the store
+    "shards": Form(
+        lambda shards: [list(asdict(ref).values()) for ref in shards.values()],
+        lambda written: {ref.name: ref for ref in (ShardRef(*values) for values in written)},
+    ),
+    "failures": _CODES,
+    "variant_failures": _CODES,
+    "changes": Form(asdict, lambda written: Changes(**written)),
+    "augmentations": Form(list, tuple),
+    "findings": Form(list, tuple),
+}
+TABLES = ("files", "rows", "todo")
+# Every other field is a fact: a field that a plan gains is written and read without a change here.
+FACTS = {field.name: FORMS.get(field.name, Form()) for field in fields(Plan) if field.name not in TABLES}
 
 
 @contextmanager
@@ -39,23 +69,7 @@ def using(store: Store) -> Iterator[None]:
 
 def save_plan(plan: Plan, folder: Path) -> Path:
     """Write a plan as a folder of its own, named by what it would do; returns that folder."""
-    facts = {
-        "parent": plan.parent.number if plan.parent else None,
-        "shards": [list(asdict(ref).values()) for ref in plan.shards.values()],
-        "failures": _in_hex(plan.failures),
-        "variant_failures": _in_hex(plan.variant_failures),
-        "changes": asdict(plan.changes),
-        "adopted": plan.adopted,
-        "lost": plan.lost,
-        "stale": plan.stale,
-        "ignored": plan.ignored,
-        "chunk_size": plan.chunk_size,
-        "format": plan.format,
-        "needs_commit": plan.needs_commit,
-        "augmentation": plan.augmentation,
-        "augmentations": plan.augmentations,
-        "findings": plan.findings,
-    }
+    facts = {name: form.write(getattr(plan, name)) for name, form in FACTS.items()}
     hasher = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for batch in [*plan.files.select(MEANING).to_batches(), *plan.todo.to_batches()]:
         hasher.update(batch.serialize())
@@ -67,33 +81,13 @@ def save_plan(plan: Plan, folder: Path) -> Path:
     return path
 
 
-def _in_hex(codes: Mapping[bytes, str]) -> dict[str, str]:
-    return {digest.hex(): code for digest, code in codes.items()}
-
-
-def _from_hex(codes: Mapping[str, str]) -> dict[bytes, str]:
-    return {bytes.fromhex(digest): code for digest, code in codes.items()}
-
-
 def load_plan(store: Store, path: Path) -> Plan:
     files, facts = read_table(path / "files")
-    parent = facts.pop("parent")
-    shards = [ShardRef(*values) for values in facts.pop("shards")]
-    return Plan(
-        parent=read_version(store, parent) if parent else None,
-        files=files,
-        rows=read_table(path / "rows")[0],
-        shards={ref.name: ref for ref in shards},
-        failures=_from_hex(facts.pop("failures")),
-        variant_failures=_from_hex(facts.pop("variant_failures")),
-        todo=open_todo(path),
-        changes=Changes(**facts.pop("changes")),
-        augmentations=tuple(facts.pop("augmentations")),
-        findings=tuple(facts.pop("findings")),
-        **facts,
-    )
+    own = {name: form.read(facts[name]) for name, form in FACTS.items()}
+    own["parent"] = read_version(store, own["parent"]) if own["parent"] else None
+    return Plan(files=files, rows=read_table(path / "rows")[0], todo=open_todo(path), **own)
 
 
 def open_todo(path: Path) -> pa.Table:
-    """The images to extract of the plan at `path`, mapped: a child reads its own chunk alone."""
+    """The images to extract of the plan at `path`, mapped: who takes a slice reads that alone."""
     return read_table(path / "todo")[0]

@@ -1,7 +1,7 @@
 """From options to the records that the steps pass on, without Prefect or TensorFlow."""
 
 import os
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 
 from storage.backend.paths import Place
 from storage.layout import Store
@@ -57,25 +57,12 @@ def stored_space(store: Store) -> Space:
 def plan_record(space: Space, plan: Plan, path: str) -> PlanRecord:
     changes = asdict(plan.changes)
     del changes["from_test"]  # no sort of change, and a finding tells it
+    parent = plan.parent.number if plan.parent else None
+    counts = changes | {name: getattr(plan, name) for name in ("adopted", "lost", "stale", "ignored")}
+    images = {"images": plan.todo.num_rows, "rows": plan.num_rows}
+    same = {field.name for field in fields(PlanRecord)} - {"path", "space", "parent", "counts", *images}
     return PlanRecord(
-        path=path,
-        space=space,
-        parent=plan.parent.number if plan.parent else None,
-        images=plan.todo.num_rows,
-        chunk_size=plan.chunk_size,
-        format=plan.format,
-        num_chunks=plan.num_chunks,
-        needs_commit=plan.needs_commit,
-        counts={
-            **changes,
-            "adopted": plan.adopted,
-            "lost": plan.lost,
-            "stale": plan.stale,
-            "ignored": plan.ignored,
-        },
-        rows=plan.num_rows,
-        augmentation=plan.augmentation,
-        findings=plan.findings,
+        path=path, space=space, parent=parent, counts=counts, **images, **{name: getattr(plan, name) for name in same}
     )
 
 

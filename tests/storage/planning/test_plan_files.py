@@ -1,5 +1,6 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -80,6 +81,17 @@ def test_a_plan_with_variants_is_handed_over_whole(images, store, folder, monkey
     assert plan.augmentations
     assert_same_plan(load_plan(toy.space(images, store).store, save_plan(plan, folder)), plan)
     assert save_plan(toy.plan(images, store, **options), folder) != save_plan(plan, folder)
+
+
+def test_every_number_and_text_of_a_plan_is_handed_over(images, store, folder):
+    """Each with a value of its own, so that a field which a plan gains later cannot be forgotten."""
+    plan = toy.plan(images, store)
+    plain = [name for name, value in vars(plan).items() if isinstance(value, int | str) and name != "format"]
+    kinds = {name: type(getattr(plan, name)) for name in plain}
+    own = {name: kinds[name](number) for number, name in enumerate(plain, 2)}
+    assert {"adopted", "ignored", "chunk_size", "waiting", "augmentation"} <= own.keys()
+    plan = replace(plan, **own)
+    assert_same_plan(load_plan(toy.space(images, store).store, save_plan(plan, folder)), plan)
 
 
 def test_the_images_to_extract_can_be_opened_alone(images, store, folder):
