@@ -63,11 +63,6 @@ def photos(engine, spec, tensors) -> Photos:
     return Photos(batch, MnnEngine(spec, tensors, 1, "block5").features(batch), engine.features(batch))
 
 
-@pytest.fixture
-def tunable(spec, tensors, photos):
-    return build_tunable(spec, tensors, head_for(photos.features), "block5", "rmsprop", RATE, seed=0)
-
-
 def data_of(photos: Photos, validation: np.ndarray = LABELS) -> TrainingData:
     halves = tuple((PLACES[at : at + 4], photos.maps[at : at + 4], LABELS[at : at + 4]) for at in (0, 4))
     held_out = Held(((PLACES, photos.maps, validation),))
@@ -108,35 +103,52 @@ def test_a_cut_engine_and_the_model_behind_it_give_what_the_head_gives_on_featur
     assert relative_error(found, head.predict_on_batch(features)) < 10 * LARGEST_ERROR["float32"]
 
 
-def test_before_the_first_step_the_figures_are_those_of_the_head(spec, tensors, photos):
+@dataclasses.dataclass(frozen=True)
+class Tuned:
+    """A head, what a training of block5 and of it began with, and what came of that."""
+
+    head: object
+    head_weights: list[np.ndarray]
+    before: dict[str, list[np.ndarray]]
+    means: list[np.ndarray]
+    found: Trained
+
+
+@pytest.fixture(scope="module")
+def tuned(spec, tensors, photos) -> Tuned:
     head = head_for(photos.features)
-    found = trained(build_tunable(spec, tensors, head, "block5", "sgd", RATE, seed=0), photos)
-    expected = evaluate(head, Held(((PLACES, photos.features, LABELS),)), spec.shape, "float32", 2)
-    assert found.start == {
+    weights = head.get_weights()
+    model = build_tunable(spec, tensors, head, "block5", "rmsprop", RATE, seed=0)
+    return Tuned(head, weights, weights_of(model), means_of(model), trained(model, photos))
+
+
+def means_of(model) -> list[np.ndarray]:
+    return [np.array(layer.mean) for layer in model.layers if hasattr(layer, "mean")]
+
+
+def test_before_the_first_step_the_figures_are_those_of_the_head(spec, tuned, photos):
+    expected = evaluate(tuned.head, Held(((PLACES, photos.features, LABELS),)), spec.shape, "float32", 2)
+    assert tuned.found.start == {
         "val_loss": pytest.approx(expected.loss, rel=LARGEST_ERROR["float16"]),
         "val_accuracy": expected.accuracy,
     }
 
 
-def test_the_block_and_the_head_are_trained_and_nothing_below_nor_the_standardisation(spec, tensors, tunable, photos):
-    before = weights_of(tunable)
+def test_the_block_and_the_head_are_trained_and_nothing_below_nor_the_standardisation(spec, tensors, tuned):
+    before, found = tuned.before, tuned.found.model
     names = [*(name for name in tensors if name.startswith("block5")), "dense", "dense_1"]
     assert [name.rstrip("_0123456789") for name in before] == [name.rstrip("_0123456789") for name in names]
     assert all(is_same(before[name], list(tensors[name])) for name in names if name in tensors)
-    means = [np.array(layer.mean) for layer in tunable.layers if hasattr(layer, "mean")]
-    found = trained(tunable, photos).model
     assert not any(is_same(layer, before[name]) for name, layer in weights_of(found).items())
-    assert is_same([np.array(layer.mean) for layer in found.layers if hasattr(layer, "mean")], means)
+    assert len(tuned.means) == 1
+    assert is_same(means_of(found), tuned.means)
     whole = weights_of(build_whole(spec, tensors, found))
     for name, arrays in tensors.items():
         assert is_same(whole[name], list(arrays)) != name.startswith("block5")
 
 
-def test_the_head_that_it_is_built_from_is_left_alone(spec, tensors, photos):
-    head = head_for(photos.features)
-    before = head.get_weights()
-    trained(build_tunable(spec, tensors, head, "block5", "rmsprop", RATE, seed=0), photos)
-    assert is_same(head.get_weights(), before)
+def test_the_head_that_it_is_built_from_is_left_alone(tuned):
+    assert is_same(tuned.head.get_weights(), tuned.head_weights)
 
 
 def test_a_step_of_plain_descent_is_as_long_as_the_learning_rate_says(spec, tensors, photos):
@@ -199,6 +211,7 @@ def rows_of(path: Path) -> list[list[str]]:
 
 @pytest.mark.parametrize("pooling", ["none", "avg"])
 def test_a_whole_model_that_was_saved_predicts_from_pixels_what_was_trained(engine, spec, tensors, pooling, tmp_path):
+    """And needs no code of ours."""
     own = dataclasses.replace(spec, pooling=pooling)
     batch = pixels(8)
     maps = MnnEngine(dataclasses.replace(own, dtype="float32"), tensors, 1, "block5").features(batch)
@@ -209,14 +222,9 @@ def test_a_whole_model_that_was_saved_predicts_from_pixels_what_was_trained(engi
     build_whole(own, tensors, tunable).save(tmp_path / "whole.keras")
     loaded = load_head(str(tmp_path / "whole.keras"))
     assert loaded.inputs[0].dtype == "uint8"
+    assert {layer.__class__.__module__.partition(".")[0] for layer in loaded.layers} == {"keras"}
     assert np.abs(loaded.predict_on_batch(batch) - expected).max() < 1e-5
     assert loaded.evaluate(batch, LABELS, verbose=0)[1] == ((expected[:, 0] > 0.5) == LABELS).mean()
-
-
-def test_a_whole_model_needs_no_code_of_ours(spec, tensors, tunable, tmp_path):
-    build_whole(spec, tensors, tunable).save(tmp_path / "whole.keras")
-    names = {layer.__class__.__module__.partition(".")[0] for layer in load_head(str(tmp_path / "whole.keras")).layers}
-    assert names == {"keras"}
 
 
 def test_a_head_of_other_features_is_refused(spec, tensors, photos):

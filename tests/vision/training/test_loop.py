@@ -101,9 +101,33 @@ def trained(
         return train(spec, data, seed, logs or Path(folder), report, checkpoint, keeping, base)
 
 
+@dataclass
+class Usual:
+    """A training of three epochs, with all that it reads, says and writes."""
+
+    found: Trained
+    heard: list[dict]
+    logs: Path
+    points: Points
+    in_order: Points
+    held_out: Points
+
+
 @pytest.fixture(scope="module")
-def usual(engine) -> Trained:
-    return trained()
+def whole_story(engine, tmp_path_factory) -> Usual:
+    heard, logs = [], tmp_path_factory.mktemp("usual") / "logs"
+    points, in_order, held_out = Points(200, seed=0), Points(200), Points(60, draw=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vision.training.course.REPORT_EVERY_SECONDS", 0.0)
+        found = trained(
+            training=points, in_order=in_order, validation=held_out, report=lambda r: heard.append(dict(r)), logs=logs
+        )
+    return Usual(found, heard, logs, points, in_order, held_out)
+
+
+@pytest.fixture
+def usual(whole_story) -> Trained:
+    return whole_story.found
 
 
 @pytest.mark.parametrize(("classes", "standardize", "dtype"), [(2, False, "float16"), (3, True, "float32")])
@@ -135,22 +159,26 @@ def test_the_best_epoch_is_kept_and_its_figures_are_those_given(engine):
     assert found.validation.accuracy == pytest.approx(best["val_accuracy"])
 
 
-def test_every_epoch_is_told_of_with_its_four_figures(engine):
-    heard = []
-    found = trained(epochs=3, report=heard.append)
-    ends = [record for record in heard if "loss" in record]
+def test_every_epoch_is_told_of_with_its_four_figures(whole_story):
+    ends = [dict(record) for record in whole_story.heard if "loss" in record]
     assert [(record.pop("epoch"), record.pop("epochs")) for record in ends] == [(1, 3), (2, 3), (3, 3)]
-    assert tuple(ends) == found.history
-    assert all({"loss", "accuracy", "val_loss", "val_accuracy"} <= set(logs) for logs in found.history)
+    assert tuple(ends) == whole_story.found.history
+    assert all({"loss", "accuracy", "val_loss", "val_accuracy"} <= set(logs) for logs in whole_story.found.history)
 
 
-def test_each_epoch_is_trained_on_its_own_order_and_validation_on_one(engine):
-    points, in_order, held_out = Points(40, seed=0), Points(40), Points(20, draw=1)
-    trained(training=points, in_order=in_order, validation=held_out)
-    assert sorted(set(points.asked)) == [0, 1, 2]
-    assert points.asked == sorted(points.asked)
-    assert set(held_out.asked) == {0}
-    assert in_order.asked == [0]
+def test_steps_are_told_while_an_epoch_goes_on(whole_story):
+    told = [record for record in whole_story.heard if "step" in record]
+    assert [(record["epoch"], record["step"]) for record in told] == [
+        (epoch, step) for epoch in range(4) for step in range(1, 14)
+    ]
+    assert {record["steps"] for record in told} == {13}
+
+
+def test_each_epoch_is_trained_on_its_own_order_and_validation_on_one(whole_story):
+    assert sorted(set(whole_story.points.asked)) == [0, 1, 2]
+    assert whole_story.points.asked == sorted(whole_story.points.asked)
+    assert set(whole_story.held_out.asked) == {0}
+    assert whole_story.in_order.asked == [0]
 
 
 def test_without_standardisation_the_rows_are_not_read_for_statistics(engine):
@@ -205,9 +233,9 @@ def test_balanced_classes_count_the_same_however_many_samples_they_have(engine):
     assert recalls["none"] < 0.5 < recalls["balanced"]
 
 
-def test_the_logs_tell_what_the_history_tells(engine, tmp_path):
-    found = trained(logs=tmp_path / "logs")
-    with open(tmp_path / "logs" / "epochs.csv", newline="") as file:
+def test_the_logs_tell_what_the_history_tells(whole_story):
+    found, folder = whole_story.found, whole_story.logs
+    with open(folder / "epochs.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["epoch"]) for row in rows] == [0, 1, 2]
     for row, logs in zip(rows, found.history, strict=True):
@@ -215,7 +243,7 @@ def test_the_logs_tell_what_the_history_tells(engine, tmp_path):
     for split, name in (("train", "loss"), ("validation", "val_loss")):
         told = {
             step: value
-            for event in tensorboard_events(tmp_path / "logs" / split)
+            for event in tensorboard_events(folder / split)
             for step, tag, value in event
             if tag == "epoch_loss"
         }
@@ -243,15 +271,6 @@ def test_the_confusion_counts_every_validation_sample_once_and_agrees_with_the_a
     assert np.trace(found.confusion) < 61
 
 
-def test_steps_are_told_while_an_epoch_goes_on(engine, monkeypatch):
-    monkeypatch.setattr("vision.training.course.REPORT_EVERY_SECONDS", 0.0)
-    heard = []
-    trained(epochs=2, report=heard.append)
-    steps = [(record["epoch"], record["step"]) for record in heard if "step" in record]
-    assert steps == [(epoch, step) for epoch in range(3) for step in range(1, 14)]
-    assert {record["steps"] for record in heard if "step" in record} == {13}
-
-
 # Going on where a training was stopped
 
 
@@ -264,7 +283,16 @@ class Stopped:
     checkpoints: list[Checkpoint]
 
 
-OPTIONS = {"epochs": 4, "class_weight": "balanced", "validation": Points(60, apart=0.3, draw=1), "learning_rate": 0.01}
+# Four steps an epoch, of which the last is smaller; soon the head does worse on what it has not seen.
+OPTIONS = {
+    "epochs": 3,
+    "class_weight": "balanced",
+    "training": Points(56, seed=0),
+    "in_order": Points(56),
+    "validation": Points(60, apart=0.3, draw=1),
+    "learning_rate": 0.02,
+}
+STEPS, EPOCHS = 4, 3
 
 
 def stopped(logs: Path, **options) -> Stopped:
@@ -288,21 +316,22 @@ def rows_of(path: Path) -> list[list[str]]:
 
 
 def test_a_checkpoint_is_kept_between_any_two_steps_and_after_each_epoch(whole):
-    steps = Points(200).steps
+    losses = [logs["val_loss"] for logs in whole.found.history]
+    assert losses.index(min(losses)) < EPOCHS - 1, "else nothing has to be remembered of the best epoch"
     assert [(c.epoch, c.step) for c in whole.checkpoints] == [
-        place for epoch in range(4) for place in [*((epoch, step) for step in range(1, steps)), (epoch + 1, 0)]
+        place for epoch in range(EPOCHS) for place in [*((epoch, step) for step in range(1, STEPS)), (epoch + 1, 0)]
     ]
 
 
-@pytest.mark.parametrize("number", [0, 5, 12, 13, 20, 30, 38, 45, 50, 51])
-def test_a_training_goes_on_as_if_it_had_never_been_stopped(whole, number, tmp_path):
+@pytest.mark.parametrize("number", range(STEPS * EPOCHS))
+def test_a_training_goes_on_from_every_step_as_if_it_had_never_been_stopped(whole, number, tmp_path):
     """To the last bit: each later step, the history, the weights, and the logs, which the dead run had written on."""
     shutil.copytree(whole.logs, tmp_path / "logs")
     with open(tmp_path / "logs" / "steps.csv", "a") as file:
         file.write("3,1")  # cut off in the middle of a line
     again = trained(logs=tmp_path / "logs", checkpoint=whole.checkpoints[number], **OPTIONS)
     assert again.history == whole.found.history
-    assert again.samples == whole.found.samples == 800
+    assert again.samples == whole.found.samples == 56 * EPOCHS
     assert (again.validation.loss, again.validation.accuracy) == (
         whole.found.validation.loss,
         whole.found.validation.accuracy,
@@ -316,7 +345,10 @@ def test_a_training_goes_on_as_if_it_had_never_been_stopped(whole, number, tmp_p
 @pytest.mark.slow
 def test_early_stopping_goes_on_counting_where_it_was(engine, tmp_path):
     """Learned too fast: the fit is stopped by its patience, which began before the checkpoint."""
-    options = {"epochs": 30, "patience": 4, "learning_rate": 0.003}
+    options = {
+        **{"epochs": 30, "patience": 4, "learning_rate": 0.003},
+        **{"training": Points(200, seed=0), "in_order": Points(200)},
+    }
     before = stopped(tmp_path / "logs", **options)
     assert 3 < len(before.found.history) < 30
     for checkpoint in before.checkpoints[:: len(before.checkpoints) // 4]:
@@ -331,7 +363,7 @@ def test_the_loss_of_each_step_is_that_of_its_batch(whole):
     assert rows[0] == ["epoch", "step", "loss"]
     for epoch, logs in enumerate(whole.found.history):
         losses = [float(row[2]) for row in rows[1:] if row[0] == str(epoch)]
-        sizes = [16] * 12 + [8]
+        sizes = [16] * 3 + [8]
         assert len(losses) == len(sizes)
         assert np.average(losses, weights=sizes) == pytest.approx(logs["loss"], rel=1e-6)
 
@@ -503,9 +535,9 @@ def test_a_training_that_is_resumed_diverges_where_it_would_have(engine):
     def keep(epoch, step, arrays, figures):
         kept.append(Checkpoint(epoch, step, {name: array.copy() for name, array in arrays}, copy.deepcopy(figures)))
 
-    options = {"training": Broken(64, seed=0, at=(1, 2)), "epochs": 3, "kind": "linear", "standardize": False}
+    options = {"training": Broken(32, seed=0, at=(1, 1)), "epochs": 3, "kind": "linear", "standardize": False}
     whole = trained(keeping=Keeping(keep, 0.0), **options)
-    assert [(each.epoch, each.step) for each in kept][-1] == (1, 2)
+    assert [(each.epoch, each.step) for each in kept] == [(0, 1), (1, 0), (1, 1)]
     for each in kept:
         json.dumps(each.record, allow_nan=False)
         rest = trained(checkpoint=each, **options)
