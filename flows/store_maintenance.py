@@ -23,8 +23,6 @@ from tasks.artifacts import show_maintenance
 from tasks.maintain_store import Unsound, collect_store, compact_store, verify_store
 from tasks.run_identity import name_process
 
-STEPS = {"verify": verify_store, "compact": compact_store, "gc": collect_store}
-
 
 @dataclass
 class Maintained:
@@ -43,12 +41,17 @@ class Maintained:
 @takes_options
 def store_maintenance(options: MaintenanceOptions) -> Maintained:
     """Take the steps; the first that fails is the last, and the artifact tells of those before it too."""
-    given, done = options.commands(turn_seconds(options.wait)), dict[str, list[str]]()
+    target, done = options.target(turn_seconds(options.wait)), dict[str, list[str]]()
+    steps = {
+        "verify": lambda: verify_store(target, options.deep),
+        "compact": lambda: compact_store(target, options.compaction()),
+        "gc": lambda: collect_store(target, options.keep, options.grace),
+    }
     log = get_run_logger()
     try:
-        for step, task in STEPS.items():
+        for step, take in steps.items():
             done[step] = []
-            done[step] = task(given)
+            done[step] = take()
             log.info("%s: %s", step, "; ".join(done[step]))
     except Exception as error:
         done[step] += [*(error.lines if isinstance(error, Unsound) else ()), str(error)]

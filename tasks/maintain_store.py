@@ -1,12 +1,13 @@
 """Tasks `verify_store`, `compact_store`, `collect_store`: the maintenance of `python -m storage`."""
 
-from argparse import Namespace
 from typing import Any
 
 from prefect import task
 
-from storage.cli import maintenance as commands
+from storage.cli import maintenance
 from storage.errors import StorageError
+from storage.maintenance.compact import CompactOptions
+from storage.maintenance.target import Target
 from tasks.caching import RETRY
 
 UNCACHED: dict[str, Any] = {**RETRY, "cache_policy": None}
@@ -21,11 +22,11 @@ class Unsound(StorageError):
 
 
 @task(name="verify_store", **UNCACHED)
-def verify_store(options: Namespace) -> list[str]:
+def verify_store(target: Target, is_deep: bool) -> list[str]:
     """Hold every file of the store against what the store says of it. Raises Unsound."""
     lines: list[str] = []
     try:
-        for line in commands.verify(options):
+        for line in maintenance.verify(target, is_deep):
             lines.append(line)
     except StorageError as error:
         raise Unsound(error, lines) from error
@@ -33,12 +34,12 @@ def verify_store(options: Namespace) -> list[str]:
 
 
 @task(name="compact_store", **UNCACHED)
-def compact_store(options: Namespace) -> list[str]:
+def compact_store(target: Target, options: CompactOptions) -> list[str]:
     """Merge small shards, and leave out rows that no image uses any more."""
-    return list(commands.compaction(options))
+    return list(maintenance.compaction(target, options))
 
 
 @task(name="collect_store", **UNCACHED)
-def collect_store(options: Namespace) -> list[str]:
+def collect_store(target: Target, keep: int, grace_hours: float) -> list[str]:
     """Remove what the newest versions do not need."""
-    return list(commands.gc(options))
+    return list(maintenance.gc(target, keep, grace_hours))

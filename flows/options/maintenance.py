@@ -1,13 +1,13 @@
 """The parameters of `store-maintenance`."""
 
-from argparse import Namespace
-
 import pydantic
 from pydantic import Field
 
 from flows.options.pipeline import PipelineOptions
 from storage.backend.paths import place
-from storage.maintenance.collect import GRACE_HOURS, ROWS_A_SHARD
+from storage.maintenance.collect import GRACE_HOURS
+from storage.maintenance.compact import ROWS_A_SHARD, CompactOptions
+from storage.maintenance.target import Target
 from storage.shards.shard import MAX_ROWS
 
 # Each night. With less, a few photos that were deleted all over a large store would have all of it written anew.
@@ -33,7 +33,8 @@ class MaintenanceOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_
     def _can_be_kept_as_text(cls, value: str, info: pydantic.ValidationInfo) -> str | None:
         return PipelineOptions._can_be_kept_as_text(value, info)
 
-    def commands(self, wait: float) -> Namespace:
-        """The options of the commands of `python -m storage`, which wait so many seconds for another run."""
-        own = {"drop_variants": False, "dead_fraction": DEAD_FRACTION}
-        return Namespace(**self.model_dump() | {"store": place(self.store), "wait": wait} | own)
+    def target(self, wait_seconds: float | None = None) -> Target:
+        return Target(place(self.store), self.space, self.wait if wait_seconds is None else wait_seconds)
+
+    def compaction(self) -> CompactOptions:
+        return CompactOptions(self.rows, DEAD_FRACTION)

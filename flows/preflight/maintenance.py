@@ -2,9 +2,7 @@
 
 from flows.options.maintenance import MaintenanceOptions
 from flows.preflight.start import Start
-from storage.backend.paths import place
-from storage.manifest.select import chosen_spaces
 
 
 def check_maintenance(options: MaintenanceOptions) -> Start:
-    return Start(options, chosen_spaces(place(options.store), options.space)[0])
+    return Start(options, options.target().stores()[0])

@@ -5,17 +5,17 @@ import os
 from collections.abc import Callable, Iterator
 from itertools import chain
 
-from storage.backend.lock import hold
 from storage.cli.bounds import at_least, between
 from storage.errors import StoreDamaged
 from storage.heads.current import current_head
 from storage.heads.registry import make_current
-from storage.maintenance.collect import GRACE_HOURS, ROWS_A_SHARD, collect
-from storage.maintenance.compact import compact
+from storage.maintenance.collect import GRACE_HOURS, collect
+from storage.maintenance.compact import ROWS_A_SHARD, CompactOptions, compact
 from storage.maintenance.quarantine import quarantined, release, without_variants
 from storage.maintenance.repair import repair_heads, repair_space
+from storage.maintenance.target import Target
 from storage.maintenance.verify import verify_heads, verify_space
-from storage.manifest.select import chosen_spaces, chosen_version, one_space
+from storage.manifest.select import chosen_version, one_space
 from storage.manifest.versions import latest_version, version_numbers
 from storage.reasons import MEANINGS
 from storage.shards.shard import MAX_ROWS
@@ -26,11 +26,19 @@ Add = Callable[..., argparse.ArgumentParser]
 
 def add_commands(add: Add) -> None:
     """The subcommands; `add` makes one from its name, what runs it, and a line of help."""
-    check = add("verify", verify, "check every file of the store")
-    mend = add("repair", repair, "commit what is left after files were lost or damaged; the next run extracts the rest")
+    check = add("verify", lambda given: verify(_target(given), given.deep), "check every file of the store")
+    mend = add(
+        "repair",
+        lambda given: repair(_target(given), given.deep),
+        "commit what is left after files were lost or damaged; the next run extracts the rest",
+    )
     for command in (check, mend):
         command.add_argument("--deep", action="store_true", help="read every byte of every shard and head")
-    merge = add("compact", compaction, "merge small shards, and drop rows that no image uses")
+    merge = add(
+        "compact",
+        lambda given: compaction(_target(given), _compaction(given)),
+        "merge small shards, and drop rows that no image uses",
+    )
     rows = between(1, MAX_ROWS, int)
     merge.add_argument("--rows", metavar="N", type=rows, default=ROWS_A_SHARD, help="rows of a full shard (256)")
     merge.add_argument(
@@ -41,7 +49,9 @@ def add_commands(add: Add) -> None:
         help="rewrite a full shard when this share of its rows is unused (0: when one row is)",
     )
     merge.add_argument("--drop-variants", action="store_true", help="drop the augmented variants of all images")
-    remove = add("gc", gc, "remove what the newest versions do not need")
+    remove = add(
+        "gc", lambda given: gc(_target(given), given.keep, given.grace), "remove what the newest versions do not need"
+    )
     remove.add_argument("--keep", metavar="N", type=at_least(1, int), required=True, help="number of versions to keep")
     remove.add_argument(
         "--grace",
@@ -50,9 +60,13 @@ def add_commands(add: Add) -> None:
         default=GRACE_HOURS,
         help="keep what was written or used within the last HOURS (24)",
     )
-    bad = add("quarantine", quarantine, "list unusable images, with reason, attempts and times")
+    bad = add(
+        "quarantine",
+        lambda given: quarantine(_target(given), given.retry),
+        "list unusable images, with reason, attempts and times",
+    )
     bad.add_argument("--retry", action="store_true", help="try them again in the next run")
-    put = add("promote", promote, "make a head current without comparing it")
+    put = add("promote", lambda given: promote(_target(given), given.head), "make a head current without comparing it")
     put.add_argument("head", metavar="HEAD", help="name of the head, as `show` prints it")
     for command in (mend, merge, remove, bad, put):
         command.add_argument(
@@ -64,46 +78,52 @@ def add_commands(add: Add) -> None:
         )
 
 
-def verify(options: argparse.Namespace) -> Iterator[str]:
-    found = chosen_spaces(options.store, options.space)
-    faults, is_deep = 0, False
-    spaces = (verify_space(store, options.deep) for store in found)
-    for finding in chain(*spaces, verify_heads(found[0], options.deep)):
-        faults, is_deep = faults + 1, is_deep or finding.is_deep
+def _target(given: argparse.Namespace) -> Target:
+    return Target(given.store, given.space, getattr(given, "wait", 0.0))  # who only reads waits for nobody
+
+
+def _compaction(given: argparse.Namespace) -> CompactOptions:
+    return CompactOptions(given.rows, given.dead_fraction, given.drop_variants)
+
+
+def verify(target: Target, is_deep: bool) -> Iterator[str]:
+    """A line a fault. Raises StoreDamaged after the last of them."""
+    found = target.stores()
+    faults, lie_deep = 0, False
+    spaces = (verify_space(store, is_deep) for store in found)
+    for finding in chain(*spaces, verify_heads(found[0], is_deep)):
+        faults, lie_deep = faults + 1, lie_deep or finding.is_deep
         yield f"{visible(os.fsencode(finding.file))}: {visible(finding.fault)}"
     if faults:  # what was found by less is mended by less: on a large store every byte takes its time
-        way_out = found[0].deep_way_out if is_deep else found[0].way_out
+        way_out = found[0].deep_way_out if lie_deep else found[0].way_out
         raise StoreDamaged(f"{count(faults, 'fault')} found; {way_out}")
     versions = sum(len(version_numbers(store)) for store in found)
-    depth = "every byte" if options.deep else "segments whole, shards by footer and digests"
+    depth = "every byte" if is_deep else "segments whole, shards by footer and digests"
     yield f"nothing wrong: {count(versions, 'version')} in {count(len(found), 'feature space')} ({depth})"
 
 
-def repair(options: argparse.Namespace) -> Iterator[str]:
-    found = chosen_spaces(options.store, options.space)
-    with hold(options.store, options.wait):
+def repair(target: Target, is_deep: bool) -> Iterator[str]:
+    with target.held() as found:
         for store in found:
-            done = repair_space(store, options.deep)
+            done = repair_space(store, is_deep)
             words = [f"committed version {done.version}" if done.version else "the newest version is whole"]
             words += [f"{count(done.lost_rows, 'image')} to be extracted again"] if done.lost_rows else []
             words += [f"{count(done.lost_variants, 'variant')} lost"] if done.lost_variants else []
             words += [f"{count(done.unlisted, 'image')} to be listed again by the next run"] if done.unlisted else []
             words += [f"dropped version {ranges(done.dropped)}"] if done.dropped else []
             yield f"feature space {store.fingerprint}: {', '.join(words)}"
-        heads, pins = repair_heads(found[0], options.deep)
+        heads, pins = repair_heads(found[0], is_deep)
         if heads:
             yield f"forgot {count(heads, 'damaged head')}"
         if pins:
             yield f"removed {count(pins, 'damaged pin')}: gc may remove the version that its training reads"
 
 
-def compaction(options: argparse.Namespace) -> Iterator[str]:
-    found = chosen_spaces(options.store, options.space)
-    with hold(options.store, options.wait):
+def compaction(target: Target, options: CompactOptions) -> Iterator[str]:
+    with target.held() as found:
         for store in found:
             version = latest_version(store)
-            wanted = options.rows, options.drop_variants, options.dead_fraction
-            done = compact(store, version, *wanted) if version else None
+            done = compact(store, version, options) if version else None
             if done is None:
                 yield f"feature space {store.fingerprint}: nothing to gain"
             else:
@@ -115,18 +135,17 @@ def compaction(options: argparse.Namespace) -> Iterator[str]:
                 )
 
 
-def gc(options: argparse.Namespace) -> Iterator[str]:
-    found = chosen_spaces(options.store, options.space)
-    with hold(options.store, options.wait):
-        done = collect(options.store, options.keep, options.grace * 3600, found)
+def gc(target: Target, keep: int, grace_hours: float) -> Iterator[str]:
+    with target.held() as found:
+        done = collect(target.root, keep, grace_hours * 3600, found)
     yield (
         f"removed {count(done.versions, 'version')}, {count(done.segments, 'segment')}, {count(done.shards, 'shard')}, "
         f"{count(done.heads, 'head')}: {size(done.size_bytes)}"
     )
 
 
-def quarantine(options: argparse.Namespace) -> Iterator[str]:
-    store = one_space(options.store, options.space)
+def quarantine(target: Target, is_retried: bool) -> Iterator[str]:
+    store = one_space(target.root, target.space)
     version = chosen_version(store, None)
     bad, varied = quarantined(version, store), without_variants(version, store)
     rows = [["reason", "attempts", "first seen", "last tried", "path"]]
@@ -138,15 +157,14 @@ def quarantine(options: argparse.Namespace) -> Iterator[str]:
     yield from columns(rows, right=" r") if tried else ["no image is quarantined"]
     for code in sorted({*bad["reason"].to_pylist(), *varied["reason"].to_pylist()}):
         yield f"{visible(code)}: {MEANINGS.get(code, 'a reason that this program does not know')}"
-    if options.retry and tried:
-        with hold(options.store, options.wait):
+    if is_retried and tried:
+        with target.held():
             made = release(store, chosen_version(store, None))
         yield f"committed version {made.number}: the next run tries {count(tried, 'image')} again"
 
 
-def promote(options: argparse.Namespace) -> Iterator[str]:
-    store = chosen_spaces(options.store, options.space)[0]
-    before = current_head(store)
-    with hold(options.store, options.wait):
-        make_current(store, options.head)
-    yield f"{options.head} is the current head" + (f"; before it was {before}" if before != options.head else "")
+def promote(target: Target, head: str) -> Iterator[str]:
+    with target.held() as (store, *_):
+        before = current_head(store)
+        make_current(store, head)
+    yield f"{head} is the current head" + (f"; before it was {before}" if before != head else "")

@@ -15,6 +15,8 @@ from storage.layout import HEAD_NAME, SHARD_NAME, Store
 from storage.manifest.space import spaces
 from storage.manifest.versions import read_version, version_numbers
 
+GRACE_HOURS = 24.0
+
 
 @dataclass(frozen=True)
 class Collected:
@@ -119,9 +121,3 @@ def _collect_heads(root: Store, kept: dict[Store, set[int]], since: float) -> Co
         size += remove_head(root, head.name)
         count += 1
     return Collected(heads=count, size_bytes=size)
-
-
-ROWS_A_SHARD = 256
-
-
-GRACE_HOURS = 24.0

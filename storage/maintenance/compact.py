@@ -19,6 +19,29 @@ OWN_FACTS = ("dtype", "shape", "errors")
 Row = tuple[bytes, int, np.ndarray]  # digest, view, features
 
 
+ROWS_A_SHARD = 256
+
+
+@dataclass(frozen=True)
+class CompactOptions:
+    """rows: of a full shard. dead_fraction: the part of a shard's rows, one at least, that no image uses once the shard is
+    rewritten. drop_variants: leave out the augmented variants of all images. Raises InputError for what no shard can have.
+    """
+
+    rows: int = ROWS_A_SHARD
+    dead_fraction: float = 0.0
+    drop_variants: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.rows <= MAX_ROWS:
+            raise InputError(f"--rows: 1 to {MAX_ROWS} rows a shard, got {self.rows}")
+        if not 0 <= self.dead_fraction <= 1:
+            raise InputError(f"--dead-fraction: 0 to 1, got {self.dead_fraction}")
+
+
+DEFAULTS = CompactOptions()
+
+
 @dataclass(frozen=True)
 class Compaction:
     """What a compaction did: shards that were rewritten, those they became, dead rows and variants that were left out."""
@@ -43,26 +66,20 @@ class Alike:
     format: Format
 
 
-def compact(
-    store: Store, version: Version, rows_per_shard: int, drop_variants: bool = False, dead_fraction: float = 0.0
-) -> Compaction | None:
+def compact(store: Store, version: Version, options: CompactOptions = DEFAULTS) -> Compaction | None:
     """Commit a version whose small shards are merged and whose dead rows are gone; None where there is nothing to gain.
 
-    A shard is rewritten if it has less than half of `rows_per_shard` and fewer shards come of it, if no image uses
+    A shard is rewritten if it has less than half of `rows` and fewer shards come of it, if no image uses
     `dead_fraction` of its rows, one at least, or if it has variants that are to be dropped. Only rows made in the same way
     come together, and plain ones apart from variants. The files of the old shards stay until gc removes them: versions
-    and trainings that read them go on. For the holder of the lock. Raises InputError for more rows than a shard may have.
+    and trainings that read them go on. For the holder of the lock.
     """
-    if not 1 <= rows_per_shard <= MAX_ROWS:
-        raise InputError(f"--rows: 1 to {MAX_ROWS} rows a shard, got {rows_per_shard}")
-    if not 0 <= dead_fraction <= 1:
-        raise InputError(f"--dead-fraction: 0 to 1, got {dead_fraction}")
     files, rows = version.read_files(store), version.read_rows(store)
     live = rows.filter(pc.is_in(rows["digest"], pc.unique(files["digest"].combine_chunks().drop_null())))
-    variants = rows.filter(pc.not_equal(rows["view"], PLAIN)) if drop_variants else rows.slice(0, 0)
-    wanted = plain(live) if drop_variants else live
-    due = _due(version, wanted, dead_fraction) | set(variants["shard"].to_pylist())
-    groups = _gaining(store, version, wanted, due, rows_per_shard)
+    variants = rows.filter(pc.not_equal(rows["view"], PLAIN)) if options.drop_variants else rows.slice(0, 0)
+    wanted = plain(live) if options.drop_variants else live
+    due = _due(version, wanted, options.dead_fraction) | set(variants["shard"].to_pylist())
+    groups = _gaining(store, version, wanted, due, options.rows)
     picked = {ref.name for group in groups for ref in group.shards}
     if not picked:
         return None
@@ -70,10 +87,10 @@ def compact(
     shards = {name: ref for name, ref in version.shards.items() if name not in picked}
     parts = [kept]
     for group in groups:
-        for ref, found in _rewritten(store, group, rows_per_shard):
+        for ref, found in _rewritten(store, group, options.rows):
             shards[ref.name] = ref
             parts.append(rows_of(ref.name, found))
-    augmentations = () if drop_variants else version.augmentations
+    augmentations = () if options.drop_variants else version.augmentations
     made = commit(store, version, files, in_order(pa.concat_tables(parts)), shards, augmentations)
     dead = rows.num_rows - variants.num_rows - sum(part.num_rows for part in parts)
     return Compaction(made.number, len(picked), len(parts) - 1, dead, variants.num_rows)

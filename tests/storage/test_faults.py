@@ -16,7 +16,7 @@ from storage.backend.lock import hold
 from storage.errors import StorageError
 from storage.layout import Store
 from storage.maintenance.collect import collect
-from storage.maintenance.compact import compact
+from storage.maintenance.compact import CompactOptions, compact
 from storage.maintenance.verify import verify_space
 from storage.manifest.file_table import MEANING
 from storage.manifest.versions import Version, latest_version
@@ -53,7 +53,7 @@ def run(root: Path) -> Version:
 def upkeep(root: Path) -> Version:
     store = toy.space(root / "images", root / "store").store
     with hold(root / "store"):
-        compact(store, newest(store), 8)
+        compact(store, newest(store), CompactOptions(8))
         collect(root / "store", keep=1, grace_seconds=-3600)
     return newest(store)
 

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 from storage.errors import InputError
 from storage.layout import Store
 from storage.maintenance.collect import collect
-from storage.maintenance.compact import compact
+from storage.maintenance.compact import CompactOptions, compact
 from storage.maintenance.quarantine import release
 from storage.maintenance.repair import repair_space
 from storage.maintenance.verify import verify_space
@@ -196,9 +196,9 @@ class StoreMachine(RuleBasedStateMachine):
             return
         if rows > MAX_ROWS:
             with pytest.raises(InputError, match="--rows"):
-                compact(self.store, version, rows, drop_variants, dead_fraction)
+                CompactOptions(rows, dead_fraction, drop_variants)
             return
-        done = compact(self.store, version, rows, drop_variants, dead_fraction)
+        done = compact(self.store, version, CompactOptions(rows, dead_fraction, drop_variants))
         made = read_version(self.store, done.version) if done else version
         if done and version.number in self.said:
             self.said[made.number] = self.said[version.number]

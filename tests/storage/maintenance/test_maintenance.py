@@ -16,7 +16,7 @@ from storage.heads.current import promote_head
 from storage.heads.pins import pin_version, unpin
 from storage.heads.registry import list_heads
 from storage.layout import Store
-from storage.maintenance.compact import compact
+from storage.maintenance.compact import CompactOptions
 from storage.maintenance.quarantine import quarantined
 from storage.manifest.space import create_space
 from storage.manifest.versions import commit, latest_version, read_version, version_numbers
@@ -270,7 +270,7 @@ def test_more_rows_than_a_shard_can_have_are_refused_before_anything_is_written(
     assert "--rows" in error
     assert set((lived / "store").rglob("*")) == before
     with pytest.raises(InputError, match="--rows: 1 to 65535"):
-        compact(store_of(lived), latest_version(store_of(lived)), rows)
+        CompactOptions(rows)
 
 
 def test_as_many_rows_as_a_shard_can_have_are_taken(lived, capsys):

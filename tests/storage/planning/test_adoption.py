@@ -68,7 +68,7 @@ def wanted(images: Path, root: Path, **options) -> list[bytes]:
 
 def test_a_retry_after_a_compaction_tries_the_image_again_whatever_lies_there(images, root):
     store, bad = store_of(images, root), digest_of(images / "cats/000.png")
-    compact(store, run_failing(images, root, bad), 256)
+    compact(store, run_failing(images, root, bad))
     assert wanted(images, root) == []
     release(store, latest_version(store))
     assert wanted(images, root) == [bad]
@@ -100,7 +100,7 @@ def test_a_retry_whose_run_dies_before_its_commit_is_still_a_retry(has_moved, is
 
 def test_a_retry_holds_when_gc_has_removed_the_versions_that_knew_the_old_error(images, root):
     store, bad = store_of(images, root), digest_of(images / "cats/000.png")
-    compact(store, run_failing(images, root, bad), 256)
+    compact(store, run_failing(images, root, bad))
     release(store, latest_version(store))
     left = failing(store, "crashed", bad)
     collect(root, 1, -3600)
@@ -237,7 +237,7 @@ def test_what_a_compaction_has_left_behind_is_not_read_by_the_runs_after_it(form
         assert toy.plan(images, root).todo.num_rows == 1
         reads.append(bytes_read() - start)
         if step == "before":
-            compact(store, latest_version(store), 256)
+            compact(store, latest_version(store))
     segments = sum(path.stat().st_size for path in store.segments.glob("*"))
     versions = sum(store.version(number).stat().st_size for number in version_numbers(store))
     assert reads[1] - reads[0] <= segments + versions
@@ -247,7 +247,7 @@ def test_what_a_compaction_has_left_behind_is_not_read_by_the_runs_after_it(form
 def test_what_is_lost_comes_back_from_the_shards_that_older_versions_list(images, root):
     store = store_of(images, root)
     toy.run(images, root)
-    done = compact(store, latest_version(store), 256)
+    done = compact(store, latest_version(store))
     (ref,) = latest_version(store).shards.values()
     store.shard(ref.name).unlink()
     planned, version = toy.run(images, root)
@@ -260,7 +260,7 @@ def test_a_shard_that_an_older_version_lists_and_that_has_changed_is_not_adopted
     _, first = toy.run(images, root, chunk_size=12)
     (images / "cats/000.png").rename(images.parent / "kept.png")
     toy.run(images, root)
-    compact(store, latest_version(store), 256)
+    compact(store, latest_version(store))
     (images.parent / "kept.png").rename(images / "cats/000.png")
     assert wanted(images, root) == []
     (name,) = first.shards
@@ -273,7 +273,7 @@ def test_a_shard_that_an_older_version_lists_and_that_has_changed_is_not_adopted
 def test_a_version_that_cannot_be_read_explains_nothing_and_stops_nobody(images, root):
     store = store_of(images, root)
     toy.run(images, root)
-    compact(store, latest_version(store), 256)
+    compact(store, latest_version(store))
     store.version(1).write_bytes(b"{}")
     toy.picture(images / "cats/new.png", 5000)
     assert wanted(images, root) == [digest_of(images / "cats/new.png")]

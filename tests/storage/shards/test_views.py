@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from storage.cli.main import main
 from storage.errors import InputError, StoreDamaged
-from storage.maintenance.compact import compact
+from storage.maintenance.compact import CompactOptions, compact
 from storage.maintenance.repair import repair_space
 from storage.maintenance.verify import verify_space
 from storage.manifest.versions import Version, commit, latest_version
@@ -367,7 +367,7 @@ def test_compaction_keeps_every_view_and_plain_rows_apart(format, rows, images, 
     where = toy.space(images, store).store
     for variants, augmentation in ((1, ""), (2, TURN), (3, TURN), (2, FLIP)):
         _, before = run(images, store, variants, augmentation, chunk_size=2, format=format)
-    done = compact(where, before, rows)
+    done = compact(where, before, CompactOptions(rows))
     assert (done.dead_rows, done.variants) == (0, 0)
     after = latest_version(where)
     assert (after.number, len(after.shards)) == (before.number + 1, len(before.shards) - done.rewritten + done.written)
@@ -379,7 +379,7 @@ def test_compaction_keeps_every_view_and_plain_rows_apart(format, rows, images, 
         views = Shard(where, after.shards[name]).views()
         assert views.all() or not views.any()
         assert name.endswith(format)
-    assert compact(where, after, rows) is None
+    assert compact(where, after, CompactOptions(rows)) is None
     assert planned(images, store, 3, TURN).todo.num_rows == planned(images, store, 2, FLIP).todo.num_rows == 0
 
 
@@ -399,7 +399,7 @@ def test_variants_that_are_dropped_leave_the_plain_rows_and_are_extracted_when_t
     assert sum(ref.num_rows for ref in after.shards.values()) == 20
     assert "augmentations" not in json.loads(where.version(after.number).read_text())
     assert not list(verify_space(where, is_deep=True))
-    assert compact(where, after, 1, drop_variants=True) is None
+    assert compact(where, after, CompactOptions(1, drop_variants=True)) is None
     assert toy.plan(images, store).needs_commit is False
     # The shards are still there, until gc removes them: what is in them is adopted.
     again, version = run(images, store, 3)
@@ -411,7 +411,7 @@ def test_variants_are_dropped_from_full_shards_as_well(images, store):
     where = toy.space(images, store).store
     _, before = run(images, store, 2, chunk_size=20)
     assert len(before.shards) == 1
-    done = compact(where, before, 8, drop_variants=True)
+    done = compact(where, before, CompactOptions(8, drop_variants=True))
     assert (done.rewritten, done.written, done.dead_rows) == (1, 3, 0)
     assert toy.views_of(images, store, latest_version(where)).keys() == wanted(toy.plan(images, store), "", 1)
 

@@ -175,7 +175,7 @@ def test_a_run_on_a_later_version_of_the_same_data_goes_on_with_the_rows_it_bega
     job = job_of(trainer)
     stop_after(trainer, job, 5)
     (space,) = spaces(trainer.root)
-    assert compact(space, trainer.version, 256) is not None
+    assert compact(space, trainer.version) is not None
     assert version_numbers(space) == [1, 2]
     trainer.train(dataclasses.replace(job, version=2))
     assert steps_of(trainer, job) == steps_of(first, job)
