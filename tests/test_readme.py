@@ -23,7 +23,7 @@ from flows.cli.command import parse
 from flows.registry import FLOWS
 from storage.cli.main import parse as parse_storage
 from tests import toy
-from tests.flows.conftest import free_port
+from tests.flows.prefect_server import free_port
 from tests.test_layers import PROJECT
 from vision.specs import BACKBONES
 

@@ -1,68 +1,45 @@
-"""A real Prefect server for the session, and the command line as a user calls it."""
+"""The command line as a user calls it, a real Prefect server, and the store of a first run, shared by the session."""
 
-import json
 import os
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from storage.source.scan_table import RACY_NS
+from flows.cli import command as command_line
+from flows.registry import PIPELINE
 from tests import toy
+from tests.flows.in_process import Done, call, finished
+from tests.flows.prefect_server import once, shared_server
 
 PROJECT = Path(__file__).parents[2]
 TINY = ("--weights", "random", "--image-size", "32", "--epochs", "2", "--chunk-size", "16")
 
 
-@dataclass(frozen=True)
-class Done:
-    """What a finished command left: its exit status, its JSON record, and what it said."""
-
-    status: int
-    record: dict | None
-    stdout: str
-    stderr: str
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory) -> Path:
+    """A folder that all processes of the session share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session")
-def prefect_home(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("prefect")
+def prefect_home(shared: Path) -> Path:
+    home = shared / "prefect"
+    home.mkdir(exist_ok=True)
+    return home
 
 
 @pytest.fixture(scope="session")
 def server(prefect_home: Path):
-    """The address of a full server (with its scheduler), stopped at the end of the session."""
-    port = free_port()
-    environment = {**os.environ, "PREFECT_HOME": str(prefect_home)}
-    with open(prefect_home / "server.log", "wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
-            env=environment,
-            cwd=prefect_home,
-            stdout=log,
-            stderr=log,
-        )
-    address = f"http://127.0.0.1:{port}/api"
-    try:
-        wait_for_health(process, address, prefect_home / "server.log")
+    with shared_server(prefect_home) as address:
         yield address
-    finally:
-        end(process, 20)
 
 
 def end(process: subprocess.Popen, seconds: float) -> None:
@@ -73,17 +50,6 @@ def end(process: subprocess.Popen, seconds: float) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def wait_for_health(process: subprocess.Popen, address: str, log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"{address}/health", timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.5)
-    pytest.fail(f"the Prefect server did not start:\n{log.read_text()}")
 
 
 @pytest.fixture(scope="session")
@@ -120,11 +86,17 @@ def without_server(server: str, prefect_home: Path, tmp_path: Path) -> dict[str,
 
 
 @pytest.fixture(scope="session")
-def pipeline(environment: dict[str, str], tmp_path_factory):
+def pipeline(environment: dict[str, str]):
+    """Call the command in this process, with its jobs in this process too unless `--runner local` says otherwise."""
+    return partial(call, partial(command_line.main, PIPELINE), environment, "--runner", "inline")
+
+
+@pytest.fixture(scope="session")
+def command(environment: dict[str, str], tmp_path_factory):
     """Call `python flows/pipeline.py` with arguments; from another folder, as a user might."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
 
-    def call(*arguments: str | Path) -> Done:
+    def run(*arguments: str | Path) -> Done:
         done = subprocess.run(
             [sys.executable, PROJECT / "flows" / "pipeline.py", *map(str, arguments)],
             env=environment,
@@ -135,12 +107,7 @@ def pipeline(environment: dict[str, str], tmp_path_factory):
         )
         return finished(done.returncode, done.stdout, done.stderr)
 
-    return call
-
-
-def finished(status: int, stdout: str, stderr: str) -> Done:
-    lines = stdout.strip().splitlines()
-    return Done(status, json.loads(lines[-1]) if lines else None, stdout, stderr)
+    return run
 
 
 def run_alone(home: Path, *arguments: str | Path) -> Done:
@@ -153,19 +120,24 @@ import runpy
 runpy.run_path({str(PROJECT / "flows" / "pipeline.py")!r}, run_name="__main__")
 """
     environment = {**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_HOME": str(home)}
-    call = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=PROJECT)
-    return finished(call.returncode, call.stdout, call.stderr)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=PROJECT)
+    return finished(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture(scope="session")
-def first_run(pipeline, tmp_path_factory):
+def first_run(pipeline, shared: Path):
     """A folder of 60 pictures and the store of one whole run over it; for reading only."""
-    root = tmp_path_factory.mktemp("first-run")
-    images, store = toy.pictures(root / "images", per_class=30), root / "store"
-    time.sleep(2 * RACY_NS / 1e9)  # younger pictures would not be in the digest cache
-    done = pipeline("--images", images, "--store", store, *TINY)
+    root = shared / "first-run"
+
+    def make() -> dict:
+        toy.pictures(root / "images", per_class=30)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("storage.source.scan_table.RACY_NS", 0)  # the digest cache takes files as young as these
+            return asdict(pipeline("--images", root / "images", "--store", root / "store", *TINY))
+
+    done = Done(**once(root, make))
     assert done.status == 0, done.stderr
-    return images, store, done
+    return root / "images", root / "store", done
 
 
 @pytest.fixture

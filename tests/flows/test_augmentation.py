@@ -247,7 +247,7 @@ LACKING = "--augment: nothing is trained on images that are varied; add --varian
         (["--augment", '{"rotation_range": 20'], "--augment: neither JSON nor YAML"),
         (["--augment", "!!python/object/apply:os.getcwd []"], "--augment: neither JSON nor YAML"),
         (["--augment", "[" * 5000], "--augment: lists in lists"),
-        (["--augment", "nowhere.json"], "--augment: nowhere.json cannot be read"),
+        (["--augment", "nowhere.json"], f"--augment: {Path.cwd()}/nowhere.json cannot be read"),
         (["--augment", "{file}"], "cannot be read"),
         (["--augment", "zoom: 0.2"], "--augment: 'zoom' is not known; expected one of zoom_range"),
         (["--augment", "zca_whitening: true"], "--augment: zca_whitening is not taken"),

@@ -22,7 +22,8 @@ from storage.layout import Store
 from storage.manifest.space import create_space
 from storage.records import fingerprint
 from tests import toy
-from tests.flows.conftest import PROJECT, Done, finished
+from tests.flows.conftest import PROJECT
+from tests.flows.in_process import Done, call
 from tests.flows.test_pipeline import wait_until
 
 main = partial(command.main, STUDY)
@@ -266,15 +267,7 @@ def test_a_training_that_diverges_is_a_row_and_not_the_end_of_the_study(environm
 
 
 def study_of(environment: dict[str, str], *given: str) -> Done:
-    done = subprocess.run(
-        [sys.executable, PROJECT / "flows" / "batch_size_study.py", *given],
-        env=environment,
-        cwd=PROJECT.parent,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    return finished(done.returncode, done.stdout, done.stderr)
+    return call(main, environment, "--runner", "inline", *given)
 
 
 @pytest.mark.slow

@@ -2,16 +2,16 @@
 
 import json
 import re
-import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from queue import Queue
 
 import pytest
 
+from deployments import failure_notification
 from tests import toy
-from tests.flows.conftest import PROJECT, TINY
+from tests.flows.conftest import TINY
+from tests.flows.in_process import call
 
 
 @pytest.fixture
@@ -38,18 +38,13 @@ def webhook():
 
 
 @pytest.mark.slow
-def test_a_failed_run_calls_the_webhook_once_with_its_reason(environment, pipeline, tmp_path, webhook):
+def test_a_failed_run_calls_the_webhook_once_with_its_reason(environment, pipeline, tmp_path, webhook, monkeypatch):
     address, calls = webhook
+    monkeypatch.setenv("NOTIFY_URL", address)
+    monkeypatch.setattr("sys.argv", ["failure_notification"])
     for _ in range(2):  # the second replaces what the first made
-        made = subprocess.run(
-            [sys.executable, "-m", "deployments.failure_notification"],
-            env={**environment, "NOTIFY_URL": address},
-            cwd=PROJECT,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert made.returncode == 0, made.stderr
+        made = call(lambda _: failure_notification.main(), environment)
+        assert made.status == 0, made.stderr
         assert "secret" not in made.stdout + made.stderr
     good, bad = toy.pictures(tmp_path / "good"), toy.pictures(tmp_path / "bad", classes=("cats",))
     assert pipeline("--images", good, "--store", tmp_path / "store", *TINY).status == 0

@@ -45,7 +45,7 @@ def odd_paths(images: Path) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def run(pipeline, folder):
-    return pipeline("--images", folder, "--store", folder.parent / "store", *TINY)
+    return pipeline("--images", folder, "--store", folder.parent / "store", *TINY, "--runner", "local")
 
 
 def statuses(folder: Path, fingerprint: str) -> dict[str, tuple[str, str | None]]:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from storage.backend.paths import place
 from storage.layout import Store
 from storage.manifest.versions import latest_version, version_numbers
-from tests.flows.conftest import PROJECT, TINY, finished
+from tests.flows.conftest import PROJECT, TINY
+from tests.flows.in_process import finished
 from tests.flows.test_pipeline import features
 from tests.storage.test_objects import upload
 
@@ -43,20 +45,21 @@ def done(process: subprocess.Popen):
 
 
 @pytest.mark.slow
-def test_a_bucket_of_images_becomes_a_version_and_a_head_and_a_second_run_does_nothing(call, bucket):
+def test_a_bucket_of_images_becomes_a_version_and_a_head_and_a_second_run_does_nothing(pipeline, bucket):
+    run = partial(pipeline, "--images", f"{bucket}/photos", "--store", f"{bucket}/store", *TINY)
     for number, name in enumerate(("cats", "dogs")):
         for index in range(12):
             upload(bucket / f"photos/{name}/{index:03d}.png", 1000 * number + index)
-    first = done(call())
+    first = run()
     assert first.status == 0, first.stderr
     assert (first.record["extracted"], first.record["version"], first.record["epochs"]) == (24, 1, 2)
     head = bucket / "store/heads" / first.record["head"]
     assert {path.name for path in head.iterdir()} >= {"head.json", "head.keras", "report.html", "logs"}
-    again = done(call())
+    again = run()
     assert (again.status, again.record["extracted"], again.record["head"]) == (0, 0, first.record["head"])
     assert "starting Prefect" not in again.stderr
     upload(bucket / "photos/cats/new.png", 5000)
-    third = done(call("--seed", "1"))
+    third = run("--seed", "1")
     assert (third.record["extracted"], third.record["version"]) == (1, 2), third.stderr
 
 

@@ -1,43 +1,40 @@
 """The pins: an unpinned Prefect beside TensorFlow has a server that does not start, and schedules that do nothing."""
 
+import asyncio
 import re
-import subprocess
-import sys
+import time
 import tomllib
+from datetime import timedelta
 from importlib.metadata import requires, version
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-
-from tests.flows.conftest import PROJECT
-
-SCHEDULE = """
-import asyncio, datetime, sys, time
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.schedules import IntervalSchedule
 
+from tests.flows.conftest import PROJECT
+from tests.flows.in_process import server_of
+
+
 @flow
 def tick():
     pass
 
-async def main():
+
+async def scheduled_runs() -> int:
+    """How many runs a full server creates for a deployment with a schedule."""
     async with get_client() as client:
-        schedule = IntervalSchedule(interval=datetime.timedelta(hours=1))
-        deployment = await client.create_deployment(
-            await client.create_flow(tick), "tick", schedules=[DeploymentScheduleCreate(schedule=schedule, active=True)]
-        )
+        schedule = DeploymentScheduleCreate(schedule=IntervalSchedule(interval=timedelta(hours=1)), active=True)
+        deployment = await client.create_deployment(await client.create_flow(tick), "tick", schedules=[schedule])
         where = DeploymentFilter(id=DeploymentFilterId(any_=[deployment]))
         deadline = time.monotonic() + 90
-        while not await client.read_flow_runs(deployment_filter=where) and time.monotonic() < deadline:
-            await asyncio.sleep(1)
-        print(len(await client.read_flow_runs(deployment_filter=where)))
+        while not (runs := await client.read_flow_runs(deployment_filter=where)) and time.monotonic() < deadline:
+            await asyncio.sleep(0.2)
         await client.delete_deployment(deployment)
-
-asyncio.run(main())
-"""
+        return len(runs)
 
 
 def declared() -> list[Requirement]:
@@ -50,12 +47,9 @@ def constraints() -> dict[str, str]:
     return dict(line.split("==") for line in lines if line and not line.startswith("#"))
 
 
-def test_a_schedule_creates_a_run_on_a_full_server(environment, tmp_path):
-    script = tmp_path / "schedule.py"
-    script.write_text(SCHEDULE)
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, timeout=150)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[-1]) > 0
+def test_a_schedule_creates_a_run_on_a_full_server(environment):
+    with server_of(environment):
+        assert asyncio.run(scheduled_runs()) > 0
 
 
 def test_the_known_bad_neighbours_are_out_of_bounds():

@@ -20,7 +20,8 @@ from storage.layout import Store
 from storage.manifest.versions import latest_version
 from storage.shards.shard import Shard
 from tests import toy
-from tests.flows.conftest import PROJECT, TINY, Done, finished, run_alone
+from tests.flows.conftest import PROJECT, TINY, run_alone
+from tests.flows.in_process import finished
 from vision.specs import BACKBONES
 
 KEYS = [
@@ -331,7 +332,7 @@ def test_children_that_die_are_replaced_and_the_shards_are_those_of_one_child_al
     assert (done.record["extracted"], done.record["pending"], done.record["version"]) == (400, 0, 1)
     assert done.record["engine"].startswith(engine)
     assert any(f"child {victim} ended with status -9" in done.stderr for victim in victims)
-    assert pipeline("--store", alone, *options, "--workers", "1").status == 0
+    assert pipeline("--store", alone, *options, "--workers", "1", "--runner", "local").status == 0
     assert names_of_shards(store) == names_of_shards(alone)
 
 
@@ -340,13 +341,13 @@ def names_of_shards(store: Path) -> set[str]:
 
 
 @pytest.mark.slow
-def test_a_training_that_meets_a_damaged_shard_ends_with_one_line_and_is_not_tried_again(pipeline, again):
+def test_a_training_that_meets_a_damaged_shard_ends_with_one_line_and_is_not_tried_again(command, again):
     images, store = again
     for path in store.glob("*/shards/*/*.parquet"):
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
-    done = pipeline("--images", images, "--store", store, *TINY, "--force-retrain", "--no-standardize")
+    done = command("--images", images, "--store", store, *TINY, "--force-retrain", "--no-standardize")
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
     assert (done.status, "is damaged" in line, "python -m storage repair" in line) == (1, True, True)
     assert not any(noise in done.stderr for noise in ("Graph execution", "Traceback", "Retry", "retry"))
@@ -365,10 +366,10 @@ def small_disk(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(pipeline, small_disk, tmp_path):
+def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(command, pipeline, small_disk, tmp_path):
     images = toy.pictures(tmp_path / "images", per_class=200)
     arguments = ("--images", images, "--store", small_disk / "store", *TINY, "--dtype", "float32", "--extract-only")
-    full = pipeline(*arguments)
+    full = command(*arguments)
     assert full.status == 1
     assert "error: No space left on device" in full.stderr
     assert "Traceback" not in full.stderr
@@ -402,7 +403,7 @@ def test_a_busy_store_is_left_alone(pipeline, first_run, again):
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=PROJECT)
     try:
         assert holder.stdout.readline() == "held\n"
-        done: Done = pipeline("--images", images, "--store", store, *TINY)
+        done = pipeline("--images", images, "--store", store, *TINY)
         assert done.status == 5
         assert f"process {holder.pid} since " in done.stderr
     finally:

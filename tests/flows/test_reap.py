@@ -1,21 +1,21 @@
 """Runs whose processes died are told from those that live, and set to Crashed on a real server."""
 
-import json
 import signal
-import subprocess
-import sys
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from prefect.client.schemas import FlowRun
+from prefect.settings import Settings
 from prefect.states import Cancelling, Pending, Running
 
 from flows.reap import death
+from flows.reap import main as reap_main
 from tasks.processes import Process
 from tests import toy
 from tests.flows.conftest import PROJECT, TINY
+from tests.flows.in_process import call
 from tests.flows.test_pipeline import ask, start, trained_logs, wait_until
 
 NOW = datetime.now(UTC)
@@ -45,10 +45,11 @@ def test_a_run_that_has_not_begun_is_dead_after_a_while():
         assert death(run, NOW, 300, is_all=True)
 
 
-def test_a_server_started_here_keeps_its_leases_in_files():
-    code = "from prefect.settings import get_current_settings as s; print(s().server.concurrency.lease_storage)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "prefect.server.concurrency.lease_storage.filesystem"
+def test_a_server_started_here_keeps_its_leases_in_files(monkeypatch, tmp_path):
+    monkeypatch.chdir(PROJECT)
+    assert Settings().server.concurrency.lease_storage == "prefect.server.concurrency.lease_storage.filesystem"
+    monkeypatch.chdir(tmp_path)
+    assert Settings().server.concurrency.lease_storage == "prefect.server.concurrency.lease_storage.memory"
 
 
 @pytest.mark.slow
@@ -86,8 +87,6 @@ def states(server: str, what: str, images) -> list[str]:
 
 
 def reap(environment: dict[str, str]) -> dict:
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.reap"], env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    done = call(reap_main, environment)
+    assert done.status == 0, done.stderr
+    return done.record

@@ -1,21 +1,18 @@
 """Maintenance of a store as a flow, on a real server."""
 
-import json
-import subprocess
-import sys
+from functools import partial
 
 import pytest
 
+from flows.cli.command import main
+from flows.registry import MAINTENANCE
 from storage.layout import Store
 from storage.manifest.versions import latest_version, version_numbers
 from tests import toy
-from tests.flows.conftest import PROJECT
+from tests.flows.in_process import call
 from tests.flows.test_pipeline import ask
 
-
-def maintain(environment, *arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, PROJECT / "flows" / "store_maintenance.py", *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+maintain = partial(call, partial(main, MAINTENANCE))
 
 
 def shown(server: str, run: dict) -> dict:
@@ -25,7 +22,7 @@ def shown(server: str, run: dict) -> dict:
 
 def test_a_store_that_is_not_there_is_told_of_before_a_server_starts(environment, tmp_path):
     done = maintain(environment, "--store", tmp_path / "nowhere")
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.status, done.stdout) == (2, "")
     assert "nowhere" in done.stderr
     assert "starting Prefect" not in done.stderr
 
@@ -40,8 +37,8 @@ def test_a_store_is_verified_compacted_and_rid_of_old_versions_and_people_see_it
     before = latest_version(where)
 
     done = maintain(environment, "--store", store, "--keep", "1", "--grace", "0")
-    assert done.returncode == 0, done.stderr
-    record = json.loads(done.stdout.splitlines()[-1])
+    assert done.status == 0, done.stderr
+    record = done.record
     assert "nothing wrong: 3 versions" in record["verify"][0]
     assert "committed version 4" in record["compact"][0]
     assert "removed 3 versions" in record["gc"][0]
@@ -66,7 +63,7 @@ def test_a_damaged_store_is_left_as_it_is_and_its_faults_are_shown(server, envir
     before = sorted(store.rglob("*.parquet"))
 
     done = maintain(environment, "--store", store, "--keep", "1", "--grace", "0")
-    assert done.returncode == 1
+    assert done.status == 1
     assert "python -m storage repair" in done.stderr.splitlines()[-1]
     assert (sorted(store.rglob("*.parquet")), version_numbers(where)) == (before, [1, 2])
     (run,) = ask(server, "flow_runs", name=str(store))

@@ -8,17 +8,13 @@ import sys
 import time
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows.cli.command import main
+from flows.registry import WATCH
 from tests import toy
-from tests.flows.conftest import PROJECT, free_port, wait_for_health
-
-WATCH = PROJECT / "flows" / "watch_images.py"
-
-
-def watch(environment: dict[str, str], *arguments) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, WATCH, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=300
-    )
+from tests.flows.conftest import PROJECT
+from tests.flows.prefect_server import free_port, wait_for_health
 
 
 @pytest.mark.parametrize(
@@ -30,13 +26,13 @@ def watch(environment: dict[str, str], *arguments) -> subprocess.CompletedProces
         (["--images", "{images}"], "PREFECT_API_URL is not set"),
     ],
 )
-def test_what_cannot_work_is_told_in_one_line(images, tmp_path, arguments, error):
-    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
-    given = [word.format(images=images) for word in arguments]
-    done = watch({**environment, "PREFECT_HOME": str(tmp_path)}, *given)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert error in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_what_cannot_work_is_told_in_one_line(capsys, images, arguments, error):
+    with temporary_settings({PREFECT_API_URL: None}):
+        status = main(WATCH, [word.format(images=images) for word in arguments])
+    captured = capsys.readouterr()
+    assert (status, captured.out) == (2, "")
+    assert error in captured.err
+    assert len(captured.err.splitlines()) == 1
 
 
 class Server:
@@ -86,7 +82,7 @@ def test_what_arrives_while_the_server_is_away_is_announced_once_it_is_back(tmp_
     images, home = toy.pictures(tmp_path / "images"), tmp_path / "home"
     home.mkdir()
     server = Server(home)
-    arguments = [WATCH, "--images", images, "--store", tmp_path / "store", "--poll-seconds", "5"]
+    arguments = [PROJECT / WATCH.path, "--images", images, "--store", tmp_path / "store", "--poll-seconds", "5"]
     watcher = subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         env=server.environment,

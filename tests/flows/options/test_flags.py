@@ -27,6 +27,7 @@ from storage.shards.shard import Shard
 from storage.source.splits import derived_split
 from tests import toy
 from tests.flows.conftest import PROJECT, TINY
+from tests.flows.in_process import server_of
 from workers.jobs.spaces import version_record
 from workers.runners.inline import CAUTION
 
@@ -302,16 +303,11 @@ def test_training_on_images_is_another_head_and_fine_tuning_goes_on_from_one(fir
 
 def flow_run(environment, images, store, **parameters) -> dict:
     """What the flow comes to without the command before it, over features that are there."""
-    code = """
-import json, sys
-from flows.pipeline import extract_and_train
-print(json.dumps(extract_and_train(**json.loads(sys.argv[1])).line(0)))
-"""
+    from flows.pipeline import extract_and_train
+
     given = {"images": str(images), "store": str(store), "weights": "random", "image_size": 32, "extract_only": True}
-    call = [sys.executable, "-c", code, json.dumps(given | parameters)]
-    done = subprocess.run(call, env=environment, cwd=PROJECT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    with server_of(environment):
+        return extract_and_train(**given | parameters).line(0)
 
 
 def test_the_flow_takes_the_layout_that_it_is_given(environment, again):
@@ -346,12 +342,15 @@ def test_the_flow_reads_all_again_where_it_is_told_to(environment, first_run, tm
 
 @pytest.fixture(scope="module")
 def run(pipeline, tmp_path_factory):
-    """One run with every such flag set to something else than its default: its images, store and record."""
+    """A run with every such flag set to something else than its default: its images, store and record.
+
+    A child extracts, and the head is trained in this process, which has TensorFlow already.
+    """
     root = tmp_path_factory.mktemp("flags")
     images, store = toy.pictures(root / "images", per_class=30), root / "elsewhere"
     (root / "broken.png").write_bytes(b"not a picture")
     (images / "cats" / "broken.png").symlink_to(root / "broken.png")
-    done = pipeline(
+    given = (
         *("--images", images, "--store", store, *SMALL, "--max-bad-fraction", "0.5"),
         *("--classes", "dogs,cats", "--validation-fraction", "0.5", "--engine", "tensorflow", "--workers", "1"),
         *("--format", "npz", "--chunk-size", "16", "--head", "linear", "--epochs", "9", "--batch-size", "8"),
@@ -360,6 +359,10 @@ def run(pipeline, tmp_path_factory):
         *("--seed", "5", "--single-writer", "--patience", "1", "--exif", "apply", "--outside-links"),
         *("--sixteen-bit", "scale"),
     )
+    extracted = pipeline(*given, "--extract-only", "--runner", "local")
+    assert extracted.status == 0, extracted.stderr
+    assert "in 4 chunks with 1 workers" in extracted.stderr
+    done = pipeline(*given)
     assert done.status == 0, done.stderr
     return images, store, done
 
@@ -404,8 +407,7 @@ def test_a_single_writer_is_declared_for_good_and_only_where_told(run, first_run
 
 @exercises("--workers")
 def test_as_many_workers_extract_as_were_asked_for(run):
-    _, store, done = run
-    assert "in 4 chunks with 1 workers" in done.stderr
+    _, store, _ = run
     assert [path.name for path in (store / "cache" / "logs" / "extraction").iterdir()] == ["worker-0.log"]
 
 
@@ -413,19 +415,23 @@ def test_as_many_workers_extract_as_were_asked_for(run):
 def test_an_inline_run_starts_no_child_writes_the_same_shards_and_says_what_does_not_hold(
     pipeline, first_run, tmp_path
 ):
-    images, store, first = first_run
-    done = pipeline("--images", images, "--store", tmp_path / "store", *TINY, "--runner", "inline")
-    assert done.status == 0, done.stderr
-    assert done.stderr.count(CAUTION) == 1
-    assert CAUTION not in first.stderr
-    same = "version", "images", "extracted", "quarantined", "fingerprint", "head", "epochs"
-    assert {key: done.record[key] for key in same} == {key: first.record[key] for key in same}
+    images, store, inline = first_run
+    local = pipeline(
+        *("--images", images, "--store", tmp_path / "store", *TINY),
+        *("--runner", "local", "--workers", "1", "--extract-only"),
+    )
+    assert local.status == 0, local.stderr
+    assert inline.stderr.count(CAUTION) == 1
+    assert CAUTION not in local.stderr
+    same = "version", "images", "extracted", "quarantined", "fingerprint"
+    assert {key: inline.record[key] for key in same} == {key: local.record[key] for key in same}
     shards = [
         sorted(path.relative_to(root) for path in root.glob("*/shards/*/*")) for root in (store, tmp_path / "store")
     ]
     assert shards[0] == shards[1]
     assert shards[0], "shards are named by their bytes"
-    assert not list((tmp_path / "store").rglob("worker-*.log"))
+    assert not list(store.rglob("worker-*.log"))
+    assert list((tmp_path / "store").rglob("worker-*.log"))
 
 
 def test_an_inline_run_has_one_worker_and_refuses_more(images, capsys):

@@ -1,7 +1,7 @@
 """Images that arrive while a run works are in the version that it ends with."""
 
-import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +11,7 @@ from flows.steps.convergence import ROUNDS, at_rest, until_current
 from storage.layout import Store
 from storage.manifest.versions import latest_version, version_numbers
 from tests import toy
-from tests.flows.conftest import TINY, finished
-from tests.flows.test_pipeline import start, wait_until
+from tests.flows.conftest import TINY
 from workers.jobs.records import ScanRecord
 
 NOTHING = Outcome(
@@ -105,17 +104,31 @@ def test_the_outcome_is_that_of_all_rounds_together():
     assert (outcome.extract_seconds, outcome.extract_images_per_second) == (4.5, 16.0)
 
 
+@pytest.fixture
+def arriving(monkeypatch, tmp_path):
+    """Let an image arrive in a folder when the first head of a run is about to be trained."""
+    from flows import pipeline
+
+    new, train = toy.picture(tmp_path / "new.png", 9000), pipeline.train
+
+    def arrive_in(images: Path) -> None:
+        def trained(*given):
+            if new.exists():
+                new.rename(images / "cats" / "new.png")
+            return train(*given)
+
+        monkeypatch.setattr(pipeline, "train", trained)
+
+    return arrive_in
+
+
 @pytest.mark.slow
 def test_an_image_that_arrives_while_the_head_is_trained_is_in_the_version_and_head_that_the_run_ends_with(
-    environment, tmp_path
+    pipeline, arriving, tmp_path
 ):
     images, store = toy.pictures(tmp_path / "images", per_class=20), tmp_path / "store"
-    new = toy.picture(tmp_path / "new.png", 9000)
-    process = start(environment, "--images", images, "--store", store, *TINY, "--epochs", "3")
-    wait_until(lambda: list(store.glob("*/versions/*.json")), process)
-    shutil.copy(new, images / "cats" / "new.png")
-    output, errors = process.communicate(timeout=300)
-    done = finished(process.returncode, output, errors)
+    arriving(images)
+    done = pipeline("--images", images, "--store", store, *TINY, "--epochs", "3")
     assert done.status == 0, done.stderr
     where = Store(store, done.record["fingerprint"])
     assert version_numbers(where) == [1, 2]
@@ -126,10 +139,9 @@ def test_an_image_that_arrives_while_the_head_is_trained_is_in_the_version_and_h
 
 
 @pytest.mark.slow
-def test_a_limited_run_leaves_what_arrives_to_the_next(environment, tmp_path):
+def test_a_limited_run_leaves_what_arrives_to_the_next(pipeline, arriving, tmp_path):
     images, store = toy.pictures(tmp_path / "images", per_class=20), tmp_path / "store"
-    process = start(environment, "--images", images, "--store", store, *TINY, "--epochs", "3", "--limit", "40")
-    wait_until(lambda: list(store.glob("*/versions/*.json")), process)
-    toy.picture(images / "cats" / "new.png", 9000)
-    output, errors = process.communicate(timeout=300)
-    assert finished(process.returncode, output, errors).record["version"] == 1
+    arriving(images)
+    done = pipeline("--images", images, "--store", store, *TINY, "--epochs", "3", "--limit", "40")
+    assert (images / "cats" / "new.png").exists()
+    assert done.record["version"] == 1
