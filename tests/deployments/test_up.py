@@ -6,10 +6,16 @@ import subprocess
 import sys
 
 import pytest
-from prefect.settings import PREFECT_PROFILES_PATH, Profile, ProfilesCollection, load_profiles, save_profiles
+from prefect.settings import (
+    PREFECT_PROFILES_PATH,
+    Profile,
+    ProfilesCollection,
+    load_profiles,
+    save_profiles,
+)
 from prefect.settings import temporary_settings as with_settings
 
-from deployments.__main__ import call, parse
+from deployments.__main__ import call, main, parse
 from deployments.installation import Home
 from deployments.keeper import services
 from deployments.parameters import chosen_roots
@@ -101,17 +107,18 @@ def test_no_password_stands_in_a_command(tmp_path, monkeypatch):
     assert len(home.password()) > 30
 
 
-def test_a_port_that_is_taken_and_a_down_without_an_up_are_told_in_one_line(images, tmp_path):
-    environment = os.environ | {"PREFECT_HOME": str(tmp_path / "prefect")}
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+def test_a_port_that_is_taken_and_a_down_without_an_up_are_told_in_one_line(images, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    with (
+        with_settings({PREFECT_PROFILES_PATH: tmp_path / "prefect" / "profiles.toml"}),
+        socket.create_server(("127.0.0.1", 0)) as taken,
+    ):
         port = str(taken.getsockname()[1])
         words = ["up", "--images", images, "--store", tmp_path / "store", "--weights", "random", "--port", port]
         for arguments, status, said in ((words, 2, f"something listens on {port}"), (["down"], 0, "nothing was up")):
-            done = subprocess.run(
-                [sys.executable, "-m", "deployments", *arguments], env=environment, capture_output=True, text=True
-            )
-            assert done.returncode == status, done.stderr
-            assert said in done.stderr.splitlines()[-1]
+            monkeypatch.setattr("sys.argv", ["deployments", *map(str, arguments)])
+            assert main() == status
+            assert said in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_the_profile_before_is_the_active_one_again(tmp_path):

@@ -45,7 +45,8 @@ def odd_paths(images: Path) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def run(pipeline, folder):
-    return pipeline("--images", folder, "--store", folder.parent / "store", *TINY, "--runner", "local")
+    given = ("--images", folder, "--store", folder.parent / "store", *TINY)
+    return pipeline(*given, "--runner", "local", "--workers", "1")  # a file that ends its process ends a child
 
 
 def statuses(folder: Path, fingerprint: str) -> dict[str, tuple[str, str | None]]:
