@@ -3,7 +3,6 @@
 import shlex
 
 from flows.console.outcome import Outcome
-from workers.runners.base import PoolClosed, WorkerDied, WorkerFailed
 
 # Under so many images a share of bad ones says nothing.
 SMALLEST_BUDGET = 10
@@ -22,8 +21,7 @@ def exit_status(error: BaseException) -> int:
 
 def is_foreseen(error: BaseException) -> bool:
     """Whether one line tells what happened and the way out, or the log to read: no traceback is needed."""
-    machine = (WorkerDied, WorkerFailed, PoolClosed, OSError, KeyboardInterrupt)
-    return hasattr(error, "exit_status") or isinstance(error, machine)
+    return hasattr(error, "exit_status") or isinstance(error, OSError | KeyboardInterrupt)
 
 
 def check_budget(outcome: Outcome, max_bad_fraction: float, store: str) -> None:

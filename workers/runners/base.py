@@ -33,6 +33,8 @@ class WorkerDied(RuntimeError):
     code: `timeout` if it was ended for the time that it took, else `crashed`.
     """
 
+    exit_status = 1
+
     def __init__(self, message: str, code: str = "crashed"):
         super().__init__(message)
         self.code = code
@@ -41,12 +43,16 @@ class WorkerDied(RuntimeError):
 class PoolClosed(RuntimeError):
     """The run is ending: its runner takes no more jobs. Trying again cannot help."""
 
+    exit_status = 1
+
 
 class WorkerFailed(RuntimeError):
     """A job raised something unforeseen in another process; its log has the traceback.
 
     can_help: another try may succeed.
     """
+
+    exit_status = 1
 
     def __init__(self, message: str, can_help: bool = True):
         super().__init__(message)
