@@ -71,6 +71,7 @@ TYPED = {
     "training": [("README.md", "Train differently"), ("docs/training.md", "How it reads the data")],
     "pictures": [("docs/augmentation.md", "Three ways to train on them")],
     "store": [
+        START,
         ("docs/store.md", "Inspect a store"),
         ("docs/store.md", "Export features"),
         ("docs/store.md", "Maintain a store"),
@@ -198,11 +199,12 @@ def type_sections(sections: list[tuple[str, str]], folder: Path) -> None:
     environment = environment_of(folder)
     chosen = [command.line for section in sections for command in COMMANDS if command[:2] == section]
     assert chosen
-    for number, line in enumerate(chosen):
+    for line in chosen:
         if "pip install" in line or line.endswith("--help"):
             continue
         if "--initial-epoch" not in line:  # that goes on with the same images
-            toy.picture(folder / "photos" / "cats" / f"later-{number}.png", 5000 + number)
+            number = len(list((folder / "photos" / "cats").iterdir()))
+            toy.picture(folder / "photos" / "cats" / f"{number:03d}.png", 5000 + number)
         if line.startswith("tensorboard "):
             assert "train" in runs_of_tensorboard(line, folder)
             continue
