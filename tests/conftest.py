@@ -10,11 +10,12 @@ import pytest
 
 from flows.console.loggers import LOGGERS
 from storage.backend.paths import place
-from tests import toy
+from tests import examples, toy
 from tests.storage.s3 import KEYS, s3_server
 
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+examples.load_profile()
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""What the tests of this room share: repeatable properties, files that count as old, a user who may not read all,
+"""What the tests of this room share: files that count as old, a user who may not read all,
 a store with a history."""
 
 import os
@@ -9,20 +9,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from tests import toy
-
-# The same examples every time; how long one takes says nothing on a shared machine.
-settings.register_profile(
-    "repeatable",
-    max_examples=50,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-settings.load_profile("repeatable")
 
 NOBODY = 65_534
 

@@ -34,6 +34,7 @@ from storage.source.labels import read_labels
 from storage.source.listing import list_images
 from storage.source.scan import scan_folder
 from tests import toy
+from tests.examples import examples
 from tests.fuzz import corpus
 from vision.backbones.weights_file import read_weights
 from vision.errors import WeightsError
@@ -436,7 +437,7 @@ WHOLE = {kind: data[2:] for kind, data in corpus.shards().items()} | {
 
 
 @given(st.sampled_from(sorted(WHOLE)), st.data())
-@settings(max_examples=200)
+@settings(max_examples=examples(66))
 def test_whatever_is_overwritten_in_a_shard_or_segment_it_is_read_or_refused(tmp_path_factory, kind, data):
     store = Store(tmp_path_factory.mktemp("store"), "0" * 32)
     broken = bytearray(WHOLE[kind])

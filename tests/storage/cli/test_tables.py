@@ -23,11 +23,12 @@ from storage.manifest.space import spaces, spec_line
 from storage.manifest.versions import Version, read_version
 from storage.schemas import FILES_SCHEMA, ROWS_SCHEMA
 from tests import toy
+from tests.examples import examples
 from tests.storage.manifest.test_diff import EMPTY, Folder, digest, files_of, folders
 from vision.specs import FeatureSpec
 
 numbers = st.sets(st.integers(0, 5))
-few = settings(max_examples=20)  # each makes four tables and more
+few = settings(max_examples=examples(10))  # each makes four tables and more
 
 
 def committed(number: int, files: pa.Table) -> Version:

@@ -27,6 +27,7 @@ from storage.records import fingerprint
 from storage.schemas import FILES_SCHEMA, ROWS_SCHEMA
 from storage.shards.shard import Shard
 from tests import toy
+from tests.examples import examples
 
 RECORD = {"created": "2026-01-01T00:00:00+00:00", "metrics": {"val_accuracy": 0.5}}
 NONE = ("--grace", "0")
@@ -102,7 +103,7 @@ def cut(path: Path, at: int) -> None:
 def test_a_bit_flipped_or_a_tail_cut_anywhere_is_found_and_repaired(kind, harm, lived, tmp_path, capsys):
     for path in files_of(lived)[kind]:
         size = path.stat().st_size
-        for at in np.linspace(0, size - 1, 7).astype(int).tolist():
+        for at in np.linspace(0, size - 1, examples(3)).astype(int).tolist():
             if kind == "current" and path.read_bytes()[:at].strip() == path.read_bytes().strip():
                 continue  # the line feed behind the name
             root = shutil.copytree(lived, tmp_path / "harmed")

@@ -17,6 +17,7 @@ from storage.reading.samples import SAMPLE, SampleTable, ViewTable, pin
 from storage.reading.stream import FeatureStream
 from storage.shards.shard import ROWS_PER_GROUP, Shard, write_shard
 from tests import toy
+from tests.examples import examples
 
 ROWS = (300, 128, 5, 129)
 SHAPE = (4,)
@@ -80,7 +81,7 @@ def flat(batches: list[list]) -> list:
     return [sample for batch in batches for sample in batch]
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(20))
 @given(samples, st.integers(1, 70), seeds, memories, st.integers(0, 5))
 def test_every_sample_is_given_once_an_epoch_with_its_own_label(shelf, rows, batch_size, seed, memory_mb, epoch):
     store, refs = shelf
@@ -88,7 +89,7 @@ def test_every_sample_is_given_once_an_epoch_with_its_own_label(shelf, rows, bat
     assert sorted(flat(given_by(stream, epoch))) == sorted(rows)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(13))
 @given(samples, st.integers(1, 70), seeds, memories)
 def test_batches_are_full_but_for_the_last(shelf, rows, batch_size, seed, memory_mb):
     store, refs = shelf
@@ -99,7 +100,7 @@ def test_batches_are_full_but_for_the_last(shelf, rows, batch_size, seed, memory
     assert len(sizes) == stream.steps
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(13))
 @given(samples, st.integers(1, 20), seeds, memories, st.integers(0, 5), st.data())
 def test_going_on_at_a_step_gives_the_tail_of_the_epoch(shelf, rows, batch_size, seed, memory_mb, epoch, data):
     store, refs = shelf
@@ -108,7 +109,7 @@ def test_going_on_at_a_step_gives_the_tail_of_the_epoch(shelf, rows, batch_size,
     assert given_by(stream, epoch, step) == given_by(stream, epoch)[step:]
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(10))
 @given(samples, st.integers(1, 20), memories)
 def test_without_a_seed_the_stream_is_the_table(shelf, rows, batch_size, memory_mb):
     store, refs = shelf
@@ -124,7 +125,7 @@ def test_every_tail_of_a_large_table_is_the_tail_of_its_epoch(shelf, memory_mb):
     assert all(given_by(stream, 2, step) == whole[step:] for step in range(len(whole) + 1))
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(13))
 @given(samples, st.integers(1, 20), st.integers(1, 30), memories, st.integers(0, 4))
 def test_epochs_of_so_many_steps_cut_the_passes_without_a_gap(shelf, rows, batch_size, steps, memory_mb, epochs):
     store, refs = shelf
@@ -138,7 +139,7 @@ def test_epochs_of_so_many_steps_cut_the_passes_without_a_gap(shelf, rows, batch
         assert given_by(cut, 0, steps // 2, epochs=epochs) == found[steps // 2 :]
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(13))
 @given(samples, st.integers(1, 20), st.integers(1, 30), memories, st.integers(1, 5), st.data())
 def test_the_batches_of_all_readers_are_those_of_one(shelf, rows, batch_size, steps, memory_mb, readers, data):
     store, refs = shelf
@@ -269,7 +270,7 @@ def test_a_row_that_its_shard_does_not_have_stops_the_stream(shelf):
         list(FeatureStream(store, table_of(refs, [(2, 4, 0), (2, 5, 0)]), 8, 0, 1).batches())
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(10))
 @given(samples, st.integers(1, 20), memories, st.integers(0, 5))
 def test_with_replacement_samples_keep_their_own_labels(shelf, rows, batch_size, memory_mb, epoch):
     store, refs = shelf
@@ -395,7 +396,7 @@ def drawn(table: ViewTable, seed: int | None, number: int) -> list[tuple[int, in
     return sorted(table.of_pass(seed, number).samples.tolist())
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(13))
 @given(views_of_samples(), st.integers(1, 50), seeds, memories, st.integers(0, 5))
 def test_a_pass_over_views_gives_the_rows_that_are_drawn_for_it(shelf, viewed, batch_size, seed, memory_mb, epoch):
     store, refs = shelf
@@ -407,7 +408,7 @@ def test_a_pass_over_views_gives_the_rows_that_are_drawn_for_it(shelf, viewed, b
     assert stream.class_counts().tolist() == np.bincount(viewed[0]["class"][0], minlength=3).tolist()
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(10))
 @given(views_of_samples(), st.integers(1, 20), st.integers(1, 30), memories, st.booleans(), st.data())
 def test_over_views_too_a_stream_goes_on_at_any_step_and_for_any_reader(
     shelf, viewed, batch_size, steps, memory_mb, with_replacement, data
@@ -467,7 +468,7 @@ def test_features_in_a_batch_of_views_keep_their_values_when_later_ones_are_give
 # Which samples those of a batch are
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(20))
 @given(
     samples,
     st.integers(1, 30),

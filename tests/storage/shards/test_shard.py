@@ -15,6 +15,7 @@ from storage.layout import ROWS_PER_GROUP, Store
 from storage.planning.adoption import intact_shards
 from storage.shards.inventory import is_present
 from storage.shards.shard import Format, Shard, ShardRef, unlisted_shards, write_shard
+from tests.examples import examples
 
 METADATA = {"fingerprint": "f" * 32, "engine": "toy"}
 
@@ -71,7 +72,7 @@ def test_what_is_written_is_read_back_exactly(space, dtype, shape, count):
     assert shard.errors() == {}
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(10))
 @given(st.integers(1, 300))
 def test_row_groups_are_the_shard_in_pieces(tmp_path_factory, count):
     for format in get_args(Format):

@@ -16,6 +16,7 @@ from storage.errors import InputError, TooManyRemovals
 from storage.source.labels import Label, read_labels
 from storage.source.scan import scan_folder
 from tests import toy
+from tests.examples import examples
 
 ROOT = Path("/photos")
 
@@ -38,7 +39,7 @@ splits = st.sampled_from([None, "train", "validation", "val", "valid", "test"])
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 @given(st.dictionaries(names, st.tuples(texts, splits), min_size=1, max_size=8))
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=examples(13), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_any_name_and_class_is_read_back_as_it_was_written(tmp_path, suffix, table):
     file = write(tmp_path / f"labels{suffix}", [(path, name, split) for path, (name, split) in table.items()])
     meant = {"val": "validation", "valid": "validation"}
@@ -48,7 +49,7 @@ def test_any_name_and_class_is_read_back_as_it_was_written(tmp_path, suffix, tab
 
 @pytest.mark.parametrize("root", ["/", "/photos", "/photos/of the house"])
 @given(name=names, folder=names)
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=examples(10), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_a_path_means_the_same_relative_or_absolute_below_any_root(tmp_path, root, name, folder):
     expected = {f"{folder}/{name}".encode(): Label("cats", None)}
     for path in (f"{folder}/{name}", f"./{folder}/../{folder}//{name}", os.path.join(root, folder, name)):

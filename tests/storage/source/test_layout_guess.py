@@ -16,6 +16,7 @@ from storage.source.scan import scan_folder
 from storage.source.scan_table import Scan
 from storage.source.splits import PLAIN, splits_of
 from tests import toy
+from tests.examples import examples
 
 
 def write(root: Path, *paths: str) -> Path:
@@ -374,7 +375,7 @@ names = st.sampled_from(
 trees = st.sets(st.lists(names, max_size=4).map(lambda parts: "/".join([*parts, "1.png"])), min_size=1, max_size=10)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(100))
 @given(trees)
 @example({"Train/cats/1.png", "Test/cats/1.png"})
 @example({"cats/1.png", "cats/test/1.png"})
@@ -394,7 +395,7 @@ def test_no_split_is_ever_taken_for_a_class_or_trained_on_without_a_word(paths):
             assert {"train"} <= set(meant.values())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(100))
 @given(trees)
 def test_an_asked_layout_is_taken_or_refused_and_never_doubtful(paths):
     assert of(*paths, asked="classes") == FolderLayout()
@@ -402,7 +403,7 @@ def test_an_asked_layout_is_taken_or_refused_and_never_doubtful(paths):
         assert not of(*paths, asked="splits").doubt
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(33))
 @given(trees, st.randoms())
 def test_the_layout_does_not_depend_on_the_order_of_the_folders(paths, random):
     shuffled = list(paths)

@@ -12,6 +12,7 @@ from storage.source.labels import Label
 from storage.source.scan import scan_folder
 from storage.source.scan_table import RACY_NS, Scan, is_sure
 from storage.source.walk import SCAN_SCHEMA, ObjectWalk, wrapped
+from tests.examples import examples
 
 
 def write(root: Path, *paths: str | bytes) -> Path:
@@ -103,7 +104,7 @@ def test_files_are_sorted_by_the_bytes_of_the_whole_path(tmp_path):
 names = st.binary(min_size=1, max_size=3).filter(lambda name: not {0, 0x2F} & set(name) and name[0] != 0x2E)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(13))
 @given(st.sets(st.tuples(names, st.lists(names, max_size=2).map(tuple), names), max_size=6))
 def test_every_image_is_listed_once_in_order_whatever_bytes_its_name_holds(tmp_path_factory, tree):
     root = tmp_path_factory.mktemp("tree")

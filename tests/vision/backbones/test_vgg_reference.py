@@ -11,8 +11,8 @@ from vision.engines.tensorflow_engine import TensorFlowEngine
 from vision.specs import BACKBONES, FeatureSpec
 
 
-@pytest.mark.parametrize("size", [32, 50])
-@pytest.mark.parametrize("pooling", ["none", "avg", "max"])
+# Up to 63 pixels the last map is one cell, of which each pooling is the same.
+@pytest.mark.parametrize(("pooling", "size"), [("none", 32), ("none", 50), ("avg", 64), ("max", 64)])
 def test_the_reference_gives_the_features_of_keras(engine, spec, tensors, pooling, size):
     own = dataclasses.replace(spec, pooling=pooling, image_size=size)
     expected = TensorFlowEngine(own, tensors, threads=1).features(pixels(2, size))

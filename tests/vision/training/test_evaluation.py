@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -49,11 +50,17 @@ def test_a_class_that_was_never_taken_has_no_precision_and_one_without_samples_n
     ]
 
 
+@pytest.fixture(scope="module")
+def head(engine):
+    """A head that was trained for an epoch, by its number of classes."""
+    return lru_cache(lambda classes: trained(classes, epochs=1).model)
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("apart", [0.2, 3.0], ids=["many mistakes", "few mistakes"])
-def test_the_mistakes_kept_are_the_worst_of_all(engine, classes, apart):
+def test_the_mistakes_kept_are_the_worst_of_all(head, classes, apart):
     """Held against all scores at once, sorted. Every point is there three times, so that scores are equal."""
-    model = trained(classes, epochs=1).model
+    model = head(classes)
     points = Points(80, classes, draw=1, apart=apart, batch_size=7)
     points.features, points.labels, points.count = (
         np.tile(points.features, (3, 1, 1, 1)),
@@ -87,9 +94,9 @@ class Thinned(Points):
 
 
 @pytest.mark.parametrize("gone", [[0], [79], [3, 4, 5, 9], range(7), range(70, 80), range(6, 30), range(79)], ids=str)
-def test_mistakes_are_of_their_own_samples_whatever_cannot_be_read(engine, gone):
+def test_mistakes_are_of_their_own_samples_whatever_cannot_be_read(head, gone):
     """Also where nothing is left of the first batch, the last one or several in succession."""
-    model = trained(2, epochs=1).model
+    model = head(2)
     points = Thinned(80, 2, draw=1, apart=0.2, batch_size=7, gone=tuple(gone))
     left = np.delete(np.arange(80), gone)
     rest = Points(len(left), 2, batch_size=7)

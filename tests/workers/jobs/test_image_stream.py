@@ -21,6 +21,7 @@ from storage.reading.samples import SampleTable, pin
 from storage.reading.stream import FeatureStream
 from storage.schemas import DIGEST
 from tests import toy
+from tests.examples import examples
 from vision.pixels.augmentation import Augmentation
 from vision.pixels.decode import ImageError, decode
 from vision.runtime import prepare_tensorflow
@@ -292,7 +293,7 @@ def losses(draw: st.DrawFn) -> tuple[set[int], dict[str, Any], int]:
     return some | set(range(start, start + length)) | ends, options, draw(st.integers(0, 100))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(20))
 @given(losses())
 def test_pictures_that_are_gone_cost_their_rows_and_no_other_whichever_they_are(lasting, case):
     places, options, first_step = case

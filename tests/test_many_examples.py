@@ -1,0 +1,28 @@
+"""The properties once more, on many more examples than the default run has the time for."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+MANY = {"EXAMPLES": "6", "STATES": "60", "FAULTS": "48"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "tests",
+    [
+        ["-m", "hypothesis and not slow", "tests/storage", "tests/vision", "tests/workers"],
+        ["-m", "not slow", "tests/storage/test_machine.py"],
+        ["-m", "not slow", "tests/storage/test_faults.py"],
+    ],
+    ids=["examples", "states", "faults"],
+)
+def test_properties_hold_for_many_more_examples(tests, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")} | MANY
+    command = [sys.executable, "-m", "pytest", "-q", "--basetemp", tmp_path / "base", *tests]
+    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
