@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import weakref
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -66,70 +65,6 @@ def test_mnn_is_refused_for_what_it_cannot_compute(options, reason):
         choose("mnn", FeatureSpec("", **options), has_gpu=False)
 
 
-@pytest.fixture(scope="module")
-def of_tensorflow(engine, spec, tensors):
-    """TensorFlow's features of pixels(9, size) by size and pooling, each computed once for both dtypes of the store."""
-    from vision.engines.tensorflow_engine import TensorFlowEngine
-
-    def features(size: int, pooling: str) -> np.ndarray:
-        own = dataclasses.replace(spec, image_size=size, pooling=pooling)
-        return TensorFlowEngine(own, tensors, threads=1).features(pixels(9, size))
-
-    return lru_cache(features)
-
-
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-@pytest.mark.parametrize("size", [32, 75])
-@pytest.mark.parametrize("pooling", ["none", "max"])
-def test_mnn_gives_the_features_of_tensorflow_within_its_bound(of_tensorflow, spec, tensors, dtype, size, pooling):
-    own = dataclasses.replace(spec, dtype=dtype, image_size=size, pooling=pooling)
-    found = MnnEngine(own, tensors, threads=1).features(pixels(9, size))
-    assert (found.shape, found.dtype) == ((9, *own.shape), np.float32)
-    assert relative_error(found, of_tensorflow(size, pooling)) < LARGEST_ERROR[dtype]
-
-
-@pytest.fixture(scope="module")
-def mnn(spec, tensors) -> MnnEngine:
-    return MnnEngine(spec, tensors, threads=1)
-
-
-def test_with_mnn_a_feature_does_not_depend_on_its_neighbours_nor_on_how_many_came(mnn):
-    alone = mnn.features(pixels(3))
-    others = pixels(mnn.batch_size, seed=1)
-    others[:3] = pixels(3)
-    assert np.array_equal(mnn.features(others)[:3], alone)
-
-
-# Of 300 pixels the smallest maps have fewer tiles than MNN multiplies at a time, of 330 there is no room for whole batches.
-SLOW_PLACES = [pytest.param(size, count, marks=pytest.mark.slow) for size in (300, 330) for count in (1, 7, 25)]
-
-
-@pytest.mark.parametrize(
-    ("size", "count"), [(32, 1), (32, 7), (32, 24), (32, 25), (64, 23), (224, 2), (224, 25), *SLOW_PLACES]
-)
-def test_with_mnn_a_feature_does_not_depend_on_its_place_in_a_batch(mnns, size, count):
-    picture = pixels(1, size)
-    expected = mnns(size).features(picture)[0]
-    assert (mnns(size).features(np.repeat(picture, count, axis=0)) == expected).all()
-
-
-@pytest.fixture(scope="module")
-def mnns(spec, tensors):
-    """Engines by image size, each made once."""
-    return lru_cache(lambda size: MnnEngine(dataclasses.replace(spec, image_size=size), tensors, threads=1))
-
-
-def test_with_mnn_the_same_batch_gives_the_same_bits_again_and_in_another_engine(mnn, spec, tensors):
-    found = mnn.features(pixels(5))
-    assert np.array_equal(mnn.features(pixels(5)), found)
-    assert np.array_equal(MnnEngine(spec, tensors, threads=1).features(pixels(5)), found)
-
-
-def test_with_mnn_more_images_than_a_batch_has_room_for_are_taken_in_turn(mnn):
-    many = np.concatenate([pixels(mnn.batch_size, seed=1), pixels(3)])
-    assert np.array_equal(mnn.features(many)[-3:], mnn.features(pixels(3)))
-
-
 def test_an_engine_that_passes_is_taken_without_a_word(spec):
     loaded = load_engine("mnn", spec, "random", 1)
     assert loaded.name.startswith("mnn ")
@@ -156,10 +91,10 @@ def test_an_engine_that_cannot_be_loaded_gives_way_too(engine, spec, monkeypatch
     assert str(fault) in load_engine("mnn", spec, "random", 1).fallback
 
 
-def test_features_of_other_weights_are_no_parity(mnn, tensors):
+def test_features_of_other_weights_are_no_parity(spec, tensors):
     others = {name: (kernel * 1.01, bias) for name, (kernel, bias) in tensors.items()}
     with pytest.raises(ParityError, match="away from the reference, more than 3e-04"):
-        check_parity(mnn, others)
+        check_parity(MnnEngine(spec, tensors, threads=1), others)
 
 
 @pytest.mark.parametrize("name", ["mnn", "tensorflow"])
