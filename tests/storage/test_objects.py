@@ -153,7 +153,7 @@ def test_folders_of_objects_are_labelled_as_those_of_a_disk(bucket, tmp_path, na
     columns = ["path", "class", "split"]
     assert found.files.select(columns).equals(local.files.select(columns))
     assert found.layout.parts == local.layout.parts
-    assert len(found.layout.remarks) == len(local.layout.remarks) == 3
+    assert len(found.layout.remarks) == len(local.layout.remarks) == 4
 
 
 # Runs
@@ -345,7 +345,7 @@ from storage.errors import VersionConflict
 from storage.layout import Store
 from storage.backend.paths import place
 from storage.manifest.versions import commit, latest_version
-from tests.storage.test_versions import content
+from tests.storage.manifest.test_versions import content
 
 store, first, count = Store(place(sys.argv[1]), "0" * 32), int(sys.argv[2]), int(sys.argv[3])
 won = lost = 0
