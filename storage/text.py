@@ -15,6 +15,11 @@ def visible(name: bytes | str) -> str:
     return "".join(char if char.isprintable() else _escaped(ord(char)) for char in text)
 
 
+def one_line(message: str) -> str:
+    """A message without line breaks. White space within a line stays: a path in it can still be typed."""
+    return visible(" ".join(line.strip() for line in message.split("\n") if line.strip()))
+
+
 def quoted(*names: str) -> str:
     """Names in quotes, so that white space in them shows: `'cats', ' dogs', 'a\\tb'`."""
     return ", ".join(f"'{visible(name)}'" for name in names)

@@ -24,7 +24,7 @@ from flows.preflight.start import Result, Start
 from flows.registry import FlowEntry
 from storage.backend.lock import hold
 from storage.finite import finite
-from storage.text import visible
+from storage.text import one_line
 
 
 def main(flow: FlowEntry, arguments: list[str] | None = None) -> int:
@@ -122,7 +122,7 @@ def describe(error: BaseException) -> str:
         return unreached()
     if str(error).startswith("Client error '401 Unauthorized'"):
         return shut_out()
-    return visible(" ".join(str(error).split())) or type(error).__name__
+    return one_line(str(error)) or type(error).__name__
 
 
 def _is_unreached(error: BaseException) -> bool:

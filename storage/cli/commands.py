@@ -19,7 +19,7 @@ from storage.manifest.space import read_spec
 from storage.manifest.versions import Version, differing_files, read_version, version_numbers
 from storage.shards.inventory import is_present
 from storage.shards.shard import ShardRef
-from storage.text import count, indented, size, visible
+from storage.text import count, indented, one_line, size, visible
 
 REPORT_SECONDS = 10.0
 
@@ -112,7 +112,7 @@ def describe(error: BaseException) -> str:
     """An error in one line."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}{f': {visible(os.fsencode(error.filename))}' if error.filename else ''}"
-    text = visible(" ".join(str(error).split()))
+    text = one_line(str(error))
     return text or ("interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__)
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from storage.text import columns, count, date, ranges, size, visible, width
+from storage.text import columns, count, date, one_line, ranges, size, visible, width
 
 ESCAPES = re.compile(r"\\(\\|[nrt]|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
 SHORT = {"\\": b"\\", "n": b"\n", "r": b"\r", "t": b"\t"}
@@ -36,6 +36,11 @@ def test_a_path_is_one_printable_line_from_which_it_can_be_had_back(path):
 
 def test_a_name_without_surprises_stays_as_it_is():
     assert visible("cats/Käthe 1.png".encode()) == visible("cats/Käthe 1.png") == "cats/Käthe 1.png"
+
+
+def test_a_message_of_several_lines_becomes_one_in_which_a_path_keeps_its_spaces():
+    message = "shard 1 is damaged;\n   run `python -m storage repair --store 'my  photos'`\n\n"
+    assert one_line(message) == "shard 1 is damaged; run `python -m storage repair --store 'my  photos'`"
 
 
 def test_the_escapes_that_a_class_name_has_are_not_escaped_again():
