@@ -23,7 +23,7 @@ OVERRIDING = (
     "PREFECT_API_URL",
     "PREFECT_API_AUTH_STRING",
     "PREFECT_PROFILE",
-)  # these win over the profile that is made here
+)  # these override the profile that `up` makes
 USAGE = "usage: python -m deployments up [--images FOLDER --store STORE] [--port N] [options of the pipeline] | down"
 
 
@@ -64,7 +64,7 @@ def stand_up(arguments: list[str]) -> dict[str, Any]:
 
 
 def parse(arguments: list[str]) -> tuple[dict[str, Any], int]:
-    """The parameters that were given, with absolute paths, and the port. Raises InputError."""
+    """Return the given parameters, with absolute paths, and the port. Raises InputError."""
     parser, running = options_parser(
         PipelineOptions,
         prog="python -m deployments up",
@@ -90,7 +90,7 @@ def parse(arguments: list[str]) -> tuple[dict[str, Any], int]:
 
 
 def _default_port() -> int:
-    """Prefect's own setting, or Prefect's own number."""
+    """Prefect's own port: its setting, or its default 4200. Raises InputError."""
     text = os.environ.get("PREFECT_SERVER_API_PORT") or "4200"
     if not text.isdecimal():
         raise InputError(
@@ -100,7 +100,7 @@ def _default_port() -> int:
 
 
 def call(program: str) -> str:
-    """How `prefect` or `python` of this environment is called from where the command was, for somebody to type it."""
+    """The command line that calls `prefect` or `python` of this environment from the user's shell."""
     before = " ".join(name for name in OVERRIDING if program == "prefect" and os.environ.get(name))
     found = shutil.which(program)
     if found is None or Path(found).parent != Path(sys.executable).parent:

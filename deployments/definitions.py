@@ -17,9 +17,10 @@ def read_definitions(path: Path = FILE) -> dict[str, Any]:
 
 
 def with_parameters(document: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The same deployments, on other images and another store.
+    """The same deployments, with the parameters `given`.
 
-    extract-and-train gets all of `given`, the others what says which images, classes and store are meant.
+    extract-and-train takes all of them. Each other deployment takes those that name its input (images, classes, store)
+    or its output folder.
     """
 
     def changed(deployment: dict[str, Any]) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def with_parameters(document: dict[str, Any], given: dict[str, Any]) -> dict[str
 
 
 def _taken(deployment: str) -> list[str]:
-    """The parameters that a deployment takes of those that are given for all."""
+    """The names of the given parameters that a deployment takes."""
     fields = FLOWS[deployment].options.model_fields
     return [name for name, field in fields.items() if deployment == MAIN or field.title == "input" or name == "out"]
 

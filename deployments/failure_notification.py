@@ -2,8 +2,8 @@
 
     NOTIFY_URL=https://… python -m deployments.failure_notification
 
-The message goes as `{"text": …}`, which Slack, Mattermost and their like take. The address is kept as a secret of the
-server, not in a parameter. Called again it replaces what it made.
+The message is `{"text": …}`, which Slack, Mattermost and similar services accept. The server stores the address as a
+secret, not as a parameter. A second call replaces the automation of the first.
 """
 
 import os
@@ -29,7 +29,7 @@ BODY = """{{ flow.name }}, run {{ flow_run.name }}: {{ flow_run.state.name }}
 
 
 def notify_of_failures(url: str) -> Automation:
-    """Make the automation on the server of PREFECT_API_URL; every failed or crashed run of this project calls the address."""
+    """Create the automation on the server of PREFECT_API_URL: each failed or crashed run of this project calls `url`."""
     block = CustomWebhookNotificationBlock(
         name=NAME,
         url="{{url}}",
@@ -54,7 +54,7 @@ def notify_of_failures(url: str) -> Automation:
 
 
 def _delete(name: str) -> None:
-    with suppress(ValueError):  # there is none
+    with suppress(ValueError):  # no such automation
         Automation.read(name=name).delete()
 
 

@@ -1,4 +1,4 @@
-"""Check whether a Prefect server answers: `python -m deployments.health URL` ends with 0 or 1."""
+"""Check whether a Prefect server answers: `python -m deployments.health URL` exits with 0 if it does, and 1 if not."""
 
 import sys
 import urllib.error
@@ -6,7 +6,7 @@ import urllib.request
 
 
 def is_healthy(origin: str) -> bool:
-    """Whether somebody answers there, be it with the question for a password."""
+    """Whether a server answers at `origin`, if only to request a password (status 401)."""
     try:
         with urllib.request.urlopen(f"{origin}/api/health", timeout=5) as answer:
             return answer.status == 200

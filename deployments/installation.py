@@ -21,7 +21,7 @@ from deployments.parameters import prepare
 from deployments.supervisor import MARK, STOP_SECONDS, end_marked, marked
 from storage.errors import InputError
 
-# A first start migrates the database and imports everything from a cold disk.
+# The first start migrates the database and imports everything from a cold disk.
 START_SECONDS = 300.0
 
 
@@ -56,9 +56,9 @@ class Home:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def password(self) -> str:
-        """`admin:` and a random word, made once, readable for its owner alone."""
+        """`admin:` and a random password. It is generated once, and only its owner can read the file."""
         path, aside = self.path / "password", self.path / "password.writing"
-        if not path.exists() or not path.read_text():  # an empty one would let everybody in
+        if not path.exists() or not path.read_text():  # an empty password would let everybody in
             aside.unlink(missing_ok=True)
             with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
                 file.write(f"admin:{secrets.token_urlsafe(24)}")
@@ -66,8 +66,8 @@ class Home:
         return path.read_text()
 
     def try_lock(self) -> IO[str] | None:
-        """The lock, held until it is closed; None where a keeper has it."""
-        file = open(self.lock, "w")  # noqa: SIM115 - held by the keeper to its end
+        """Take the lock and hold it until the file is closed. Returns None if a keeper holds it."""
+        file = open(self.lock, "w")  # noqa: SIM115 - the keeper holds it until it ends
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -102,11 +102,15 @@ def origin(port: int) -> str:
 
 
 def up(home: Home, parameters: dict[str, Any], port: int) -> dict[str, Any]:
-    """Stand everything up, and come back when it runs. Raises InputError where it is up already, CannotStart."""
+    """Start everything, and return the state once it runs.
+
+    Raises InputError if an installation is up already, if the port is in use or if its runs would refuse the
+    parameters, and CannotStart if a process does not come up within START_SECONDS.
+    """
     home.make()
     if home.is_up():
         raise InputError("it is up already; `python -m deployments down` takes it down")
-    end_marked(home.path)  # what a keeper that was killed left
+    end_marked(home.path)  # processes that a killed keeper left behind
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise InputError(f"--port: something listens on {port} already; give another one")
@@ -133,7 +137,7 @@ def up(home: Home, parameters: dict[str, Any], port: int) -> dict[str, Any]:
 
 
 def down(home: Home) -> int:
-    """Take everything down; the number of processes that were there. Nothing is left running, nothing is deleted."""
+    """End all processes of the installation, and return how many there were. Deletes no files."""
     from deployments.profile import leave_profile
 
     found = marked(home.path)

@@ -1,7 +1,7 @@
 """The keeper of an installation: it runs a server, a pool, deployments, a worker and a watcher until `down`.
 
-Lies in a folder of its own below PREFECT_HOME: database, password, logs, and the deployments as they were given.
-One process, the keeper, starts the others again when they die; whoever holds its lock is it.
+An installation has its own folder below PREFECT_HOME, with the database, the password, the logs and the deployments.
+The keeper is one process, which restarts the others when they die. The process that holds the lock is the keeper.
 """
 
 import os
@@ -31,7 +31,7 @@ def run_keeper(home: Home) -> int:
     if lock is None:
         return 1
     for number in (signal.SIGTERM, signal.SIGINT):
-        # Handled, not ignored: children of a process that ignores SIGINT ignore it too, and Prefect's do not end then.
+        # Handle the signal instead of ignoring it: children inherit an ignored SIGINT, and Prefect's would not end.
         signal.signal(number, lambda *_: is_over.set())
     state = home.read() | {"keeper": os.getpid()}
     home.write(**state)
@@ -63,7 +63,7 @@ def run_keeper(home: Home) -> int:
 
 
 def _reap(home: Home, port: int, environment: dict[str, str], is_over: threading.Event) -> None:
-    """Once the server answers, let it know which runs died; and again when none can be about to begin any more."""
+    """Reap dead runs once the server answers, and again after PENDING_SECONDS, when runs left Pending count as dead."""
     for pause in (0.0, PENDING_SECONDS + 10):
         deadline = time.monotonic() + START_SECONDS
         is_over.wait(pause)
@@ -88,7 +88,7 @@ def services(home: Home, state: dict[str, Any]) -> list[Service]:
         "PREFECT_PROFILE",
         "PREFECT_UI_URL",
         "PREFECT_UI_API_URL",
-    )  # of the user's own client, not of this server's
+    )  # settings of the user's own client, not of this server
     shared = {key: value for key, value in os.environ.items() if not key.startswith(others)}
     shared |= {MARK: str(home.path), "PREFECT_HOME": str(home.path / "prefect"), "PYTHONUNBUFFERED": "1"}
     clients = shared | WORKER | client_settings(at, password) | state["roots"]
@@ -122,7 +122,7 @@ def _start_server(server: Service, port: int, is_over: threading.Event) -> None:
 
 
 def _deploy(home: Home, environment: dict[str, str]) -> None:
-    """The pool and the deployments, as somebody would type it."""
+    """Create the pool and the deployments, with the commands a user would type. Raises CannotStart if one fails."""
     for words in (
         ["work-pool", "create", POOL, "--type", "process", "--overwrite"],
         ["--no-prompt", "deploy", "--prefect-file", str(home.path / "prefect.yaml"), "--all"],

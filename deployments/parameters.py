@@ -1,4 +1,4 @@
-"""Check the parameters and roots of an installation's deployments, as their runs will check them."""
+"""Check the parameters and roots of an installation's deployments in the same way as their runs."""
 
 import os
 from collections.abc import Iterator
@@ -19,9 +19,9 @@ from storage.errors import InputError
 
 
 def prepare(home: Path, parameters: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The deployments with these parameters, and the variables that confine their runs.
+    """Return the deployments with these parameters, and the environment variables that confine their runs.
 
-    Raises InputError where those runs would refuse the parameters.
+    Raises InputError if those runs would refuse the parameters.
     """
     given = {"out": str(home / "batch-size-study"), **parameters}
     document, confining = with_parameters(read_definitions(), given), chosen_roots(home, given)
@@ -30,9 +30,9 @@ def prepare(home: Path, parameters: dict[str, Any]) -> tuple[dict[str, Any], dic
 
 
 def chosen_roots(home: Path, parameters: dict[str, Any]) -> dict[str, str]:
-    """The folders of these parameters as the only ones that runs may name; those of the environment win.
+    """The roots of the runs: the folders that these parameters name, unless the environment sets other roots.
 
-    Whoever lets links lead out of the images lets runs read any folder.
+    With --outside-links, links may lead anywhere, so runs may read images from any folder.
     """
 
     def beside(name: str) -> list[str]:
@@ -46,15 +46,15 @@ def chosen_roots(home: Path, parameters: dict[str, Any]) -> dict[str, str]:
         WEIGHTS_ROOTS: [str(home / "weights"), *beside("weights")],
     }
     set_already = {name: os.environ[name] for name in found if os.environ.get(name)}
-    if STORE_ROOTS in set_already:  # the reports of studies are the installation's own
+    if STORE_ROOTS in set_already:  # the installation adds its own folder for study reports
         set_already[STORE_ROOTS] += f":{joined([parameters['out']])}"
     return {name: joined(places) for name, places in found.items()} | set_already
 
 
 def check_parameters(document: dict[str, Any], environment: dict[str, str]) -> None:
-    """Raise InputError for parameters that runs in this environment would refuse, before they list or extract anything.
+    """Raise InputError for parameters that runs in this environment would refuse before they list or extract anything.
 
-    The images are listed here once, as the watcher does first of all.
+    This check lists the images once, as the watcher does when it starts.
     """
     with _variables(environment):
         for name, flow in FLOWS.items():
@@ -62,7 +62,7 @@ def check_parameters(document: dict[str, Any], environment: dict[str, str]) -> N
             _check_placeholders(parameters)
             options = checked(flow.options, parameters)
             if isinstance(options, PipelineOptions) and options.images is not None:
-                options.space()  # a store among the images, weights that are not there
+                options.space()  # refuses a store among the images, or missing weights
             if isinstance(options, WatchOptions):
                 scan, classes = options.look(), checked(PipelineOptions, parameters_of(document, MAIN)).classes
                 if classes is not None:
@@ -80,7 +80,7 @@ def _check_placeholders(parameters: dict[str, Any]) -> None:
 
 @contextmanager
 def _variables(environment: dict[str, str]) -> Iterator[None]:
-    """Let this process have these variables for a while."""
+    """Set these environment variables within the block."""
     before = dict(os.environ)
     os.environ |= environment
     try:

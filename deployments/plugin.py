@@ -1,8 +1,8 @@
 """A Prefect plugin: `prefect deployment run extract-and-train` finds `extract-and-train/extract-and-train`.
 
-Prefect asks for `flow/deployment`; every deployment here bears its flow's name, so one of the two is enough. The
-method that looks a deployment up belongs to a private module, so the plugin holds for the pinned version and
-otherwise leaves Prefect as it is.
+Prefect expects `flow/deployment`. Every deployment here has the name of its flow, so one name is enough. The plugin
+replaces a method of a private module that looks deployments up. It therefore works with the pinned version, and leaves
+any Prefect without that method unchanged.
 """
 
 from functools import wraps
@@ -12,13 +12,13 @@ from prefect.plugins import HookContext, register_hook
 
 
 def full_name(name: str) -> str:
-    """`flow/deployment`, where a name alone stands for both."""
+    """`flow/deployment`; a single name stands for both."""
     return name if "/" in name else f"{name}/{name}"
 
 
 @register_hook
 def setup_environment(*, ctx: HookContext) -> None:
-    """Let Prefect's client look deployments up by one name."""
+    """Let Prefect's client look deployments up by a single name. Logs a warning if this Prefect lacks the method."""
     try:
         from prefect.client.orchestration._deployments.client import DeploymentAsyncClient
 

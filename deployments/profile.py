@@ -1,4 +1,4 @@
-"""A Prefect profile: `prefect` in any folder talks to the server of `up`, with its password."""
+"""A Prefect profile, so that `prefect` in any folder talks to the server of `up`, with its password."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ NAME = "extract-and-train"
 
 
 def use_profile(settings: dict[str, str], before: Path) -> None:
-    """Make a profile of these settings the active one; the file `before` keeps which one was."""
+    """Activate a profile with these settings. The file `before` records the profile that was active."""
     profiles = load_profiles()
     if profiles.active_name not in (NAME, None):
         before.write_text(profiles.active_name or "")
@@ -25,7 +25,7 @@ def use_profile(settings: dict[str, str], before: Path) -> None:
 
 
 def leave_profile(before: Path) -> None:
-    """Remove the profile, and make active again what was before it."""
+    """Remove the profile, and activate the earlier one again."""
     profiles = load_profiles()
     if NAME not in profiles.names:
         return

@@ -1,16 +1,17 @@
-"""Serve every deployment from one process, without a pool and a worker: `python deployments/serve.py`.
+"""Serve every deployment from one process, without a pool or worker: `python deployments/serve.py`.
 
-For a laptop that has a server already; it has what prefect.yaml says, and pauses the schedules when it ends.
+This suits a laptop that already has a server. It serves the deployments of prefect.yaml, and pauses their schedules
+when it ends.
 """
 
 import os
 import sys
 
 if __name__ == "__main__":
-    sys.path[0] = os.path.dirname(sys.path[0])  # the project, instead of this folder
+    sys.path[0] = os.path.dirname(sys.path[0])  # the project instead of this folder
     from deployments.settings import WORKER
 
-    os.environ |= WORKER | os.environ  # runs inherit it; read when Prefect is imported
+    os.environ |= WORKER | os.environ  # runs inherit these; Prefect reads them at import
 
 from typing import Any
 
@@ -30,7 +31,7 @@ from storage.errors import InputError
 
 
 def served(definition: dict[str, Any]) -> RunnerDeployment:
-    """A deployment as prefect.yaml defines it, to be run by the process that serves it."""
+    """A deployment as prefect.yaml defines it. The process that serves it also runs it."""
     flow = load_flow_from_entrypoint(definition["entrypoint"])
     return flow.to_deployment(
         definition["name"],
@@ -45,7 +46,7 @@ def served(definition: dict[str, Any]) -> RunnerDeployment:
 
 def main() -> None:
     check_configured("the deployments are to be known to a Prefect server that runs on")
-    os.chdir(PROJECT)  # where the entrypoints are, and what relative folders are meant from
+    os.chdir(PROJECT)  # entrypoints and relative folders start here
     serve(*[served(definition) for definition in read_definitions()["deployments"]])
 
 

@@ -1,4 +1,4 @@
-"""Restart processes that die, and end them together with everything that they started."""
+"""Restart processes that die, and end them together with all processes that they started."""
 
 import os
 import signal
@@ -9,16 +9,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# In the environment of everything that belongs to one installation: its folder.
+# The environment variable that marks every process of an installation; its value is the installation's folder.
 MARK = "EXTRACT_AND_TRAIN_HOME"
-# A server needs so long to close its database, a worker to end its runs.
+# The time a server needs to close its database, and a worker to end its runs.
 STOP_SECONDS = 30.0
 LONGEST_PAUSE = 60.0
 
 
 @dataclass
 class Service:
-    """One process, started again when it dies: at once, then after 2, 4, … seconds where it keeps dying."""
+    """One process that is restarted when it dies: at once, then after 2, 4, … seconds if it keeps dying.
+
+    pause: least seconds between two starts, up to LONGEST_PAUSE. A process that lives longer than LONGEST_PAUSE
+    resets it.
+    """
 
     name: str
     command: list[str]
@@ -44,7 +48,7 @@ class Service:
         return self.process is not None and self.process.poll() is None
 
     def is_due(self) -> bool:
-        """Whether it is dead, and the pause after its last start is over."""
+        """Whether the process is dead and the pause since its last start is over."""
         return not self.is_alive() and time.monotonic() - self.began >= self.pause
 
     def start_again(self) -> None:
@@ -65,9 +69,9 @@ class Service:
 
 
 def keep(services: list[Service], is_over: threading.Event, restarted: Callable[[Service, int | None], None]) -> None:
-    """Start again what dies, until it is over; then stop the services, the last one first.
+    """Restart services that die until `is_over` is set. Then stop all services in reverse order.
 
-    restarted: hears of each service that was started again, and the status with which it had ended.
+    restarted: called with each restarted service and the exit status of its dead process.
     """
     while not is_over.wait(0.5):
         for service in services:
@@ -80,12 +84,12 @@ def keep(services: list[Service], is_over: threading.Event, restarted: Callable[
 
 
 def marked(home: Path) -> list[int]:
-    """The processes, by id, that belong to an installation, whoever started them and whoever is dead. Linux only."""
+    """The ids of an installation's processes, also of those whose parent has died. Linux only."""
     mark, found = f"{MARK}={home}".encode(), []
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
             is_ours = mark in path.read_bytes().split(b"\0")
-        except OSError:  # gone meanwhile, or somebody else's
+        except OSError:  # the process has ended, or belongs to another user
             continue
         if is_ours and int(path.parent.name) != os.getpid():
             found.append(int(path.parent.name))
@@ -93,7 +97,10 @@ def marked(home: Path) -> list[int]:
 
 
 def end_marked(home: Path, seconds: float = STOP_SECONDS) -> int:
-    """End what belongs to an installation, politely and then not; the number of processes that were there."""
+    """End the processes of an installation, and return how many there were.
+
+    They get SIGTERM, then SIGKILL after `seconds`.
+    """
     first = marked(home)
     for signal_number, wait in ((signal.SIGTERM, seconds), (signal.SIGKILL, 5.0)):
         for pid in marked(home):

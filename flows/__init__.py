@@ -1,5 +1,5 @@
-"""What comes next: the order of the steps, the fan-out, the parameters. Other rooms do the work.
+"""The order of the steps, the fan-out and the parameters. Other rooms do the work.
 
-A flow file run as a script puts this folder first on sys.path: no file here may have the name of
-anything that is imported.
+A flow file that runs as a script puts this folder first on sys.path. No file here may therefore share its name
+with an imported module.
 """

@@ -1,9 +1,9 @@
-"""Flow `batch-size-study`: heads over batch sizes, seeds, features and samplings on one version, and what each came to.
+"""Flow `batch-size-study`: train heads over batch sizes, seeds, features and samplings on one version; compare them.
 
     python flows/batch_size_study.py --store STORE --batch-sizes 8,32,128 --seeds 0,1,2
 
-As a script it first finds out whether there is anything to train (flows/preflight/study.py), before Prefect is
-even imported. docs/batch-size.md tells what was found with it.
+As a script it checks whether there is anything to train (flows/preflight/study.py) before it imports Prefect.
+docs/batch-size.md reports results.
 """
 
 if __name__ == "__main__":
@@ -34,7 +34,7 @@ from workers.runners.base import RunnerName
 from workers.runners.running import running
 
 
-# A training uses every core, or a GPU: one at a time, or one a GPU.
+# A training uses every core or one GPU, so one runs at a time, or one per GPU.
 @flow(
     name="batch-size-study",
     flow_run_name="{store}",
@@ -44,7 +44,7 @@ from workers.runners.running import running
 )
 @takes_options
 def batch_size_study(options: StudyOptions) -> StudyOutcome:
-    """Train the heads that are missing, each in a task run, and report on all of them."""
+    """Train the missing heads, each in a task run, and report on all heads."""
     study = options.study()
     with shown() as progress, hold(study.space.store.root, turn_seconds(options.wait), progress.say):
         progress.say(*cautions(options.runner))
@@ -59,14 +59,14 @@ def batch_size_study(options: StudyOptions) -> StudyOutcome:
 
 
 def train_missing(study: Study, runner: RunnerName, progress: Progress) -> list[HeadResult]:
-    """Train what is not there; a training that fails ends the study, and those before it are kept."""
-    create_space(study.space.store, study.space.spec.record())  # sweeps up after runs that died
+    """Train the missing heads. A failed training ends the study; the heads before it are kept."""
+    create_space(study.space.store, study.space.spec.record())  # also cleans up after dead runs
     jobs = study.missing()
     progress.say(f"{training_on(study.version)}; {len(jobs)} of {len(study.jobs)} trainings to do")
     if not jobs:
         return []
     task, trainings, heads = kept(train_head, study.space), Trainings(progress, study.version, jobs), []
-    # At the end of `running`, by Ctrl-C too, no child goes on.
+    # `running` ends every child when it exits, also on Ctrl-C.
     with running(logs_of(jobs[0])):
         futures = [task.submit(job, trainings.hears(job), runner) for job in jobs]
         for number, (job, future) in enumerate(zip(jobs, futures, strict=True), 1):

@@ -2,8 +2,7 @@
 
     python flows/pipeline.py --images FOLDER --store STORE
 
-As a script it first finds out whether there is anything to do (flows/preflight/pipeline.py), before Prefect is
-even imported.
+As a script it checks whether there is anything to do (flows/preflight/pipeline.py) before it imports Prefect.
 """
 
 if __name__ == "__main__":
@@ -57,7 +56,7 @@ from workers.runners.running import running
 @flow(name="extract-and-train", flow_run_name="{images}", validate_parameters=True, on_running=[name_process])
 @takes_options
 def extract_and_train(options: PipelineOptions) -> Outcome:
-    """List images, extract what is new, commit the next version, train its head; again for what arrives meanwhile."""
+    """List images, extract new ones, commit a version and train its head. Repeat for images that arrive meanwhile."""
     if options.images is None:
         options = demo.stand_in(options, options.changed(), get_run_logger().info)
     space = options.space()
@@ -75,7 +74,7 @@ def extract_and_train(options: PipelineOptions) -> Outcome:
 
 
 def one_round(space: Space, options: PipelineOptions, progress: Progress) -> tuple[Outcome, str]:
-    """From the folder to the newest version and its head, and the digest of the scan that they are of."""
+    """Bring the version and its head up to date with the folder. Returns the outcome and the digest of the scan."""
     outcome, version, scan = extract(space, options, progress)
     if not options.extract_only:
         with telling(outcome):
@@ -92,7 +91,7 @@ def one_round(space: Space, options: PipelineOptions, progress: Progress) -> tup
 
 
 def look_again(space: Space, options: PipelineOptions, progress: Progress) -> ScanRecord | None:
-    """A scan at the end; None where it fails, as the work is done, and where no more is to be done."""
+    """Scan once more at the end. Returns None with --limit, or if the scan fails, since the work is done."""
     if options.limit is not None:
         return None
     with progress.step("scan"):
@@ -105,14 +104,15 @@ def scan(space: Space, options: PipelineOptions, **how):
 
 
 def extract(space: Space, options: PipelineOptions, progress: Progress) -> tuple[Outcome, VersionRecord, ScanRecord]:
-    """From the folder to the newest version; again where another run committed one first, on top of that."""
+    """Extract and commit the next version. If another run commits one first, start again on top of it."""
     create_space(space.store, space.spec.record(), options.single_writer)
     return until_committed(lambda: _extract(space, options, progress), progress.say)
 
 
 def _extract(space: Space, options: PipelineOptions, progress: Progress) -> tuple[Outcome, VersionRecord, ScanRecord]:
     with progress.step("scan"):
-        # Nobody waits for a run of a deployment, and its schedule knows nothing of files that are being copied.
+        # A deployment's run waits until the files settle: its schedule may start it while somebody copies files, and
+        # nobody waits for it.
         scanned = at_rest(lambda: scan(space, options)) if is_deployed() else scan(space, options)
     with progress.step("list"):
         listing = kept(list_images, space)(space, scanned, options.rehash)
@@ -138,7 +138,7 @@ def _extract(space: Space, options: PipelineOptions, progress: Progress) -> tupl
 
 
 def train(space: Space, version: VersionRecord, options: PipelineOptions, progress: Progress) -> HeadResult:
-    """From the newest version to its head."""
+    """Train the head of the newest version."""
     job = options.head_job(space, version)
     progress.say(training_on(version.of_classes(job.spec.classes)))
     if job.lacking:
@@ -157,7 +157,7 @@ def train(space: Space, version: VersionRecord, options: PipelineOptions, progre
 
 
 def tune(space: Space, version: VersionRecord, options: PipelineOptions, progress: Progress) -> HeadResult | None:
-    """From the head to a network that was fine-tuned with it; None where that is not asked for."""
+    """Fine-tune the network with the head. Returns None if fine-tuning was not requested."""
     job = options.fine_tune_job(space, version)
     if job is None:
         return None

@@ -1,9 +1,10 @@
-"""Set runs to Crashed that the server lists as running although their processes are gone.
+"""Set runs to Crashed if the server lists them as running but their processes are gone.
 
     python -m flows.reap
 
-Such a run keeps its deployment's place, so that no other run of it begins. A flow run of this project names its process
-to the server (tasks/run_identity.py). What runs on another machine is left alone, as nothing is known of it here.
+Such a run holds the concurrency slot of its deployment, so no other run of the deployment can begin. Each flow run of
+this project registers its process with the server (tasks/run_identity.py). Runs on other machines are left alone,
+because this machine cannot see their processes.
 """
 
 import argparse
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from prefect.client.schemas import FlowRun, TaskRun
 
 PAGE = 200
-# From Pending to Running a process starts and imports Prefect: seconds, or a minute on a slow disk.
+# Between Pending and Running, a process starts and imports Prefect, which takes seconds, or a minute on a slow disk.
 PENDING_SECONDS = 300.0
-# The server writes down task runs some seconds after their flow run has ended.
+# The server records task runs some seconds after their flow run has ended.
 WRITTEN_SECONDS = 60.0
 
 
@@ -63,7 +64,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def run(options: argparse.Namespace, began: float) -> dict[str, Any]:
-    """Reap, and return the JSON record."""
+    """Reap dead runs, and return the JSON record."""
     set_environment()
     from prefect.client.orchestration import get_client
     from prefect.states import Crashed
@@ -85,7 +86,7 @@ def run(options: argparse.Namespace, began: float) -> dict[str, Any]:
 
 
 def _reap(client: "SyncPrefectClient", flow_run: "FlowRun", options: argparse.Namespace) -> bool:
-    """Set a flow run to Crashed if it is dead: one that was being cancelled to Cancelled."""
+    """Set a dead flow run to Crashed, or to Cancelled if it was being cancelled. Returns whether it was dead."""
     from prefect.states import Cancelled, Crashed
 
     state, why = flow_run.state, death(flow_run, datetime.now(UTC), options.pending, options.all)
@@ -98,7 +99,7 @@ def _reap(client: "SyncPrefectClient", flow_run: "FlowRun", options: argparse.Na
 
 
 def death(flow_run: "FlowRun", now: datetime, pending_seconds: float, is_all: bool) -> str | None:
-    """Why a flow run that the server takes for active is dead; None where it lives, or may live."""
+    """Why a flow run that the server lists as active is dead; None if it is alive, or may be."""
     state, process = flow_run.state, Process.of(flow_run.labels)
     assert state is not None
     if state.is_pending():
@@ -123,7 +124,7 @@ def _active(client: "SyncPrefectClient") -> list["FlowRun"]:
 
 
 def _abandoned(client: "SyncPrefectClient", reaped: list[UUID]) -> dict[UUID, "TaskRun"]:
-    """Task runs that are active though their flow run has ended: long enough ago, or just now by us."""
+    """Active task runs whose flow run ended: at least WRITTEN_SECONDS ago, or because this process reaped it."""
     from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, TaskRunFilter
     from prefect.client.schemas.objects import TERMINAL_STATES, StateType
 
@@ -140,7 +141,7 @@ def _abandoned(client: "SyncPrefectClient", reaped: list[UUID]) -> dict[UUID, "T
 
 
 def _pages(read: Callable[..., list]) -> Iterator[Any]:
-    """Everything that a question to the server finds."""
+    """All results of a query to the server, page by page."""
     offset = 0
     while found := read(limit=PAGE, offset=offset):
         yield from found

@@ -1,6 +1,6 @@
-"""Every flow of this project, once: the command line, deployments, `flows.reap` and tests read this table.
+"""The table of all flows. The command line, deployments, `flows.reap` and tests read it.
 
-A flow's module is named as text: it imports Prefect, and whoever reads this table need not.
+The table names a flow's module as text, because importing the module imports Prefect.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,9 +25,10 @@ JSON_LINE = "The last line on standard output is one JSON object."
 class FlowEntry:
     """A flow and its command line.
 
-    name: of the flow, and of its deployment. preflight: takes the options and the switches; runs before Prefect is
-    imported. switches: flags of the command line alone, each with its help. needs_server: why a configured Prefect
-    server is required; if empty, a run starts a server when none is configured. interrupted: what an interrupt leaves.
+    name: of the flow and of its deployment. preflight: takes the options and the switches, and runs before Prefect is
+    imported. switches: flags that only the command line has, each with its help. needs_server: why a configured Prefect
+    server is required; if empty, a run starts a server when none is configured. interrupted: what remains after an
+    interrupt.
     """
 
     name: str
@@ -44,7 +45,7 @@ class FlowEntry:
 
     @property
     def path(self) -> str:
-        """The flow's file, from the project's folder."""
+        """The flow's file, relative to the project's folder."""
         return f"{self.module.replace('.', '/')}.py"
 
     @property

@@ -2,7 +2,7 @@
 
     python flows/store_maintenance.py --store STORE --keep 10
 
-The steps are those of `python -m storage` (docs/store.md). A store that is not what it says is left as it is.
+The steps are those of `python -m storage` (docs/store.md). A store that fails verification is left as it is.
 """
 
 if __name__ == "__main__":
@@ -26,7 +26,7 @@ from tasks.run_identity import name_process
 
 @dataclass
 class Maintained:
-    """What the maintenance of a store did: the lines of each step."""
+    """The result of maintaining a store: the lines of each step."""
 
     store: str
     verify: list[str] = field(default_factory=list)
@@ -40,7 +40,7 @@ class Maintained:
 @flow(name="store-maintenance", flow_run_name="{store}", validate_parameters=True, on_running=[name_process])
 @takes_options
 def store_maintenance(options: MaintenanceOptions) -> Maintained:
-    """Take the steps; the first that fails is the last, and the artifact tells of those before it too."""
+    """Run the steps in order, and stop at the first failure. The artifact shows every step that ran."""
     target, done = options.target(turn_seconds(options.wait)), dict[str, list[str]]()
     steps = {
         "verify": lambda: verify_store(target, options.deep),

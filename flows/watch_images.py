@@ -1,9 +1,9 @@
-"""Flow `watch-images`: watch a folder of images, and announce to Prefect what arrives.
+"""Flow `watch-images`: watch a folder of images, and announce changes to Prefect.
 
     python flows/watch_images.py --images FOLDER --store STORE
 
-Each time that the folder has changed and come to rest, one event `images.arrived` of the resource `images:FOLDER` is
-emitted; docs/new-images.md tells what comes of it. It goes on until it is cancelled.
+Each time the folder has changed and settled, the flow emits one event `images.arrived` of the resource
+`images:FOLDER`; docs/new-images.md says what follows. It runs until it is cancelled, or until --hours are over.
 """
 
 if __name__ == "__main__":
@@ -30,7 +30,7 @@ from tasks.run_identity import name_process
 
 @dataclass(frozen=True)
 class Watched:
-    """What a watcher came to: how many events it emitted, and of how many new, changed and removed images."""
+    """The result of a watcher: how many events it emitted, and how many new, changed and removed images they name."""
 
     events: int = 0
     new: int = 0
@@ -49,7 +49,7 @@ class Watched:
 @flow(name="watch-images", flow_run_name="{images}", validate_parameters=True, on_running=[name_process])
 @takes_options
 def watch_images(options: WatchOptions) -> Watched:
-    """Announce what arrives, until the time is over."""
+    """Announce changes until `hours` are over."""
     deadline = time.monotonic() + 3600 * options.hours if options.hours else None
     announced, watched = Announced.of(options.watched(), options.folder), Watched()
     get_run_logger().info("watching %s", options.folder)
@@ -64,7 +64,7 @@ def watch_images(options: WatchOptions) -> Watched:
 
 
 def announce(arrival: Arrival) -> bool:
-    """Emit the event of an arrival; False where the server does not take it, and the watcher has to try again."""
+    """Emit the event of an arrival. Returns False if the server did not accept it; the watcher then tries again."""
     get_run_logger().info(arrived(arrival))
     images = str(arrival.scan.root)
     state = announce_images(

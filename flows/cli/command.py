@@ -1,6 +1,6 @@
-"""The one command line of all flows: flags to options, the preflight, the flow run, one JSON record, errors in one line.
+"""The command line that all flows share: flags to options, preflight, flow run, one JSON record, one-line errors.
 
-Imports no Prefect, no TensorFlow and no flow until there is something to do.
+It imports Prefect, TensorFlow and the flow only once there is something to do.
 """
 
 import importlib
@@ -33,7 +33,7 @@ def main(flow: FlowEntry, arguments: list[str] | None = None) -> int:
 
 
 def run(flow: FlowEntry, arguments: list[str], began: float) -> dict[str, Any]:
-    """Do what there is to do, and return the JSON record."""
+    """Run the preflight, then the flow if there is work, and return the JSON record."""
     options, switches = parse(flow, arguments)
     try:
         found = flow.preflight(options, **switches)
@@ -44,9 +44,9 @@ def run(flow: FlowEntry, arguments: list[str], began: float) -> dict[str, Any]:
 
 
 def parse(flow: FlowEntry, arguments: list[str]) -> tuple[Any, dict[str, bool]]:
-    """Options from flags, over those of --config, over the defaults; and the switches that were given.
+    """Return the options and the given switches. Flags override --config, which overrides the defaults.
 
-    Raises InputError.
+    Raises InputError for invalid arguments.
     """
     texts = {"prog": flow.prog, "usage": flow.usage, "description": flow.description, "epilog": flow.epilog}
     parser, running = options_parser(flow.options, **texts)
@@ -63,16 +63,16 @@ def _run_flow(flow: FlowEntry, start: Start) -> Result:
         check_configured(flow.needs_server)
     elif start.store is not None:
         with hold(start.store.root, start.options.wait):
-            pass  # busy is better known now than after a server has started
+            pass  # report a busy store now, not after a server has started
         start_prefect(start.store)
     function = getattr(importlib.import_module(flow.module), flow.function)
     return function(**start.options.model_dump())
 
 
 def finish(work: Callable[[list[str], float], dict[str, Any]], arguments: list[str] | None = None) -> int:
-    """Do the work of a command, print its JSON record, tell errors in one line, and return the exit status.
+    """Do a command's work, print its JSON record, report an error in one line, and return the exit status.
 
-    work: takes the arguments and when the command began (time.monotonic), and returns the record.
+    work: takes the arguments and the start time of the command (time.monotonic), and returns the record.
     """
     began = time.monotonic()
     signal.signal(signal.SIGTERM, _interrupt)
@@ -86,7 +86,7 @@ def finish(work: Callable[[list[str], float], dict[str, Any]], arguments: list[s
         record = outcome.line(time.monotonic() - began) if outcome else None
         status = exit_status(error)
         if not is_foreseen(error) and "prefect" not in sys.modules:
-            traceback.print_exc()  # inside a flow Prefect does it
+            traceback.print_exc()  # inside a flow, Prefect prints it
         say(f"error: {describe(error)}")
     if record is not None:
         print(json.dumps(finite(record), allow_nan=False), flush=True)
@@ -94,26 +94,26 @@ def finish(work: Callable[[list[str], float], dict[str, Any]], arguments: list[s
 
 
 def _interrupt(signal_number, frame):
-    """Whoever ends this process politely gets the end that Ctrl-C gives: no child and no server stays behind."""
+    """Treat SIGTERM like Ctrl-C, so that no child and no server stays behind."""
     raise KeyboardInterrupt
 
 
 class _ToStderr(logging.Handler):
-    """Lines to whatever standard error is when they come: with bars on it, they pass above them."""
+    """Writes each line to the current sys.stderr, so that it appears above progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
         say(self.format(record))
 
 
 def _log_to_stderr() -> None:
-    """What the rooms log is told in plain lines."""
+    """Send the log of the rooms to standard error as plain lines."""
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.INFO)
         logging.getLogger(name).handlers = [_ToStderr()]
 
 
 def describe(error: BaseException) -> str:
-    """An error in one line."""
+    """Describe an error in one line."""
     if isinstance(error, KeyboardInterrupt):
         return str(error) or "interrupted"
     if isinstance(error, OSError) and error.strerror:
@@ -126,5 +126,5 @@ def describe(error: BaseException) -> str:
 
 
 def _is_unreached(error: BaseException) -> bool:
-    """Whether Prefect's client found nobody; httpx is not imported to know that."""
+    """Whether Prefect's client could not connect. Compares names, so that httpx need not be imported."""
     return str(error).startswith("Failed to reach API") or type(error).__name__ in ("ConnectError", "ConnectTimeout")

@@ -17,16 +17,16 @@ ENVIRONMENT = {
 }
 
 
-# Before a person the bars and our own lines are enough; Prefect's log goes to its server in any case.
+# On a terminal the bars and our own lines are enough. Prefect's log goes to its server in any case.
 WATCHED = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING"}
 
 
-# Of a run that was interrupted the last line tells.
+# The last line of an interrupted run reports the interrupt, so these messages add nothing.
 NOISE = (PoolClosed.__name__, "was aborted by an interrupt signal", "was aborted by a termination signal")
 
 
 def start_prefect(store: Store) -> None:
-    """Let this process have a Prefect server, and keep what is foreseen off the terminal. Flows are imported after it."""
+    """Give this process a Prefect server, and keep expected messages off the terminal. Import flows only afterwards."""
     set_environment()
     say("starting Prefect, which takes half a minute the first time")
     from flows.cli.prefect_server import start_server
@@ -37,13 +37,13 @@ def start_prefect(store: Store) -> None:
 
 
 def set_environment() -> None:
-    """What Prefect reads of the environment when it is imported, where the user has not said otherwise."""
+    """Set the environment variables that Prefect reads at import, unless the user has set them."""
     for name, value in (ENVIRONMENT | (WATCHED if sys.stderr.isatty() else {})).items():
         os.environ.setdefault(name, value)
 
 
 def _without_noise(record: logging.LogRecord) -> bool:
-    """Foreseen errors need no traceback on the terminal, and what an end cut off no line; the rest stays."""
+    """Drop the traceback of an expected error, and the messages that an interrupt causes. Everything else stays."""
     if record.exc_info and record.exc_info[1] and is_foreseen(record.exc_info[1]):
         record.exc_info = None
     return not any(noise in record.getMessage() for noise in NOISE)

@@ -1,4 +1,4 @@
-"""Flags and files of parameters, made from a pydantic model and read into it."""
+"""Command-line flags and YAML files of parameters: built from a pydantic model, and read into it."""
 
 import argparse
 from pathlib import Path
@@ -19,7 +19,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def options_parser(model: type[pydantic.BaseModel], **texts: str) -> tuple[argparse.ArgumentParser, Any]:
-    """A parser with a flag for each field of a model, and --config; and its group `running`."""
+    """Return a parser with --config and a flag for each field of the model, and its argument group `running`."""
     parser = OneLineParser(**texts, allow_abbrev=False, argument_default=argparse.SUPPRESS)  # type: ignore[arg-type]
     groups: dict[str, Any] = {}
     for name, field in model.model_fields.items():
@@ -42,7 +42,7 @@ def _as_typed(value: Any) -> Any:
 
 
 def _metavar(annotation: Any) -> str:
-    """What stands behind a flag in --help: the choices, or the kind of value."""
+    """The text behind a flag in --help: the choices, or the kind of value."""
     if get_origin(annotation) is Literal:
         return "|".join(get_args(annotation))
     if get_origin(annotation) is tuple:
@@ -54,7 +54,7 @@ def _metavar(annotation: Any) -> str:
 
 
 def read_options(model: type[Options], given: dict[str, Any]) -> Options:
-    """The options of a model from flags, over those of the file `config`, over the defaults. Raises InputError."""
+    """Read the options of a model: flags override the file `config`, which overrides defaults. Raises InputError."""
     given = dict(given)
     config = _read_config(given.pop("config", None))
     return checked(model, config | given)
@@ -74,7 +74,7 @@ def _read_config(path: str | None) -> dict[str, Any]:
 
 
 def _listed_classes(text: str) -> dict[str, list[str]]:
-    """A list of class names as it was typed: YAML takes `010`, `yes` and `1.0` for other things than names."""
+    """The list of class names as typed, since YAML reads `010`, `yes` and `1.0` as numbers or booleans."""
     for key, value in yaml.compose(text, yaml.SafeLoader).value:
         is_list = isinstance(value, yaml.SequenceNode) and all(
             isinstance(name, yaml.ScalarNode) for name in value.value

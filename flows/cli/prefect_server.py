@@ -1,7 +1,7 @@
 """A Prefect server for one run, if none is configured: `python -m flows.cli.prefect_server` is its process.
 
-It stands apart from the terminal, so that Ctrl-C reaches the run alone, which can then still tell the
-server how it ended; and it leaves when the run is gone, however that ended.
+The server runs in its own session, so that Ctrl-C reaches only the run. The run can then still report its final
+state. The server exits when the run is gone, however the run ended.
 """
 
 import atexit
@@ -31,9 +31,10 @@ class ServerFailed(RuntimeError):
 
 
 def start_server(log: Path) -> None:
-    """Make sure that this process has a Prefect server: the configured one, or one of its own until it ends.
+    """Make sure that this process has a Prefect server: the configured one, or its own until the process ends.
 
-    To be called before anything of Prefect but its settings is in use. `log` gets what the server says.
+    Call this before using anything of Prefect but its settings. `log` receives the server's standard error.
+    Raises ServerFailed if the server does not start within START_SECONDS.
     """
     from prefect.context import refresh_global_settings_context
     from prefect.settings import PREFECT_API_URL
@@ -50,15 +51,15 @@ def start_server(log: Path) -> None:
             stderr=lines,
             start_new_session=True,
         )
-    atexit.register(_stop, process)  # registered first, so that it comes last: until then Prefect has things to say
+    atexit.register(_stop, process)  # registered first, so it runs last: Prefect talks to the server until then
     address = f"http://127.0.0.1:{process.stdout.readline().decode().strip()}/api"  # type: ignore[union-attr]
     _wait_for(f"{address}/health", process, log)
-    os.environ |= {"PREFECT_API_URL": address, "PREFECT_UI_URL": ""}  # it has no pages: Prefect logs no link to one
+    os.environ |= {"PREFECT_API_URL": address, "PREFECT_UI_URL": ""}  # no web pages, so Prefect logs no link
     refresh_global_settings_context()
 
 
 def check_configured(why: str) -> None:
-    """Raise InputError where no Prefect server is configured: one that Prefect starts for a moment hears nobody else."""
+    """Raise InputError if no Prefect server is configured: an ephemeral one would serve this process alone."""
     from prefect.settings import PREFECT_API_URL
 
     if not PREFECT_API_URL.value():
@@ -66,7 +67,7 @@ def check_configured(why: str) -> None:
 
 
 def unreached() -> str:
-    """That the configured server does not answer, and the way out."""
+    """The message that the configured server does not answer, with the way out."""
     from prefect.settings import PREFECT_API_URL, get_current_settings
     from prefect.settings.profiles import load_profiles
 
@@ -80,7 +81,7 @@ def unreached() -> str:
 
 
 def shut_out() -> str:
-    """That the configured server wants another password, and the way in."""
+    """The message that the configured server wants another password, with the way out."""
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
 
     refused = (
@@ -93,7 +94,7 @@ def shut_out() -> str:
 
 
 def _wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
-    import urllib.request  # takes 50 ms, which a run with nothing to do need not pay
+    import urllib.request  # takes 50 ms, which a run with nothing to do saves
 
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
@@ -115,7 +116,7 @@ def _stop(process: subprocess.Popen) -> None:
 
 
 def main() -> None:
-    # Flows and tasks talk to it; nobody looks at it, and nothing is scheduled on it. Plugins are for the command line.
+    # Only flows and tasks use this server: it needs no pages and no scheduler. Plugins are for the command line.
     os.environ |= {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
     os.environ["PREFECT_PLUGINS_ENABLED"] = "false"
     import uvicorn
@@ -130,7 +131,7 @@ def main() -> None:
 
 
 def _leave_with_parent() -> None:
-    """The end of standard input is the end of the run; a server that does not leave then is ended."""
+    """Stop the server when standard input closes, since the run has then ended. Kill it if it does not stop in time."""
     sys.stdin.buffer.read()
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(STOP_SECONDS)

@@ -1,1 +1,1 @@
-"""What a run tells a person, and its exit status."""
+"""What a run reports to a person, and its exit status."""

@@ -4,28 +4,28 @@ import shlex
 
 from flows.console.outcome import Outcome
 
-# Under so many images a share of bad ones says nothing.
+# Below this number of images, the fraction of bad ones means nothing.
 SMALLEST_BUDGET = 10
 
 
 class OverBudget(RuntimeError):
-    """More images were unusable than --max-bad-fraction allows: what is good was committed, nothing trained."""
+    """More images are unusable than --max-bad-fraction allows. The good ones are committed; nothing is trained."""
 
     exit_status = 3
 
 
 def exit_status(error: BaseException) -> int:
-    """The status that the error's class names (`exit_status`); 130 for an interrupt, 1 for all else."""
+    """The `exit_status` of the error; 130 for an interrupt, 1 for any other error."""
     return 130 if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_status", 1)
 
 
 def is_foreseen(error: BaseException) -> bool:
-    """Whether one line tells what happened and the way out, or the log to read: no traceback is needed."""
+    """Whether one line explains the error and the way out, or names the log to read, without a traceback."""
     return hasattr(error, "exit_status") or isinstance(error, OSError | KeyboardInterrupt)
 
 
 def check_budget(outcome: Outcome, max_bad_fraction: float, store: str) -> None:
-    """Raise OverBudget where too many of the live images are quarantined."""
+    """Raise OverBudget if too many of the version's images are quarantined."""
     if outcome.images >= SMALLEST_BUDGET and outcome.quarantined > max_bad_fraction * outcome.images:
         raise OverBudget(
             f"{outcome.quarantined} of {outcome.images} images could not be used, more than --max-bad-fraction "

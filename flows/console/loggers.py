@@ -1,5 +1,5 @@
-"""The rooms whose log is part of a run's: a command sends it to standard error, Prefect to the run's log."""
+"""The rooms whose log belongs to a run. A command sends it to standard error, Prefect to the log of the flow run."""
 
 LOGGERS = ("storage", "vision", "workers", "tasks")
-# Read when Prefect is imported. The files of deployments/ repeat it; a test compares.
+# Prefect reads it at import. The files in deployments/ repeat it; a test compares them.
 PREFECT_LOGGERS = {"PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(LOGGERS)}

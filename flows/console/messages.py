@@ -23,7 +23,7 @@ def say(*lines: str) -> None:
 
 
 def changes(images: int, counts: dict[str, int]) -> str:
-    """What happened to the images since the newest version."""
+    """How the images changed since the newest version."""
     kinds = ("new", "changed", "moved", "relabelled", "removed", "unchanged")
     told = ", ".join(f"{counts[kind]:,} {kind}" for kind in kinds if counts[kind])
     others = f"; {counts['ignored']:,} other files ignored" if counts["ignored"] else ""
@@ -31,12 +31,12 @@ def changes(images: int, counts: dict[str, int]) -> str:
 
 
 def run_name(folder: str, images: int, plan: PlanRecord) -> str:
-    """What a run is called once it is known what there is to do."""
+    """The name of a run, once its plan is known."""
     return f"{folder}: {images:,} images, {plan.images:,} to extract"
 
 
 def cautions(runner: RunnerName) -> list[str]:
-    """What a run has to say of its runner: what the inline runner lacks."""
+    """Warnings about the runner: what the inline runner lacks."""
     return [CAUTION] if runner == "inline" else []
 
 
@@ -47,7 +47,7 @@ def arrived(arrival: Arrival) -> str:
 
 
 def committed(outcome: Outcome, chunks: list[ChunkResult]) -> str:
-    """What extraction and commit came to."""
+    """The result of extraction and commit."""
     pace = f", {outcome.extract_images_per_second:,.1f} images/s" if outcome.extract_images_per_second else ""
     where = f" ({shares(chunks)})" if chunks else ""
     left = "".join(
@@ -68,7 +68,7 @@ LOSSES = {
 
 
 def lost(chunks: list[ChunkResult]) -> list[str]:
-    """What of the pictures does not show in the features: a line a kind, with an example."""
+    """Warnings about image content that the features lack: one line per kind, with an example."""
     counted: Counter[str] = Counter()
     examples: dict[str, str] = {}
     for chunk in chunks:
@@ -81,7 +81,7 @@ def lost(chunks: list[ChunkResult]) -> list[str]:
 
 
 def training_on(version: VersionRecord) -> str:
-    """What a head is to be trained on."""
+    """What a head trains on."""
     sizes = {split: sum(by_class.values()) for split, by_class in version.classes.items()}
     testing = f", testing on {sizes['test']:,}" if sizes.get("test") else ""
     return (
@@ -91,7 +91,7 @@ def training_on(version: VersionRecord) -> str:
 
 
 def half_augmented(job: HeadJob) -> str:
-    """What a training on variants lacks of them."""
+    """The warning that some training images lack variants."""
     return (
         f"warning: {job.lacking:,} training images lack some of their {job.spec.variants} views, where the plain image "
         "stands in; a run that finds every view trains another head"
@@ -99,18 +99,18 @@ def half_augmented(job: HeadJob) -> str:
 
 
 def epoch(record: dict) -> str:
-    """How an epoch ended."""
+    """The figures of a finished epoch."""
     figures = (f"{name} {figure(record[name])}" for name in ("loss", "accuracy", "val_loss", "val_accuracy"))
     return f"epoch {record['epoch']} of {record['epochs']}: {', '.join(figures)}"
 
 
 def resumed(record: dict) -> str:
-    """Where a training goes on that was stopped."""
+    """Where an interrupted training resumes."""
     return f"training goes on where it was stopped, in epoch {record['epoch']} after {record['after_steps']} steps"
 
 
 def trained(head: HeadResult) -> str:
-    """What the training came to."""
+    """The result of a training."""
     place = "is the current head" if head.is_promoted else "is not the current head"
     figures = {name: getattr(head, name) for name in ("val_accuracy", "val_loss", "test_accuracy", "test_loss")}
     told = ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if value is not None)
@@ -118,23 +118,23 @@ def trained(head: HeadResult) -> str:
 
 
 def tuning(job: HeadJob) -> str:
-    """What is to be fine-tuned."""
+    """What fine-tuning trains, and how fast."""
     return f"fine-tuning from {job.spec.fine_tune} on, with the head, at a learning rate of {job.spec.fine_tune_learning_rate:g}"
 
 
 def tuned(job: HeadJob, model: HeadResult) -> str:
-    """What fine-tuning came to."""
+    """The result of fine-tuning."""
     figures = f"val_accuracy {model.val_accuracy:.4f}, val_loss {figure(model.val_loss)}"
     return f"model {model.name}: {figures}; the whole network is {job.space.store.head(model.name) / WHOLE}"
 
 
 def reported(head: HeadResult, logs: Path) -> str:
-    """Where people find what is known of a head that was trained just now."""
+    """Where the report of a new head is, or the log that says why there is none."""
     return f"report: {head.report}" if head.report else f"warning: the head has no report; {logs} says why"
 
 
 def studied(job: HeadJob, head: HeadResult) -> str:
-    """What a training of a study came to."""
+    """The result of one training of a study."""
     return (
         f"{combination(job.spec)}, seed {job.seed}: val_accuracy {head.val_accuracy:.4f}, "
         f"val_loss {figure(head.val_loss)}, {duration(head.train_seconds)}{'; it diverged' if head.diverged else ''}"
@@ -142,12 +142,12 @@ def studied(job: HeadJob, head: HeadResult) -> str:
 
 
 def figure(value: float | None) -> str:
-    """A loss or an accuracy, which need not be a finite number."""
+    """Format a loss or an accuracy, which may not be finite."""
     return f"{value:.4f}" if is_finite(value) else "not finite"
 
 
 def combination(of: HeadSpec | Row | Cell) -> str:
-    """What tells one way of training in a study from the others."""
+    """The name of a combination that a study compares."""
     return f"batch size {of.batch_size}, {features(of.standardize)} features, {of.sampling}"
 
 
@@ -156,7 +156,7 @@ def features(standardize: bool) -> str:
 
 
 def shares(chunks: list[ChunkResult]) -> str:
-    """Where the time of the children went, stage by stage."""
+    """Each stage's share of the children's time."""
     totals: Counter[str] = Counter()
     for chunk in chunks:
         totals.update(chunk.seconds)
@@ -165,14 +165,14 @@ def shares(chunks: list[ChunkResult]) -> str:
 
 
 def spent(seconds: dict[str, float]) -> str:
-    """Where the time of a run went, step by step."""
+    """How long each step of a run took."""
     return ", ".join(
         f"{name} {value:.1f} s" if value < 10 else f"{name} {duration(value)}" for name, value in seconds.items()
     )
 
 
 def duration(seconds: float) -> str:
-    """A time in the unit that suits it."""
+    """Format a duration in a suitable unit."""
     if not math.isfinite(seconds):
         return "an unknown time"
     if seconds < 120:

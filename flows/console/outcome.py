@@ -9,7 +9,7 @@ from storage.errors import InputError
 from storage.finite import finite
 from workers.jobs.records import ChunkResult, HeadResult, PlanRecord, VersionRecord
 
-# What the rounds of a run add up to.
+# Fields that are summed over the rounds of a run.
 SUMMED = (
     "new",
     "changed",
@@ -25,14 +25,14 @@ SUMMED = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """The JSON line, key by key; None where there is nothing to tell.
+    """The JSON line, key by key. None means that there is nothing to report.
 
-    extracted: images of which something was extracted; extracted_views: pictures that went through the network for them, one
-    an image but for variants, which extract_images_per_second counts. extract_seconds: from the first chunk's first read,
-    engine warm, to the last shard durable. model: the network that was fine-tuned from the head, and its figures.
-    engine: what computed the features of this run. fallback: why another engine than the chosen one did.
-    peak_rss_mb: of the largest process of the run, children included. stage_seconds: of each step of the
-    run; null where there was nothing to do. promotion: why the head is the current one, or not, where it was compared.
+    extracted: images with newly extracted features. extracted_views: pictures that went through the network for them,
+    one per image unless there are variants; extract_images_per_second counts these. extract_seconds: from the first
+    chunk's first read, with a warm engine, until the last shard is durable. engine: computed the features of this run.
+    fallback: why an engine other than the chosen one did. promotion: why the head is or is not the current one, if it
+    was compared. model, model_*: the network that was fine-tuned from the head, and its figures. peak_rss_mb: of the
+    largest process of the run, including children. stage_seconds: of each step; None if there was nothing to do.
     """
 
     images: int
@@ -75,7 +75,7 @@ class Outcome:
     stage_seconds: dict[str, float] | None = None
 
     def after(self, earlier: "Outcome") -> "Outcome":
-        """This round of a run together with the rounds before it."""
+        """Combine this round of a run with the rounds before it."""
         summed = {name: getattr(self, name) + getattr(earlier, name) for name in SUMMED}
         seconds = [each.extract_seconds for each in (earlier, self) if each.extract_seconds is not None]
         engines = [each.engine for each in (earlier, self) if each.engine]
@@ -110,7 +110,7 @@ class Outcome:
         )
 
     def with_model(self, model: HeadResult | None) -> "Outcome":
-        """With what fine-tuning came to, None where it was not asked for."""
+        """Add the result of fine-tuning. None, if none was requested, adds nothing."""
         if model is None:
             return self
         return replace(
@@ -129,7 +129,7 @@ class Outcome:
 
 
 def outcome_of(plan: PlanRecord, chunks: list[ChunkResult], version: VersionRecord) -> Outcome:
-    """What extraction and commit came to."""
+    """The outcome of extraction and commit."""
     own = {field.name for field in fields(Outcome)}
     extracted = sum(chunk.images - chunk.quarantined - sum(chunk.skipped.values()) for chunk in chunks)
     views = sum(chunk.rows for chunk in chunks)
@@ -154,14 +154,14 @@ def outcome_of(plan: PlanRecord, chunks: list[ChunkResult], version: VersionReco
 
 
 def check_converged(head: HeadResult | None) -> None:
-    """Raise InputError where a training diverged. What it left is kept, and is not done again."""
+    """Raise InputError if a training diverged. Its head is kept, so the same training does not run again."""
     if head is not None and head.diverged:
         raise InputError(head.diverged)
 
 
 @contextmanager
 def telling(outcome: Outcome) -> Iterator[None]:
-    """Let an error of the block carry the outcome so far, so that the JSON line can still be written."""
+    """Attach the outcome so far to an error of the block, so that the JSON line can still be written."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Progress of a run: bars on a terminal, lines of the flow run's log everywhere."""
+"""Progress of a run: bars on a terminal, and always lines in the flow run's log."""
 
 import logging
 import time
@@ -18,9 +18,9 @@ SAY_EVERY_SECONDS = 10.0
 
 
 class Meter:
-    """How far one long step is: a bar where there are bars, and a line now and then.
+    """Progress of one long step: a bar on a terminal, and a log line every SAY_EVERY_SECONDS.
 
-    total: None until it is known.
+    total: in units of `unit`; None until it is known.
     """
 
     def __init__(self, name: str, total: int | None, unit: str, log: Callable[[str], None], bars: Bars | None):
@@ -31,13 +31,13 @@ class Meter:
         self._logged = time.monotonic()
 
     def begin(self, name: str, total: int) -> None:
-        """Go on with another part of the step, from nothing."""
+        """Start the next part of the step, from zero."""
         self._name, self._total, self._began = name, total, None
         if self._bars is not None and self._bar is not None:
             self._bars.reset(self._bar, total=total, description=name, figures="")
 
     def update(self, done: int, note: str = "") -> None:
-        """Say that so many are done; `note` is what else is to be known, in lines alone."""
+        """Report how many are done. `note` adds information to log lines only."""
         now = time.monotonic()
         self._began = self._began or (now, done)
         figures = self._figures(done, now)
@@ -48,7 +48,7 @@ class Meter:
             self._log(f"{self._name}: {figures}{f' ({note})' if note else ''}")
 
     def _figures(self, done: int, now: float) -> str:
-        """Done, rate and time left; the rate counts from the first report, when what starts slowly has started."""
+        """Done, rate and time left. The rate counts from the first report, which excludes a slow start."""
         began, done_then = self._began or (now, done)
         rate = (done - done_then) / max(now - began, 1e-9)
         total = self._total or done
@@ -61,7 +61,7 @@ class Meter:
 
 
 class Progress:
-    """Tells how a run goes: `seconds` of each step, lines, and meters of the long steps."""
+    """Progress of a run: `seconds` of each step, lines, and meters of long steps."""
 
     def __init__(self, log: Callable[[str], None], bars: Bars | None = None):
         self.seconds: dict[str, float] = {}
@@ -69,7 +69,7 @@ class Progress:
         self._meters: list[Meter] = []
 
     def say(self, *lines: str) -> None:
-        """Lines for the log, and for whoever sits before the terminal."""
+        """Write lines to the log, and to the terminal if it shows bars."""
         for line in lines:
             self._log(line)
             if self._bars is not None:
@@ -77,7 +77,7 @@ class Progress:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Take the time of a step, added to what it took before; its meters end with it."""
+        """Time a step, and add to its earlier time. Its meters end with it."""
         began = time.monotonic()
         try:
             yield
@@ -87,17 +87,17 @@ class Progress:
                 self._meters.pop().end()
 
     def meter(self, name: str, total: int | None, unit: str) -> Meter:
-        """A meter of the step that is going on."""
+        """Add a meter to the current step. total: None if it is unknown."""
         self._meters.append(Meter(name, total, unit, self._log, self._bars))
         return self._meters[-1]
 
 
 @contextmanager
 def shown() -> Iterator[Progress]:
-    """The progress of a flow run, from inside of it."""
+    """Provide the progress of the flow run that calls it."""
     log = get_run_logger().info
     console = Console(stderr=True, markup=False, highlight=False)
-    # A deployment's run has no one before it, whatever its worker was started from.
+    # Nobody watches a deployment's run, even if its worker was started on a terminal.
     if not console.is_terminal or console.is_dumb_terminal or deployment.id is not None:
         yield Progress(log)
         return
@@ -108,7 +108,7 @@ def shown() -> Iterator[Progress]:
 
 @contextmanager
 def _logging_to(console: Console) -> Iterator[None]:
-    """Let Prefect's lines on the terminal pass above the bars instead of through them."""
+    """Print Prefect's lines above the bars instead of through them."""
     handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, PrefectConsoleHandler)]
     before = [handler.console for handler in handlers]
     for handler in handlers:

@@ -10,7 +10,7 @@ from workers.jobs.records import HeadJob, VersionRecord
 
 
 class Training:
-    """How far a training is, as its child tells it (vision/training.py)."""
+    """Progress of one training, as its child reports it (vision/training/)."""
 
     def __init__(self, progress: Progress, artifact: ProgressArtifact | None = None):
         self._progress, self._artifact = progress, artifact
@@ -34,13 +34,13 @@ class Training:
             self._artifact.update(done / (epochs * record["steps"]))
 
     def end(self) -> None:
-        """The training is over, after fewer epochs maybe."""
+        """Mark the training as complete, since it may have stopped before its last epoch."""
         if self._artifact is not None:
             self._artifact.update(1)
 
 
 class Trainings:
-    """How far several trainings are: steps of all of them together, each as its child tells it."""
+    """Progress of several trainings: the sum of their steps, as their children report them."""
 
     def __init__(self, progress: Progress, version: VersionRecord, jobs: list[HeadJob]):
         images = sum(version.classes["train"].values())
@@ -49,7 +49,7 @@ class Trainings:
         self._done: dict[str, int] = {}
 
     def hears(self, job: HeadJob) -> Callable[[dict], None]:
-        """What a training reports to."""
+        """Return the callback for the progress records of one training."""
 
         def on_progress(record: dict) -> None:
             if "step" in record and record["epoch"]:

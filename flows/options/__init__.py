@@ -1,1 +1,1 @@
-"""The parameters of the flows: flags, YAML keys and Prefect parameters from one definition."""
+"""The parameters of the flows. One definition yields flags, YAML keys and Prefect parameters."""

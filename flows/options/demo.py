@@ -7,18 +7,18 @@ from pathlib import Path
 from flows.options.pipeline import PipelineOptions
 from storage.errors import InputError
 
-# What stands in for the options that the user left alone. 32 pixels is the least that the backbones
-# take; their weights are random and seeded, for nothing can be downloaded everywhere.
+# Defaults of the demo. 32 pixels is the smallest size that the backbones accept. The weights are random and seeded,
+# because not every machine can download the trained ones.
 DEFAULTS = {"images": "./demo/digits", "store": "./demo/store", "image_size": 32, "weights": "random"}
 
-# Who gives one of these has images of his own in mind.
+# A user who gives one of these options means images of their own, not the demo.
 MEANT_FOR_OTHERS = {"store", "labels", "layout", "classes", "weights"}
 
 
 def stand_in(options: PipelineOptions, given: Set[str], say: Callable[[str], None]) -> PipelineOptions:
-    """The options of the demo, over which those that were given win; writes its images.
+    """Return the options of the demo, which the given ones override, and write its images.
 
-    Raises InputError where what was given says that this was to be no demo.
+    Raises InputError if a given option shows that no demo was meant.
     """
     meant = sorted(given & MEANT_FOR_OTHERS)
     if meant:

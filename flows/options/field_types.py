@@ -7,14 +7,14 @@ from pydantic import Field
 
 from flows.options.roots import IMAGE_ROOTS, can_lead_out, joined, roots
 
-LARGEST_SEED = 2**32 - 2  # Keras takes 32 bits, and the last layer has the next seed
-LARGEST_COUNT = 2**31 - 1  # of epochs, and of steps in one: so many of both can still be counted in 64 bits
+LARGEST_SEED = 2**32 - 2  # Keras takes 32-bit seeds, and the last layer uses the next one
+LARGEST_COUNT = 2**31 - 1  # of epochs, and of steps per epoch: their product fits in 64 bits
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 def _class_names(value: Any) -> Any:
-    """Names as a tuple: from `cat, dog`, and from a list in which JSON or YAML took those of digits for numbers."""
+    """Class names as a tuple, from `cat, dog` or a list. Integers become text: JSON and YAML read digits as numbers."""
     names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
     is_list = isinstance(names, list | tuple)
     return tuple(str(name) if type(name) is int else name for name in names) if is_list else names

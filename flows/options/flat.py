@@ -1,4 +1,4 @@
-"""Flat keyword parameters for functions that take options, and their check."""
+"""Flat keyword parameters for functions that take options, and their validation."""
 
 import inspect
 import re
@@ -10,24 +10,24 @@ from pydantic import Field
 
 from storage.errors import InputError
 
-REASON = re.compile(", (unable to|got a) .*")  # pydantic's, of what is wrong with a value that follows anyway
+REASON = re.compile(", (unable to|got a) .*")  # pydantic's reason; our message shows the value instead
 
 Options = TypeVar("Options", bound=pydantic.BaseModel)
 
 
 def checked(model: type[Options], values: dict[str, Any]) -> Options:
-    """The options of a model. Raises InputError, in one line and in the words of the flags."""
+    """Validate the options of a model. Raises InputError with one line that names the flags."""
     try:
         return model(**values)
     except pydantic.ValidationError as error:
-        # Of several complaints about one field, as of each number of a list and of their count, the first says all.
+        # A field can have several errors, such as one per number of a list and one for their count. The first suffices.
         found = {item["loc"][:1] or (str(item),): item for item in reversed(error.errors())}
         raise InputError("; ".join(_complaint(item) for item in reversed(found.values()))) from error
 
 
 def _complaint(item: Any) -> str:
     if item["type"] == "value_error":
-        return str(item["ctx"]["error"])  # one of ours, which names its flag
+        return str(item["ctx"]["error"])  # our own message, which names its flag
     name = str(item["loc"][0]).replace("_", "-") if item["loc"] else "options"
     if item["type"] == "extra_forbidden":
         return f"{name} is not a parameter; see --help"
@@ -36,10 +36,10 @@ def _complaint(item: Any) -> str:
 
 
 def takes_options(function: Callable[[Any], Any]) -> Callable[..., Any]:
-    """Give a function whose parameter `options` is a pydantic model flat keyword parameters, one a field.
+    """Turn the parameter `options` of a function, a pydantic model, into flat keyword parameters, one per field.
 
-    Prefect reads its parameter form from the signature, so `--param epochs=5` sets one field and leaves
-    the others at their defaults; a nested model would have to be given whole.
+    Prefect builds its parameter form from the signature. With flat parameters `--param epochs=5` sets one field and
+    leaves the others at their defaults; a nested model would have to be given whole.
     """
 
     model = get_type_hints(function)["options"]
@@ -55,7 +55,7 @@ def takes_options(function: Callable[[Any], Any]) -> Callable[..., Any]:
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=field.default,
-                # Prefect would overwrite a plain `description` with what it finds in the docstring.
+                # Prefect overwrites a plain `description` with what it finds in the docstring.
                 annotation=Annotated[
                     field.annotation, Field(json_schema_extra={"description": field.description}), *field.metadata
                 ],

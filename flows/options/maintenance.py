@@ -10,12 +10,13 @@ from storage.maintenance.compact import ROWS_A_SHARD, CompactOptions
 from storage.maintenance.target import Target
 from storage.shards.shard import MAX_ROWS
 
-# Each night. With less, a few photos that were deleted all over a large store would have all of it written anew.
+# Maintenance runs each night. With a lower threshold, a few deleted photos spread over a large store would make it
+# rewrite the whole store.
 DEAD_FRACTION = 0.5
 
 
 class MaintenanceOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
-    """Parameters of `store-maintenance`. `title` is the group that --help shows a flag in."""
+    """Parameters of `store-maintenance`. The `title` of a field is the group of its flag in --help."""
 
     store: str = PipelineOptions.model_fields["store"]
     space: str = Field("", title="input", description="first digits of a feature space; default: all")

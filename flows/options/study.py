@@ -24,13 +24,13 @@ from workers.runners.base import RunnerName
 
 
 def _several(value: Any) -> Any:
-    """What stands for several numbers as a list: `8,32`, a list, or one number."""
+    """Turn `8,32`, a list or one number into a list."""
     found = value.split(",") if isinstance(value, str) else value
     return found if isinstance(found, list | tuple) else [found]
 
 
 def _numbers_of(kind: Any) -> Any:
-    """Numbers as a tuple, each once."""
+    """The type of a tuple of distinct numbers."""
     written = pydantic.BeforeValidator(_several, json_schema_input_type=str | tuple[kind, ...] | kind)
     once = pydantic.AfterValidator(lambda numbers: tuple(dict.fromkeys(numbers)))
     return Annotated[tuple[kind, ...], Field(min_length=1), written, once]
@@ -45,13 +45,13 @@ def _as_in_the_pipeline(name: str) -> Any:
 
 
 def _different(sizes: tuple[int, ...], images: int) -> list[int]:
-    """The batch sizes without those that train as another one does: all of them that have room for every image."""
+    """The batch sizes that train differently: of those that hold every image, only the smallest stays."""
     largest = min((size for size in sizes if size >= images), default=0)
     return [size for size in sizes if size < images or size == largest]
 
 
 class StudyOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
-    """Parameters of `batch-size-study`. `title` is the group that --help shows a flag in."""
+    """Parameters of `batch-size-study`. The `title` of a field is the group of its flag in --help."""
 
     store: str = Field(
         "./store", title="input", validate_default=True, description="store that a run of the pipeline wrote"
@@ -103,9 +103,9 @@ class StudyOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_na
         return Path(os.path.abspath(self.out))
 
     def study(self) -> Study:
-        """The trainings that these options ask for.
+        """The trainings that these options request.
 
-        Raises InputError where the store has no such space or version, or the version cannot be trained on.
+        Raises InputError if the store has no such space or version, or if the version cannot be trained on.
         """
         store = one_space(place(self.store), self.space)
         check_space(store)

@@ -19,7 +19,7 @@ Seconds = Annotated[float, Field(gt=0)]
 
 
 class WatchOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
-    """Parameters of `watch-images`. `title` is the group that --help shows a flag in."""
+    """Parameters of `watch-images`. The `title` of a field is the group of its flag in --help."""
 
     images: str | None = PipelineOptions.model_fields["images"]
     store: str = Field(
@@ -53,13 +53,13 @@ class WatchOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_na
 
     @property
     def folder(self) -> Place:
-        """The image folder, as in the pipeline. Raises InputError where none was given."""
+        """The image folder, as in the pipeline. Raises InputError if none was given."""
         if self.images is None:
             raise InputError("--images: the folder of images is missing")
         return place(self.images)
 
     def watched(self) -> Store:
-        """The store in whose cache the watcher keeps what it has announced."""
+        """The store in whose cache the watcher records what it has announced."""
         return Store(place(self.store), "")
 
     def patience(self) -> Patience:

@@ -1,1 +1,1 @@
-"""What each flow checks before Prefect is imported. It returns its result if nothing is to be done, and Start otherwise."""
+"""What each flow checks before it imports Prefect: a preflight returns Start, or a result if there is nothing to do."""

@@ -1,4 +1,4 @@
-"""The preflight of `store-maintenance`: the store exists, and has the feature space that was asked for."""
+"""The preflight of `store-maintenance`: the store exists and has the requested feature space."""
 
 from flows.options.maintenance import MaintenanceOptions
 from flows.preflight.start import Start

@@ -1,4 +1,4 @@
-"""The preflight of `extract-and-train`: what there is to do, by a scan of the folder and arithmetic."""
+"""The preflight of `extract-and-train`: it scans the folder and computes what there is to do."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -32,10 +32,10 @@ class Preview:
 
 
 def check_pipeline(options: PipelineOptions, plan: bool = False) -> Result | Start:
-    """plan: only say what a run would do."""
+    """Return Start if there is work to do, and otherwise the outcome. plan: only report what a run would do."""
     if options.images is None:
         options = demo.stand_in(options, options.model_fields_set, say)
-    check_folder(options.folder)  # before the weights: what is missing here costs nothing to know
+    check_folder(options.folder)  # before the weights, since this check costs nothing
     space = options.space()
     scanned = scan_folder(
         options.folder, options.layout, options.label_file, options.outside_links, options.precedent(space)
@@ -46,7 +46,7 @@ def check_pipeline(options: PipelineOptions, plan: bool = False) -> Result | Sta
         return Preview(_describe_plan(space, planned))
     try:
         outcome = _nothing_to_do(space, planned, options)
-    except Exception:  # what was found says more of it
+    except Exception:  # the findings help to explain the error
         say(*planned.findings)
         raise
     if outcome is None:
@@ -62,7 +62,7 @@ def check_pipeline(options: PipelineOptions, plan: bool = False) -> Result | Sta
 
 
 def _nothing_to_do(space: Space, plan: Plan, options: PipelineOptions) -> Outcome | None:
-    """The outcome of a run that would change nothing; None where there is something to do."""
+    """The outcome of a run that would change nothing; None if there is something to do."""
     if plan.needs_commit or plan.parent is None:
         return None
     version = version_record(plan.parent)
@@ -91,7 +91,7 @@ def _nothing_to_do(space: Space, plan: Plan, options: PipelineOptions) -> Outcom
 
 
 def _describe_plan(space: Space, plan: Plan) -> dict[str, Any]:
-    """Say what a run would do and why; the record has the same figures."""
+    """Report what a run would do and why. Returns the same figures as a record."""
     record = plan_record(space, plan, "")
     expected_size, free = expected_bytes(plan, row_bytes(space, plan.format)), free_bytes(space.store.root)
     rate = known_rate(space.store)

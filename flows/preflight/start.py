@@ -9,14 +9,14 @@ from storage.layout import Store
 
 
 class Result(Protocol):
-    """What a command prints: the JSON record, key by key."""
+    """What a command prints: `line` returns the JSON record."""
 
     def line(self, elapsed_seconds: float) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
 class Start:
-    """There is work: the options of the flow run, and the store that has to be free for it; None if none has to."""
+    """There is work to do. options: of the flow run; store: must be free for it, None if no store must be."""
 
     options: pydantic.BaseModel
     store: Store | None = None

@@ -1,1 +1,1 @@
-"""Parts of a flow that loop: extraction and convergence."""
+"""The parts of a flow that loop: extraction and convergence."""

@@ -1,6 +1,7 @@
-"""Repeat a run's work: for images that arrive meanwhile, and for a commit that another run won.
+"""Repeat a run's work when images arrive meanwhile, and when another run commits first.
 
-A run that those images trigger waits for its turn, or is cancelled if its deployment says CANCEL_NEW.
+Images that arrive during a run also trigger the next run. That run waits for its turn, or is cancelled if its
+deployment says CANCEL_NEW.
 """
 
 import time
@@ -13,9 +14,9 @@ from flows.console.outcome import Outcome
 from storage.errors import VersionConflict
 from workers.jobs.records import ScanRecord
 
-# Where images never stop arriving, the next run goes on.
+# If images never stop arriving, the next run continues.
 ROUNDS = 5
-# Files that are so young may still be written: a truncated one would count as unusable.
+# A young file may be incomplete, and a truncated image would count as unusable. So the scan repeats until files settle.
 LOOKS = 20
 PAUSE_SECONDS = 3.0
 
@@ -23,10 +24,10 @@ PAUSE_SECONDS = 3.0
 def until_current(
     work: Callable[[], tuple[Outcome, str]], look: Callable[[], ScanRecord | None], say: Callable[[str], None]
 ) -> Outcome:
-    """Work until a look sees what was worked on, or ROUNDS are over; the outcome of all rounds together.
+    """Repeat the work until a scan finds no change, at most ROUNDS times. Returns the outcome of all rounds together.
 
-    work: gives its outcome, and the digest of the scan that it worked on. look: scans again; None where that fails, or
-    is not to lead to more.
+    work: returns its outcome and the digest of the scan it worked on. look: scans again; returns None if the scan
+    fails or must not lead to another round.
     """
     outcome, worked_on = work()
     for _ in range(ROUNDS - 1):
@@ -39,7 +40,7 @@ def until_current(
 
 
 def at_rest(look: Callable[[], ScanRecord]) -> ScanRecord:
-    """A scan of images that have come to rest, or of whatever is there after a while."""
+    """Scan until the images have settled, at most LOOKS times. Returns the last scan."""
     for _ in range(LOOKS):
         scan = look()
         if scan.is_settled:
@@ -49,7 +50,7 @@ def at_rest(look: Callable[[], ScanRecord]) -> ScanRecord:
 
 
 def _has_changed(look: Callable[[], ScanRecord | None], worked_on: str) -> bool:
-    """Whether the images are others than were worked on; where they are, once they have come to rest, or after a while."""
+    """Whether the images differ from those worked on. If they do, wait until they settle, for at most LOOKS scans."""
     for _ in range(LOOKS):
         scan = look()
         if scan is None or scan.digest == worked_on:
@@ -63,15 +64,15 @@ def _has_changed(look: Callable[[], ScanRecord | None], worked_on: str) -> bool:
 T = TypeVar("T")
 
 
-# So many runs would have to commit in a row, each within the time of one of our scans.
+# To use up all tries, this many other runs would have to commit in a row, each during one of our attempts.
 TRIES = 10
 
 
 def until_committed(work: Callable[[], T], say: Callable[[str], None]) -> T:
-    """Do `work`, from the scan to the commit, until its commit is the next version.
+    """Repeat `work`, from the scan to the commit, until its commit becomes the next version.
 
-    The shards of an attempt that lost are in the store: the next one adopts what is still wanted of them. Raises
-    VersionConflict after TRIES.
+    A lost attempt leaves its shards in the store, and the next attempt adopts the rows it still needs. Raises
+    VersionConflict after TRIES attempts.
     """
     for _ in range(TRIES - 1):
         try:
@@ -85,10 +86,13 @@ DEPLOYED_SECONDS = 24 * 3600.0
 
 
 def is_deployed() -> bool:
-    """Whether this is a run of a deployment."""
+    """Whether this run belongs to a deployment."""
     return deployment.id is not None
 
 
 def turn_seconds(wait_seconds: float) -> float:
-    """What was asked for; else a day for a run of a deployment, which nobody starts again, and nothing for others."""
+    """Seconds to wait for the store: `wait_seconds` if set, otherwise a day for a deployment's run and 0 for others.
+
+    Nobody restarts a deployment's run, so it waits.
+    """
     return wait_seconds or (DEPLOYED_SECONDS if is_deployed() else 0.0)

@@ -1,4 +1,4 @@
-"""The fan-out of extraction: chunks to task runs, a bounded number of them at a time."""
+"""The fan-out of extraction: chunks become task runs, a bounded number at a time."""
 
 import math
 from collections.abc import Iterator
@@ -15,15 +15,15 @@ from workers.jobs.records import ChunkResult, PlanRecord
 from workers.runners.base import RunnerName
 from workers.runners.running import running
 
-# A task run costs Prefect some tenths of a second; in ten seconds of work that is lost in the noise.
+# A task run costs Prefect some tenths of a second, which is negligible beside ten seconds of work.
 SECONDS_A_TASK_RUN = 10.0
 
 
 def chunks_a_run(remaining: int, slots: int, seconds_a_chunk: float | None) -> int:
-    """How many chunks the next task run takes: worth ten seconds, and less towards the end.
+    """How many chunks the next task run takes: SECONDS_A_TASK_RUN of work, and less towards the end.
 
-    The last ones are half of what is left for each slot, and worth a quarter of that time at least, so that no child
-    waits long for another.
+    The last task runs take half of what is left per slot, but at least a quarter of that time, so that no child waits
+    long for another. seconds_a_chunk: None if unknown; a task run then takes one chunk.
     """
     if seconds_a_chunk is None:
         return 1
@@ -34,7 +34,7 @@ def chunks_a_run(remaining: int, slots: int, seconds_a_chunk: float | None) -> i
 
 @dataclass
 class Extraction:
-    """How far the extraction is: told batch by batch from the children, and chunk by chunk."""
+    """Progress of extraction: images done, as the children report each batch, and the results of finished chunks."""
 
     meter: Meter
     results: list[ChunkResult] = field(default_factory=list)
@@ -53,10 +53,10 @@ def extract_chunks(
     progress: Progress,
     runner: RunnerName = "local",
 ) -> list[ChunkResult]:
-    """Extract every chunk of the plan, one task run more in flight than there are slots.
+    """Extract every chunk of the plan, with one more task run in flight than there are slots.
 
-    seconds_a_chunk: what a chunk took a child the last time, None where that is not known. Raises what a task
-    run raised once its tries are used up; shards that are finished stay in the store.
+    seconds_a_chunk: how long a child took per chunk last time, None if unknown. Raises a task run's error once its
+    retries are used up; finished shards stay in the store.
     """
     if not plan.num_chunks:
         return []
@@ -64,7 +64,7 @@ def extract_chunks(
         f"extracting {plan.images:,} images in {plan.num_chunks:,} chunks with {len(slots)} workers on {engine}"
     )
     artifact = ProgressArtifact("extraction", f"Extraction of {plan.images} images")
-    # At the end of `running`, by Ctrl-C too, task runs that wait for a child do not wait on.
+    # When `running` exits, also on Ctrl-C, task runs stop waiting for a child.
     with running(logs_of(plan)):
         extraction = Extraction(progress.meter("extract", plan.images, "images"))
         for result in _finished(plan, slots, engine, seconds_a_chunk, extraction, runner):
@@ -81,7 +81,7 @@ def _finished(
     extraction: Extraction,
     runner: RunnerName,
 ) -> Iterator[list[ChunkResult]]:
-    """Submit task runs as others finish, and give their results as they come."""
+    """Submit task runs as others finish, and yield their results in the order of completion."""
     task = kept(extract_chunk, plan.space)
     finished: Queue = Queue()
     start = in_flight = 0

@@ -5,16 +5,16 @@ import io
 from flows.console.messages import features
 from vision.study.batch_size import Cell
 
-# Colour by sampling, line by features: told apart without colours too.
+# Colour shows the sampling; line style and marker show the features, also without colour.
 COLOURS = {"shuffle": "#1f77b4", "bootstrap": "#d95f02"}
 LINES = {True: ("-", "o"), False: ("--", "s")}
 
-# Each line stands this much beside the next, so that their bars can be told apart.
+# Each line is shifted by this factor against the next, so that error bars do not overlap.
 ASIDE = 1.03
 
 
 def draw(cells: list[Cell]) -> bytes:
-    """A PNG: mean and spread over the seeds above, seconds an epoch below; a line for each way of training."""
+    """Draw a PNG: mean and spread over the seeds above, seconds per epoch below; one line per features and sampling."""
     import matplotlib.figure
 
     figure = matplotlib.figure.Figure(figsize=(7, 7), layout="constrained")

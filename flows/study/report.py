@@ -30,10 +30,10 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class StudyOutcome:
-    """The JSON line, key by key. The figures are the means of the combination that the advice chooses, null where there
-    is no advice since each combination diverged.
+    """The JSON line, key by key. The figures are the means of the combination that the advice chooses. They are null if
+    every combination diverged, since there is then no advice.
 
-    trained: how many of the trainings were done just now. faulty: trainings that diverged or name one class.
+    trained: number of trainings that this run did. faulty: number of trainings that diverged or predict one class only.
     """
 
     store: str
@@ -57,7 +57,7 @@ class StudyOutcome:
 
 
 def report(study: Study, folder: Path, trained: int = 0, peak_rss_mb: float | None = None) -> tuple[StudyOutcome, str]:
-    """Write the files of a study whose trainings are all there; its outcome, and the table and advice as text."""
+    """Write the files of a study whose heads all exist. Returns its outcome, and the table and advice as text."""
     rows = study.rows()
     advice = advise(rows)
     make_folder(folder)
@@ -88,7 +88,7 @@ def report(study: Study, folder: Path, trained: int = 0, peak_rss_mb: float | No
 
 
 def table(rows: list[Row]) -> list[dict[str, str]]:
-    """The tutorial's table: one line a combination, means over its seeds (times: medians)."""
+    """The tutorial's table: one row per combination, with means over its seeds (medians for times)."""
     return [dict(zip(HEADER, _cells_of(cell), strict=True)) for cell in cells(rows)]
 
 
@@ -121,7 +121,7 @@ def _lines(rows: list[Row]) -> list[str]:
 
 
 def advice_lines(rows: list[Row], advice: Advice | None) -> list[str]:
-    """The advice in sentences, and a warning for each training that went wrong."""
+    """The advice in sentences, and a warning for each faulty training."""
     return [*(_advice_lines(rows, advice) if advice else [_no_advice(rows)]), *_warnings(rows)]
 
 
@@ -194,7 +194,7 @@ def _markdown(study: Study, rows: list[Row], advice: Advice | None) -> str:
 
 
 def _csv(rows: list[Row]) -> str:
-    """One line a training; faults are joined by semicolons."""
+    """One line per training; semicolons separate its faults."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(field.name for field in fields(Row))
@@ -204,7 +204,7 @@ def _csv(rows: list[Row]) -> str:
 
 
 def _json(study: Study, rows: list[Row], advice: Advice | None) -> str:
-    """The same as JSON, with the advice; null for what is no finite number."""
+    """The trainings and the advice as JSON; null for values that are not finite."""
     record = {
         "fingerprint": study.space.fingerprint,
         "features": study.space.spec.record(),

@@ -10,23 +10,23 @@ from workers.jobs.records import HeadJob, Space, VersionRecord
 
 @dataclass(frozen=True)
 class Study:
-    """The trainings of a study, on one version of a feature space: by seed, then sampling, features and batch size."""
+    """The trainings of a study on one version of a feature space, by seed, sampling, features and batch size."""
 
     space: Space
     version: VersionRecord
     jobs: tuple[HeadJob, ...]
 
     def missing(self) -> list[HeadJob]:
-        """The trainings whose heads are not there."""
+        """The trainings whose heads do not exist yet."""
         return [job for job in self.jobs if find_head(self.space.store, job.name) is None]
 
     def notes(self) -> list[str]:
-        """What is to be known of the batch sizes."""
+        """Remarks on the batch sizes."""
         images = sum(self.version.classes["train"].values())
         if all(job.spec.batch_size <= images for job in self.jobs):
             return []
         return [f"no batch is larger than the {images:,} training images: larger sizes are one training, of {images:,}"]
 
     def rows(self) -> list[Row]:
-        """What each training came to, in the order of `jobs`, all of which have to be there."""
+        """The result of each training, in the order of `jobs`. Every head must exist."""
         return [row_of(job.name, read_head(self.space.store, job.name)) for job in self.jobs]
