@@ -1,4 +1,4 @@
-"""Task `announce_images`: one event for images that arrived, and the certainty that the server has it."""
+"""Task `announce_images`: emits one event for images that arrived, and waits until the server has stored it."""
 
 import time
 from uuid import UUID
@@ -11,24 +11,24 @@ from prefect.events.filters import EventFilter, EventIDFilter
 from tasks.caching import RETRY
 
 EVENT = "images.arrived"
-# The server writes events down every few seconds.
+# The server stores events every few seconds.
 WRITTEN_SECONDS = 60.0
 
 
 class NotAnnounced(RuntimeError):
-    """The server did not take the event."""
+    """The server did not store the event within WRITTEN_SECONDS."""
 
 
 def resource_id(images: str) -> str:
-    """What the events of an image folder are about: one resource a folder, however many images."""
+    """The resource of an image folder's events: one per folder, however many images it has."""
     return f"images:{images}"
 
 
 @task(name="announce_images", task_run_name="announce_images {new}+{changed}-{gone}", **RETRY, cache_policy=None)
 def announce_images(event_id: UUID, images: str, total: int, new: int, changed: int, gone: int) -> None:
-    """Emit `images.arrived` for a folder, and wait until the server has it; the counts are for people alone.
+    """Emit `images.arrived` for a folder, and wait until the server has stored it. The counts are only for people.
 
-    event_id: by which a second try is known for the same event. Raises NotAnnounced.
+    event_id: lets the server recognize a retry as the same event. Raises NotAnnounced.
     """
     emit_event(
         EVENT,

@@ -1,4 +1,4 @@
-"""Artifacts: what people see of a run in the Prefect UI. A failed artifact never fails the run."""
+"""Artifacts: what the Prefect UI shows of a run. A failed artifact never fails the run."""
 
 import logging
 import re
@@ -22,16 +22,16 @@ from workers.jobs.records import HeadJob, HeadResult, Space, VersionRecord
 
 logger = logging.getLogger(__name__)
 
-# A wider confusion matrix is nothing to look at.
+# A larger confusion matrix is unreadable in the UI.
 LARGEST_MATRIX = 20
-MOST_QUARANTINED = 500  # rows of a table in the UI; `python -m storage quarantine` has them all
+MOST_QUARANTINED = 500  # rows of the table in the UI; `python -m storage quarantine` lists all
 
 
 UPDATE_EVERY_SECONDS = 2.0
 
 
 class ProgressArtifact:
-    """A progress bar in the UI, from 0 to 1; it moves every two seconds at most."""
+    """A progress bar in the UI, from 0 to 1. It updates at most every UPDATE_EVERY_SECONDS, and at the end."""
 
     def __init__(self, key: str, description: str):
         self._id: UUID | None = _try(create_progress_artifact, progress=0.0, key=key, description=description)
@@ -46,7 +46,7 @@ class ProgressArtifact:
 
 
 def show_version(version: VersionRecord) -> None:
-    """A table of the version's usable images by split and class."""
+    """Create a table of the version's usable images by split and class, and of the pending and quarantined ones."""
     rows = [
         {"split": split, "class": name, "images": count}
         for split, by_class in sorted(version.classes.items())
@@ -58,7 +58,7 @@ def show_version(version: VersionRecord) -> None:
 
 
 def show_quarantine(space: Space, version: VersionRecord) -> None:
-    """A table of the images that cannot be used and why, where there are any."""
+    """Create a table of the quarantined images with their reasons, if there are any."""
     if version.counts["quarantined"]:
         _try(_create_quarantine_artifact, space, version)
 
@@ -81,17 +81,17 @@ def _create_quarantine_artifact(space: Space, version: VersionRecord) -> None:
 
 
 def show_head(job: HeadJob, head: HeadResult) -> None:
-    """A summary of the training: what the head is, how it does on each class, and how it came to that."""
+    """Create a summary of the training: the head, its metrics, the scores of each class, and each epoch."""
     _try(_create_head_artifact, job, head)
 
 
 def show_study(rows: list[dict[str, str]], description: str) -> None:
-    """The table of a study of batch sizes."""
+    """Create the table of a study of batch sizes."""
     _try(create_table_artifact, table=rows, key="batch-size-study", description=description)
 
 
 def show_maintenance(store: str, done: dict[str, list[str]]) -> None:
-    """What the maintenance of a store did, step by step."""
+    """Create a summary of the maintenance of a store. done: step → lines."""
     steps = (f"## {step}\n\n" + "\n".join(f"* {_name(line)}" for line in lines) for step, lines in done.items())
     markdown = "\n\n".join([f"# Store {_name(store)}", *steps])
     _try(create_markdown_artifact, key="store-maintenance", markdown=markdown, description=store)
@@ -157,13 +157,13 @@ def _table(header: tuple[str, ...], rows: list[tuple]) -> str:
 
 
 def _name(name: str) -> str:
-    """A name as it is, on one line: nothing in it is markdown."""
+    """The name on one line, with Markdown characters escaped."""
     return re.sub(r"([\\`*_{}\[\]<>&|~#!$])", r"\\\1", " ".join(name.split()))
 
 
 def _try(create, *args, **kwargs):
     try:
         return create(*args, **kwargs)
-    except Exception as error:  # the server may be busy or gone; the work is not
+    except Exception as error:  # the server may be busy or gone, but the work goes on
         logger.warning("artifact %s was not written: %s", kwargs.get("key", create.__name__), error)
         return None

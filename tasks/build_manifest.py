@@ -1,4 +1,4 @@
-"""Task `build_manifest`: the commit of the next version."""
+"""Task `build_manifest`: commits the next version."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ def _key(plan: PlanRecord, chunks: list[ChunkResult]) -> str:
 
 @task(name="build_manifest", task_run_name="build_manifest ({plan.images} new)", **RETRY, cache_key_fn=keyed(_key))
 def build_manifest(plan: PlanRecord, chunks: list[ChunkResult]) -> VersionRecord:
-    """Commit what the plan and its shards say; the newest version itself where they say nothing new."""
+    """Commit the plan and its shards as the next version. If they add nothing new, return the newest version."""
     store = plan.space.store
     if plan.needs_commit:
         planned = load_plan(store, Path(plan.path))

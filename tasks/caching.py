@@ -1,7 +1,7 @@
-"""Prefect's cache records for the steps: JSON in the store's cache, used only while they are true.
+"""Prefect's cache records of the steps: JSON in the store's cache. A record is used only while it is true.
 
-Correctness never rests on them: every task body asks the store first, and deleting all of Prefect's
-state costs nothing but time.
+Correctness never depends on them, because every task asks the store first. Deleting all of Prefect's state costs only
+time.
 """
 
 import errno
@@ -34,7 +34,7 @@ from workers.runners.base import CERTAIN, EXPECTED, PoolClosed, WorkerFailed
 RECORDS = {kind.__name__: kind for kind in (ListingRecord, ChunkResult, VersionRecord, HeadResult)}
 T = TypeVar("T", bound=Task)
 
-# Three tries over about half a minute: enough for a disk or a share that hiccups, or a child that died.
+# Three tries within about half a minute are enough for a brief fault of a disk or network share, or a dead child.
 RETRY: dict[str, Any] = {
     "retries": 2,
     "retry_delay_seconds": exponential_backoff(backoff_factor=3),
@@ -44,7 +44,7 @@ RETRY: dict[str, Any] = {
 
 
 def can_help(state) -> bool:
-    """Whether another try can help: never for bad input, an error in the program, or a disk that is full or read-only."""
+    """Whether a retry can help. It cannot for bad input, a bug, a full or read-only disk, or a denied permission."""
     error = state.result(raise_on_failure=False)
     if isinstance(error, OSError):
         return error.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM)
@@ -54,18 +54,18 @@ def can_help(state) -> bool:
 
 
 class StaleRecord(ValueError):
-    """A cached record speaks of something that is not there any more. Prefect takes this as a miss."""
+    """A cached record describes something that no longer exists. Prefect treats this as a cache miss."""
 
 
 class TrueRecords(Serializer):
-    """Records as JSON; on the way back, each is checked against the store before it is believed."""
+    """Stores records as JSON, and checks each against the store when it loads them. Loading raises StaleRecord."""
 
     type: Literal["true-records"] = "true-records"
     root: str
     fingerprint: str
 
     def dumps(self, obj: Any) -> bytes:
-        if isinstance(obj, BaseException):  # Prefect keeps what failed as well; nobody believes it later
+        if isinstance(obj, BaseException):  # Prefect stores failures as well; `loads` refuses them
             return json.dumps({"failed": str(obj)}).encode()
         records = obj if isinstance(obj, list) else [obj]
         kinds = [{"kind": type(record).__name__, "record": asdict(record)} for record in records]
@@ -80,7 +80,7 @@ class TrueRecords(Serializer):
         for record in records:
             if not is_true(store, record):
                 raise StaleRecord(f"{record} is not true of {self.root} any more")
-        # What was trained, and decided, in the run that wrote the record was not in the one that reads it.
+        # The run that wrote the record trained the head and decided on it; the run that reads it did neither.
         records = [replace(r, is_new=False, promotion=None) if isinstance(r, HeadResult) else r for r in records]
         return records if content["is_list"] else records[0]
 
@@ -91,7 +91,7 @@ def is_true(store: Store, record: Any) -> bool:
         return not record.unreadable and _can_be_read(Path(record.path))
     if isinstance(record, ChunkResult):
         ref = ShardRef(record.shard, record.size_bytes, record.rows, record.footer_checksum)
-        # An image that was condemned is tried again where it comes up again: `quarantine --retry` wants that.
+        # A record with quarantined images is a miss: they come up again after `quarantine --retry`, to be retried.
         return not record.skipped and not record.quarantined and is_present(store, ref)
     if isinstance(record, VersionRecord):
         newest = latest_version(store)
@@ -103,13 +103,13 @@ def is_true(store: Store, record: Any) -> bool:
 def _can_be_read(listing: Path) -> bool:
     try:
         load_listing(listing)
-    except (OSError, ValueError, KeyError, TypeError):  # gone, or cut short by a power cut
+    except (OSError, ValueError, KeyError, TypeError):  # gone, or truncated by a power cut
         return False
     return True
 
 
 def kept(task: T, space: Space) -> T:
-    """The task with its records kept beside the store that they speak of, where a copy of it does not look."""
+    """The task, with its records stored beside the store that they describe. A copy of the store ignores them."""
     folder = space.store.cache / "prefect" / sha256(os.fsencode(space.root))[:16]
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     serializer = TrueRecords(root=space.root, fingerprint=space.fingerprint)
@@ -119,5 +119,5 @@ def kept(task: T, space: Space) -> T:
 
 
 def keyed(function: Callable[..., str | None]) -> Callable[..., str | None]:
-    """A Prefect cache key function from a function of the task's own parameters; None means uncached."""
+    """Make a Prefect cache key function of a function of the task's parameters. The key None means uncached."""
     return lambda context, parameters: function(**parameters)

@@ -1,4 +1,4 @@
-"""Task `extract_chunk`: a batch of chunks in a leased slot of the runner."""
+"""Task `extract_chunk`: extracts several chunks in one slot of the runner."""
 
 import hashlib
 import json
@@ -18,8 +18,8 @@ from workers.runners.base import RunnerName
 from workers.runners.isolation import Isolation
 from workers.runners.running import runner
 
-# A child that has said nothing for so long is stuck: a batch of images takes seconds, loading
-# TensorFlow and the weights a minute on a slow disk.
+# A child that is silent for this long is stuck. A batch of images takes seconds, and loading TensorFlow and the weights
+# takes a minute on a slow disk.
 SILENCE_SECONDS = 600.0
 
 
@@ -30,7 +30,7 @@ def _rows(plan: PlanRecord, start: int, count: int) -> pa.Table:
 def _key(
     plan: PlanRecord, start: int, count: int, slots: tuple[Slot, ...], engine: str, on_batch, runner_name="local"
 ) -> str:
-    """Hash of the rows that are wanted and the feature space: the same work has the same key in any plan."""
+    """Hash of the requested rows and the feature space, so that the same work has the same key in any plan."""
     rows = _rows(plan, start, count).select(["digest", "views"])
     wanted = [(row["digest"].hex(), row["views"]) for row in rows.to_pylist()]
     digest = hashlib.sha256(json.dumps([plan.augmentation, wanted]).encode()).hexdigest()
@@ -38,7 +38,7 @@ def _key(
 
 
 def logs_of(plan: PlanRecord) -> Path:
-    """Where the children of an extraction write what they have to say."""
+    """The folder for the logs of an extraction's children."""
     return plan.space.store.cache / "logs" / "extraction"
 
 
@@ -52,7 +52,10 @@ def extract_chunk(
     on_batch: Callable[[dict], None] | None = None,
     runner_name: RunnerName = "local",
 ) -> list[ChunkResult]:
-    """Extract `count` chunks of the plan from chunk `start` on, in one slot of this process's runner."""
+    """Extract `count` chunks of the plan from chunk `start` on, in one slot of this process's runner.
+
+    on_batch: receives a progress record per batch. Raises what `Isolation.run` raises.
+    """
     limits = Limits(SILENCE_SECONDS, memory_mb_a_child(len(slots)))
     with runner(runner_name, slots, logs_of(plan)).lease() as lease:
         job = ChunksJob(

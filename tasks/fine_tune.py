@@ -1,4 +1,4 @@
-"""Task `fine_tune`: the last blocks of the network with a trained head, in a slot of the runner that has a GPU or every core."""
+"""Task `fine_tune`: trains the last blocks of the network with a trained head, in a slot with a GPU or every core."""
 
 from collections.abc import Callable
 
@@ -14,5 +14,5 @@ from workers.runners.base import RunnerName
 def fine_tune(
     job: HeadJob, on_progress: Callable[[dict], None] | None = None, runner_name: RunnerName = "local"
 ) -> HeadResult:
-    """Fine-tune, or find what was fine-tuned before: the store is asked, and nothing else is cached."""
+    """Fine-tune the network, or find it in the store if that was done before. Nothing else is cached."""
     return run_training(job, on_progress, runner_name)

@@ -1,4 +1,4 @@
-"""Task `list_images`: every image once, with the digest of its bytes."""
+"""Task `list_images`: lists every image once, with the digest of its bytes."""
 
 from pathlib import Path
 
@@ -16,7 +16,10 @@ def _key(space: Space, scan: ScanRecord, rehash: bool) -> str | None:
 
 @task(name="list_images", task_run_name="list_images ({scan.images})", **RETRY, cache_key_fn=keyed(_key))
 def list_images(space: Space, scan: ScanRecord, rehash: bool) -> ListingRecord:
-    """Cached by what the scan saw, unless a file is so young that it may have changed since."""
+    """List the images of a scan. The digest of the scan is the cache key.
+
+    The list is not cached with `rehash`, or if a file is so young that it may have changed since the scan.
+    """
     listing = storage.source.listing.list_images(load_scan(Path(scan.path)), space.store.cache, rehash)
     path = save_listing(listing, Path(scan.path))
     num_readable = len(listing.files["digest"].drop_null())

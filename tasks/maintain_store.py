@@ -1,4 +1,4 @@
-"""Tasks `verify_store`, `compact_store`, `collect_store`: the maintenance of `python -m storage`."""
+"""Tasks `verify_store`, `compact_store`, `collect_store`: the maintenance commands of `python -m storage`."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ UNCACHED: dict[str, Any] = {**RETRY, "cache_policy": None}
 
 
 class Unsound(StorageError):
-    """The verification of a store found faults; `lines` names them."""
+    """The verification of a store found faults. lines: its report, which names them."""
 
     def __init__(self, error: StorageError, lines: list[str]):
         super().__init__(str(error))
@@ -23,7 +23,7 @@ class Unsound(StorageError):
 
 @task(name="verify_store", **UNCACHED)
 def verify_store(target: Target, is_deep: bool) -> list[str]:
-    """Hold every file of the store against what the store says of it. Raises Unsound."""
+    """Check every file of the store against what the store records of it. Raises Unsound."""
     lines: list[str] = []
     try:
         for line in maintenance.verify(target, is_deep):
@@ -35,11 +35,11 @@ def verify_store(target: Target, is_deep: bool) -> list[str]:
 
 @task(name="compact_store", **UNCACHED)
 def compact_store(target: Target, options: CompactOptions) -> list[str]:
-    """Merge small shards, and leave out rows that no image uses any more."""
+    """Merge small shards, and drop rows that no image uses any more."""
     return list(maintenance.compaction(target, options))
 
 
 @task(name="collect_store", **UNCACHED)
 def collect_store(target: Target, keep: int, grace_hours: float) -> list[str]:
-    """Remove what the newest versions do not need."""
+    """Remove what the newest `keep` versions do not need."""
     return list(maintenance.gc(target, keep, grace_hours))

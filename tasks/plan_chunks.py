@@ -1,4 +1,4 @@
-"""Task `plan_chunks`: what has to be extracted and committed."""
+"""Task `plan_chunks`: finds what has to be extracted and committed."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from workers.jobs.spaces import plan_record
 
 @task(name="plan_chunks", task_run_name="plan_chunks ({listing.images})", **RETRY, cache_policy=None)
 def plan_chunks(space: Space, listing: ListingRecord, options: PlanOptions) -> PlanRecord:
-    """Always runs: it asks the store, which other runs may have moved on, and the disk."""
+    """Plan the extraction. Never cached, because the store and the free space may have changed. Raises NoRoom."""
     listed = load_listing(Path(listing.path))
     plan = make_plan(space.store, listed, options)
     check_room(space.store, plan, row_bytes(space, plan.format))

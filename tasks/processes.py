@@ -1,4 +1,4 @@
-"""The process of a flow run: recorded on the server, so that others can tell whether it is alive."""
+"""The process of a flow run. The server records it, so that others can tell whether it is alive."""
 
 import os
 import socket
@@ -14,8 +14,8 @@ PREFIX = "process."
 class Process:
     """A process of a machine.
 
-    boot: what the kernel calls its own start; started: ticks from there to that of the process. Both tell a process from
-    a later one of the same number; where the system does not say, they are empty and 0.
+    boot: the kernel's identifier of its boot. started: ticks from the boot to the start of the process. The two
+    distinguish a process from a later one with the same number. They are empty and 0 if the system does not tell.
     """
 
     host: str
@@ -28,12 +28,12 @@ class Process:
         return cls(socket.gethostname(), _boot(), os.getpid(), _started(os.getpid()))
 
     def labels(self) -> dict[str, Any]:
-        """As labels of a flow run."""
+        """The process as labels of a flow run."""
         return {f"{PREFIX}{name}": value for name, value in asdict(self).items()}
 
     @classmethod
     def of(cls, labels: dict[str, Any]) -> "Process | None":
-        """The process that the labels of a flow run name, if they do."""
+        """The process that the labels of a flow run name, or None."""
         try:
             return cls(
                 str(labels[f"{PREFIX}host"]),
@@ -45,7 +45,7 @@ class Process:
             return None
 
     def is_alive(self) -> bool | None:
-        """Whether it is there; None for a process of another machine, of which nothing is known here."""
+        """Whether the process exists; None for a process of another machine, which this one cannot check."""
         if self.host != socket.gethostname():
             return None
         if self.boot != _boot():
@@ -66,9 +66,9 @@ def _boot() -> str:
 
 
 def _started(pid: int) -> int:
-    """Ticks from the start of the machine to that of the process; -1 for one that has ended and waits for its parent."""
+    """Ticks from the boot to the start of the process; -1 for a zombie, 0 if the system does not tell."""
     with suppress(OSError):
-        # The name, in brackets, may hold anything; behind it come the state and, 19 further, the start.
+        # The name, in parentheses, may contain anything. After it come the state and, 19 fields later, the start.
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         return -1 if fields[0] in (b"Z", b"X") else int(fields[19])
     return 0

@@ -1,4 +1,4 @@
-"""What the server records of a flow run: its process, its name and its tags."""
+"""What the server records of a flow run: its process, name and tags."""
 
 import logging
 
@@ -11,19 +11,19 @@ logger = logging.getLogger(__name__)
 
 
 def name_process(flow, flow_run, state) -> None:
-    """Let the server know which process a flow run is. A hook of flows, for when they begin to run.
+    """Record the process of a flow run on the server. A hook that flows call when they begin to run.
 
-    `python -m flows.reap` reads it; a run never fails for want of it.
+    `python -m flows.reap` reads the record. A run never fails because it could not be written.
     """
     try:
         with get_client(sync_client=True) as client:
             client.update_flow_run_labels(flow_run.id, Process.own().labels())
-    except Exception as error:  # the server may be busy or gone; the work is not
+    except Exception as error:  # the server may be busy or gone, but the work goes on
         logger.warning("the process of flow run %s is not known to the server: %s", flow_run.name, error)
 
 
 def name_run(name: str, *tags: str) -> None:
-    """Give the flow run that is going on a name, and add tags to those that it has. A run never fails for want of them."""
+    """Name the current flow run, and add tags to those that it has. A failure to do so never fails the run."""
     try:
         with get_client(sync_client=True) as client:
             client.update_flow_run(this_run.id, name=name, tags=sorted({*this_run.tags, *tags}))

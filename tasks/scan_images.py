@@ -1,4 +1,4 @@
-"""Task `scan_images`: names, sizes and times of the images, by stat alone."""
+"""Task `scan_images`: finds names, sizes and times of the images, by stat alone."""
 
 from functools import partial
 
@@ -17,10 +17,10 @@ from workers.jobs.records import ScanRecord, Space
 def scan_images(
     space: Space, layout: Layout, labels: str | None, outside_links: bool = False, allow_relabels: bool = False
 ) -> ScanRecord:
-    """Always runs: only a look at the folder can tell that nothing has changed."""
+    """Scan the image folder. Never cached, because only a scan can tell whether something has changed."""
     before = None if allow_relabels else partial(precedent, space.store)
     scan = scan_folder(place(space.images), layout, place(labels) if labels else None, outside_links, before)
-    if is_local(space.store.root):  # else other runs may use the folder (storage/planning/plan_files.py, using)
+    if is_local(space.store.root):  # on objects, other runs may use the folder (storage/planning/plan_files.py, using)
         prepare(space.store.plans, keep=scan.digest)
     path = save_scan(scan, space.store.plans)
     return ScanRecord(str(path), scan.digest, scan.files.num_rows, scan.ignored, scan.is_settled)

@@ -1,4 +1,4 @@
-"""Task `train_head`: the head of a version, in a slot of the runner that has a GPU or every core."""
+"""Task `train_head`: trains the head of a version, in a slot with a GPU or every core."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +14,7 @@ from workers.runners.running import runner
 
 
 def training_slots() -> tuple[Slot, ...]:
-    """One a GPU, or one for all the cores: a training uses every one of them."""
+    """One slot per GPU, or else one slot. Each has all the cores, because a training uses every one of them."""
     return tuple(Slot(gpu, available_cores()) for gpu in visible_gpus() or [None])
 
 
@@ -35,14 +35,14 @@ def _key(job: HeadJob, on_progress, runner_name="local") -> str | None:
 def train_head(
     job: HeadJob, on_progress: Callable[[dict], None] | None = None, runner_name: RunnerName = "local"
 ) -> HeadResult:
-    """Train the head, or find it where it was trained before, and promote it as the job says."""
+    """Train the head, or find it if it was trained before, and promote it as the job says."""
     return run_training(job, on_progress, runner_name)
 
 
 def run_training(
     job: HeadJob, on_progress: Callable[[dict], None] | None, runner_name: RunnerName = "local"
 ) -> HeadResult:
-    """Run a training job, or find its result, in a slot that has a GPU or every core."""
+    """Run a training job, or find its result, in a slot with a GPU or every core."""
     with runner(runner_name, training_slots(), logs_of(job)).lease() as lease:
         job = replace(job, threads=lease.slot.threads)
         result = lease.call("head", job.record(), on_progress or (lambda _: None))

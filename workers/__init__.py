@@ -1,1 +1,1 @@
-"""What is done, and where: the meeting of storage and vision. No Prefect and no web framework here."""
+"""Where storage and vision meet: jobs, and the processes that run them. No Prefect and no web framework here."""

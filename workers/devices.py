@@ -1,4 +1,4 @@
-"""Which devices this machine gives us: one slot for a child each. Asked without loading TensorFlow."""
+"""The devices of this machine as slots, one per child. They are found without loading TensorFlow."""
 
 import os
 from contextlib import suppress
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
-# TensorFlow with VGG16 at 224 pixels fills 1.3 GB, and the most pixels that are decoded another.
+# TensorFlow with VGG16 at 224 pixels fills 1.3 GB. Decoding the largest image allowed may fill as much again.
 SMALLEST_CHILD_MB = 4096.0
 
-# How many threads libraries have in their pools, which most of them read once, when they are loaded. Left alone each
-# takes one a core, and the children's threads wait for each other in busy loops.
+# The sizes of the libraries' thread pools. Most libraries read them once, when they are loaded. By default each pool
+# has one thread per core, and the threads of several children wait for each other in busy loops.
 THREAD_POOLS = (
     "OMP_NUM_THREADS",  # OpenMP, and Arrow's CPU pool
-    "OMP_THREAD_LIMIT",  # cuts both of them
+    "OMP_THREAD_LIMIT",  # caps both
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
     "BLIS_NUM_THREADS",
@@ -26,30 +26,30 @@ THREAD_POOLS = (
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for one child: the GPU that it alone sees (None: no GPU), and its CPU threads."""
+    """A place for one child: the only GPU that it sees (None: no GPU), and its number of CPU threads."""
 
     gpu: str | None
     threads: int
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the environment of its child says before Python starts, whatever the user's says for the whole machine."""
+        """The child's environment variables, set before Python starts. They override the user's for the whole machine."""
         gpu = {} if self.gpu is None else {"CUDA_VISIBLE_DEVICES": self.gpu}
         return gpu | dict.fromkeys(THREAD_POOLS, str(self.threads))
 
 
 def visible_gpus() -> list[str]:
-    """Identifiers of the NVIDIA GPUs this process may use, in the form CUDA_VISIBLE_DEVICES takes."""
+    """Identifiers of the NVIDIA GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         names = (name.strip() for name in visible.split(","))
-        return list(takewhile(lambda name: name not in ("", "-1"), names))  # CUDA stops at the first that is none
+        return list(takewhile(lambda name: name not in ("", "-1"), names))  # CUDA stops at the first invalid one
     drivers = Path("/proc/driver/nvidia/gpus")
     return [str(index) for index, _ in enumerate(sorted(drivers.iterdir()))] if drivers.is_dir() else []
 
 
 def available_cores() -> int:
-    """Cores that this process may really use: its affinity, cut by the quota of its control group."""
+    """Number of cores that this process may use: those of its CPU affinity, capped by the quota of its cgroup."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -59,7 +59,7 @@ def available_cores() -> int:
 
 
 def memory_mb() -> float:
-    """Memory that this process and its children may fill: the machine's, or less where its control group says so."""
+    """Memory in MB that this process and its children may fill: the machine's, or the limit of its cgroup if lower."""
     limits = []
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with suppress(OSError, ValueError):  # `max`: no limit
@@ -68,15 +68,21 @@ def memory_mb() -> float:
 
 
 def memory_mb_a_child(children: int) -> float:
-    """What one of so many children may fill: nine tenths of the memory shared out, but room for one backbone at least."""
+    """Memory in MB that each of `children` may fill: an equal share of nine tenths of the memory.
+
+    A share is at least SMALLEST_CHILD_MB, so that one backbone fits, unless nine tenths of all the memory are less.
+    """
     return max(0.9 * memory_mb() / children, min(SMALLEST_CHILD_MB, 0.9 * memory_mb()))
 
 
 def slots(workers: int | None, engine: str = "tensorflow") -> tuple[Slot, ...]:
-    """One slot a GPU that the engine can use, or else one single-threaded slot a core; `workers` overrides how many."""
+    """One slot per GPU that the engine can use, or else one single-threaded slot per core.
+
+    workers: overrides the number of slots; slots then share the GPUs in turn.
+    """
     gpus, cores = visible_gpus() if engine == "tensorflow" else [], available_cores()
     if gpus:
         count = workers or len(gpus)
         return tuple(Slot(gpus[i % len(gpus)], max(1, cores // count)) for i in range(count))
-    # The threads of a child are always one, so that the same image gives the same bytes on any machine size.
+    # A child on the CPU always has one thread, so that an image gives the same bytes on a machine of any size.
     return tuple(Slot(None, 1) for _ in range(workers or cores))

@@ -1,1 +1,1 @@
-"""The child process: its loop, what it has in flight, and how its death is contained."""
+"""The child process: its loop, its record of in-flight images, and the watchdog that limits it."""

@@ -1,8 +1,8 @@
-"""The child process: takes jobs on standard input, answers on standard output, one JSON record a line.
+"""The child process: reads jobs from standard input and answers on standard output, one JSON record per line.
 
-Started as `python -m workers.children.child`; imports storage and vision and no Prefect. An answer to a job is
-`accepted`, any number of `progress`, then `result` or `error`. It leaves when its parent is gone, and
-after IDLE_SECONDS without a job.
+Its parent starts it as `python -m workers.children.child`. It imports storage and vision, and no Prefect. The answer
+to a job is `accepted`, any number of `progress`, then `result` or `error`. The child exits when its parent is gone,
+and after IDLE_SECONDS without a job.
 """
 
 import json
@@ -21,16 +21,16 @@ from workers.children.in_flight import InHand
 from workers.jobs.perform import perform
 
 IDLE_SECONDS = 30.0
-FIRST_TO_GO = "500"  # of 1,000: where memory runs out, the kernel shall end a child and not who watches it
+FIRST_TO_GO = "500"  # of 1,000: when memory runs out, the kernel should kill a child and not its parent
 _one_at_a_time = threading.Lock()
 
 
 def main() -> None:
-    # Ctrl-C reaches the whole group; it is the parent that decides when a child stops.
+    # Ctrl-C signals the whole process group, but the parent decides when a child stops.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(OSError):  # only Linux has it
         Path("/proc/self/oom_score_adj").write_text(FIRST_TO_GO)
-    # What TensorFlow prints must not fall between the answers.
+    # TensorFlow's prints go to standard error, so that they do not mix with the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     jobs: queue.Queue[dict] = queue.Queue()
@@ -39,13 +39,13 @@ def main() -> None:
         try:
             job = jobs.get(timeout=IDLE_SECONDS)
         except queue.Empty:
-            os._exit(0)  # a plain return would wait for the lock of standard input, which the listener holds
+            os._exit(0)  # a plain return would wait for the lock of standard input, which the listener thread holds
         _answer(answers, {"accepted": True})
         _answer(answers, _run(job, lambda record: _answer(answers, {"progress": record})))
 
 
 def _listen(requests: BinaryIO, jobs: queue.Queue[dict]) -> None:
-    """Queue what the parent asks for; the end of the pipe is the end of the parent, and of this process."""
+    """Queue the parent's jobs. The end of the pipe means that the parent is gone, so this process exits."""
     for line in requests:
         jobs.put(json.loads(line))
     os._exit(0)
@@ -54,16 +54,16 @@ def _listen(requests: BinaryIO, jobs: queue.Queue[dict]) -> None:
 def _run(job: dict, report) -> dict[str, Any]:
     try:
         return {"result": _perform(job, report)}
-    except Exception as error:  # whatever it is, the parent is told, and this child goes on
+    except Exception as error:  # the parent receives any error, and this child takes the next job
         print(traceback.format_exc(), file=sys.stderr, flush=True)
         kinds = [kind.__name__ for kind in type(error).__mro__]
         return {"error": {"kinds": kinds, "message": str(error), **_of_the_machine(error)}}
 
 
 def _of_the_machine(error: Exception) -> dict[str, Any]:
-    """Number, words and file name of an OSError as JSON has them: a name may be bytes, a descriptor or nothing.
+    """Number, message and file name of an OSError as JSON; each is None if it is missing or of another type.
 
-    Arrow puts the name of the file among the words.
+    A file name may be bytes, a descriptor or None. Arrow puts it into the message instead.
     """
     number, name = getattr(error, "errno", None), getattr(error, "filename", None)
     words = getattr(error, "strerror", None)

@@ -1,7 +1,7 @@
-"""What a child has in hand, in memory that it shares with its parent: when it dies, this says which images to suspect.
+"""The in-flight images of a child, in memory shared with its parent. When the child dies, they are the suspects.
 
-A child notes every image that it reads and decodes, and every batch that it infers. A note is a store into mapped
-memory, half a microsecond where a line through a pipe takes ten, and outlives the child however that ends.
+A child notes every image that it reads or decodes, and every batch that it infers. A note is a store into mapped
+memory. It takes half a microsecond, where a line through a pipe takes ten, and it survives any death of the child.
 """
 
 import mmap
@@ -14,20 +14,20 @@ from collections.abc import Sequence
 from typing import Literal
 
 Stage = Literal["read", "decode", "infer"]
-STAGES: tuple[Stage, ...] = ("read", "decode")  # of one image at a time
+STAGES: tuple[Stage, ...] = ("read", "decode")  # those that handle one image at a time
 
-# The image that is read or decoded: since when, in which stage (0: none), which. The batch: since when, how many.
+# The image that is read or decoded: start time, stage (0: none), digest. The batch: start time, number of images.
 IMAGE = struct.Struct("=dB32s")
 BATCH = struct.Struct("=dI")
 IMAGE_AT, BATCH_AT, DIGESTS_AT = 0, 64, 128
 DIGEST_BYTES = 32
-LARGEST_BATCH = 1024  # vision/engines: the most that any engine takes at a time
+LARGEST_BATCH = 1024  # vision/engines: the largest batch of any engine
 SIZE = DIGESTS_AT + LARGEST_BATCH * DIGEST_BYTES
 NONE = bytes(DIGEST_BYTES)
 
 
 class InHand:
-    """The notes of a worker's child. Times are of the monotonic clock, which all processes share."""
+    """The in-flight images of one child. Times come from the monotonic clock, which all processes share."""
 
     def __init__(self, descriptor: int):
         self.descriptor = descriptor
@@ -35,7 +35,7 @@ class InHand:
 
     @classmethod
     def create(cls) -> "InHand":
-        """In a file without a name, which goes with the last process that has it open."""
+        """Notes in a new anonymous file, which disappears when the last process closes it."""
         if hasattr(os, "memfd_create"):
             descriptor = os.memfd_create("in-hand")
         else:
@@ -46,7 +46,7 @@ class InHand:
         weakref.finalize(made, os.close, descriptor)
         return made
 
-    # What the child notes: vision.engines.extract.Hands
+    # Called in the child: vision.engines.extract.Hands
 
     def reading(self, key: bytes) -> None:
         IMAGE.pack_into(self._map, IMAGE_AT, time.monotonic(), 1, key)
@@ -65,14 +65,14 @@ class InHand:
     def inferred(self) -> None:
         BATCH.pack_into(self._map, BATCH_AT, 0.0, 0)
 
-    # What the parent reads
+    # Called in the parent
 
     def clear(self) -> None:
         self.decoded()
         self.inferred()
 
     def suspects(self) -> dict[bytes, Stage]:
-        """The images in hand and what is done with them; first the one that is decoded, which is the likeliest culprit."""
+        """Digest → stage of the in-flight images. First comes the one being decoded, as the likeliest culprit."""
         found: dict[bytes, Stage] = {}
         _, stage, digest = IMAGE.unpack_from(self._map, IMAGE_AT)
         if stage:
@@ -83,7 +83,7 @@ class InHand:
         return found
 
     def seconds(self) -> dict[Stage, float]:
-        """For how long each stage has had what it has."""
+        """How many seconds each busy stage has held its current images."""
         now, found = time.monotonic(), dict[Stage, float]()
         since, stage, _ = IMAGE.unpack_from(self._map, IMAGE_AT)
         if stage:

@@ -1,4 +1,4 @@
-"""An eye on a child: it is ended when it is silent or busy with the same images for too long, or fills too much memory."""
+"""The watchdog kills a child that is silent too long, holds the same images too long, or fills too much memory."""
 
 import subprocess
 import threading
@@ -11,14 +11,14 @@ from workers.children.in_flight import InHand, Stage
 
 LOOK_SECONDS = 0.2
 
-# The most pixels that are decoded take seconds; a share may take minutes to bring back a file, and a slow
-# machine to infer a batch.
+# The largest image allowed decodes in seconds. A network share may take minutes to recall a file, and a slow machine
+# minutes to infer a batch.
 STAGE_SECONDS: dict[Stage, float] = {"read": 300.0, "decode": 60.0, "infer": 300.0}
 
 
 @dataclass(frozen=True)
 class Breach:
-    """Why a child had to be ended: `timeout`, or `crashed` for memory, and in words."""
+    """Why the watchdog killed a child. code: `timeout`, or `crashed` for memory. words: the reason as a clause."""
 
     code: Literal["timeout", "crashed"]
     words: str
@@ -26,10 +26,10 @@ class Breach:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a job may take of its process; None: any amount.
+    """Limits of a job in its process; None: no limit.
 
-    silence_seconds: without a progress record. memory_mb: of memory of its own. stage_seconds: with the same images in
-    a stage.
+    silence_seconds: longest time without a record. memory_mb: most private memory (`own_memory_mb`). stage_seconds:
+    longest time that a stage may hold the same images.
     """
 
     silence_seconds: float | None = None
@@ -37,7 +37,7 @@ class Limits:
     stage_seconds: dict[Stage, float] = field(default_factory=lambda: dict(STAGE_SECONDS))
 
     def breach(self, pid: int, in_hand: InHand) -> Breach | None:
-        """How a child is over its limits, None where it is not."""
+        """The limit of memory or of a stage that the child exceeds, or None."""
         for stage, seconds in in_hand.seconds().items():
             if seconds > self.stage_seconds[stage]:
                 return Breach(
@@ -49,10 +49,10 @@ class Limits:
 
 
 def own_memory_mb(pid: int) -> float:
-    """Memory in MB that a process has filled and that no file stands behind; 0 where the system does not tell.
+    """Memory in MB that a process has filled and that no file backs; 0 if the system does not report it.
 
-    Not its address space, of which TensorFlow takes three times what it fills, nor the pages of mapped files, which
-    the kernel takes back when it needs them.
+    The address space does not count, because TensorFlow reserves three times what it fills. Pages of mapped files do
+    not count either, because the kernel reclaims them when it needs memory.
     """
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -64,9 +64,9 @@ def own_memory_mb(pid: int) -> float:
 
 
 class Watch:
-    """Looks at a child five times a second for the length of a block, and kills it where it has to be ended.
+    """Checks a child five times a second while the block runs, and kills it when it exceeds a limit.
 
-    Its limits count from the last call of `heard`. breach: why it was killed.
+    The limit of silence counts from the last call of `heard`. breach: why the watchdog killed the child, else None.
     """
 
     def __init__(self, process: subprocess.Popen, limits: Limits, in_hand: InHand | None = None):

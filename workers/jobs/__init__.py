@@ -1,1 +1,1 @@
-"""One file a verb: what a child is asked to do, from a small record to a small record."""
+"""The jobs of a child, one file per verb. A job takes a small record and returns a small record."""

@@ -1,4 +1,4 @@
-"""Heads whose training diverged: what is said of them. No Prefect here."""
+"""Messages about heads whose training diverged. No Prefect here."""
 
 import shlex
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from vision.training.head import LEARNING_RATES, HeadSpec
 
 
 def divergence(store: Store, name: str, record: Mapping[str, Any]) -> str | None:
-    """In one line where a training diverged, what is kept of it, and what to try; None where it did not."""
+    """One line that says where a training diverged, what to try, and what is kept; None if it did not diverge."""
     where = record.get("diverged")
     if where is None and has_finite_loss(record):
         return None
@@ -31,7 +31,7 @@ def _place(where: Mapping[str, Any] | None) -> str:
 
 
 def _lower_rate(head: Mapping[str, Any]) -> tuple[str, float, float]:
-    """The flag for it, a learning rate to try, and the one that was used."""
+    """The flag of the learning rate, a lower rate to try, and the rate that was used."""
     usual = HeadSpec.fine_tune_learning_rate
     if head.get("fine_tune"):
         flag, rate = "--fine-tune-learning-rate", head.get("fine_tune_learning_rate", usual)
@@ -53,5 +53,5 @@ def _kept(store: Store, name: str, record: Mapping[str, Any]) -> str:
 
 
 def promote_command(store: Store, name: str) -> str:
-    """What makes a head the current one, whatever it is worth."""
+    """The command that makes a head the current one, whatever its scores."""
     return f"python -m storage promote {name} --store {shlex.quote(str(store.root))}"

@@ -1,4 +1,4 @@
-"""The one unit of extraction, whatever runs it: a chunk becomes a shard. Runs in a child; no Prefect here."""
+"""The unit of extraction for every runner: one chunk becomes one shard. Runs in a child; no Prefect here."""
 
 import logging
 import os
@@ -29,17 +29,15 @@ from workers.jobs.records import ChunkResult, ChunksJob
 
 logger = logging.getLogger(__name__)
 
-# Reasons that are the file's of the moment, not its bytes': the image stays pending and is tried again.
-
 
 def process_chunks(
     job: ChunksJob, engine: Engine, report: Callable[[dict], None], hands: Hands | None = None
 ) -> list[ChunkResult]:
-    """Read, decode and infer the images of each chunk and write its shard.
+    """Read, decode and infer the images of each chunk, and write its shard while the next chunk is inferred.
 
-    `report` hears of each batch, and of each chunk that is `finished`, from another thread; `hands` of what is being
-    done. A shard is written while the next chunk is inferred. `engine` is warm, and of the job's spec. Raises what
-    stops a whole chunk: StoreDamaged, OSError (disk full).
+    engine: warm, and for the job's spec. report: receives a record for each batch and, from another thread, one for
+    each `finished` chunk. hands: told which images are in flight. Raises errors that stop a whole chunk: StoreDamaged,
+    OSError (disk full).
     """
     results: list[ChunkResult] = []
     writing: Future[ChunkResult] | None = None
@@ -76,7 +74,7 @@ def _extract(
 
 
 def try_alone(job: ChunksJob, engine: Engine, hands: Hands | None = None) -> str | None:
-    """Extract the job's one image and keep nothing: the code of what is wrong with it, None where nothing is."""
+    """Extract the image `job.alone` and keep nothing. Returns the code of its fault, or None."""
     digest = bytes.fromhex(job.alone or "")
     one = job.todo.filter(pc.is_in(job.todo["digest"], pa.array([digest], DIGEST)))
     found = extract(engine, _images(one, job), hands=hands, make_views=_view_maker(one, job))
@@ -94,6 +92,7 @@ def _finish(
 def _write(job: ChunksJob, engine: Engine, found: Extracted, started: float) -> ChunkResult:
     began = time.perf_counter()
     codes = {digest: code for digest, (code, _) in found.errors.items()}
+    # FILE_FAULTS concern the file of the moment, not its bytes. The image stays pending, and the next run retries it.
     ref = write_shard(
         job.space.store,
         found.keys,
@@ -134,7 +133,7 @@ def _path_of(job: ChunksJob, digest: bytes) -> bytes:
 
 
 def _view_maker(todo: pa.Table, job: ChunksJob) -> MakeViews:
-    """What makes the views of a chunk: Keras is loaded where one of them is a variant, and before any image is in hand."""
+    """The function that makes a chunk's views. If one is a variant, Keras loads now, before any image is in flight."""
     if not any(any(views) for views in todo["views"].to_pylist()):
         return plain_views
     return Variants(job.augmentation, job.threads, job.space.spec.image_size).views
@@ -159,7 +158,7 @@ def _refuse(code: str) -> bytes:
 
 
 def _read_any(root: Place, paths: Sequence[bytes], digest: bytes) -> bytes:
-    """The bytes of the first of these files that can be read and has them. Raises the first one's ImageError if none has."""
+    """The bytes of the first readable file with this digest. If there is none, raises the first file's ImageError."""
     errors = []
     for path in paths:
         try:
@@ -170,7 +169,10 @@ def _read_any(root: Place, paths: Sequence[bytes], digest: bytes) -> bytes:
 
 
 def read_image(root: Place, path: bytes, digest: bytes) -> bytes:
-    """The bytes of a file, if they are still those that were listed: a row is of its digest or is not. Raises ImageError."""
+    """The bytes of a file. They must still have the digest that was listed, because their row is stored under it.
+
+    Raises ImageError with the code `vanished`, `permission`, `read_error` or `changed`.
+    """
     try:
         data, found = read_file(root, path)
     except FileNotFoundError as error:
@@ -185,5 +187,5 @@ def read_image(root: Place, path: bytes, digest: bytes) -> bytes:
 
 
 def peak_rss_mb() -> float:
-    """The most memory this process has held, in MB (Linux counts in KiB)."""
+    """Peak resident memory of this process in MB. Linux counts in KiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,4 +1,4 @@
-"""The name of a head, and whether it is there."""
+"""The name of a head, and whether the head exists."""
 
 from dataclasses import replace
 
@@ -17,16 +17,20 @@ from workers.jobs.records import HeadResult
 
 
 def head_name(fingerprint: str, data_digest: str, spec: HeadSpec, seed: int) -> str:
-    """Where a head lies: a hash of all that makes it, untouched by how the store keeps its rows.
+    """The name of a head, which is also its folder: a hash of everything that determines the head.
 
-    data_digest: the `data_name` of what it is trained on.
+    How the store keeps its rows does not change the name. data_digest: the `data_name` of the training data.
     """
     record = {"fingerprint": fingerprint, "data_digest": data_digest, "head": spec.record(), "seed": seed}
     return sha256(canonical(record))[:32]
 
 
 def base_name(fingerprint: str, data_digest: str, spec: HeadSpec, seed: int) -> str | None:
-    """The head that one of `spec` goes on from: of the same making, but not fine-tuned, or trained up to its initial epoch."""
+    """Name of the head that a training with `spec` continues from; None if it starts afresh.
+
+    Fine-tuning continues from the head of the same spec without fine-tuning. Other trainings continue from
+    `initial_head`, or else from the head that was trained from the beginning up to the initial epoch.
+    """
     if spec.fine_tune:
         return head_name(fingerprint, data_digest, spec.untuned, seed)
     if not spec.initial_epoch:
@@ -36,9 +40,9 @@ def base_name(fingerprint: str, data_digest: str, spec: HeadSpec, seed: int) -> 
 
 
 def find_head(store: Store, name: str) -> HeadResult | None:
-    """The head of this name if it was trained to its end and is as it was written."""
+    """The head of this name, or None if it is missing, its training did not finish, or its record is damaged."""
     try:
-        record = finite(read_head(store, name))  # heads from before have NaN
+        record = finite(read_head(store, name))  # older heads have NaN
         metrics = record["metrics"] | test_metrics(record.get("test"))
         is_current, diverged = current_head(store) == name, divergence(store, name, record)
         return HeadResult(name, False, is_current, **metrics, history=tuple(record["history"]), diverged=diverged)
@@ -47,10 +51,10 @@ def find_head(store: Store, name: str) -> HeadResult | None:
 
 
 def check_trainable(classes: Counts, names: tuple[str, ...], only_reads: bool = False) -> None:
-    """Refuse classes that no head can be trained on: fewer than two, or a split without usable images of them.
+    """Raise InputError if no head can be trained: fewer than two classes, or a split without usable images of them.
 
-    classes: images by split and class. names: those to train on. only_reads: the caller extracts nothing, so that
-    what is missing has to come from the pipeline.
+    classes: images by split and class. names: classes to train on. only_reads: the caller extracts nothing, so the
+    message advises to run the pipeline for what is missing.
     """
     if len(names) < 2:
         given = f"there is {quoted(*names)} alone" if names else "there is none"

@@ -19,7 +19,7 @@ def per_class(classes: tuple[str, ...], found: Evaluation) -> dict[str, dict[str
 
 
 def environment() -> dict[str, str]:
-    """The versions that a head was made with."""
+    """Versions of Python and of the libraries that a head was trained with."""
     import keras
     import numpy
     import tensorflow as tf

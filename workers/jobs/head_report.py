@@ -1,4 +1,4 @@
-"""The report of a head: which picture lies behind each mistake, read for the page. Runs in a child; no Prefect here."""
+"""The report of a head, with the image behind each mistake. Runs in a child; no Prefect here."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-SAMPLES = 4  # training images that are shown as they were augmented, and how often each
+SAMPLES = 4  # how many training images the report shows augmented, and how many augmentations of each
 
 
 def write_report(
@@ -42,11 +42,11 @@ def write_report(
     table: SampleTable,
     training: SampleTable | None = None,
 ) -> str | None:
-    """Put the report beside a head and return where it lies.
+    """Write the report beside its head and return its path.
 
-    record: what head.json says. table: the samples that `validation` is of. training: those of the training images as they
-    are, of which some are shown as they were augmented. The head is worth more than its report: where
-    that cannot be made there is a warning and None, whatever the reason.
+    record: the content of head.json. table: the samples of `validation`. training: the samples of the training images
+    without variants; the report shows some of them augmented. A head is worth more than its report, so any error
+    becomes a warning, and the result is None.
     """
     store = job.space.store
     try:
@@ -70,7 +70,7 @@ def write_report(
 
 
 def _shown(job: HeadJob, version: Version, validation: Evaluation, table: SampleTable) -> Iterator[Shown]:
-    """The mistakes with their files, as they are now."""
+    """The mistakes, each with its file as it is now."""
     root, names, spec = _root(job), tuple(map(visible, job.spec.classes)), job.space.spec
     samples = [mistake.sample for mistake in validation.mistakes]
     files = files_of(job.space.store, version, "validation", table, samples)
@@ -88,7 +88,7 @@ def _shown(job: HeadJob, version: Version, validation: Evaluation, table: Sample
 
 
 def _augmented(job: HeadJob, version: Version, epochs: int, table: SampleTable | None) -> Augmented | None:
-    """How training images were augmented, and some of them; None where they were not. epochs: how many were trained."""
+    """How training images were augmented, with some examples; None if they were not. epochs: how many were trained."""
     spec = job.spec
     from_images = spec.train_on == "images" or bool(spec.fine_tune)
     if not (table and spec.augment and (from_images or spec.variants > 1)):
@@ -112,7 +112,7 @@ def _augmented(job: HeadJob, version: Version, epochs: int, table: SampleTable |
 
 
 def _passes(spec: HeadSpec, samples: int, epochs: int) -> range:
-    """The passes over the training samples that were begun in a training of so many epochs, counted from 0."""
+    """The passes over the training samples, counted from 0, that a training of so many epochs began."""
     first = 0 if spec.fine_tune else spec.initial_epoch
     steps_a_pass = -(-samples // spec.batch_size)
     steps = spec.steps_per_epoch or steps_a_pass
@@ -126,7 +126,7 @@ def _samples(
     augmentation: Augmentation,
     keys: Callable[[bytes], np.ndarray],
 ) -> Iterator[Sample]:
-    """A few of the training images, evenly spread over the table, augmented by the keys that their digests give."""
+    """A few training images, evenly spread over the table. keys: digest → keys of the augmentations to show."""
     root, space, count = _root(job), job.space, min(SAMPLES, len(table))
     places = [(2 * n + 1) * len(table) // (2 * count) for n in range(count)]
     for at, (path, digest) in zip(places, files_of(space.store, version, "train", table, places), strict=True):
@@ -137,12 +137,12 @@ def _samples(
 
 
 def _root(job: HeadJob) -> Place | None:
-    """Where the images lie, where that is known."""
+    """The image folder, if it is known."""
     return place(job.space.images) if job.space.images else None
 
 
 def _made(root: Place | None, path: bytes, digest: bytes, make: Callable[[bytes], T]) -> tuple[T | None, str]:
-    """What is made of the image with this digest, or None and why there is nothing."""
+    """What `make` returns for the image with this digest, or None with the reason."""
     if root is None:
         return None, "its folder was not at hand"
     try:

@@ -1,4 +1,4 @@
-"""The image stream: pictures are read, decoded, augmented and sent through the frozen network as a training asks for them."""
+"""The image stream reads, decodes and augments images and sends them through the frozen network, on demand."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,32 +24,34 @@ logger = logging.getLogger(__name__)
 Numbered = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 MOST_BATCHES = 4
-MOST_GONE = 32  # pictures in succession: so many are a folder that is gone
+MOST_GONE = 32  # images; this many missing in succession mean that the folder is gone
 
 
 def epoch_keys(seed: int, number: int, images: np.ndarray) -> np.ndarray:
-    """Keys (n,) u64 of what is drawn for images (n,) u64 in a pass over them; images: the beginnings of their digests."""
+    """Keys (n,) u64 of the random draws for images in pass `number`. images: (n,) u64, the starts of their digests."""
     return mix(seed, number, AUGMENTATIONS, images)
 
 
 def steps_at_a_time(batch_size: int, engine_batch: int) -> int:
-    """Of how many steps the pictures go through the network together, where it computes its whole batch in any case.
+    """Number of steps whose images go through the network together, since the engine always computes whole batches.
 
-    Those of which it computes the smallest part for nothing, up to MOST_BATCHES of the engine's, or of one step.
+    The number with the least padding per step wins, among those that fit into MOST_BATCHES of the engine's batches.
+    One step is always allowed.
     """
     most = max(1, MOST_BATCHES * engine_batch // batch_size)
     return min(range(1, most + 1), key=lambda steps: -steps * batch_size % engine_batch / steps)
 
 
 class ImageStream:
-    """Batches as a FeatureStream gives them, of the same samples in the same order, from the pictures themselves.
+    """Batches of the same samples in the same order as a FeatureStream, computed from the images themselves.
 
-    rows: whose order it is; nothing of it is read. files: path and digest of each sample of its table. engine: whole, or cut
-    (vision/engines); a batch is (features (n, *shape), labels (n,) u16) in the dtype that `extract` gives. augmentation:
-    drawn anew for each pass, by hash of the seed, the pass and the digest; None leaves the pictures as they are.
+    A batch is (features (n, *shape), labels (n,) u16); features have the dtype that `extract` returns. rows: gives the
+    order; its features are not read. files: path and digest of each sample of its table. engine: whole or cut
+    (vision/engines). augmentation: drawn anew for each pass, by a hash of seed, pass and digest; None: images stay as
+    they are.
 
-    A picture that cannot be read or decoded any more is missing from its batch, with a warning. Raises InputError where
-    MOST_GONE in succession cannot be read, or none at all.
+    An image that can no longer be read or decoded is missing from its batch, with a warning. Raises InputError if
+    MOST_GONE in succession, or all of them, cannot be read.
     """
 
     def __init__(
@@ -64,9 +66,9 @@ class ImageStream:
     def batches(
         self, epoch: int = 0, first_step: int = 0, *, epochs: int | None = 1
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """What is trained on: no batch is empty. In place of one whose pictures are all missing comes the next that has some.
+        """Batches to train on; none is empty. The next batch with images replaces one whose images are all missing.
 
-        So each step has a batch, and a training that is resumed at any of them gets the same one.
+        Each step therefore has a batch, and a training that resumes at any step gets the same one.
         """
         lost = 0
         for _, *batch in self._found(self._rows.samples(epoch, first_step, epochs=epochs)):
@@ -79,21 +81,21 @@ class ImageStream:
             yield from repeat(next((features, labels) for _, features, labels in after if len(labels)), lost)
 
     def numbered(self, epoch: int = 0) -> Iterator[Numbered]:
-        """What is evaluated, each sample once at most: (samples, features, labels) of an epoch's steps, some of them empty.
+        """Batches to evaluate, each sample at most once: (samples, features, labels) per step of an epoch.
 
-        samples: (n,) the places in the table of what could be read.
+        samples: (n,) positions in the table of the images that could be read. A batch may be empty.
         """
         return self._found(self._rows.samples(epoch))
 
     def _found(self, steps: Iterator[tuple[int, np.ndarray]]) -> Iterator[Numbered]:
-        gone: set[int] = set()  # the samples of the batches in succession of which nothing could be read
+        gone: set[int] = set()  # samples of the latest successive batches without a readable image
         while some := list(islice(steps, self._steps_at_a_time)):
             yield from self._read(some, gone)
 
     def _read(self, steps: Sequence[tuple[int, np.ndarray]], gone: set[int]) -> Iterator[Numbered]:
-        """The batches of some steps, whose pictures go through the network together."""
+        """The batches of some steps, whose images go through the network together."""
         files = self._files.take(pa.array(np.concatenate([samples for _, samples in steps]))).to_pylist()
-        # Files of equal bytes, and one that is drawn twice, are rows of their own: one of them may be gone.
+        # Files of equal bytes, and a file that is drawn twice, get rows of their own, because one of them may be gone.
         keys = [file["digest"] + place.to_bytes(4, "little") for place, file in enumerate(files)]
         passes = dict(zip(keys, (number for number, samples in steps for _ in samples), strict=True))
         images: list[Image] = [
@@ -123,7 +125,7 @@ class ImageStream:
             )
 
     def _views_of(self, passes: Mapping[bytes, int]) -> MakeViews:
-        """What makes the view of a picture, by its key, of which the pass is known."""
+        """The function that makes the view of an image. passes: key of the image → number of the pass."""
         if self._augmentation is None:
             return plain_views
         augmentation, seed = self._augmentation, self._rows.seed or 0

@@ -1,4 +1,4 @@
-"""The head that a training goes on from at its initial epoch. No Prefect here."""
+"""The head that a training continues from at its initial epoch. No Prefect here."""
 
 from dataclasses import replace
 
@@ -10,10 +10,10 @@ from workers.jobs.head_identity import base_name, find_head, head_name
 
 
 def with_initial_head(store: Store, fingerprint: str, data_digest: str, spec: HeadSpec, seed: int) -> HeadSpec:
-    """The spec with the head that its training goes on from at `initial_epoch`.
+    """The spec, with the head that its training continues from at `initial_epoch`.
 
-    That is the one that was trained from the beginning, else the newest of those that went on from another head.
-    data_digest: as `head_name` has it. Raises InputError where there is none, or its training diverged.
+    That is the head trained from the beginning, else the newest one that itself continued from another head.
+    data_digest: as in `head_name`. Raises InputError if there is no such head, or if its training diverged.
     """
     head = spec.untuned
     if not head.initial_epoch:
@@ -33,7 +33,7 @@ def with_initial_head(store: Store, fingerprint: str, data_digest: str, spec: He
 
 
 def _chained(store: Store, fingerprint: str, data_digest: str, spec: HeadSpec, seed: int) -> str | None:
-    """The newest head of this making that was trained up to `initial_epoch` from another one: its name says so."""
+    """The newest head, by its name of this spec, that continued from another one up to `initial_epoch`; else None."""
     for note in sorted(list_heads(store.root), key=lambda note: note.created, reverse=True):
         if note.fault or note.fingerprint != fingerprint:
             continue

@@ -1,4 +1,4 @@
-"""Variants that a version lacks: a head that was trained without them has another name. No Prefect here."""
+"""Variants that a version lacks. A head that was trained without them has another name. No Prefect here."""
 
 from storage.errors import StorageError
 from storage.heads.registry import read_head
@@ -10,21 +10,22 @@ from vision.training.head import HeadSpec
 
 
 def lacking(store: Store, version: Version, spec: HeadSpec) -> Lacking:
-    """What the training images lack of the variants that a head of `spec` is trained on, or begins at."""
+    """The training images' missing variants, of those that `spec` trains on, or that its base head was trained on."""
     if spec.variants == 1:
         return Lacking()
     return lacking_views(store, version, "train", spec.classes, spec.augment, spec.variants)
 
 
 def data_name(data_digest: str, lacks: Lacking) -> str:
-    """What names the data that a head is trained on: the version's digest of it where no variant is missing."""
+    """Name of a head's training data: the version's data digest, hashed with the missing variants if there are any."""
     return sha256(canonical({"data_digest": data_digest, "lacking": lacks.digest})) if lacks.samples else data_digest
 
 
 def is_half_augmented(store: Store, name: str, spec: HeadSpec) -> bool:
-    """Whether the head of a name that stands for all variants lacked some: before names told, it was given then too.
+    """Whether a head lacked variants though its name stands for all of them.
 
-    A head whose version is gone is believed.
+    Such heads exist because names did not always tell the difference. The result is False if the head or its version
+    is gone or cannot be read.
     """
     try:
         record = read_head(store, name)

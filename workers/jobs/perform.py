@@ -1,4 +1,4 @@
-"""A job by its kind: what every runner calls, in whatever process it runs jobs."""
+"""Runs a job of a given kind. Every runner calls this, in whichever process it runs jobs."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -8,9 +8,10 @@ from workers.jobs.records import ChunksJob, HeadJob
 
 
 def perform(kind: str, job: dict, report: Callable[[dict], None], hands: Hands | None = None) -> dict | list[dict]:
-    """Do a job and return its result as a record; `report` hears of progress, `hands` of the images in flight.
+    """Run a job and return its result as a record. Raises ValueError for an unknown kind.
 
-    Imports what the job computes with only now: a process that has had no job has loaded no engine.
+    report: receives progress records. hands: told which images are in flight. The imports are in the functions, so
+    that a process without a job loads no engine.
     """
     if kind in ("chunks", "trial"):
         return _extract(ChunksJob.of(job), report, hands)

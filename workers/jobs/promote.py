@@ -1,4 +1,4 @@
-"""Which head is the current one: the new and the current head are compared on images that neither was trained on.
+"""Decides which head is the current one, by comparing the new and the current one on images new to both.
 
 Runs in a child; no Prefect here.
 """
@@ -32,7 +32,7 @@ from workers.jobs.training_data import READING_BATCH, READING_MB, Samples
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a head is the current one, and why; None where there was nothing to decide."""
+    """Whether the new head is the current one, and why. why: None if there was nothing to decide."""
 
     is_promoted: bool
     why: str | None = None
@@ -40,14 +40,14 @@ class Decision:
 
 @dataclass(frozen=True)
 class Score:
-    """How a head does on some images."""
+    """The result of a head on some images. hits: number of correct predictions."""
 
     hits: int
     images: int
     loss: float | None
 
     def is_worse_than(self, other: "Score") -> bool:
-        """By accuracy, and by loss among equal ones; a loss that is not finite is worse than any."""
+        """Compare hits, then loss. A score whose loss is not finite is worse than any with a finite loss."""
         return self._rank < other._rank
 
     @property
@@ -59,7 +59,7 @@ class Score:
 
 
 class NotComparable(Exception):
-    """There is no image on which both heads can be judged. The message says why."""
+    """There is no image to compare both heads on. The message says why."""
 
 
 class Unusable(Exception):
@@ -67,7 +67,7 @@ class Unusable(Exception):
 
 
 def promoted(job: HeadJob, result: HeadResult, data: Samples) -> HeadResult:
-    """Make the head of `job` the current one, or not, and say why."""
+    """Decide whether the head of `job` is the current one, apply that to the store, and return it with the result."""
     store, current = job.space.store, current_head(job.space.store)
     decision = _decide(job, result, data, current)
     if decision.is_promoted and current != job.name:
@@ -81,7 +81,7 @@ def promoted(job: HeadJob, result: HeadResult, data: Samples) -> HeadResult:
 
 def _decide(job: HeadJob, result: HeadResult, data: Samples, current: str | None) -> Decision:
     if result.diverged:
-        is_kept = current == job.name and is_finite(result.val_loss)  # somebody has made it the current one by hand
+        is_kept = current == job.name and is_finite(result.val_loss)  # somebody promoted it by hand
         return Decision(is_kept, "the head is not made current since its training diverged")
     if current == job.name or job.promote == "never":
         return Decision(current == job.name)
@@ -97,14 +97,14 @@ def _decide(job: HeadJob, result: HeadResult, data: Samples, current: str | None
 
 
 class Contest:
-    """A new head against the current one."""
+    """The comparison of a new head with the current one."""
 
     def __init__(self, job: HeadJob, result: HeadResult, data: Samples, current: str):
         self.job, self.result, self.data, self.current = job, result, data, current
 
     @cached_property
     def record(self) -> Mapping[str, Any]:
-        """What head.json says of the current head. Raises Unusable."""
+        """The content of the current head's head.json. Raises Unusable if it is damaged or its loss is not finite."""
         try:
             record = read_head(self.job.space.store, self.current)
             record["fingerprint"], record["data_digest"], record["classes"], record["features"]["shape"]
@@ -121,7 +121,7 @@ class Contest:
         return Store(self.job.space.store.root, self.record["fingerprint"])
 
     def decision(self) -> Decision:
-        """The verdict, in one line that says how to decide otherwise. Raises Unusable."""
+        """The decision, with one line that also says how to reverse it. Raises Unusable."""
         known, wanted = self.record["classes"], self.job.spec.classes
         command = f"`{promote_command(self.job.space.store, self.current)}` puts that back"
         if set(known) != set(wanted):
@@ -150,7 +150,7 @@ class Contest:
         return Decision(True, f"the head takes the place of {self.current}: it has {figures}; {command}")
 
     def _scores(self) -> tuple[Score, Score, str]:
-        """The new head's and the current one's, and what else there is to say of the images."""
+        """The scores of the new and the current head, and a note on the images. Raises NotComparable and Unusable."""
         version, store = self.data.version, self.job.space.store
         validation = split_files(store, version, "validation", self.job.spec.classes)
         unseen, note = self._unseen(validation)
@@ -170,9 +170,9 @@ class Contest:
         return self._score(load_head(path), store, table, features.shape, features.dtype), other, note
 
     def _unseen(self, validation: pa.Table) -> tuple[pa.Table, str]:
-        """The validation files that neither head was trained on, and how that is known where it is not plain.
+        """The validation files that neither head was trained on, and a note if the current head's version is gone.
 
-        Raises NotComparable where there is none.
+        Raises NotComparable if there is no such file.
         """
         digests = validation["digest"].combine_chunks()
         store, version, note = self.job.space.store, self.data.version, ""
@@ -198,7 +198,7 @@ class Contest:
         return files, note
 
     def _held_out_then(self, digests: pa.Array) -> pa.Array:
-        """Which images were held out when the current head was trained, as the newest version of its space knows."""
+        """Mask of the images held out when the current head was trained, according to its space's newest version."""
         newest = newest_version(self.rival)
         if newest is None:
             return pa.repeat(False, len(digests))
@@ -207,7 +207,10 @@ class Contest:
         return held_out_since(self.rival, newest, int(began * 1e9), digests)
 
     def _in_rival_space(self, files: pa.Table) -> tuple[SampleTable, pa.Table]:
-        """Those of the files that have features in the current head's space too. Raises NotComparable if none has."""
+        """The samples of `files` in the current head's space, and those of `files` that have features there.
+
+        Raises NotComparable if there are none.
+        """
         newest = newest_version(self.rival)
         try:
             if newest is not None:
@@ -227,9 +230,9 @@ class Contest:
             if self.current in str(error):
                 raise Unusable(str(error)) from error
             if self.rival == self.job.space.store:
-                raise  # of the rows that were just trained on
+                raise  # the damage is in the rows that were just trained on
             raise NotComparable(str(error)) from error
-        except Exception as error:  # a file that is gone, cut or of a strange Keras, in as many types
+        except Exception as error:  # a missing or truncated file, or another Keras; each raises other types
             raise Unusable(str(error)) from error
 
     def _score(self, head: Any, store: Store, table: SampleTable, shape: tuple[int, ...], dtype: str) -> Score:

@@ -1,4 +1,4 @@
-"""How fast a store was extracted last: what --plan bases its expected time on. No Prefect here."""
+"""Rate of the last extraction and size of a row: --plan and the check of free space use them. No Prefect here."""
 
 import json
 
@@ -9,7 +9,7 @@ from workers.jobs.records import Space
 
 
 def known_rate(store: Store) -> float | None:
-    """Pictures a second of the last extraction in this feature space, each view counted; None before the first."""
+    """Images per second of the last extraction in this feature space, with each view counted; None before the first."""
     try:
         rate = json.loads((store.cache / f"rate-{store.fingerprint}.json").read_text())["images_per_second"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -18,7 +18,10 @@ def known_rate(store: Store) -> float | None:
 
 
 def seconds_a_chunk(store: Store, pictures: float, workers: int) -> float | None:
-    """How long a child is busy with a chunk of so many pictures, as the last extraction went; None before the first."""
+    """Seconds that a child needs for a chunk, at the rate of the last extraction; None before the first.
+
+    pictures: images in the chunk, with each view counted.
+    """
     rate = known_rate(store)
     return pictures * workers / rate if rate else None
 
@@ -29,13 +32,13 @@ def remember_rate(store: Store, images_per_second: float | None) -> None:
         replace(store.cache / f"rate-{store.fingerprint}.json", record)
 
 
-# Of trained VGG16's feature maps, 86 % of them zeros, zstd at level 1 keeps this part (docs/store.md). Of others
-# nothing was measured: they are taken to be kept whole, so that no run begins that may not fit.
+# zstd at level 1 compresses the feature maps of trained VGG16, 86 % zeros, to this fraction (docs/store.md). Others are
+# not measured and count in full, so that no run begins that may not fit.
 MEASURED_PART = 0.22
 
 
 def row_bytes(space: Space, format: Format) -> float:
-    """Bytes that an image will take in shards of a format, where the store has none yet to go by."""
+    """Expected bytes of a row in shards of a format, for a store that has none yet to measure."""
     spec = space.spec
     is_measured = format == "parquet" and spec.backbone == "vgg16" and spec.pooling == "none"
     return space.kind.row_bytes * (MEASURED_PART if is_measured and space.weights != "random" else 1.0)

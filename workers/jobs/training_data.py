@@ -1,4 +1,4 @@
-"""What a training reads: the samples of a pinned version, as features from the store or from the pictures themselves. No Prefect here."""
+"""What a training reads: samples of a pinned version, as stored features or computed from images. No Prefect here."""
 
 import math
 from dataclasses import dataclass
@@ -25,15 +25,18 @@ from vision.training.loop import TrainingData
 from workers.jobs.image_stream import ImageStream
 from workers.jobs.records import HeadJob
 
-# Nothing is shuffled, and what training holds is held beside it: of 32 rows, 32 MB are not exceeded (benchmarks/README.md).
+# Reading in table order needs no shuffle buffer, and its memory adds to what training holds meanwhile. With batches of
+# 32 rows the growth stays below 32 MB (benchmarks/README.md).
 READING_BATCH = 32
 READING_MB = 8.0
 
 
 @dataclass(frozen=True)
 class Samples:
-    """The samples of one training by split; `folder` holds what is mapped of them. views: what an epoch takes one view
-    each of, where the spec asks for variants. test: None where no image is in that split.
+    """The samples of one training by split.
+
+    folder: holds the memory-mapped files of the tables. test: None if no image is in that split. views: the views of
+    each training image, of which an epoch takes one; None if the spec asks for no variants.
     """
 
     job: HeadJob
@@ -66,13 +69,13 @@ class Samples:
 
     @property
     def engine(self) -> Engine:
-        """What sends pictures through the part of the network that is frozen."""
+        """The engine that computes the frozen part of the network."""
         job = self.job
         return load_engine(job.engine, job.space.spec, job.space.weights, job.threads, job.spec.fine_tune or None)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of what the model in training takes of an image: its features, or what the frozen part of the network gives."""
+        """Shape of the model's input per image: of its features, or of the output of the network's frozen part."""
         return cut_shape(self.job.space.spec, self.job.spec.fine_tune or None)
 
     @property
@@ -94,15 +97,15 @@ class Samples:
         )
 
     def to_evaluate(self, split: str, table: SampleTable) -> Batches:
-        """Every sample of a split once, in table order, as the model in training takes them."""
+        """Every sample of a split once, in table order, as input of the model in training."""
         rows = self._in_order(table)
         return self._from_images(rows, split, table, None) if self.job.spec.fine_tune else rows
 
     def _to_validate_on(self) -> tuple[Batches, Batches]:
-        """The validation samples in table order, in memory where they fit into that of the shuffle; and those of an epoch.
+        """All validation samples in table order, and those that each epoch evaluates.
 
-        Where an epoch looks at some batches alone, they are drawn by the seed: the table is sorted by shard, and so
-        often by class.
+        They are held in memory if they fit into the shuffle memory. If an epoch evaluates only some batches, the seed
+        draws them, because the table is sorted by shard, and so often by class.
         """
         spec = self.job.spec
         rows = self.to_evaluate("validation", self.validation)
@@ -114,7 +117,7 @@ class Samples:
         return whole, self._from_images(drawn, "validation", self.validation, None) if spec.fine_tune else drawn
 
     def _shuffled(self, table: SampleTable | ViewTable, steps: int | None) -> FeatureStream:
-        """Samples in the order that the spec and the seed give."""
+        """Samples in the order that the spec and the seed determine."""
         job, spec = self.job, self.job.spec
         with_replacement = spec.sampling == "bootstrap" and table is not self.validation
         memory_mb, threads = spec.shuffle_memory_mb, job.read_threads

@@ -1,1 +1,1 @@
-"""Runners: where jobs run. One interface, one file a kind."""
+"""Runners: where jobs run. One interface, and one file per kind of runner."""

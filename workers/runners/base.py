@@ -1,7 +1,7 @@
-"""The runner interface: where jobs run, one at a time in each of a number of slots.
+"""The runner interface: a runner has slots, and each slot runs one job at a time.
 
-A job is a JSON record (workers/jobs/records.py) that carries all it needs, and so is its result: a runner may send both to
-another process or another machine.
+A job is a JSON record (workers/jobs/records.py) that carries everything it needs, and its result is a JSON record too.
+A runner may therefore send both to another process or another machine.
 """
 
 from abc import ABC, abstractmethod
@@ -17,20 +17,20 @@ from workers.children.watchdog import Limits
 from workers.devices import Slot
 
 RunnerName = Literal["local", "inline"]
-# The errors that a job raises on purpose: they keep their type on the way back, and trying again cannot help.
+# Errors that a job raises on purpose. They keep their type on the way back, and a retry cannot help.
 EXPECTED = {
     kind.__name__: kind
     for kind in (InputError, StorageError, StoreBusy, StoreDamaged, NoRoom, TooManyRemovals, SpecError, WeightsError)
 }
-# Python's own errors of a program that is wrong: the same work raises them again.
+# Python's errors that mean a bug: the same work raises them again.
 CERTAIN = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError, ValueError)
 NO_LIMITS = Limits()
 
 
 class WorkerDied(RuntimeError):
-    """A job's process ended, or was ended, before the job did. Trying again can help.
+    """A job's process ended or was killed before the job finished. A retry can help.
 
-    code: `timeout` if it was ended for the time that it took, else `crashed`.
+    code: `timeout` if the process was killed because it took too long, else `crashed`.
     """
 
     exit_status = 1
@@ -41,15 +41,15 @@ class WorkerDied(RuntimeError):
 
 
 class PoolClosed(RuntimeError):
-    """The run is ending: its runner takes no more jobs. Trying again cannot help."""
+    """The run is ending, and its runner takes no more jobs. A retry cannot help."""
 
     exit_status = 1
 
 
 class WorkerFailed(RuntimeError):
-    """A job raised something unforeseen in another process; its log has the traceback.
+    """A job raised an unexpected error in another process. The log of that process has the traceback.
 
-    can_help: another try may succeed.
+    can_help: whether a retry may succeed.
     """
 
     exit_status = 1
@@ -60,7 +60,7 @@ class WorkerFailed(RuntimeError):
 
 
 class Lease(ABC):
-    """A slot of a runner, held by one caller: runs one job at a time.
+    """A slot of a runner, held by one caller. It runs one job at a time.
 
     is_busy: a job is running. is_closed: the runner takes no more jobs.
     """
@@ -72,27 +72,27 @@ class Lease(ABC):
 
     @abstractmethod
     def call(self, kind: str, job: dict, on_progress: Callable[[dict], None], limits: Limits = NO_LIMITS) -> Any:
-        """Run a job and return its result; `kind` and `job` are what workers/jobs/perform.py takes.
+        """Run a job and return its result. `kind` and `job` are the arguments of workers/jobs/perform.py.
 
-        `on_progress` receives each progress record of the job, in order, before this returns. Raises WorkerDied if the
-        job's process ends or exceeds `limits`, PoolClosed if the run is ending, the error's own type if it is expected
-        or the machine's, else WorkerFailed or, in the same process, the error itself.
+        `on_progress` receives each progress record of the job, in order, before this method returns. Raises WorkerDied
+        if the job's process ends or exceeds `limits`, and PoolClosed if the run is ending. EXPECTED errors and OSErrors
+        keep their type. Any other error becomes WorkerFailed, unless the job runs in this process.
         """
 
     @abstractmethod
     def in_flight(self) -> dict[bytes, Stage]:
-        """The images that the last job was working on when it died, by digest; the likeliest culprit comes first."""
+        """Digest → stage of the images in flight when the last job died. The likeliest culprit comes first."""
 
     @abstractmethod
     def stop(self) -> None:
-        """End what runs in the slot at once, if that is possible. The next job starts afresh."""
+        """End the job in the slot at once, if that is possible. The next job starts afresh."""
 
 
 AnyLease = TypeVar("AnyLease", bound=Lease)
 
 
 class Runner(Generic[AnyLease]):
-    """Slots to run jobs in. Each is leased to one caller at a time."""
+    """Slots that run jobs. Each is leased to one caller at a time."""
 
     def __init__(self, leases: Sequence[AnyLease]):
         self.leases = tuple(leases)
@@ -102,7 +102,7 @@ class Runner(Generic[AnyLease]):
 
     @contextmanager
     def lease(self) -> Iterator[AnyLease]:
-        """Hold a slot for the length of the block; waits until one is free. Raises PoolClosed after `close`."""
+        """Wait for a free slot and hold it while the block runs. Raises PoolClosed after `close`."""
         lease = self._free.get()
         try:
             if lease.is_closed:
@@ -110,13 +110,13 @@ class Runner(Generic[AnyLease]):
             yield lease
         except BaseException:
             if lease.is_busy:
-                lease.stop()  # its job is cut off in an unknown state
+                lease.stop()  # its job was interrupted in an unknown state
             raise
         finally:
             self._free.put(lease)
 
     def close(self) -> None:
-        """End every job, for good. Whoever waits for a lease gets PoolClosed."""
+        """End every job, for good. A caller that waits for a lease gets PoolClosed."""
         for lease in self.leases:
             lease.is_closed = True
             lease.stop()

@@ -1,4 +1,4 @@
-"""Jobs in the process of the run itself, one after the other: for tests and for a debugger."""
+"""The inline runner: jobs run in the process of the run, one after the other, for tests and debuggers."""
 
 import json
 from collections.abc import Callable
@@ -17,7 +17,7 @@ CAUTION = (
     "--runner inline: jobs run in this process, one at a time; an image that crashes it ends the run, and no time-out, "
     "memory limit or thread limit applies"
 )
-# TensorFlow's settings and the engine belong to the whole process.
+# Jobs take turns, because TensorFlow's settings and the engine belong to the whole process.
 _one_at_a_time = Lock()
 
 
@@ -34,7 +34,7 @@ class InlineLease(Lease):
                 self.is_busy = False
 
     def _hear(self, on_progress: Callable[[dict], None], record: dict) -> None:
-        self._check_open()  # the only place where a job can be stopped
+        self._check_open()  # a job can be stopped only here
         on_progress(_as_json(record))
 
     def _check_open(self) -> None:
@@ -45,16 +45,16 @@ class InlineLease(Lease):
         return {}  # a job that dies takes this process with it
 
     def stop(self) -> None:
-        pass  # a thread cannot be ended: `_hear` raises at the job's next report
+        pass  # a thread cannot be killed; `_hear` raises at the job's next report
 
 
 class InlineRunner(Runner[InlineLease]):
-    """One slot, the first of those that are asked for. Its log is that of the process, so `logs` stays empty."""
+    """One slot, the first of `slots`. It writes to the log of this process, so the folder `logs` stays empty."""
 
     def __init__(self, slots: tuple[Slot, ...], logs: Path):
         super().__init__([InlineLease(slots[0])])
 
 
 def _as_json(record: Any) -> Any:
-    """The record as another process would receive it, so that a job cannot depend on running here."""
+    """The record as another process would receive it, so that no job depends on running in this one."""
     return json.loads(json.dumps(finite(record), allow_nan=False))

@@ -1,4 +1,4 @@
-"""A child that dies costs the images that killed it, and no other: what it had in hand is tried alone. No Prefect here."""
+"""When a child dies, its in-flight images are retried one by one; only those that kill it are lost. No Prefect here."""
 
 import logging
 import os
@@ -18,18 +18,18 @@ from workers.runners.base import Lease, WorkerDied
 
 logger = logging.getLogger(__name__)
 
-# Deaths of which no image was guilty, as when somebody kills children, before the whole task run is tried again.
+# After this many deaths without a guilty image (somebody kills children), the job fails and its task run is retried.
 UNEXPLAINED_DEATHS = 3
 UNREAD = "read_error"
 
 
 class Isolation:
-    """One job of chunks in a worker's child, whatever its images do to that.
+    """Runs one job of chunks in a slot, and survives images that kill its child.
 
-    A chunk that is finished is not done again. Of one that was cut off, the images in hand are tried alone, one after
-    the other; those that end a new child in which they are the first are condemned, named in the shard like what
-    cannot be decoded, and the chunk is extracted without them. Where there are none, all of them are
-    inferred from then on each without others: one of them may kill only in company.
+    A finished chunk is not repeated. After a death, the in-flight images of the interrupted chunk are retried one by
+    one. An image that kills a fresh child is condemned: the shard names it like an image that cannot be decoded, and
+    the chunk is extracted without it. If only its variants kill, its plain row is extracted. If no image kills alone,
+    one of them may kill only in company, so each is inferred without others from then on.
     """
 
     def __init__(self, lease: Lease, job: ChunksJob, on_batch: Callable[[dict], None], limits: Limits):
@@ -41,7 +41,10 @@ class Isolation:
         self._apart: set[bytes] = set()
 
     def run(self) -> list[ChunkResult]:
-        """The results of all chunks. Raises what `Lease.call` does; WorkerDied where no image is to blame."""
+        """Extract all chunks and return their results, in order.
+
+        Raises what `Lease.call` raises, but WorkerDied only if the deaths have no guilty image.
+        """
         unexplained = 0
         while len(self._results) < self._job.count:
             try:
@@ -71,7 +74,7 @@ class Isolation:
             self._on_batch(record)
 
     def _try_suspects(self, death: WorkerDied) -> int:
-        """Try alone what the child had in hand and was not tried yet; returns how many of them are condemned."""
+        """Retry each in-flight image alone that is not cleared or condemned. Returns how many of them kill a child."""
         in_hand = self._lease.in_flight()
         suspects = [digest for digest in in_hand if digest not in self._cleared and digest.hex() not in self._condemned]
         logger.warning("%s; the %d images it had in hand are tried alone", death, len(suspects))
@@ -80,7 +83,7 @@ class Isolation:
             given_up = {key: code for key, code in self._plain_only.items() if key == digest.hex()}
             code = self._try_alone(digest, given_up)
             if code is not None and not is_new:
-                code = self._try_alone(digest, given_up)  # those before it may have done harm to that child
+                code = self._try_alone(digest, given_up)  # the images before it may have damaged that child
             is_new = code is not None
             if code is None:
                 self._cleared.add(digest)
@@ -98,9 +101,9 @@ class Isolation:
         return guilty
 
     def _try_alone(self, digest: bytes, plain_only: Mapping[str, str] | None = None) -> str | None:
-        """What an image does to a child in which it is alone: a code, None where the child lives.
+        """Extract one image alone. Returns the code of its fault if the child dies of it, None if the child survives.
 
-        plain_only: leave its variants out. Raises WorkerDied where the child dies without having it in hand.
+        plain_only: leave its variants out. Raises WorkerDied if the child dies while the image is not in flight.
         """
         try:
             row, only = pack(self._row(digest)), dict(plain_only or {})
@@ -110,7 +113,7 @@ class Isolation:
             stage: Stage | None = self._lease.in_flight().get(digest)
             if stage is None:
                 raise
-            # What cannot be read says nothing of the bytes: it stays pending.
+            # A failed read says nothing about the bytes, so the image stays pending.
             code = UNREAD if stage == "read" else death.code
             logger.warning("%s is left out (%s): alone with it, %s", self._path(digest), code, death)
             return code

@@ -1,4 +1,4 @@
-"""The local runner: child processes of this machine, started when needed, timed out, replaced when they die."""
+"""The local runner: child processes on this machine. It starts them on demand, limits them, and replaces dead ones."""
 
 import json
 import os
@@ -14,18 +14,18 @@ from workers.children.watchdog import Breach, Limits, Watch
 from workers.devices import Slot
 from workers.runners.base import CERTAIN, EXPECTED, NO_LIMITS, Lease, PoolClosed, Runner, WorkerDied, WorkerFailed
 
-# How long a child may take to start Python and accept a job; TensorFlow is loaded after that.
+# How long a child may take to start Python and accept a job. TensorFlow loads after that.
 START = Limits(120.0)
 PROJECT = Path(__file__).parents[2]
-LONGEST_MESSAGE = 300  # TensorFlow and Keras put graphs and configurations into theirs
+LONGEST_MESSAGE = 300  # characters; TensorFlow and Keras put graphs and configurations into their messages
 
 
-# What a child runs; it hears and says what workers/children/child.py tells.
+# The command of a child. workers/children/child.py describes its protocol.
 CHILD = (sys.executable, "-m", "workers.children.child")
 
 
 class ChildLease(Lease):
-    """One child in a slot. Its standard error goes to a log of its own, never to the flow's pipes."""
+    """One child in a slot. Its standard error goes to its own log, never to the flow's pipes."""
 
     def __init__(self, slot: Slot, log: Path):
         super().__init__(slot)
@@ -59,7 +59,7 @@ class ChildLease(Lease):
         )
 
     def _accepting(self, request: dict) -> subprocess.Popen[bytes]:
-        """A child that has accepted the job. One that was idle may have left a moment ago: once more with a new one."""
+        """A child that has accepted the job. If an idle child exits at that moment, a new one gets the job."""
         line = json.dumps(request).encode() + b"\n"
         for _ in range(2):
             if self.is_closed:
@@ -71,7 +71,7 @@ class ChildLease(Lease):
                     if not self.is_closed and _read_line(process):
                         return process
             except (OSError, ValueError):
-                pass  # it left, or stop() closed its pipes
+                pass  # it exited, or stop() closed its pipes
             self.stop()
         if self.is_closed:
             raise PoolClosed("the run has ended")
@@ -97,7 +97,7 @@ class ChildLease(Lease):
     def _error(
         self, kinds: list[str], message: str, errno: int | None, strerror: str | None, filename: str | None
     ) -> Exception:
-        """What a child raised. kinds: the names of its type and of those that it is derived from."""
+        """The exception for an error of a child. kinds: the names of the error's type and its base classes."""
         expected = next((EXPECTED[kind] for kind in kinds if kind in EXPECTED), None)
         if expected is not None:
             return expected(message)
@@ -111,7 +111,7 @@ class ChildLease(Lease):
         return self._in_hand.suspects()
 
     def stop(self) -> None:
-        """End the child at once, whatever it is doing."""
+        """Kill the child at once, whatever it is doing."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -121,27 +121,27 @@ class ChildLease(Lease):
 
 
 def _write_line(process: subprocess.Popen[bytes], line: bytes) -> None:
-    """The pipe takes a long line piece by piece, as the child reads it."""
+    """Write the whole line. The pipe takes a long one piece by piece, as the child reads it."""
     while line:
         line = line[os.write(process.stdin.fileno(), line) :]  # type: ignore[union-attr]
 
 
 def _read_line(process: subprocess.Popen[bytes]) -> bytes:
-    """The child's next line, empty at its end."""
+    """The child's next line; empty at the end of its output."""
     try:
         return process.stdout.readline()  # type: ignore[union-attr]
-    except ValueError:  # closed meanwhile, by stop() in another thread
+    except ValueError:  # stop() closed the pipe in another thread
         return b""
 
 
 def _read_message(process: subprocess.Popen[bytes]) -> dict | None:
-    """The child's next record; None where it ended, in the middle of a line or between two."""
+    """The child's next record; None if the child has ended, between two lines or within one."""
     line = _read_line(process)
     return json.loads(line) if line.endswith(b"\n") else None
 
 
 class LocalRunner(Runner[ChildLease]):
-    """One child a slot."""
+    """One child per slot. Child N logs to `logs`/worker-N.log."""
 
     def __init__(self, slots: tuple[Slot, ...], logs: Path):
         super().__init__([ChildLease(slot, logs / f"worker-{number}.log") for number, slot in enumerate(slots)])

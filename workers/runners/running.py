@@ -1,4 +1,4 @@
-"""The runners of this process: made once for their slots and logs, closed with the run that uses them."""
+"""The runners of this process: created once per name, slots and logs, and closed with the run that uses them."""
 
 import atexit
 import threading
@@ -19,7 +19,7 @@ _lock = threading.Lock()
 
 
 def runner(name: RunnerName, slots: tuple[Slot, ...], logs: Path) -> Runner:
-    """This process's runner of that name for these slots and logs. Raises PoolClosed after `end_runners(logs)`."""
+    """The runner for these arguments; the first call creates it. Raises PoolClosed after `end_runners(logs)`."""
     with _lock:
         if logs in _ended:
             raise PoolClosed("the run has ended")
@@ -31,9 +31,9 @@ def runner(name: RunnerName, slots: tuple[Slot, ...], logs: Path) -> Runner:
 
 @contextmanager
 def running(logs: Path) -> Iterator[None]:
-    """Let runners with these logs work for the length of the block, and close them after it.
+    """Allow runners with these logs while the block runs, and close them after it.
 
-    A task run that still waits then, or is tried again, gets PoolClosed instead of a new runner.
+    A task run that still waits then, or is retried, gets PoolClosed instead of a new runner.
     """
     with _lock:
         _ended.discard(logs)
@@ -44,7 +44,7 @@ def running(logs: Path) -> Iterator[None]:
 
 
 def end_runners(logs: Path) -> None:
-    """Close every runner with these logs, for good."""
+    """Close every runner with these logs, for good. No new one is created until `running(logs)`."""
     with _lock:
         _ended.add(logs)
         for key in [key for key in _runners if key[2] == logs]:
