@@ -23,7 +23,7 @@ from workers.children.watchdog import Limits, own_memory_mb
 from workers.devices import Slot
 from workers.jobs.records import ChunkResult, ChunksJob
 from workers.runners import local as worker_pool
-from workers.runners.base import WorkerDied
+from workers.runners.base import Lease, WorkerDied
 from workers.runners.isolation import Isolation
 from workers.runners.local import LocalRunner
 
@@ -266,25 +266,29 @@ hostile.main()
     ]
 
 
-class Company:
-    """A worker whose child dies of one image: of its variants always, of its plain row in company."""
+class Company(Lease):
+    """A lease whose child dies of one image: of its variants always, of its plain row in company."""
 
     def __init__(self, culprit: bytes):
-        self.in_hand = InHand.create()
+        super().__init__(Slot(None, 1))
         self.culprit = culprit
         self.calls: list[str] = []
 
-    def call(self, kind, job, on_progress, silence_seconds, limits):
+    def call(self, kind, job, on_progress, limits=LIMITS):
         self.calls.append(kind)
         assert len(self.calls) < 20, "it goes on for ever"
         key = self.culprit.hex()
-        self.in_hand.clear()
         if key in job["condemned"] or (key in job["plain_only"] and (kind == "trial" or key in job["apart"])):
             for _ in range(job["count"] if kind == "chunks" else 0):
                 on_progress({"finished": {**FINISHED, "quarantined": key in job["condemned"]}})
             return None
-        self.in_hand.inferring([self.culprit])
         raise WorkerDied("it died")
+
+    def in_flight(self):
+        return {self.culprit: "infer"}
+
+    def stop(self):
+        pass
 
 
 FINISHED = {
@@ -298,6 +302,6 @@ def test_an_image_that_ends_a_child_by_its_variants_and_by_its_company_is_extrac
     extraction = Extraction(images, store, None, variants=2, augmentation="a text")
     (row, *_) = [row for row in extraction.plan.todo.to_pylist() if row["split"] == "train"]
     worker = Company(row["digest"])
-    results = Isolation(worker, extraction.job, lambda _: None, 60.0, LIMITS).run()
+    results = Isolation(worker, extraction.job, lambda _: None, LIMITS).run()
     assert len(results) == extraction.plan.num_chunks
     assert not any(result.quarantined for result in results)
