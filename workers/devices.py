@@ -33,7 +33,7 @@ class Slot:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The child's environment variables, set before Python starts. They override the user's for the whole machine."""
+        """The child's environment variables, set before Python starts. They override the user's machine-wide ones."""
         gpu = {} if self.gpu is None else {"CUDA_VISIBLE_DEVICES": self.gpu}
         return gpu | dict.fromkeys(THREAD_POOLS, str(self.threads))
 

@@ -1,4 +1,4 @@
-"""What people see of a head in the Prefect UI, as Markdown is read there."""
+"""What the Prefect UI shows of a head: the artifact as rendered Markdown."""
 
 import re
 
@@ -51,7 +51,7 @@ def test_whatever_a_class_is_called_is_read_as_it_is_called(texts):
     names = [" ".join(name.split()) for name in NAMES]
     assert f"classes {', '.join(names)}." in next(text for text in texts if text.startswith("Trained just now"))
     for name in names:
-        assert texts.count(name) == 3  # its scores, its row and its column of the confusion matrix
+        assert texts.count(name) == 3  # in its scores, its row and its column of the confusion matrix
 
 
 def test_a_figure_that_does_not_exist_is_an_empty_cell(texts):

@@ -25,7 +25,7 @@ from workers.runners.base import PoolClosed, WorkerDied, WorkerFailed
 
 
 def failed(error: BaseException):
-    """The state that Prefect's task engine gives to retry_condition_fn: prefect/task_engine.py, can_retry."""
+    """The state that Prefect's task engine passes to retry_condition_fn (prefect/task_engine.py, can_retry)."""
     from prefect.states import Failed
 
     return Failed(data=error, message=f"Task run encountered unexpected exception: {error!r}")
@@ -71,7 +71,7 @@ def test_a_dead_child_and_a_hiccup_of_the_disk_are_tried_again(error):
     assert can_help(failed(error))
 
 
-# What is believed of a cached record
+# Which cached records are valid
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def chunks(images, store) -> list[ChunkResult]:
 
 
 def head(store, images) -> HeadResult:
-    """A head.json as training leaves it, for a head of this name."""
+    """Write a head with the head.json that training writes, and return its result."""
     space = toy.space(images, store)
     name = head_name(space.fingerprint, "data", HeadSpec(("cats", "dogs")), seed=0)
     metrics = {
@@ -170,7 +170,7 @@ def test_a_version_record_comes_back_as_it_went_in(records, images, store):
 
 
 def test_a_head_result_comes_back_as_one_that_was_found(records, images, store):
-    """What its own run did, and decided, the run that reads the record did not."""
+    """The run that reads the record neither trained the head nor decided on it."""
     record = replace(head(store, images), promotion="it was better")
     found = records.loads(records.dumps(record))
     assert found == replace(record, is_new=False, promotion=None)
@@ -247,7 +247,7 @@ def test_a_version_of_a_store_that_was_deleted_is_stale(records, images, store):
 
 
 def test_a_version_of_the_same_number_that_says_something_else_is_stale(records, images, store):
-    """The newest version is damaged and deleted, as its error says, and another takes its number."""
+    """The user deletes the damaged newest version, as its error advises, and another version takes its number."""
     blob = records.dumps(version_record(toy.run(images, store)[1]))
     for path in toy.space(images, store).store.versions.iterdir():
         path.unlink()

@@ -26,7 +26,7 @@ def test_a_process_lives_until_it_ends_however_it_ends(how):
         assert process.is_alive() is True
         started.send_signal(how)
         os.waitid(os.P_PID, started.pid, os.WEXITED | os.WNOWAIT)
-        assert process.is_alive() is False  # though its parent has not asked for it yet
+        assert process.is_alive() is False  # a zombie: its parent has not waited for it yet
     assert process.is_alive() is False
 
 
@@ -53,4 +53,4 @@ def test_labels_name_the_process_and_others_name_none():
 @pytest.mark.parametrize("pid", [1, 2**22 + 1])
 def test_a_process_of_another_user_and_none_at_all(pid):
     process = replace(Process.own(), pid=pid)
-    assert process.is_alive() is False  # of another start than this one's
+    assert process.is_alive() is False  # its start time is not this process's

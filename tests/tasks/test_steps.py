@@ -1,4 +1,4 @@
-"""The steps as functions of the store, without Prefect's engine: what they do when the folder changes under them."""
+"""The steps as plain functions, without Prefect's engine, when the image folder changes between them."""
 
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def test_a_listing_from_which_a_file_vanished_is_not_kept_as_whole(space, images
 
 def test_images_that_stay_out_of_reach_cost_no_version_a_run(space, images):
     plan = planned(space)
-    away = images.rename(images.with_name("away"))  # a share that hiccups
+    away = images.rename(images.with_name("away"))  # a network share that fails for a moment
     first = build_manifest.fn(plan, extracted(plan))
     assert (first.number, first.counts["pending"]) == (1, 20)
     away.rename(images)

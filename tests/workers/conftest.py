@@ -8,7 +8,7 @@ from workers.runners.local import LocalRunner
 
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRunner]:
-    """One child that trains, for the tests of a file."""
+    """One child that trains, for all tests of a file."""
     made = LocalRunner((Slot(None, 1),), tmp_path_factory.mktemp("logs"))
     yield made
     made.close()

@@ -20,7 +20,7 @@ PROJECT = Path(__file__).parents[2]
         ("1,3", ["1", "3"]),
         (" 0 , 2 ", ["0", "2"]),
         ("GPU-8f3a,GPU-77b1", ["GPU-8f3a", "GPU-77b1"]),
-        ("0,-1,1", ["0"]),  # CUDA hides whatever stands behind an index that is none
+        ("0,-1,1", ["0"]),  # CUDA ignores everything after an invalid index
     ],
 )
 def test_the_gpus_are_those_that_cuda_visible_devices_leaves(visible, gpus, monkeypatch):
@@ -67,7 +67,7 @@ def test_without_a_gpu_every_child_has_one_thread_however_many_there_are(workers
     ],
 )
 def test_the_quota_of_the_control_group_cuts_the_cores(quota, cores, tmp_path, monkeypatch):
-    """The file lies where only the kernel writes: this one stands in for it."""
+    """A temporary file replaces the real one, which only the kernel writes."""
     (tmp_path / "cpu.max").write_text(f"{quota}\n")
     monkeypatch.setattr(workers.devices, "Path", lambda path: tmp_path / Path(path).name)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))

@@ -1,4 +1,4 @@
-"""Reason codes: whoever finds a fault says it by a code that the store knows."""
+"""Every part that finds a fault reports it with a reason code that the store knows."""
 
 from typing import get_args, get_type_hints
 

@@ -1,4 +1,4 @@
-"""What a child computes with: the threads of its slot, in every library that it loads."""
+"""A child uses the threads of its slot in every library that it loads."""
 
 import dataclasses
 from pathlib import Path
@@ -20,7 +20,7 @@ from workers.runners.local import LocalRunner
 
 @pytest.fixture(scope="module")
 def space(tmp_path_factory: pytest.TempPathFactory) -> Space:
-    """A store with a version, and a plan of the same images for another."""
+    """A store with one version of twelve images."""
     folder = tmp_path_factory.mktemp("pools")
     return extracted(toy.pictures(folder / "images", per_class=6), folder / "store", "mnn")
 
@@ -34,7 +34,7 @@ def extraction(space: Space, slot: Slot, engine: str) -> tuple[str, dict]:
 
 
 def training(space: Space, slot: Slot, engine: str) -> tuple[str, dict]:
-    """On images, so that the engine is loaded too."""
+    """A training job on images, so that the child loads the engine too."""
     version = latest_version(space.store)
     assert version is not None
     spec = HeadSpec(("cats", "dogs"), epochs=1, batch_size=8, train_on="images")
@@ -45,7 +45,7 @@ def training(space: Space, slot: Slot, engine: str) -> tuple[str, dict]:
 @pytest.mark.parametrize("engine", ["mnn", pytest.param("tensorflow", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("made", "threads"), [(extraction, 1), (training, available_cores())])
 def test_every_pool_of_a_child_has_the_threads_of_its_slot(space, made, threads, engine, tmp_path, monkeypatch):
-    """Whatever the user has set for the whole machine."""
+    """The slot overrides what the user has set for the whole machine."""
     for name in THREAD_POOLS:
         monkeypatch.setenv(name, "7")
     monkeypatch.setattr(worker_pool, "CHILD", pools.CHILD)

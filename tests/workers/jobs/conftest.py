@@ -1,4 +1,4 @@
-"""Jobs run in this process, where TensorFlow is loaded once for all of them."""
+"""Jobs run in this process, so that TensorFlow loads only once for all of them."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from workers.runners.local import LocalRunner
 
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InlineRunner]:
-    """A job and its result are JSON on their way, as to and from a child."""
+    """An inline runner. It passes jobs and results on as JSON, as a child would."""
     made = InlineRunner((Slot(None, 1),), tmp_path_factory.mktemp("logs"))
     yield made
     made.close()
@@ -19,7 +19,7 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InlineRunner]:
 
 @pytest.fixture
 def child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRunner]:
-    """A process to be killed."""
+    """A local runner, whose child a test can kill."""
     made = LocalRunner((Slot(None, 1),), tmp_path_factory.mktemp("logs"))
     yield made
     made.close()

@@ -1,4 +1,4 @@
-"""Heads on variants, on pictures and fine-tuned, with real engines: what they are validated on, resumed, kept and found."""
+"""Heads on variants, on images and fine-tuned, with real engines: validation, resuming, and what the store keeps."""
 
 import dataclasses
 import os
@@ -41,7 +41,7 @@ from workers.jobs.spaces import find_space
 from workers.jobs.training_data import Samples
 from workers.runners.base import Runner
 
-# Keras 3.15 on NumPy 2, wherever it saves: keras/src/backend/tensorflow/core.py, convert_to_numpy.
+# Keras 3.15 warns on NumPy 2 whenever it saves (keras/src/backend/tensorflow/core.py, convert_to_numpy).
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
 )
@@ -56,7 +56,7 @@ ENGINES = ("mnn", "tensorflow")
 
 @dataclasses.dataclass
 class Tuner(Trainer):
-    """A store of VGG16's features, with random weights, of pictures of 32 pixels."""
+    """A store with features of 32-pixel images, by VGG16 with random weights."""
 
     engine: str = "mnn"
 
@@ -79,7 +79,7 @@ class Tuner(Trainer):
         )
 
     def run(self, variants: int = 1) -> Version:
-        """Commit the folder as it is, with features from the engine."""
+        """Commit the current folder, with features from the engine."""
         space = self.space
         options = PlanOptions(0.5, 8, variants=variants, augmentation=TURN if variants > 1 else "")
         planned = make_plan(space.store, list_images(scan_folder(self.images), space.store.cache), options)
@@ -110,13 +110,13 @@ def made(engine: str, images: Path, root: Path, workers: Runner, variants: int) 
 
 @pytest.fixture(scope="module")
 def viewed(pictures: Path, workers: Runner, tmp_path_factory: pytest.TempPathFactory) -> Tuner:
-    """A store with three views of each training picture, to be read only."""
+    """A store with three views of each training image. Tests only read it."""
     return made("mnn", pictures, tmp_path_factory.mktemp("viewed") / "store", workers, 3)
 
 
 @pytest.fixture(scope="module")
 def trained(viewed: Tuner, tmp_path_factory: pytest.TempPathFactory) -> Tuner:
-    """Another, with a head of each kind of training."""
+    """A copy of `viewed`, with a head of each kind of training."""
     root = tmp_path_factory.mktemp("trained") / "store"
     shutil.copytree(viewed.root, root)
     copy = dataclasses.replace(viewed, root=root)
@@ -130,7 +130,7 @@ def trained(viewed: Tuner, tmp_path_factory: pytest.TempPathFactory) -> Tuner:
 
 @pytest.fixture
 def tuner(trained: Tuner, tmp_path: Path) -> Tuner:
-    """A copy of that, with its images, to be changed."""
+    """A copy of `trained` and its images, which a test may change."""
     shutil.copytree(trained.root, tmp_path / "store")
     shutil.copytree(trained.images, tmp_path / "images")
     copy = dataclasses.replace(trained, images=tmp_path / "images", root=tmp_path / "store", heard=[])
@@ -144,14 +144,14 @@ def result_of(tuner: Tuner, **options) -> HeadResult:
     return found
 
 
-# What is validated on
+# Validation
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_one_head_has_the_same_validation_figures_on_plain_features_on_view_0_and_on_pictures(
     engine, pictures, workers, viewed, tmp_path
 ):
-    """Of a store without variants, of one with them, and of pictures that nothing is drawn for."""
+    """The features come from a store without variants, from one with variants, and from images without augmentation."""
     prepare_tensorflow(1)
     plain = made(engine, pictures, tmp_path / "plain", workers, 1)
     viewed = viewed if engine == viewed.engine else made(engine, pictures, tmp_path / "viewed", workers, 3)
@@ -175,7 +175,7 @@ def test_one_head_has_the_same_validation_figures_on_plain_features_on_view_0_an
 
 
 def test_whatever_is_trained_on_it_is_validated_on_what_is_plain(viewed, tmp_path):
-    """Of weights that no step moves, the figures are those of their beginning; nothing else has a part in them."""
+    """No step moves the weights, so the validation figures are those of the initial weights on the plain images."""
     shutil.copytree(viewed.root, tmp_path / "store")
     still = dataclasses.replace(viewed, root=tmp_path / "store")
     results = [
@@ -193,7 +193,7 @@ def test_before_the_first_step_a_fine_tuning_has_the_figures_of_its_head(trained
     base = result_of(trained)
     assert record["base"] == base.name
     assert record["start"]["val_accuracy"] == base.val_accuracy
-    assert record["start"]["val_loss"] == pytest.approx(base.val_loss, rel=5e-3)  # of features that were not rounded
+    assert record["start"]["val_loss"] == pytest.approx(base.val_loss, rel=5e-3)  # its features are not rounded
 
 
 @pytest.mark.parametrize("options", [VARIED, PICTURES, TUNED], ids=["variants", "images", "fine-tuned"])
@@ -207,7 +207,7 @@ def test_the_validation_samples_of_a_head_are_plain_rows(trained, options):
     assert set(view.values()) == {0, 1, 2}
 
 
-# Stopped, and resumed
+# Interrupted and resumed trainings
 
 
 @pytest.mark.slow
@@ -230,11 +230,11 @@ def test_a_training_that_is_stopped_takes_the_same_steps_as_one_that_was_not(tra
     assert read_head(tuner.store, job.name).get("start") == expected.get("start")
 
 
-# What was fine-tuned
+# Fine-tuned networks
 
 
 def validation_pixels(tuner: Tuner) -> tuple[np.ndarray, np.ndarray]:
-    """(n, 32, 32, 3) uint8 of the validation pictures, and their labels."""
+    """Pixels (n, 32, 32, 3) uint8 of the validation images, and their labels (n,)."""
     table = pin(tuner.store, tuner.version, "validation", SPEC.classes, tuner.root)
     files = files_of(tuner.store, tuner.version, "validation", table, range(len(table)))
     data = [(tuner.images / os.fsdecode(path)).read_bytes() for path, _ in files]
@@ -256,7 +256,7 @@ def test_the_whole_network_predicts_from_pixels_what_its_record_says(tuner):
 
 
 def test_what_was_fine_tuned_is_another_network_than_its_head_and_the_engine(tuner):
-    """The record is not of the head: it has learnt something."""
+    """Its record differs from the head's, because it has learnt something."""
     record = read_head(tuner.store, tuner.job(**TUNED).name)
     assert record["history"][0]["loss"] != record["history"][1]["loss"]
     assert len(record["history"]) == TUNED["fine_tune_epochs"]

@@ -22,7 +22,7 @@ TURN = '{"rotation_range":20.0}'
 
 @pytest.fixture
 def job(images, store) -> ChunksJob:
-    """The first chunk, eight images, of a plan over twenty."""
+    """The first chunk of a plan: eight of twenty images."""
     where = toy.space(images, store)
     planned = toy.plan(images, store)
     create_space(where.store, toy.SPEC.record())

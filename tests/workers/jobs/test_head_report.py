@@ -1,4 +1,4 @@
-"""The report beside a head: the right picture behind each mistake, and no harm where there is none any more."""
+"""The report of a head shows the right image behind each mistake, and does no harm if the image is gone."""
 
 import base64
 import dataclasses
@@ -39,7 +39,7 @@ CLASSES = ("cats", "dogs")
 
 @dataclass
 class Case:
-    """A version of a toy store, and an evaluation by which every validation image was a mistake."""
+    """A version of a toy store, and an evaluation that calls every validation image a mistake."""
 
     images: Path
     job: HeadJob
@@ -75,7 +75,7 @@ class Case:
         return list(zip((unescape(path.replace("<wbr>", "")) for _, path in pairs), pictures, strict=True))
 
     def augmented(self) -> list[tuple[str, str, list[np.ndarray]]]:
-        """Path, class and pictures of each training image in the section of augmented ones."""
+        """Path, class and pictures of each training image in the section of augmented images."""
         _, _, section = self.page.partition('<section aria-labelledby="augmented">')
         samples = re.findall(
             r"<figure>(.*?)<bdi>(.*?)</bdi>.*?<bdi>(.*?)</bdi>", section.partition("</section>")[0], re.S
@@ -144,7 +144,7 @@ def test_a_file_that_is_gone_changed_or_broken_since_is_named_without_a_picture(
 
 
 def test_a_file_that_cannot_be_decoded_is_named_without_a_picture(case, monkeypatch):
-    """As when Pillow is another one: what it could read when features were extracted, it cannot now."""
+    """Another Pillow may be unable to decode what the one of the extraction could."""
     monkeypatch.setattr("vision.pixels.decode.FORMATS", ("JPEG",))
     case.write()
     assert {picture for _, picture in case.shown()} == {None}
@@ -177,7 +177,7 @@ def test_the_report_of_images_in_a_bucket_shows_them_and_lies_there(bucket, tmp_
 
 
 def test_the_record_on_the_page_may_have_gone_through_json(case):
-    """What is in head.json is all that the page needs."""
+    """The page needs only what head.json contains."""
     again = json.loads(json.dumps(record(CLASSES, has_test=True)))
     assert write_report(case.job, case.version, again, Evaluation(0, 1, np.eye(2)), case.table)
 
@@ -190,7 +190,7 @@ AUGMENTATION = Augmentation(rotation_range=90, zoom_range=(0.4, 0.8), horizontal
 
 @dataclass
 class Training:
-    """A version whose images are nearly all in training, smooth enough for a JPEG to be told from another."""
+    """A version with nearly all images in training. They are smooth, so that their JPEGs can be told apart."""
 
     case: Case
     table: SampleTable
@@ -222,7 +222,7 @@ class Training:
         return {visible(path): (CLASSES[own], digest) for own, (path, digest) in zip(labels, found, strict=True)}
 
     def check(self, keys_of) -> None:
-        """Each image that is shown is followed by what `keys_of` its digest make of it, and by nothing else."""
+        """Check that the page shows each image, then its augmentations by `keys_of` its digest, and nothing else."""
         files, shown = self.files(), self.case.augmented()
         assert len(shown) == 4
         for path, own, pictures in shown:
@@ -260,7 +260,7 @@ def test_the_page_shows_the_variants_that_were_trained_on(images, store, variant
     ],
 )
 def test_the_page_shows_what_the_first_epochs_made_of_images(images, store, options, numbers, period):
-    """The last has 6 epochs of a step, where a pass over the images takes three."""
+    """In the last case the training has 6 epochs of one step, and a pass over the images takes three steps."""
     training = Training.of(images, store, **options)
     assert 20 < len(training.table) <= 30
     assert training.case.write(training.table)

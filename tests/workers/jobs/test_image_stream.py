@@ -1,4 +1,4 @@
-"""The image stream: the samples of a feature stream in its order, from the pictures as they lie in the folder."""
+"""The image stream gives the samples of a feature stream in the same order, from the images in the folder."""
 
 import hashlib
 import os
@@ -34,7 +34,7 @@ Batch = tuple[np.ndarray, ...]
 
 
 class Stored:
-    """A version of toy pictures, and streams over its training samples."""
+    """A version of toy images, and streams over its training samples."""
 
     version: Version
 
@@ -55,11 +55,11 @@ class Stored:
         return ImageStream(self.rows(**options), self.files, self.images, toy.ToyEngine(), augmentation)
 
     def path(self, place: int) -> Path:
-        """Of the file of a sample."""
+        """The file of a sample. place: position of the sample in the table."""
         return self.images / os.fsdecode(self.files["path"][place].as_py())
 
     def spoil(self, place: int, how: str) -> None:
-        """Let the picture of a sample be gone, of other bytes, or listed in this state though it is no picture."""
+        """Delete the file of a sample (`vanished`), change its bytes (`changed`), or list it with bytes of no image."""
         if how == "vanished":
             self.path(place).unlink()
         elif how == "changed":
@@ -73,7 +73,7 @@ class Stored:
 
 @pytest.fixture
 def stored(images: Path, store: Path) -> Stored:
-    """Fourteen training pictures or so, one of them there three times, in both classes."""
+    """About fourteen training images. One of them exists three times, in both classes."""
     shutil.copy(images / "cats/003.png", images / "cats/twin.png")
     shutil.copy(images / "cats/003.png", images / "dogs/stray.png")
     return Stored(images, store)
@@ -81,12 +81,12 @@ def stored(images: Path, store: Path) -> Stored:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Augment without Keras."""
+    """Augmentation without Keras, to save the time of loading it."""
     toy.without_keras(monkeypatch)
 
 
 def same(one: list[Batch], other: list[Batch]) -> bool:
-    """Whether batches are the same to the bit."""
+    """Whether the batches are equal to the bit, with the same dtypes."""
     return len(one) == len(other) and all(
         a.dtype == b.dtype and np.array_equal(a, b)
         for pair in zip(one, other, strict=True)
@@ -95,13 +95,13 @@ def same(one: list[Batch], other: list[Batch]) -> bool:
 
 
 def by_sample(stored: Stored, stream: ImageStream, number: int, **options: Any) -> dict[int, bytes]:
-    """Sample → the features that it has in a pass of a stream with these options."""
+    """Sample → its features, as bytes, in pass `number` of the stream. options: those of the stream's rows."""
     told = stored.rows(**options).samples(number)
     pairs = zip(told, stream.batches(number), strict=True)
     return {int(at): row.tobytes() for (_, places), (rows, _) in pairs for at, row in zip(places, rows, strict=True)}
 
 
-# As they are
+# Without augmentation
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def by_sample(stored: Stored, stream: ImageStream, number: int, **options: Any) 
         {"seed": None},
         {"with_replacement": True},
         {"batch_size": 1000},
-        {"batch_size": 9},  # more than the engine takes at a time
+        {"batch_size": 9},  # more than a batch of the engine
     ],
     ids=str,
 )
@@ -130,7 +130,7 @@ def test_without_an_end_it_goes_on_as_the_stream_of_features_does(stored):
     assert same([next(found) for _ in range(11)], [next(expected) for _ in range(11)])
 
 
-# Augmented
+# With augmentation
 
 
 def test_features_are_those_of_the_picture_as_it_is_drawn_for_the_pass(stored, quick):
@@ -150,7 +150,7 @@ def test_features_are_those_of_the_picture_as_it_is_drawn_for_the_pass(stored, q
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
 def test_with_keras_too(stored):
-    """A flip and nothing else, whose two outcomes are known."""
+    """The augmentation is only a flip, so both possible results are known."""
     prepare_tensorflow(1)
     flip = Augmentation(horizontal_flip=True)
     seen = set()
@@ -168,7 +168,7 @@ def test_with_keras_too(stored):
 
 def test_another_pass_or_seed_draws_anew_and_the_same_pass_the_same(stored, quick):
     def drawn(number: int, seed: int = 3) -> list[bytes]:
-        """In the order of the table."""
+        """The features of each sample in pass `number`, in table order."""
         found = by_sample(stored, stored.stream(TURN, seed=seed), number, seed=seed)
         return [found[place] for place in range(len(stored.table))]
 
@@ -176,7 +176,7 @@ def test_another_pass_or_seed_draws_anew_and_the_same_pass_the_same(stored, quic
     others = [drawn(1), drawn(2), drawn(0, seed=4)]
     for other in others:
         changed = sum(a != b for a, b in zip(drawn(0), other, strict=True))
-        assert changed > 0.9 * len(stored.table)  # the toy knows 255 augmented pictures of each
+        assert changed > 0.9 * len(stored.table)  # the toy makes 255 different augmentations of an image
 
 
 def test_files_of_equal_bytes_are_drawn_alike(stored, quick):
@@ -204,7 +204,7 @@ def test_resumed_at_any_step_it_gives_the_batches_it_would_have_given(stored, qu
 
 
 def test_an_epoch_that_crosses_passes_draws_for_each_pass(stored, quick):
-    """So that a sample that comes twice in it is another picture each time."""
+    """A sample that comes twice in an epoch is therefore augmented differently each time."""
     one_pass = stored.stream(TURN)
     crossing = stored.stream(TURN, steps=one_pass.steps + 2)
     assert same(list(crossing.batches(0)), [*one_pass.batches(0), *list(one_pass.batches(1))[:2]])
@@ -222,7 +222,7 @@ def test_drawn_with_replacement_a_picture_is_the_same_each_time_in_a_pass(stored
     assert all(len(found) == 1 for found in rows.values())
 
 
-# Pictures that are not what they were
+# Images that are gone or have changed
 
 
 @pytest.mark.parametrize("how", ["vanished", "changed", "broken"])
@@ -274,14 +274,14 @@ def test_pictures_of_which_none_can_be_read_say_so(stored, batch_size):
 
 @pytest.fixture(scope="module")
 def lasting(tmp_path_factory: pytest.TempPathFactory) -> Stored:
-    """Some sixty training pictures, of which a test says which are gone."""
+    """About sixty training images. Each test chooses which of them are gone."""
     root = tmp_path_factory.mktemp("lasting")
     return Stored(toy.pictures(root / "images", per_class=45), root / "store")
 
 
 @st.composite
 def losses(draw: st.DrawFn) -> tuple[set[int], dict[str, Any], int]:
-    """Samples that are gone, alone, in succession and at either end; how the others are given; and where to begin."""
+    """Draw (samples that are gone, stream options, first step). Gaps lie alone, in succession, or at either end."""
     some, ends = draw(st.sets(st.integers(0, 200), max_size=8)), draw(st.sets(st.sampled_from([0, -1])))
     start, length = draw(st.integers(0, 200)), draw(st.sampled_from([0, 1, 2, 5, MOST_GONE - 11]))
     options = {
@@ -332,7 +332,7 @@ def test_a_folder_that_goes_meanwhile_ends_the_stream(stored):
         list(islice(batches, 100))
 
 
-# Together
+# Several steps per call of the engine
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3])

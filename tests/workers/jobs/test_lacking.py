@@ -1,4 +1,4 @@
-"""A head that was trained without some variants is another head than one that had them all."""
+"""A head that was trained without some variants is a different head from one that had them all."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which head becomes the current one. The store is real; heads are pretended, so that nothing needs TensorFlow."""
+"""Which head becomes the current one. The store is real and the heads are fakes, so that nothing needs TensorFlow."""
 
 import json
 import shlex
@@ -31,9 +31,9 @@ CLASSES = ("cats", "dogs")
 
 @dataclass(frozen=True)
 class Pretended:
-    """A head that is right about the images with these features, and takes every other one for its first class.
+    """A fake head. It is right about images whose features are `known`, and predicts its first class for all others.
 
-    judged: the names of the classes of the images that it was asked about, one list a time.
+    judged: class names of the images of each evaluation, one list per evaluation.
     """
 
     classes: tuple[str, ...]
@@ -53,7 +53,7 @@ class Pretended:
 
 @dataclass
 class World:
-    """A store on pictures, and the heads in it."""
+    """A folder of images, its store, and the heads in the store."""
 
     images: Path
     root: Path
@@ -72,7 +72,7 @@ class World:
         return frozenset(rows[file["digest"]].tobytes() for file in files if file["split"] == split)
 
     def head(self, name: str, of: Version, head: Pretended, space: Space | None = None, **changed) -> str:
-        """A head that was trained on a version, in no time."""
+        """Write a head as if it was trained on version `of`, and return its name."""
         space, name = space or toy.space(self.images, self.root), name * 32
         spec = HeadSpec(head.classes)
         record = {
@@ -98,7 +98,7 @@ class World:
         return name
 
     def trained(self, version: Version, head: Pretended, promote: Promotion = "if_better", **figures) -> HeadResult:
-        """What comes of a training of a head on a version."""
+        """The result of a training on a version that produces `head`, after the decision on promotion."""
         space, spec = toy.space(self.images, self.root), HeadSpec(head.classes)
         name = head_name(space.fingerprint, version.data_digest, spec, 0)
         toy.head(space.store, name, {"data_digest": version.data_digest}, name.encode())
@@ -132,11 +132,11 @@ def images(images: Path) -> Path:
 
 
 def typed(text: str) -> list[str]:
-    """The command that a message gives in backticks."""
+    """The arguments of the command that a message gives in backticks."""
     return shlex.split(text.split("`")[1])
 
 
-# On which images
+# Images of the comparison
 
 
 def test_the_first_head_is_promoted_without_a_word(world):
@@ -157,7 +157,7 @@ def test_of_the_same_images_every_validation_image_counts(world):
 
 
 def test_a_head_is_not_judged_on_images_that_it_was_trained_on(world):
-    """It knows them by heart, and would stay for ever."""
+    """It knows them by heart, so it would stay the current head for ever."""
     before = world.run(validation_fraction=0.1)
     by_heart = Pretended(CLASSES, world.features(before, "train"))
     promote_head(world.store, world.head("a", before, by_heart))
@@ -172,7 +172,7 @@ def test_a_head_is_not_judged_on_images_that_it_was_trained_on(world):
 
 
 def test_images_of_both_splits_are_no_test_of_either_head(world):
-    """Copies of a picture may lie in the folders of two splits."""
+    """Copies of an image may be in the folders of two splits."""
     for split in ("train", "validation"):
         toy.pictures(world.images / split, per_class=4)
     for number in range(5):
@@ -196,7 +196,7 @@ def test_where_every_image_is_known_the_current_head_stays_and_it_is_said(world)
     assert (result.is_promoted, current_head(world.store)) == (False, "a" * 32)
     assert f"it was trained on all {sum(version.classes['validation'].values())} validation images" in result.promotion
     assert "without a comparison" in result.promotion
-    again = world.trained(version, Pretended(CLASSES, trained, loss=0.1), promote="always")  # as the line says
+    again = world.trained(version, Pretended(CLASSES, trained, loss=0.1), promote="always")  # as the line advises
     assert (again.is_promoted, current_head(world.store)) == (True, again.name)
 
 
@@ -204,7 +204,7 @@ def test_where_every_image_is_known_the_current_head_stays_and_it_is_said(world)
 def test_of_a_version_that_is_gone_images_count_that_were_held_out_by_then(world, what):
     before = world.run(validation_fraction=0.1)
     by_heart = Pretended(CLASSES, world.features(before, "train"))
-    changed = {} if what == "version" else {"created": "2001-01-01T00:00:00+00:00"}  # when no image was there yet
+    changed = {} if what == "version" else {"created": "2001-01-01T00:00:00+00:00"}  # before any image existed
     promote_head(world.store, world.head("a", before, by_heart, **changed))
     version = world.run(validation_fraction=0.6)
     world.store.version(before.number).unlink()
@@ -232,7 +232,7 @@ def test_a_version_of_the_same_images_stands_for_one_that_is_gone(world):
 
 @pytest.fixture
 def other_space(world, monkeypatch) -> Callable[[float], tuple[Version, Space]]:
-    """Run on the same pictures in a space of other weights."""
+    """Run on the same images in a feature space with other weights."""
 
     def run(validation_fraction: float) -> tuple[Version, Space]:
         spec = replace(toy.SPEC, weights="1" * 32)
@@ -297,7 +297,7 @@ def test_a_head_of_other_classes_gives_way_and_the_line_says_how_to_put_it_back(
 
 @pytest.mark.parametrize("is_asked", [True, False])
 def test_a_head_of_every_class_stays_beside_one_of_some(world, is_asked):
-    """A head of `--classes cats,dogs` is no reason to know no cows any more."""
+    """A training with `--classes cats,dogs` is no reason to forget the cows."""
     toy.pictures(world.images, classes=("birds", "cows"))
     version = world.run(validation_fraction=0.4)
     promote_head(world.store, world.head("a", version, Pretended(("birds", "cats", "cows", "dogs"))))
@@ -324,7 +324,7 @@ def test_the_same_classes_in_another_order_are_compared(world):
     assert sorted(rival.judged[0]).count("cats") == version.classes["validation"]["cats"]
 
 
-# Figures
+# Accuracy and loss
 
 
 @pytest.mark.parametrize(("new", "current", "is_promoted"), [(0.4, 0.5, True), (0.5, 0.5, True), (0.6, 0.5, False)])
@@ -341,7 +341,7 @@ def test_a_loss_that_is_not_finite_is_worse_than_any(loss):
 
 
 def with_nan(world: World, name: str, **figures: float) -> None:
-    """The head as a program before wrote it: JSON with a bare NaN."""
+    """Rewrite the head's record as an older version of the program wrote it: JSON with a bare NaN."""
     path = world.store.head(name) / RECORD
     record = json.loads(path.read_text())
     record.pop("checksum")
@@ -409,7 +409,7 @@ def test_a_head_of_a_study_stays_unranked(world):
     assert is_unranked(world.store, result.name)
 
 
-# The command
+# The promote command
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
-"""Trainings that are stopped, and go on: each later step is the one it would have been.
+"""A training that is stopped and resumed takes the same steps as one that was not stopped.
 
-In this process a training is stopped after any step, where a kill would leave the same files; one real child is killed.
+Most tests stop a training in this process after some step, where a kill would leave the same files. Others kill a real
+child.
 """
 
 import csv
@@ -26,21 +27,21 @@ from workers.runners.base import WorkerDied
 from workers.runners.inline import InlineRunner
 from workers.runners.local import LocalRunner
 
-# Keras 3.15 on NumPy 2, wherever it saves: keras/src/backend/tensorflow/core.py, convert_to_numpy.
+# Keras 3.15 warns on NumPy 2 whenever it saves (keras/src/backend/tensorflow/core.py, convert_to_numpy).
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
 )
 
 KILLS = int(os.environ.get("KILLS", "5"))
-# Four batches an epoch, of which the last is smaller; all of them are followed by a checkpoint.
+# Four batches per epoch, of which the last is smaller. A checkpoint follows each of them.
 OPTIONS = {"epochs": 2, "batch_size": 16, "shuffle_memory_mb": 1}
 STEPS = 8
-# For a child, which a kill has to meet: 15 batches an epoch.
+# 15 batches per epoch, so that there is time to kill a child during the training.
 LONGER = {"epochs": 4, "batch_size": 4}
 
 
 class Stopped(Exception):
-    """A training is to take no further step."""
+    """Raised to stop a training after a step."""
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +57,13 @@ def first(tmp_path_factory: pytest.TempPathFactory, workers: InlineRunner) -> Tr
 
 @pytest.fixture(scope="module")
 def longer(first: Trainer) -> Trainer:
-    """The same store, where a longer training came to its end too."""
+    """The same store, in which a longer training has finished too."""
     return dataclasses.replace(first, result=first.train(job_of(first, **LONGER)))
 
 
 @pytest.fixture
 def trainer(first: Trainer, tmp_path: Path) -> Trainer:
-    """The same images and version, without a head."""
+    """A copy of the images and the version, without a head."""
     shutil.copytree(first.images, tmp_path / "images")
     shutil.copytree(first.root, tmp_path / "store", ignore=shutil.ignore_patterns("heads"))
     return dataclasses.replace(first, images=tmp_path / "images", root=tmp_path / "store", heard=[])
@@ -78,7 +79,7 @@ def steps_of(trainer: Trainer, job: HeadJob) -> list[list[str]]:
 
 
 def stop_after(trainer: Trainer, job: HeadJob, steps: int) -> None:
-    """Train so many steps and keep the last checkpoint."""
+    """Train `steps` steps and keep the last checkpoint."""
     left = steps
 
     def write(*given) -> None:
@@ -96,7 +97,7 @@ def stop_after(trainer: Trainer, job: HeadJob, steps: int) -> None:
 
 
 def kill_after(trainer: Trainer, child: LocalRunner, job: HeadJob, steps: int) -> None:
-    """Train in a child until so many steps are in the log, and kill it then."""
+    """Train in a child, and kill it when `steps` steps are in the log."""
     log = trainer.store.head(job.name) / "logs" / "steps.csv"
 
     def killing(process) -> None:
@@ -120,7 +121,7 @@ def new_images(trainer: Trainer, seed: int = 77) -> None:
 
 
 def assert_the_same(trainer: Trainer, first: Trainer, job: HeadJob, result: HeadResult) -> None:
-    """Of a training that went on: each step, each figure, and nothing left of the stop."""
+    """Check that a resumed training has every step and figure of the first, and that no file of the stop is left."""
     assert steps_of(trainer, job) == steps_of(first, job)
     assert list(result.history) == list(first.result.history)
     assert (result.val_loss, result.val_accuracy) == (first.result.val_loss, first.result.val_accuracy)
@@ -129,7 +130,7 @@ def assert_the_same(trainer: Trainer, first: Trainer, job: HeadJob, result: Head
 
 
 def test_a_training_that_is_stopped_after_every_step_takes_the_same_steps_as_one_that_was_not(first, trainer):
-    """Also on another number of threads each time, and with new images committed meanwhile."""
+    """Each time the number of threads changes; sometimes new images are committed meanwhile."""
     job = job_of(trainer)
     for steps in range(STEPS):
         trainer.heard.clear()
@@ -152,7 +153,7 @@ def resumed_after(steps: int) -> dict:
 
 @pytest.mark.parametrize("number", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, KILLS))])
 def test_a_killed_training_takes_the_same_steps_as_one_that_was_not(longer, trainer, child, number):
-    """Also on another number of threads, and with new images committed meanwhile; killed once, or again and again."""
+    """The child is killed once or twice. The number of threads changes, and new images may be committed meanwhile."""
     draw = random.Random(1 + number)
     job = job_of(trainer, **LONGER)
     total = len(steps_of(longer, job)) - 1
@@ -171,7 +172,7 @@ def test_a_killed_training_takes_the_same_steps_as_one_that_was_not(longer, trai
 
 
 def test_a_run_on_a_later_version_of_the_same_data_goes_on_with_the_rows_it_began_on(first, trainer):
-    """Compaction puts the rows elsewhere, so that the same seed would give another order."""
+    """Compaction moves the rows, so the same seed would give another order."""
     job = job_of(trainer)
     stop_after(trainer, job, 5)
     (space,) = spaces(trainer.root)

@@ -27,13 +27,13 @@ from workers.jobs.records import HeadJob, HeadResult
 from workers.jobs.spaces import head_job, version_record
 from workers.runners.base import Runner
 
-# Keras 3.15 on NumPy 2, wherever it saves: keras/src/backend/tensorflow/core.py, convert_to_numpy.
+# Keras 3.15 warns on NumPy 2 whenever it saves (keras/src/backend/tensorflow/core.py, convert_to_numpy).
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
 )
 
 SPEC = HeadSpec(("cats", "dogs"), epochs=2, batch_size=8)
-NOTHING = 1e-30  # a step so short that no float32 weight moves by it, but a bias from 0 to nothing that counts
+NOTHING = 1e-30  # a step so short that it moves no float32 weight, and a bias of 0 only to a negligible value
 FINGERPRINT, DATA = "f" * 32, "d" * 64
 TURN, FLIP = '{"rotation_range":20.0}', '{"horizontal_flip":true}'
 
@@ -101,12 +101,12 @@ OLDER = HeadSpec(
     ids=["few epochs", "defaults", "nothing usual"],
 )
 def test_the_name_of_a_head_is_the_same_for_ever(spec, seed, name):
-    """Those of heads that were trained before images were augmented, too."""
+    """Heads that were trained before augmentation existed keep their names too."""
     assert head_name(FINGERPRINT, DATA, spec, seed) == name
 
 
 def test_how_images_are_augmented_and_what_is_fine_tuned_make_other_heads():
-    """All of these are of the same images, and none is taken for another."""
+    """All of these train on the same images, and their names are all different."""
     named = [
         {},
         {"augment": TURN, "variants": 2},
@@ -178,7 +178,7 @@ def test_two_classes_in_two_splits_are_enough():
     check_trainable({"train": {"cats": 1, "dogs": 1}, "validation": {"dogs": 1}}, ("cats", "dogs"))
 
 
-# Heads that were trained to their end, and folders that were not
+# Finished heads, and folders that are none
 
 
 def test_a_folder_without_head_json_is_no_head(images, store):
@@ -197,7 +197,7 @@ def test_a_head_json_that_says_too_little_is_no_head(content, images, store):
     where.head("a" * 32).mkdir(parents=True)
     (where.head("a" * 32) / "head.json").write_text(content)
     assert find_head(where, "a" * 32) is None
-    if content.startswith('{"'):  # as written, but by whom?
+    if content.startswith('{"'):  # sealed by our own writer, it is still no head
         toy.head(where, "b" * 32, json.loads(content), b"a model")
         assert find_head(where, "b" * 32) is None
 
@@ -231,7 +231,7 @@ class Trainer:
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory, workers: Runner) -> Trainer:
-    """A store with the head of the usual job, and what was heard while it was trained."""
+    """A store with the head of the default job, and the progress records of its training."""
     folder = tmp_path_factory.mktemp("trained")
     _, version = toy.run(toy.pictures(folder / "images"), folder / "store", validation_fraction=0.4)
     made = Trainer(folder / "images", folder / "store", version, workers)
@@ -241,14 +241,14 @@ def first(tmp_path_factory: pytest.TempPathFactory, workers: Runner) -> Trainer:
 
 @pytest.fixture
 def trainer(first: Trainer, store: Path) -> Trainer:
-    """A copy of it, to be changed."""
+    """A copy of `first`, which a test may change."""
     shutil.copytree(first.root, store)
     return dataclasses.replace(first, root=store)
 
 
 @pytest.fixture(scope="module")
 def rivals(first: Trainer, tmp_path_factory: pytest.TempPathFactory) -> Trainer:
-    """The same store with the heads of three more seeds, none of which has been compared."""
+    """A copy of `first` with the heads of three more seeds, which were never compared."""
     root = tmp_path_factory.mktemp("rivals") / "store"
     shutil.copytree(first.root, root)
     made = dataclasses.replace(first, root=root)
@@ -259,7 +259,7 @@ def rivals(first: Trainer, tmp_path_factory: pytest.TempPathFactory) -> Trainer:
 
 @pytest.fixture
 def rival(rivals: Trainer, store: Path) -> Trainer:
-    """A copy of it, to be changed."""
+    """A copy of `rivals`, which a test may change."""
     shutil.copytree(rivals.root, store)
     return dataclasses.replace(rivals, root=store)
 
@@ -307,11 +307,11 @@ def test_head_json_says_how_each_class_does(first):
         assert scores["precision"] == (pytest.approx(confusion[index, index] / taken) if taken else None)
 
 
-# Heads from elsewhere
+# Untrusted heads
 
 
 def with_layer(model: bytes, kind: dict) -> bytes:
-    """The file of a head whose Dropout is a layer of another kind."""
+    """The file of a head, with its Dropout layer replaced by a layer of another kind."""
     sink = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(model)) as old, zipfile.ZipFile(sink, "w") as new:
         for name in old.namelist():
@@ -325,7 +325,7 @@ def with_layer(model: bytes, kind: dict) -> bytes:
 
 
 def lambda_layer(marker: Path) -> dict:
-    """As Keras saves a layer of a Python lambda, one that leaves a file where it is run."""
+    """The configuration that Keras saves for a Lambda layer. Its Python lambda creates `marker` when it runs."""
     code = marshal.dumps(eval(f"lambda x: open({str(marker)!r}, 'w') and x").__code__)
     kept = {"code": base64.b64encode(code).decode(), "defaults": None, "closure": None}
     function = {"class_name": "__lambda__", "config": kept}
@@ -333,7 +333,7 @@ def lambda_layer(marker: Path) -> dict:
 
 
 def layer_of_a_class(marker: Path) -> dict:
-    """A class of any module, called with anything."""
+    """The configuration of a layer that names an arbitrary class, with arguments that create `marker`."""
     return {"module": "subprocess", "class_name": "Popen", "config": {"args": ["touch", str(marker)]}}
 
 
@@ -346,7 +346,7 @@ def test_a_head_with_code_of_its_own_is_refused_and_runs_nothing(layer, rival, t
     toy.head(rival.store, job.name, record, with_layer(model, layer(marker)))
     with pytest.raises(StoreDamaged, match=r"head\.keras cannot be loaded: Keras safe mode .* --force-retrain"):
         rival.train(rival.job(epochs=3, initial_epoch=2))
-    assert rival.train(rival.job(seed=1, epochs=1)).is_promoted  # the current one gives way
+    assert rival.train(rival.job(seed=1, epochs=1)).is_promoted  # it replaces the unusable current head
     assert not marker.exists()
 
 
@@ -355,7 +355,7 @@ def test_a_head_with_code_of_its_own_is_refused_and_runs_nothing(layer, rival, t
 
 @pytest.fixture(scope="module")
 def tested(tmp_path_factory: pytest.TempPathFactory, workers: Runner) -> Trainer:
-    """A store with the head of a folder that has a test split."""
+    """A store with a head, of an image folder that has a test split."""
     folder = tmp_path_factory.mktemp("tested")
     for number, (split, count) in enumerate({"train": 20, "validation": 7, "test": 5}.items()):
         for place, name in enumerate(SPEC.classes):
@@ -369,7 +369,7 @@ def tested(tmp_path_factory: pytest.TempPathFactory, workers: Runner) -> Trainer
 
 
 def evaluated_by_keras(path: Path, features: np.ndarray, labels: np.ndarray) -> dict:
-    """With nothing of ours but the file."""
+    """The figures that Keras alone computes for the head file, without our code."""
     import keras
 
     head = keras.saving.load_model(path, safe_mode=True)
@@ -410,7 +410,7 @@ def test_the_test_images_have_no_part_in_the_training(tested, tmp_path):
 
 
 def test_a_head_of_some_classes_is_trained_and_tested_on_those_alone(tested, tmp_path):
-    """Though a class that is left out lies in every split."""
+    """Every split also has images of a class that the head leaves out."""
     shutil.copytree(tested.images, tmp_path / "images")
     for number, split in enumerate(("train", "validation", "test")):
         toy.picture(tmp_path / "images" / split / "bats" / "1.png", 90_000 + number)
@@ -440,7 +440,7 @@ def test_a_training_whose_report_cannot_be_written_is_not_lost(trainer):
     assert find_head(trainer.store, result.name) is not None
 
 
-# Again, and found again
+# Repeated trainings, and heads that are found
 
 
 def test_a_forced_training_is_done_again_and_comes_to_the_same_head(trainer):
@@ -468,7 +468,7 @@ def test_a_head_that_is_never_promoted_is_unranked_until_it_is_compared(trainer)
     aside = trainer.train(job)
     assert (aside.is_new, aside.is_promoted, current_head(trainer.store)) == (True, False, current)
     assert is_unranked(trainer.store, job.name)
-    assert not is_true(trainer.store, aside)  # no record of it may keep a run from the comparison
+    assert not is_true(trainer.store, aside)  # a cached record must not prevent the comparison
     compared = trainer.train(dataclasses.replace(job, promote="if_better"))
     assert not compared.is_new
     assert compared.is_promoted == (rank(compared) >= rank(trainer.result))
@@ -493,7 +493,7 @@ def test_seed_steps_an_epoch_and_sampling_change_what_is_trained_on(trainer):
 
 
 def test_the_memory_for_the_shuffle_changes_the_order_where_the_rows_need_more(first, store):
-    """A megabyte has room for four row groups, half of it being read ahead; the training rows lie in more."""
+    """One megabyte holds four row groups, because half of it is for reading ahead. The training rows fill more."""
     _, version = toy.run(first.images, store, validation_fraction=0.4, chunk_size=2)
     cut = dataclasses.replace(first, root=store, version=version)
     enough, also, little = (cut.train(cut.job(epochs=1, shuffle_memory_mb=memory)) for memory in (256, 128, 1))
@@ -565,7 +565,7 @@ def test_a_current_head_that_is_damaged_gives_way(damage, rival):
 
 @pytest.fixture(scope="module")
 def diverged(first: Trainer, tmp_path_factory: pytest.TempPathFactory) -> Trainer:
-    """The store of the usual head with one whose training diverged; what was heard of that."""
+    """A copy of `first` with a head whose training diverged, and the progress records of that training."""
     root = tmp_path_factory.mktemp("diverged") / "store"
     shutil.copytree(first.root, root)
     made = dataclasses.replace(first, root=root, heard=[])
@@ -607,12 +607,12 @@ def test_an_unknown_kind_of_job_is_an_error_and_no_training(trainer):
     assert find_head(trainer.store, job.name) is None
 
 
-# Going on
+# Continuing from another head
 
 
 @pytest.fixture(scope="module")
 def chained(first: Trainer, tmp_path_factory: pytest.TempPathFactory) -> Trainer:
-    """The store of the usual head with two more: of one epoch, and of epochs 2 to 3 that went on from it."""
+    """A copy of `first` with two more heads: one of epoch 1, and one that continued from it with epochs 2 and 3."""
     root = tmp_path_factory.mktemp("chained") / "store"
     shutil.copytree(first.root, root)
     made = dataclasses.replace(first, root=root)
@@ -622,7 +622,7 @@ def chained(first: Trainer, tmp_path_factory: pytest.TempPathFactory) -> Trainer
 
 
 def asked(trainer: Trainer, epochs: int, initial_epoch: int, seed: int = 0, **options) -> HeadJob:
-    """The job that the command line makes of these options."""
+    """The job that the command line makes from these options."""
     space = toy.space(trainer.images, trainer.root)
     spec = dataclasses.replace(SPEC, epochs=epochs, initial_epoch=initial_epoch, **options)
     return head_job(space, version_record(trainer.version), spec, seed)
@@ -635,7 +635,7 @@ def test_a_head_of_other_options_is_nothing_to_go_on_from(chained):
 
 
 def test_trainings_can_be_chained(chained):
-    """From 1 to 2, from 2 to 3: each goes on from the one before, and has a name of its own."""
+    """Each training continues from the head of the one before, and its head has its own name."""
     third = asked(chained, 4, 3)
     assert third.spec.initial_head == chained.result.name
     result = chained.train(third)
@@ -646,7 +646,7 @@ def test_trainings_can_be_chained(chained):
     page = Page.of((chained.store.head(result.name) / "report.html").read_text())
     assert "of epochs 4 to 4" in page.text
 
-    # A head from the beginning comes first, under the name that it had before there were chains.
+    # A head that was trained from the beginning takes precedence, under the name that it had before chains existed.
     chained.train(asked(chained, 3, 0))
     plain = asked(chained, 4, 3)
     assert (plain.spec.initial_head, "initial_head" in plain.spec.record()) == ("", False)

@@ -1,4 +1,4 @@
-"""Trainings on variants, on pictures and of the network's end, with real engines on tiny pictures."""
+"""Trainings on variants, on images, and of the last blocks of the network, with real engines on tiny images."""
 
 import csv
 import dataclasses
@@ -45,7 +45,7 @@ KINDS = {
     "fine-tuning": {"augment": VARIED, "fine_tune": "block5", "fine_tune_epochs": 2, "fine_tune_learning_rate": 1e-3},
 }
 
-# Keras 3.15 on NumPy 2, wherever it saves: keras/src/backend/tensorflow/core.py, convert_to_numpy.
+# Keras 3.15 warns on NumPy 2 whenever it saves (keras/src/backend/tensorflow/core.py, convert_to_numpy).
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
 )
@@ -56,7 +56,7 @@ def space_of(images: Path, root: Path) -> Space:
 
 
 def extracted(images: Path, root: Path, engine: str, **options) -> Space:
-    """A store of what a run with these options would have extracted."""
+    """A store with the version that a run with these options extracts and commits."""
     space = space_of(images, root)
     create_space(space.store, space.spec.record())
     planned = make_plan(space.store, list_images(scan_folder(images), space.store.cache), PlanOptions(**options))
@@ -88,14 +88,14 @@ def pictures(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def varied(pictures, tmp_path_factory) -> Space:
-    """A store of variants, to be copied."""
+    """A store with variants. Tests copy it."""
     root = tmp_path_factory.mktemp("varied") / "store"
     return extracted(pictures, root, "tensorflow", chunk_size=8, variants=3, augmentation=VARIED)
 
 
 @pytest.fixture(scope="module")
 def plain(pictures, tmp_path_factory) -> Space:
-    """A store of the pictures as they are, to be copied."""
+    """A store without variants. Tests copy it."""
     return extracted(pictures, tmp_path_factory.mktemp("plain") / "store", "tensorflow")
 
 
@@ -106,7 +106,7 @@ def copy_of(space: Space, images: Path, root: Path) -> Space:
 
 @pytest.fixture
 def space(varied, pictures, tmp_path) -> Space:
-    """A store of variants, to train on."""
+    """A copy of the store with variants, to train on."""
     return copy_of(varied, pictures, tmp_path / "store")
 
 
@@ -132,7 +132,7 @@ def test_variants_are_trained_on_and_validation_has_none(space):
 
 
 def test_validation_images_that_are_copies_are_held_only_where_all_of_them_fit(tmp_path):
-    """3,000 copies of one picture: a megabyte of features has room for a third of them."""
+    """There are 3,000 copies of one image, and one megabyte holds the features of a third of them."""
     images = toy.pictures(tmp_path / "images" / "train")
     placeholder = toy.picture(images.parent / "validation" / "cats" / "0.png", 5)
     for number in range(1, 3_000):
@@ -155,7 +155,7 @@ def test_validation_images_that_are_copies_are_held_only_where_all_of_them_fit(t
 
 
 def flip_a_bit(folder: Path) -> None:
-    """In the middle of each file below a folder."""
+    """Flip one bit in the middle of each file in the folder and its subfolders."""
     for path in (path for path in folder.rglob("*") if path.is_file()):
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
@@ -188,7 +188,7 @@ def test_a_training_that_loses_its_shards_says_so_in_one_line_of_its_own(tmp_pat
 
 
 def test_a_training_on_pictures_that_are_gone_says_so_in_one_line_of_its_own(plain, pictures, tmp_path):
-    """While it is trained, and where the pictures are looked at first."""
+    """The images vanish during the training, or before it first reads them."""
     images = shutil.copytree(pictures, tmp_path / "images")
     space = copy_of(plain, images, tmp_path / "store")
     job = job_on(space, train_on="images")
@@ -224,7 +224,7 @@ def test_what_was_fine_tuned_predicts_from_pixels_what_its_record_says(space, pi
 
 @pytest.mark.parametrize("engine", ["mnn", "tensorflow"])
 def test_streams_that_are_read_at_the_same_time_give_what_each_gives_alone(space, engine):
-    """Of training, of validation and of both again, which share an engine."""
+    """Two training streams and two validation streams share one engine."""
     job = job_on(space, engine, augment=VARIED, fine_tune="block5", batch_size=7, validation_steps=3)
     data = Samples.pinned(job, latest_version(space.store)).for_training()
 
@@ -246,7 +246,7 @@ def test_streams_that_are_read_at_the_same_time_give_what_each_gives_alone(space
 @pytest.mark.parametrize("engine", ["mnn", "tensorflow"])
 @pytest.mark.parametrize("options", [{"validation_steps": 2}, {"shuffle_memory_mb": 1}], ids=str)
 def test_a_fine_tuning_that_validates_while_it_reads_ahead_has_the_same_losses_again(tmp_path, engine, options):
-    """The validation maps, 64 KB each, do not fit into 1 MB: they are computed again after each epoch."""
+    """The validation maps of 64 KB each do not fit into 1 MB, so each epoch computes them again."""
     pictures = toy.pictures(tmp_path / "images", per_class=44)
     space = extracted(pictures, tmp_path / "store", engine, chunk_size=96)
     options = {"fine_tune": "block2", "fine_tune_epochs": 3, "batch_size": 24, "epochs": 1} | options
@@ -259,7 +259,7 @@ def test_a_fine_tuning_that_validates_while_it_reads_ahead_has_the_same_losses_a
 
 
 def test_a_picture_that_is_gone_costs_its_row_also_where_it_is_alone_in_its_batch(plain, pictures, tmp_path):
-    """The first one that is trained on, and the second."""
+    """The first two images of the training are gone."""
     images = shutil.copytree(pictures, tmp_path / "images")
     space = copy_of(plain, images, tmp_path / "store")
     job = job_on(space, train_on="images", batch_size=1, epochs=2)

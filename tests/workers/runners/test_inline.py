@@ -1,4 +1,4 @@
-"""The inline runner does what the local one does, but for what only another process can do."""
+"""The inline runner does what the local one does, except for what needs another process."""
 
 import threading
 from pathlib import Path

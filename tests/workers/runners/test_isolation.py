@@ -1,4 +1,4 @@
-"""Real children that hang, crash and fill memory on chosen images (tests/hostile.py): what that costs."""
+"""Real children hang, crash or fill memory on chosen images (tests/hostile.py); only those images are lost."""
 
 import hashlib
 import json
@@ -41,7 +41,7 @@ def workers(tmp_path, monkeypatch):
 
 
 class Extraction:
-    """All chunks of a folder as one job, in children of `workers`."""
+    """All chunks of a folder as one job, which runs in children of `workers`."""
 
     def __init__(self, images: Path, store: Path, workers: LocalRunner, **options):
         self.space = toy.space(images, store)
@@ -110,11 +110,11 @@ def test_chunks_that_were_finished_before_a_death_are_not_extracted_again(images
     last = Path(os.fsdecode(extraction.plan.todo["path"][-1].as_py()))
     hostile.spoil(images / last, "infer", "crash")
     extraction = Extraction(images, store, workers)
-    # Which chunk the spoiled picture has come into is up to its new digest.
+    # The new digest of the spoiled image decides which chunk it is in.
     (bad,) = [i for i, row in enumerate(extraction.plan.todo.to_pylist()) if row["path"] == os.fsencode(last)]
     extraction.run()
     first_of = [record["chunk"] for record in extraction.heard]
-    # But for the one that may still be on its way to the disk when the next one's child dies.
+    # The chunk before the bad one is left out, because it may not be written yet when the child dies.
     assert [first_of.count(index) for index in range(bad // 8 - 1)] == [1] * (bad // 8 - 1)
 
 
@@ -130,13 +130,13 @@ def test_an_image_that_kills_only_a_child_that_has_seen_others_is_not_condemned_
 ):
     bad = digest(hostile.spoil(images / "cats" / "000.png", "infer", hostile.AFTER_OTHERS))
     extraction = Extraction(images, store, workers)
-    assert extraction.plan.todo["digest"].to_pylist().index(bad) % 8  # it is tried after others
+    assert extraction.plan.todo["digest"].to_pylist().index(bad) % 8  # it comes after other images of its chunk
     with pytest.raises(WorkerDied, match="ended with status -11"):
         extraction.run()
 
 
 def test_a_death_of_which_no_image_is_guilty_costs_no_row(images, store, workers):
-    """Somebody else kills the child in the middle of its work, twice."""
+    """Somebody kills the child twice in the middle of its work."""
     extraction = Extraction(images, store, workers)
     left = [2]
 
@@ -162,7 +162,7 @@ workers.jobs.extract.read_file = lambda root, path: time.sleep(3600) if path.end
 from tests import hostile
 hostile.main()
 """
-    worker_pool.CHILD = (hostile.CHILD[0], "-c", code)  # the fixture puts it back
+    worker_pool.CHILD = (hostile.CHILD[0], "-c", code)  # the fixture restores it
     results = extraction.run()
     assert results[0].skipped == {"read_error": 1}
     assert (sum(each.rows for each in results), sum(each.quarantined for each in results)) == (19, 0)
@@ -179,7 +179,7 @@ def test_condemned_images_are_quarantined_and_not_tried_again_until_somebody_ask
     assert toy.plan(images, store).todo.num_rows == 0
 
 
-# The notes and the limits
+# In-flight notes and limits
 
 
 def test_what_is_in_hand_is_read_by_another_process_and_outlives_its_writer():
@@ -267,7 +267,7 @@ hostile.main()
 
 
 class Company(Lease):
-    """A lease whose child dies of one image: of its variants always, of its plain row in company."""
+    """A lease whose child dies of one image: always of its variants, and of its plain row only in company."""
 
     def __init__(self, culprit: bytes):
         super().__init__(Slot(None, 1))

@@ -1,5 +1,5 @@
-"""Real child processes. Most jobs here ask for a head of a version that is not there, or that is a named
-pipe on which the child waits: both come before TensorFlow, so that a child costs a second and not eight."""
+"""Real child processes. Most jobs ask for a head of a version that is missing, or that is a named pipe on which the
+child waits. Both happen before TensorFlow loads, so that a child takes one second to start instead of eight."""
 
 import os
 import signal
@@ -44,7 +44,7 @@ def ignore(record: dict) -> None:
 
 
 def eventually(is_true: Callable[[], bool]) -> bool:
-    """Whether it becomes true; the limit only ends a test that has failed."""
+    """Whether `is_true` becomes true. The time limit only ends a test that has failed."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if is_true():
@@ -74,12 +74,12 @@ def workers(tmp_path: Path) -> Iterator[LocalRunner]:
 
 @pytest.fixture
 def quick(images: Path, store: Path) -> dict:
-    """A job that is answered at once, with StoreDamaged: there is no version 1."""
+    """A job that fails at once with StoreDamaged, because there is no version 1."""
     return HeadJob(toy.space(images, store), 1, "a" * 32, HeadSpec(("cats", "dogs")), seed=0).record()
 
 
 class Pipe:
-    """In the place of a version: whoever reads it waits until the test is over."""
+    """A named pipe in place of a version's file: its readers wait until the test is over."""
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True)
@@ -108,7 +108,7 @@ def pipe(images: Path, store: Path) -> Iterator[Pipe]:
 
 @pytest.fixture
 def endless(pipe: Pipe, quick: dict) -> dict:
-    """A job that is never done: its version is a pipe to which nobody writes."""
+    """A job that never finishes, because its version is a pipe to which nobody writes."""
     return quick
 
 
@@ -121,7 +121,7 @@ def answers_at_once(workers: LocalRunner, quick: dict) -> int:
 
 
 class Calling(threading.Thread):
-    """A lease and a call in a thread of their own, as a Prefect task has them; keeps what was raised."""
+    """A lease and a call in their own thread, as in a Prefect task. It keeps the error that the call raises."""
 
     def __init__(self, workers: LocalRunner, job: dict, kind: str = "head", silence_seconds: float | None = None):
         super().__init__(daemon=True)
@@ -180,7 +180,7 @@ def test_an_idle_child_that_left_is_replaced_unnoticed(wait, workers, quick):
 
 
 def test_an_idle_child_leaves_in_peace():
-    """With a shorter patience than IDLE_SECONDS and its standard input open, as its parent holds it."""
+    """IDLE_SECONDS is shorter here. The child's standard input stays open, as a parent keeps it."""
     script = "import workers.children.child; workers.children.child.IDLE_SECONDS = 0.1; workers.children.child.main()"
     child = subprocess.Popen(
         [sys.executable, "-c", script],
@@ -242,7 +242,7 @@ time.sleep(600)
 
 
 SILENT = (sys.executable, "-c", "import time; time.sleep(3600)")
-LARGE = {"padding": "x" * 2**20}  # sixteen times what a pipe holds
+LARGE = {"padding": "x" * 2**20}  # characters; a pipe holds a sixteenth of that
 
 
 def test_a_job_of_any_length_reaches_the_child_whole(raising):
@@ -264,12 +264,12 @@ def test_close_while_a_long_job_is_on_its_way_is_the_end_of_the_run(workers, mon
     monkeypatch.setattr(worker_pool, "CHILD", SILENT)
     call = Calling(workers, LARGE)
     assert eventually(lambda: workers.leases[0]._process is not None)
-    time.sleep(0.05)  # it is writing by now; where it is not, this shows less
+    time.sleep(0.05)  # by now it should be writing; if not, the test checks less, but does not fail
     workers.close()
     assert isinstance(call.error(), PoolClosed)
 
 
-# What comes back
+# Results and errors
 
 
 def test_errors_of_ours_keep_their_type_and_words(workers, quick):
@@ -311,7 +311,7 @@ worker.main()
 
 @pytest.fixture(scope="module")
 def raising(tmp_path_factory) -> Iterator[LocalRunner]:
-    """A child that raises what it is asked to."""
+    """A runner whose child raises the error that a job names."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("workers.runners.local.CHILD", (sys.executable, "-c", RAISING))
         made = LocalRunner((SLOT,), tmp_path_factory.mktemp("raising"))
@@ -488,7 +488,7 @@ def test_a_chunk_becomes_a_shard_in_a_child_that_knows_no_prefect(warm, space, p
     assert shard.read().shape == (8, 1, 1, 512)
     assert shard.metadata["fingerprint"] == space.fingerprint
     assert heard == [{"chunk": 0, "done": 8}, {"finished": answer[0]}]
-    # pydantic_core is the compiled part that Prefect cannot be imported without.
+    # Prefect cannot be imported without pydantic_core, its compiled part.
     mapped = Path(f"/proc/{child}/maps").read_text()
     assert "tensorflow" in mapped
     assert "pydantic_core" not in mapped
@@ -504,7 +504,7 @@ def test_a_chunk_has_the_same_bytes_whatever_came_before_it_and_the_last_holds_w
 
 
 def test_close_in_the_middle_of_an_answer_is_the_end_of_the_run_and_no_fault(warm, space, plan):
-    """The last one here to ask for the warm child, since it ends it."""
+    """This test kills the warm child, so it must be the last one that uses it."""
     with pytest.raises(PoolClosed), warm.lease() as worker:
         worker.call("chunks", chunk_job(space, plan, 0), lambda _: warm.close(), LIMITS)
 
