@@ -106,7 +106,7 @@ def epoch(record: dict) -> str:
 
 def resumed(record: dict) -> str:
     """Where an interrupted training resumes."""
-    return f"training goes on where it was stopped, in epoch {record['epoch']} after {record['after_steps']} steps"
+    return f"training resumes where it was stopped, in epoch {record['epoch']} after {record['after_steps']} steps"
 
 
 def trained(head: HeadResult) -> str:

@@ -292,7 +292,7 @@ def test_a_training_that_is_stopped_goes_on_by_a_retry_or_the_next_run(pipeline,
         assert set(store.glob("heads/*/head.json")) == before
         done = pipeline(*arguments)
     assert (done.status, done.record["extracted"], done.record["epochs"]) == (0, 0, 150), done.stderr
-    assert "training goes on where it was stopped, in epoch " in done.stderr
+    assert "training resumes where it was stopped, in epoch " in done.stderr
     with open(store / "heads" / done.record["head"] / "logs" / "steps.csv") as file:
         assert [line.split(",")[0] for line in file][1:] == [str(epoch) for epoch in range(150)]
 

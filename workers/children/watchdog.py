@@ -41,7 +41,7 @@ class Limits:
         for stage, seconds in in_hand.seconds().items():
             if seconds > self.stage_seconds[stage]:
                 return Breach(
-                    "timeout", f"it took more than {self.stage_seconds[stage]:g} s to {stage} what it had in hand"
+                    "timeout", f"it took more than {self.stage_seconds[stage]:g} s to {stage} its in-flight images"
                 )
         if self.memory_mb is not None and (held := own_memory_mb(pid)) > self.memory_mb:
             return Breach("crashed", f"it filled {held:,.0f} MB of memory, more than its {self.memory_mb:,.0f}")

@@ -154,7 +154,7 @@ def _images(todo: pa.Table, job: ChunksJob) -> Iterator[Image]:
 
 
 def _refuse(code: str) -> bytes:
-    raise ImageError(code, "it ended the child that had it in hand")
+    raise ImageError(code, "it killed the worker process that processed it")
 
 
 def _read_any(root: Place, paths: Sequence[bytes], digest: bytes) -> bytes:

@@ -144,7 +144,7 @@ def _root(job: HeadJob) -> Place | None:
 def _made(root: Place | None, path: bytes, digest: bytes, make: Callable[[bytes], T]) -> tuple[T | None, str]:
     """What `make` returns for the image with this digest, or None with the reason."""
     if root is None:
-        return None, "its folder was not at hand"
+        return None, "its folder was not available"
     try:
         return make(read_image(root, path, digest)), ""
     except ImageError as error:

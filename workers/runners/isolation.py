@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from storage.planning.chunks import pack
 from storage.schemas import DIGEST
 from storage.shards.view_ids import PLAIN
+from storage.text import count
 from workers.children.in_flight import Stage
 from workers.children.watchdog import Limits
 from workers.jobs.records import ChunkResult, ChunksJob
@@ -77,7 +78,7 @@ class Isolation:
         """Retry each in-flight image alone that is not cleared or condemned. Returns how many of them kill a child."""
         in_hand = self._lease.in_flight()
         suspects = [digest for digest in in_hand if digest not in self._cleared and digest.hex() not in self._condemned]
-        logger.warning("%s; the %d images it had in hand are tried alone", death, len(suspects))
+        logger.warning("%s; retrying %s individually", death, count(len(suspects), "in-flight image"))
         guilty, is_new = 0, True
         for digest in suspects:
             given_up = {key: code for key, code in self._plain_only.items() if key == digest.hex()}
@@ -115,7 +116,7 @@ class Isolation:
                 raise
             # A failed read says nothing about the bytes, so the image stays pending.
             code = UNREAD if stage == "read" else death.code
-            logger.warning("%s is left out (%s): alone with it, %s", self._path(digest), code, death)
+            logger.warning("%s is skipped (%s): with this image alone, %s", self._path(digest), code, death)
             return code
         return None
 
