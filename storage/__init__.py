@@ -1,5 +1,5 @@
 """Files, names, bytes and the order of rows.
 
-This room knows numpy and pyarrow and where everything lies. It does not know Prefect or TensorFlow,
-nor what a feature means: to it, features are rows of fixed size with a digest.
+This room knows numpy, pyarrow and the store's layout. It must not know Prefect, TensorFlow
+or the meaning of a feature: features are fixed-size rows, each with a digest.
 """

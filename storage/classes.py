@@ -1,4 +1,4 @@
-"""The classes of a head or an export, and their index order."""
+"""Choose the classes of a head or an export and their index order."""
 
 from collections.abc import Iterable, Mapping
 
@@ -10,19 +10,22 @@ Counts = Mapping[str, Mapping[str, int]]  # split → class → images
 
 
 def names_in(classes: Counts, *splits: str) -> tuple[str, ...]:
-    """The classes that have images, in these splits or in any, sorted."""
+    """The classes that have images in the given splits, or in any split if none is given, sorted."""
     return tuple(sorted({name for split in splits or classes for name in classes.get(split, ())}))
 
 
 def learnt(classes: Counts) -> tuple[str, ...]:
-    """The classes that a head learns where none are named: a class that has test images alone is none of them."""
+    """The classes that a head learns by default, sorted: those with training or validation images.
+
+    If no class has any, all classes.
+    """
     return names_in(classes, "train", "validation") or names_in(classes)
 
 
 def index_order(wanted: tuple[str, ...] | None, classes: Counts) -> tuple[str, ...]:
-    """The classes in index order: as wanted, some or all of those that have images, or those learnt, sorted.
+    """The classes in index order: `wanted` as it is, or the learnt classes, sorted, if it is None.
 
-    Raises InputError where one that is wanted has no images.
+    Raises InputError if `wanted` is empty, has a duplicate, or names a class without images.
     """
     if wanted is None:
         return learnt(classes)
@@ -31,7 +34,7 @@ def index_order(wanted: tuple[str, ...] | None, classes: Counts) -> tuple[str, .
 
 
 def check_found(wanted: tuple[str, ...], found: Iterable[str]) -> None:
-    """Raise InputError where a class is wanted twice, or is none of those found."""
+    """Raise InputError if `wanted` is empty, has a duplicate, or names a class that is not in `found`."""
     if not wanted:
         raise InputError("--classes names no class; leave it out to train on all")
     found = set(found)
@@ -48,7 +51,7 @@ def check_found(wanted: tuple[str, ...], found: Iterable[str]) -> None:
 
 
 def only(classes: Counts, names: Iterable[str]) -> dict[str, dict[str, int]]:
-    """The counts of these classes alone; a split without any is left out."""
+    """The counts of the named classes only. Omits a split that has none of them."""
     wanted = set(names)
     kept = {split: {name: n for name, n in of.items() if name in wanted} for split, of in classes.items()}
     return {split: of for split, of in kept.items() if of}

@@ -1,47 +1,47 @@
-"""Errors of images and stores: the message says what to do, the class has the exit status of the command."""
+"""Errors of images and stores. The message says what to do; the class carries the command's exit status."""
 
 
 class StorageError(Exception):
-    """A store or an image folder could not be used; the message says why and what to do."""
+    """A store or an image folder cannot be used. The message says why and what to do."""
 
     exit_status = 1
 
 
 class InputError(StorageError):
-    """The input cannot work as given: a missing folder, no images, one class only."""
+    """The input is unusable as given: a missing folder, no images, only one class."""
 
     exit_status = 2
 
 
 class TooManyRemovals(StorageError):
-    """More of the live images are gone than the run was told to believe; nothing was committed."""
+    """More live images are missing than the allowed fraction; nothing was committed."""
 
     exit_status = 4
 
 
 class LayoutChanged(StorageError):
-    """The folders would label files that are where they were otherwise than the newest version; nothing was committed."""
+    """The folders give unmoved files other labels than the newest version does; nothing was committed."""
 
     exit_status = 4
 
 
 class NoRoom(StorageError):
-    """What a run has to write does not fit on the disk."""
+    """The disk has too little free space for what the run will write."""
 
 
 class StoreBusy(StorageError):
-    """Another run holds the store."""
+    """Another run holds the store's lock."""
 
     exit_status = 5
 
 
 class StoreDamaged(StorageError):
-    """A file of the store is not what the store says it is."""
+    """A file of the store does not match what the store records about it."""
 
 
 class BytesDamaged(StoreDamaged):
-    """The same, where only whoever reads every byte finds it: `repair --deep` does."""
+    """Damage that only a read of every byte finds, as `repair --deep` does."""
 
 
 class VersionConflict(StorageError):
-    """Somebody else committed the next version first."""
+    """Another run committed the next version first."""

@@ -1,11 +1,11 @@
-"""Replace NaN and infinity by null in every record, because JSON has neither."""
+"""Replace NaN and infinity with null in records, because JSON has neither."""
 
 import math
 from typing import Any
 
 
 def finite(value: Any) -> Any:
-    """The same record with None for each float that is not finite."""
+    """The record with None in place of each float that is not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -16,5 +16,5 @@ def finite(value: Any) -> Any:
 
 
 def is_finite(value: float | None) -> bool:
-    """Whether a figure is a finite number; what was null in a record is not."""
+    """Whether a figure is a finite number. None, the null of a record, is not."""
     return value is not None and math.isfinite(value)

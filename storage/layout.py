@@ -3,7 +3,7 @@
     <root>/<fingerprint>/space.json, shards/, segments/, versions/, aside/
     <root>/heads/, <root>/cache/, <root>/lock
 
-docs/store.md describes each of them.
+docs/store.md describes each.
 """
 
 import os
@@ -17,7 +17,7 @@ from storage.errors import StoreDamaged
 from storage.records import sha256
 
 FORMAT_VERSION = 1
-ROWS_PER_GROUP = 128  # rows of a shard that are read together
+ROWS_PER_GROUP = 128  # a row group is the unit of reading from a shard
 SHARD_NAME = re.compile(r"[0-9a-f]{64}\.(parquet|npz)")
 SEGMENT_NAME = re.compile(r"(files|rows)-[0-9a-f]{64}\.parquet")
 FINGERPRINT = re.compile(r"[0-9a-f]{32}")
@@ -49,7 +49,7 @@ class Store:
 
     @property
     def aside(self) -> Place:
-        """Where files are written before they get their names; what lies here longer is a dead run's."""
+        """The folder of temporary files. A dead run leaves its own behind."""
         return self.space / "aside"
 
     @property
@@ -58,7 +58,7 @@ class Store:
 
     @property
     def cache(self) -> Path:
-        """In the store, or, of one in an object store, in a folder of this machine."""
+        """The cache folder: in the store, or in a folder of this machine if the store is an object store."""
         if is_local(self.root):
             return self.root / "cache"
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -66,17 +66,17 @@ class Store:
 
     @property
     def plans(self) -> Path:
-        """Where the steps of a run hand tables to each other."""
+        """The folder in which the steps of a run pass tables to each other."""
         return self.cache / "plans"
 
     @property
     def way_out(self) -> str:
-        """What to do where a file of the store is not what it should be."""
+        """The advice for a damaged store, as a part of an error message."""
         return self._way_out("repair")
 
     @property
     def deep_way_out(self) -> str:
-        """The same where only reading every byte finds what is wrong: the advice has to find it again."""
+        """The advice for damage that only a read of every byte finds: the advised command must find it too."""
         return self._way_out("repair --deep")
 
     def _way_out(self, command: str) -> str:
@@ -84,7 +84,7 @@ class Store:
         return f"run `python -m storage {command} --store {address}`: only what is lost is extracted again"
 
     def shard(self, name: str) -> Place:
-        """The path of a shard; the name is checked before a path is built from it."""
+        """The path of a shard. Raises StoreDamaged if the name is invalid, before it builds a path from it."""
         if not SHARD_NAME.fullmatch(name):
             raise StoreDamaged(f"{name!r} is not the name of a shard")
         return self.shards / name[:2] / name
@@ -104,5 +104,5 @@ class Store:
 
 
 def unset_current(store: Store) -> None:
-    """Leave the store without a current head."""
+    """Remove the mark of the current head. The heads stay."""
     (store.heads / "current").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Join two tables sorted by path: one in memory, the other read piece by piece."""
+"""Merge-join two tables sorted by path: one in memory, the other read piece by piece."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
@@ -7,10 +7,11 @@ import pyarrow as pa
 
 
 def aligned(table: pa.Table, pieces: Iterable[pa.Table], schema: pa.Schema) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Each piece with the rows of `table` that come after the piece before it and not after its own last.
+    """Yield (rows of `table`, piece) for each non-empty piece, both sides sorted by path.
 
-    The rows behind the last piece come with an empty table of `schema`. Every row of either comes once, in order, and a
-    path that both have comes on both sides at once.
+    The rows of `table` in a pair sort after the previous piece and up to the last path of their own piece. So a path
+    that both tables have is in both sides of one pair. Rows behind the last piece come with an empty table of `schema`.
+    Every row of either table comes exactly once, in order.
     """
     paths = table["path"].combine_chunks()
     start = 0

@@ -1,4 +1,4 @@
-"""Records of the store as bytes: canonical JSON, checksums, fingerprints."""
+"""Serialize and hash the store's records: canonical JSON, checksums, fingerprints."""
 
 import hashlib
 import json
@@ -12,23 +12,23 @@ def sha256(data: bytes) -> str:
 
 
 def file_sha256(path: Place) -> str:
-    """The same of a file, which is read piece by piece."""
+    """The sha256 of a file as hex digits, in constant memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def canonical(record: Mapping) -> bytes:
-    """The one way a record becomes bytes to be hashed: JSON, sorted keys, no spaces, UTF-8."""
+    """The canonical bytes of a record, for hashing: JSON with sorted keys and no spaces, in UTF-8."""
     return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def sealed(record: Mapping) -> dict:
-    """The record with a checksum of all of it: a changed digit is noticed by `unsealed`."""
+    """The record with a checksum of its whole content, by which `unsealed` detects any change."""
     return {**record, "checksum": sha256(canonical(record))[:32]}
 
 
 def unsealed(record: Mapping) -> dict:
-    """A sealed record without its checksum. Raises ValueError or TypeError where it is not what was written."""
+    """Verify a sealed record and return it without the checksum. Raises ValueError or TypeError if it was changed."""
     content = dict(record)
     if content.pop("checksum", None) != sha256(canonical(content))[:32]:
         raise ValueError("its checksum is another")
@@ -36,5 +36,8 @@ def unsealed(record: Mapping) -> dict:
 
 
 def fingerprint(spec: Mapping) -> str:
-    """The name of a feature space: 32 hex digits of the sha256 of everything that changes a feature."""
+    """The name of a feature space: the first 32 hex digits of the spec's sha256.
+
+    The spec holds everything that changes feature values.
+    """
     return sha256(canonical(spec))[:32]

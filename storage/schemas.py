@@ -1,4 +1,4 @@
-"""The Arrow schemas of the tables that pass between the folders of this room."""
+"""Arrow schemas of the tables that the folders of this room exchange."""
 
 import pyarrow as pa
 

@@ -1,4 +1,4 @@
-"""Names, numbers and tables as plain text for people."""
+"""Format names, numbers and tables as plain text."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -6,17 +6,18 @@ from datetime import UTC, datetime
 
 
 def visible(name: bytes | str) -> str:
-    """A name on one line, whatever is in it: bytes that are not UTF-8 as \\xff, what cannot be seen as \\n or \\u202e.
+    """Escape a name to one printable line.
 
-    The backslash of a path (bytes) is doubled, so that no two paths look the same. That of a text is
-    not: the names of classes have such escapes already (folder_layout.text).
+    Bytes that are not UTF-8 become \\xff, unprintable characters \\n or \\u202e.
+    Backslashes of a path (bytes) are doubled, so that different paths never look the same. Those of a text are not,
+    because class names have such escapes already (folder_layout.text).
     """
     text = name.replace(b"\\", b"\\\\").decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name
     return "".join(char if char.isprintable() else _escaped(ord(char)) for char in text)
 
 
 def one_line(message: str) -> str:
-    """A message without line breaks. White space within a line stays: a path in it can still be typed."""
+    """Join a message to one line. White space within a line stays, so that a path in it can be typed as shown."""
     return visible(" ".join(line.strip() for line in message.split("\n") if line.strip()))
 
 
@@ -26,13 +27,13 @@ def quoted(*names: str) -> str:
 
 
 def some(names: Sequence[str], at_most: int = 5) -> str:
-    """The first few names in quotes, and how many more there are."""
+    """The first `at_most` names in quotes, and the number of further ones."""
     more = f" and {len(names) - at_most:,} more" if len(names) > at_most else ""
     return quoted(*names[:at_most]) + more
 
 
 def folded(name: str) -> str:
-    """What a name is the same under that people take for the same: `Cats`, `cats ` and another Unicode form of it."""
+    """A key that is equal for names that look alike: `Cats`, `cats ` and their other Unicode forms."""
     return unicodedata.normalize("NFC", name.strip().casefold())
 
 
@@ -62,7 +63,7 @@ def size(size_bytes: float) -> str:
 
 
 def date(created: str) -> str:
-    """A time of ISO 8601 in fewer signs; what is none stays as it is."""
+    """An ISO 8601 time in a shorter form. Text that is not a time stays as it is."""
     try:
         moment = datetime.fromisoformat(created)
     except (TypeError, ValueError):
@@ -71,19 +72,19 @@ def date(created: str) -> str:
 
 
 def date_of(time_ns: int) -> str:
-    """Nanoseconds since the epoch as a time."""
+    """Nanoseconds since the Unix epoch as text, in UTC."""
     return date(datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat())
 
 
 def width(text: str) -> int:
-    """Columns of a terminal that a text takes."""
+    """The width of a text in terminal columns."""
     return sum(
         0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
     )
 
 
 def columns(rows: Sequence[Sequence[str]], right: str = "") -> list[str]:
-    """Rows as lines with aligned columns two spaces apart; columns with an `r` in `right` align on the right."""
+    """Format rows as lines of aligned columns, two spaces apart. A column with an `r` in `right` is right-aligned."""
     widths = [max(map(width, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
@@ -100,7 +101,7 @@ def indented(lines: Sequence[str]) -> list[str]:
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """Sorted numbers in few words: `1 to 4, 6, 8`."""
+    """Sorted numbers as ranges: `1 to 4, 6, 8`."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:

@@ -1,1 +1,1 @@
-"""Bytes on a disk or in an object store: paths, atomic writes, the lock, bounded reads."""
+"""Access to bytes on a disk or in an object store: paths, atomic writes, the lock, bounded reads."""

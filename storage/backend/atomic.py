@@ -1,7 +1,7 @@
-"""Write files that exist whole or not at all, also after a power cut.
+"""Write files atomically and durably: after a power cut, a file exists whole or not at all.
 
-Every write of the store goes through these few functions, on a disk or in an object store, which has the first
-property by itself and needs no folders.
+Every write of the store goes through these functions. An object store writes objects atomically by itself
+and needs no folders.
 """
 
 import errno
@@ -19,13 +19,13 @@ from storage.errors import StorageError
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}", re.DOTALL)
 OLD_SECONDS = 3600.0
-# A file of this name in a store says that one process at a time writes it, so that a rename will do for a link.
+# A file of this name declares that one process at a time writes the store. A rename can then replace a hard link.
 SINGLE_WRITER = "single-writer"
 CREATE_TRIES = 5
 
 
 def sync_folder(folder: Place) -> None:
-    """Make the names in a folder durable."""
+    """Make the folder's entries durable. Does nothing for an object store."""
     if not is_local(folder):
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -36,7 +36,7 @@ def sync_folder(folder: Place) -> None:
 
 
 def make_folder(folder: Place) -> None:
-    """Create a folder and its missing parents, each durable in the one above it."""
+    """Create a folder and its missing parents, each durably. Does nothing for an object store."""
     if not is_local(folder):
         return
     missing = []
@@ -56,12 +56,13 @@ def _write_synced(path: Path, data: bytes) -> None:
 
 
 def create(path: Place, data: bytes, aside: Place) -> bool:
-    """Create `path` with `data`; False, with nothing changed, where it exists already.
+    """Create `path` with `data` exclusively. Returns False and changes nothing if `path` exists.
 
-    Written in the folder `aside` (same file system), synced, then linked to its name: a reader sees
-    all of it or nothing, and of two writers exactly one gets True. In an object store it is one conditional
-    request. Raises OSError (disk full, read-only) and StorageError where the file system has no hard links, and the
-    store was not declared to have a single writer.
+    Writes a temporary file in the folder `aside` (same file system), syncs it, and links it to its name.
+    A reader sees the whole file or none, and exactly one of two writers gets True.
+    An object store needs one conditional request instead.
+    Raises OSError (disk full, read-only). Raises StorageError if the file system has no hard links and the store
+    does not declare a single writer.
     """
     if not is_local(path):
         return _create_object(path, data)
@@ -72,7 +73,7 @@ def create(path: Place, data: bytes, aside: Place) -> bool:
         _write_synced(temporary, data)
         os.link(temporary, path)
     except FileExistsError:
-        sync_folder(path.parent)  # whoever gave the name may have died before it was durable
+        sync_folder(path.parent)  # the process that linked the file may have died before the name was durable
         return False
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
@@ -92,7 +93,7 @@ def create(path: Place, data: bytes, aside: Place) -> bool:
 
 
 def _create_object(path: Remote, data: bytes) -> bool:
-    """Create an object if there is none; a store that is busy with the same name is asked again."""
+    """Create an object if it does not exist. Retries while another request is creating the same object."""
     for attempt in range(CREATE_TRIES):
         try:
             path.fs.pipe_file(path.path, data, mode="create")
@@ -100,7 +101,7 @@ def _create_object(path: Remote, data: bytes) -> bool:
         except FileExistsError:
             return False
         except OSError as error:
-            if error.errno == errno.EINVAL:  # 412: the condition did not hold
+            if error.errno == errno.EINVAL:  # 412: the condition failed, so the object exists
                 return False
             if error.errno != errno.EBUSY or attempt + 1 == CREATE_TRIES:  # 409: another request is creating it
                 raise
@@ -109,19 +110,19 @@ def _create_object(path: Remote, data: bytes) -> bool:
 
 
 def put(path: Place, data: bytes, aside: Place) -> None:
-    """Make sure that `path`, a name that stands for these bytes, has them; what is damaged is replaced."""
+    """Ensure that the content-addressed file `path` holds `data`. Replaces a damaged file."""
     if not path.exists() and create(path, data, aside):
         return
     if path.read_bytes() == data:
-        sync_folder(path.parent)  # whoever gave the name may have died before it was durable
+        sync_folder(path.parent)  # the process that linked the file may have died before the name was durable
     else:
         replace(path, data, aside)
 
 
 def replace(path: Place, data: bytes, aside: Place | None = None) -> None:
-    """Put `data` at `path`, whatever was there: readers see the old bytes or the new.
+    """Replace `path` with `data` atomically: a reader sees the old bytes or the new ones.
 
-    Written first in the folder `aside`, or beside `path`.
+    The temporary file lies in the folder `aside`, by default in the folder of `path`.
     """
     if not isinstance(path, Path):
         path.fs.pipe_file(path.path, data)
@@ -131,7 +132,10 @@ def replace(path: Place, data: bytes, aside: Place | None = None) -> None:
 
 
 def move(file: Path, path: Place) -> None:
-    """Put a file at `path`, whatever was there, durably. A folder of `path` on a disk lies in the same file system."""
+    """Move a file to `path` durably and replace any file there.
+
+    If `path` is on a disk, both must be on the same file system.
+    """
     if not isinstance(path, Path):
         path.fs.put_file(str(file), path.path)
         file.unlink()
@@ -145,7 +149,7 @@ def move(file: Path, path: Place) -> None:
 
 @contextmanager
 def writing(path: Path, aside: Path | None = None) -> Iterator[BinaryIO]:
-    """An open file that takes the place of `path`, which is on a disk, once the block has come to its end."""
+    """Open a temporary file that replaces `path`, a path on a disk, when the block ends without an error."""
     make_folder(path.parent)
     temporary = (aside or path.parent) / f".{path.name}.{uuid.uuid4().hex}"
     try:
@@ -160,7 +164,7 @@ def writing(path: Path, aside: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def sweep(folder: Place) -> None:
-    """Remove what a `replace` beside its path left here when it died; what is young may be at work."""
+    """Remove temporary files that a dead process left in a folder. Young ones stay: their writer may be alive."""
     if not is_local(folder):
         return
     for path in folder.glob(".*"):

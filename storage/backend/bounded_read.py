@@ -1,4 +1,4 @@
-"""Read files that may claim an impossible size."""
+"""Read files with an upper bound on their size, because a damaged file may claim any size."""
 
 import errno
 import hashlib
@@ -9,16 +9,17 @@ from pathlib import Path
 
 from storage.backend.paths import Place, identity
 
-# No image of as many pixels as are decoded is larger: 89 million of them take 716 MB at 16 bits a channel, uncompressed.
+# Bytes. No image within the decoder's pixel limit is larger: 89 million pixels take 716 MB uncompressed at 16 bits
+# a channel.
 LARGEST_FILE = 2**30
 
 
-# No record of ours is larger, and no segment: a version of 100 million images takes 64 MB.
+# Bytes. No record or segment of the store is larger: a version of 100 million images takes 64 MB.
 LARGEST_RECORD = 2**28
 
 
 def open_file(path: bytes) -> BufferedReader:
-    """Open a regular file and nothing else: a pipe would wait for its writer, a device may do anything.
+    """Open a regular file. Refuses pipes, which would block until a writer comes, and devices, which may do anything.
 
     Raises OSError.
     """
@@ -30,10 +31,11 @@ def open_file(path: bytes) -> BufferedReader:
 
 
 def read_file(root: Place, path: bytes) -> tuple[bytes, bytes]:
-    """The bytes of a file below `root`, and the digest that those have, whoever writes meanwhile.
+    """Read a file below `root` and return its bytes and their digest.
 
-    The sha256, or an object's identity. Raises OSError, also for a path that leads out of the root, and for a file
-    over LARGEST_FILE.
+    The digest is the sha256 of the bytes returned, even if another process writes the file meanwhile. For an object
+    it is the object's identity. Raises OSError, also if the path leads out of the root or the file is larger than
+    LARGEST_FILE.
     """
     if path.startswith(b"/") or b".." in path.split(b"/"):
         raise OSError(errno.EINVAL, "It leads out of the image folder", os.fsdecode(path))
@@ -46,7 +48,7 @@ def read_file(root: Place, path: bytes) -> tuple[bytes, bytes]:
             return file.read(_checked_size(file.details["size"], path)), identity(file.details)
     except OSError:
         raise
-    except Exception as error:  # the client's own, of which each library has others
+    except Exception as error:  # each client library raises its own exceptions
         raise OSError(errno.EIO, f"{type(error).__name__}: {error}", os.fsdecode(path)) from error
 
 
@@ -57,9 +59,9 @@ def _checked_size(size_bytes: int, path: bytes) -> int:
 
 
 def read_whole(path: Place) -> bytes:
-    """The bytes of a record or segment of the store. Raises OSError, ValueError for a file over LARGEST_RECORD."""
+    """Read a record or segment of the store. Raises OSError, and ValueError if the file exceeds LARGEST_RECORD."""
     with path.open("rb") as file:
-        if not file.seekable():  # a pipe, which has no size
+        if not file.seekable():  # a pipe has no size
             return file.read()
         size_bytes = file.seek(0, os.SEEK_END)
         if size_bytes > LARGEST_RECORD:

@@ -1,4 +1,4 @@
-"""One run per store at a time: a kernel lock that the death of its holder releases."""
+"""Allow one run per store at a time, by a kernel lock. The kernel releases it when the holder dies."""
 
 import fcntl
 import json
@@ -18,14 +18,13 @@ POLL_SECONDS = 0.2
 
 @contextmanager
 def hold(root: Place, wait_seconds: float = 0, say: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold the store at `root` for the length of the block.
+    """Hold the lock of the store at `root` while the block runs.
 
-    say: is told, once, where it has to wait.
+    say: receives one message if the lock is not free at once.
 
-    An object store has no lock: several runs may work, and of their commits each builds on the one before.
+    An object store has no lock: several runs may work at once, and each commit builds on the one before.
 
-    Raises StoreBusy, with the pid of the holder and since when, if it is not free after
-    `wait_seconds`.
+    Raises StoreBusy if the lock is not free after `wait_seconds`. The message names the holder's pid and start time.
     """
     if not is_local(root):
         yield
@@ -49,7 +48,7 @@ def hold(root: Place, wait_seconds: float = 0, say: Callable[[str], None] | None
 
 @contextmanager
 def alone(file: Path) -> Iterator[None]:
-    """Wait until no other process of this machine holds the lock `file`, and hold it for the length of the block."""
+    """Hold the lock `file` exclusively while the block runs. Waits without limit for processes of this machine."""
     make_folder(file.parent)
     with open(file, "a") as lock:
         fcntl.flock(lock.fileno(), fcntl.LOCK_EX)
@@ -58,9 +57,9 @@ def alone(file: Path) -> Iterator[None]:
 
 @contextmanager
 def sharing(file: Path, when_unused: Callable[[], None]) -> Iterator[None]:
-    """Use what the lock `file` stands for together with other processes of this machine, for the length of the block.
+    """Hold the lock `file` shared with other processes of this machine while the block runs.
 
-    when_unused: is called first where nobody else uses it.
+    when_unused: called first if no other process holds the lock.
     """
     make_folder(file.parent)
     with open(file, "a") as lock:

@@ -9,14 +9,14 @@ from typing import Any, TypeAlias
 
 from storage.errors import InputError
 
-# A upath.UPath: it has the methods of a Path. It is imported where it is needed alone, and so is not named here.
+# A upath.UPath, which has the methods of a Path. Only `place` imports the library, so the type is Any here.
 Remote: TypeAlias = Any
 Place: TypeAlias = Path | Remote
 
 
 EXTRAS = {"s3": "s3", "gs": "gs"}
-# Throttled requests are tried again, each after twice the time of the one before; what another run wrote a moment
-# ago has to be seen.
+# Throttled requests are retried with exponential backoff. The listings cache is off, so that a run sees what
+# another run has just written.
 OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {"use_listings_cache": False, "config_kwargs": {"retries": {"mode": "standard", "max_attempts": 8}}},
     "gs": {"use_listings_cache": False},
@@ -24,9 +24,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def place(address: str | Path) -> Place:
-    """The place of an address: `s3://bucket/prefix`, `gs://bucket/prefix`, or a local path, made absolute.
+    """Parse an address: `s3://bucket/prefix`, `gs://bucket/prefix`, or a local path, which becomes absolute.
 
-    Raises InputError for another scheme, and where the library for this one is not installed.
+    Raises InputError for another scheme, or if the library for the scheme is not installed.
     """
     scheme, mark, rest = str(address).partition("://")
     if not mark:
@@ -47,7 +47,10 @@ def place(address: str | Path) -> Place:
 
 
 def at_home(path: str) -> str:
-    """A path with the home folder for its `~`, which no shell has read in a file or behind `=`; unless it is there so."""
+    """Expand a leading `~` or `~user`, which the shell leaves as it is behind `=` and in files.
+
+    Leaves it too if a file of that very name exists.
+    """
     if not path.startswith("~") or os.path.lexists(path.partition("/")[0]):
         return path
     return os.path.expanduser(path)
@@ -58,16 +61,20 @@ def is_local(where: Place) -> bool:
 
 
 def identity(info: Mapping[str, Any]) -> bytes:
-    """What stands for the bytes of an object: 32 bytes made of the store's own content hash and the size.
+    """The digest of an object: 32 bytes, a hash of the object store's own content hash and the size.
 
-    info: as fsspec gives it. Equal bytes that were uploaded in parts of other sizes may have another.
+    info: the object's fsspec info. Equal bytes that were uploaded in parts of different sizes may have different
+    identities.
     """
     etag = str(info.get("ETag") or info.get("etag") or info.get("md5Hash") or "").strip('"')
     return hashlib.sha256(f"etag {etag} {info['size']}".encode()).digest()
 
 
 def sizes(folder: Place) -> dict[str, int]:
-    """Names and sizes of the files two levels below a folder: one listing instead of a question for each."""
+    """Map the names of the files two levels below a folder to their sizes in bytes.
+
+    Lists the folder instead of asking for each file.
+    """
     if not isinstance(folder, Path):
         try:
             found = folder.fs.find(folder.path, detail=True)
@@ -79,6 +86,6 @@ def sizes(folder: Place) -> dict[str, int]:
         if below.is_dir():
             with os.scandir(below) as entries:
                 for entry in entries:
-                    with suppress(OSError):  # gone meanwhile, or a link to nowhere
+                    with suppress(OSError):  # deleted meanwhile, or a dangling link
                         result[entry.name] = entry.stat().st_size
     return result

@@ -1,4 +1,4 @@
-"""The difference between the listed files and the newest version."""
+"""Compare the listed files, or those of a version, with another version."""
 
 import time
 from collections import deque
@@ -24,9 +24,10 @@ KEYS_SCHEMA = pa.schema([FILES_SCHEMA.field(name) for name in SAME_LABEL])
 
 @dataclass(frozen=True)
 class Changes:
-    """Images by what happened to them since the parent version; every live one is in one of the first five.
+    """Counts of images by what happened to them since the parent version.
 
-    from_test: how many of them were for testing, and are not now though they lie where they were.
+    Each live image counts in exactly one of the first five fields. from_test: images at the same path that have left
+    the test split.
     """
 
     new: int = 0
@@ -41,11 +42,12 @@ class Changes:
 def compare(
     listed: pa.Table, before: Iterable[pa.Table], unreadable: tuple[bytes, ...], validation_fraction: float
 ) -> tuple[pa.Table, Changes]:
-    """The files as they stand now, and what happened to them.
+    """Return the current files and the changes since the parent version.
 
-    listed: the files of a listing, sorted by path. before: the segments of the parent's files in order; one is in
-    memory at a time. unreadable: folders that could not be listed, whose files stay as they were, as does a file that
-    cannot be read and looks the same. The result is FILES_SCHEMA sorted by path, every status still `pending`.
+    listed: the files of a listing, sorted by path. before: the segments of the parent's files in order; memory holds
+    one at a time. unreadable: folders that could not be listed; their files stay as they were. An unreadable file of
+    unchanged size and time keeps its digest too.
+    The table has FILES_SCHEMA, sorted by path. Listed files have the status `pending`.
     """
     parts = [FILES_SCHEMA.empty_table()]
     counted, from_test = dict.fromkeys(range(len(WORDS)), 0), 0
@@ -67,9 +69,9 @@ def compare(
 
 
 def _changes(counted: dict[int, int], arrived: pa.Table, gone: pa.Table) -> Changes:
-    """How many files each word has, once those that arrived are paired with those gone; another split counts as moved."""
+    """Pair the arrived files with those gone and count the files of each word. A changed split counts as moved."""
     removed = gone.num_rows
-    # Only what has equal bytes on the other side can pair: mostly nothing, which need not be looked at one by one.
+    # Only files with equal bytes on the other side can pair. Most have none, so this filter saves the loop below.
     can_pair = pc.is_in(arrived["digest"], gone["digest"].combine_chunks().drop_null())
     new, left = _rows(arrived.filter(can_pair)), _rows(gone)
     for names, word in ((2, MOVED), (1, RELABELLED)):
@@ -95,9 +97,9 @@ def _rows(keys: pa.Table) -> list[tuple]:
 
 
 def _with_known_bytes(listed: pa.Table, before: pa.Table) -> pa.Table:
-    """Believe that a file which cannot be read now, of the size and time that it had, has the bytes that it had.
+    """Keep the known digest of an unreadable file whose size and time are unchanged.
 
-    A share that fails for a night must not empty the data set.
+    A network share that fails for a night must not empty the data set.
     """
     then = before.take(pc.index_in(listed["path"].combine_chunks(), before["path"].combine_chunks()))
     is_known = pc.and_(_same(listed, then, "size", "mtime_ns"), pc.is_null(listed["digest"]).combine_chunks())
@@ -109,7 +111,7 @@ def _with_known_bytes(listed: pa.Table, before: pa.Table) -> pa.Table:
 
 
 def _with_splits(files: pa.Table, validation_fraction: float) -> pa.Table:
-    """Fill in the split where the folders give none; a file without a digest goes to train."""
+    """Derive the split from the digest where the folders give none. A file without a digest goes to train."""
     splits = files["split"].to_pylist()
     digests = files["digest"].to_pylist()
     filled = [
@@ -121,7 +123,7 @@ def _with_splits(files: pa.Table, validation_fraction: float) -> pa.Table:
 
 
 def _with_history(files: pa.Table, before: pa.Table) -> pa.Table:
-    """FILES_SCHEMA for a listing: times and attempts go on where the same path stood before."""
+    """Extend a listing to FILES_SCHEMA. A file carries over times and attempts from the same path in `before`."""
     now = time.time_ns()
     then = before.take(pc.index_in(files["path"].combine_chunks(), before["path"].combine_chunks()))
     is_same = _same(files, then, "digest", "class", "split")
@@ -139,7 +141,7 @@ def _with_history(files: pa.Table, before: pa.Table) -> pa.Table:
 
 
 def _same(files: pa.Table, then: pa.Table, *names: str) -> pa.Array:
-    """Which files were there before with the same values; two digests that could not be read are the same."""
+    """Mask of the files whose row in `then` has the same values in the columns `names`. Two nulls are equal."""
     result = pc.is_valid(then["path"])
     for name in names:
         both_null = pc.and_(pc.is_null(files[name]), pc.is_null(then[name]))
@@ -148,7 +150,7 @@ def _same(files: pa.Table, then: pa.Table, *names: str) -> pa.Array:
 
 
 def _with_unseen(files: pa.Table, before: pa.Table, unreadable: tuple[bytes, ...]) -> pa.Table:
-    """Keep what the parent knew of folders that could not be listed this time."""
+    """Keep the parent's files in folders that could not be listed this time."""
     if not unreadable:
         return files
     gone = before.filter(pc.invert(pc.is_in(before["path"], files["path"].combine_chunks())))
@@ -157,12 +159,12 @@ def _with_unseen(files: pa.Table, before: pa.Table, unreadable: tuple[bytes, ...
 
 
 def pairs(files: pa.Table, before: pa.Table) -> dict[str, np.ndarray]:
-    """How the files of two tables pair, by what happened to them: (n, 2) row numbers in `before` and in `files`.
+    """Pair the files of two tables. Returns word → (n, 2) row numbers in `before` and in `files`.
 
-    A file pairs with the one at its path; a path that is new with one that is gone and has the same
-    digest and class (`moved`), or else the same digest (`relabelled`). What finds no other is `new`
-    (-1, row) or `removed` (row, -1). Both tables: FILES_SCHEMA sorted by path; rows of a word keep that
-    order. Exchanging the tables exchanges the columns, and `new` and `removed`.
+    A file pairs with the one at its path. A new path pairs with one that is gone and has the same digest and class
+    (`moved`), or else only the same digest (`relabelled`). Without a partner, a file is `new` (-1, row) or `removed`
+    (row, -1). Both tables have FILES_SCHEMA sorted by path; the rows of a word keep that order.
+    Swapping the tables swaps the two columns, and `new` with `removed`.
     """
     words, origin = _words(files, before)
     gone = _others(origin, before.num_rows)
@@ -177,7 +179,7 @@ def pairs(files: pa.Table, before: pa.Table) -> dict[str, np.ndarray]:
 
 
 def _words(files: pa.Table, before: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """What happened to each file by its path alone, and its row in `before`, -1 for one that is new there."""
+    """For each file, the word judged by its path alone, and its row in `before`, -1 for a new path."""
     position = pc.index_in(files["path"].combine_chunks(), before["path"].combine_chunks())
     then = before.take(position)
     origin = pc.fill_null(position, -1).to_numpy().astype(np.int64)
@@ -190,12 +192,12 @@ def _words(files: pa.Table, before: pa.Table) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _others(origin: np.ndarray, num_rows: int) -> np.ndarray:
-    """The rows of a table that no `origin` names."""
+    """The row numbers of a table that are not in `origin`."""
     return np.setdiff1d(np.arange(num_rows), origin)
 
 
 def difference(files: pa.Table, before: pa.Table) -> dict[str, np.ndarray]:
-    """The pairs of two versions' files, with those whose status or reason alone is another as `status`."""
+    """The `pairs` of two versions' files. Pairs that differ only in status or reason have the word `status`."""
     result = pairs(files, before)
     stayed = result["unchanged"]
     now, then = files.take(pa.array(stayed[:, 1])), before.take(pa.array(stayed[:, 0]))
@@ -209,7 +211,7 @@ def _keys(files: pa.Table, rows: np.ndarray, names: tuple[str, ...]) -> list[tup
 
 
 def _match(arrived: list[tuple], gone: list[tuple]) -> np.ndarray:
-    """Pair equal keys in order: (n, 2) positions in `gone` and `arrived`. A file without a digest pairs with none."""
+    """Pair equal keys in order: (n, 2) positions in `gone` and `arrived`. A file without a digest never pairs."""
     left: dict[tuple, deque[int]] = {}
     for index, key in enumerate(gone):
         left.setdefault(key, deque()).append(index)

@@ -1,4 +1,4 @@
-"""The file table of a version: every image with digest, label, split and status."""
+"""The file table of a version: each image with digest, label, split and status."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from storage.schemas import DIGEST
 
 OK, PENDING, QUARANTINED = "ok", "pending", "quarantined"
 
-# What makes a file another file to whoever reads the version; times and attempts do not.
+# The columns that matter to a reader of the version. Times and attempts do not.
 MEANING = ("path", "digest", "class", "split", "status", "reason")
 
 
@@ -25,11 +25,11 @@ def with_status(
     failures: Mapping[bytes, str],
     variant_failures: Mapping[bytes, str] | None = None,
 ) -> pa.Table:
-    """Set status and reason from what is known of each digest.
+    """Set status and reason of each file from its digest.
 
-    A file is `ok` where its digest has a plain row, whatever failures there are, else `quarantined` where it could not
-    be read or its digest is among the failures (digest → reason), else `pending`. The reason of an `ok` file is that of
-    its variant failures: its variants cannot be made.
+    has_row: digests that have a plain row. failures, variant_failures: digest → reason.
+    A file is `ok` if its digest has a plain row, whatever its failures. Else it is `quarantined` if it could not be
+    read or its digest is in `failures`, else `pending`. An `ok` file has a reason if its variants cannot be made.
     """
     digests = files["digest"].combine_chunks()
     has_digest_row = pc.and_(pc.is_valid(digests), pc.is_in(digests, has_row))
@@ -40,20 +40,20 @@ def with_status(
 
 
 def _looked_up(digests: pa.Array, codes: Mapping[bytes, str]) -> pa.Array:
-    """The code of each digest, null where it has none."""
+    """The reason code of each digest, null if it has none."""
     at = pc.index_in(digests, pa.array(list(codes), DIGEST)) if codes else pa.nulls(len(digests), pa.int32())
     return pc.take(pa.array([*codes.values(), None], pa.string()), at)
 
 
 def with_attempts(files: pa.Table, attempts: Mapping[bytes, int]) -> pa.Table:
-    """Let each file have at least the attempts of its digest, wherever the file lay when they were made."""
+    """Raise each file's attempts to those of its digest (digest → attempts), because attempts follow the bytes."""
     at = pc.index_in(files["digest"].combine_chunks(), pa.array(list(attempts), DIGEST))
     known = pc.fill_null(pc.take(pa.array(attempts.values(), pa.int32()), at), 0)
     return _set(files, "attempts", pc.max_element_wise(files["attempts"].combine_chunks(), known))
 
 
 def with_one_more_attempt(files: pa.Table, failures: Mapping[bytes, str]) -> pa.Table:
-    """Count one more attempt, made now, at each file that turned out unusable or could not be read."""
+    """Add one attempt, made now, to each file that has no digest or whose digest is in `failures`."""
     tried = pc.or_(pc.is_null(files["digest"]), pc.is_in(files["digest"], pa.array(list(failures), DIGEST)))
     files = _set(files, "attempts", pc.add(files["attempts"], tried.cast(pa.int32())))
     return _set(files, "last_seen_ns", pc.if_else(tried, time.time_ns(), files["last_seen_ns"]))
@@ -65,7 +65,7 @@ def _set(files: pa.Table, name: str, column: pa.Array) -> pa.Table:
 
 
 def means_the_same(files: pa.Table, pieces: Iterable[pa.Table]) -> bool:
-    """Whether a table of files, sorted by path, says the same about the same images as another does piece by piece."""
+    """Whether a file table and the pieces of another, both sorted by path, agree in the columns MEANING."""
     names, start = list(MEANING), 0
     for piece in pieces:
         part = files.slice(start, piece.num_rows)
@@ -77,11 +77,11 @@ def means_the_same(files: pa.Table, pieces: Iterable[pa.Table]) -> bool:
 
 @dataclass(frozen=True)
 class Known:
-    """What a version says of images that could not be used, by digest.
+    """What a version records about failed images, by digest.
 
-    failures: reasons of the quarantined ones. variant_failures: reasons of those of which only the variants cannot be
-    made. retried: attempts of those that failed and are pending again, as `quarantine --retry` asks: they are tried,
-    whatever older shards say of them.
+    failures: the reason of each quarantined image. variant_failures: the reason of each usable image whose variants
+    cannot be made. retried: the attempts of each failed image that is pending again, as `quarantine --retry` asks.
+    A run tries these whatever older shards record about them.
     """
 
     failures: dict[bytes, str] = field(default_factory=dict)
@@ -89,7 +89,7 @@ class Known:
     retried: dict[bytes, int] = field(default_factory=dict)
 
     def heard(self, pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """The segments of a version's files, each of which is added as it passes by."""
+        """Yield the segments of a version's files and add each."""
         for files in pieces:
             self.add(files)
             yield files
@@ -112,7 +112,7 @@ def usable(files: pa.Table) -> pa.Table:
 
 
 def data_digest(files: pa.Table) -> str:
-    """Name what training sees: a hash of the sorted (digest, class, split) of the usable files."""
+    """The identity of the training data: a sha256 of the sorted (digest, class, split) of the usable files, in hex."""
     table = usable(files).select(["split", "class", "digest"])
     table = table.sort_by([(name, "ascending") for name in table.column_names]).combine_chunks()
     labels = list(zip(table["split"].to_pylist(), table["class"].to_pylist(), strict=True))
@@ -126,14 +126,14 @@ def data_digest(files: pa.Table) -> str:
 
 
 def counts(files: pa.Table) -> dict[str, int]:
-    """How many images are `images` (live), `ok`, `pending` and `quarantined`."""
+    """Counts of images: `images` (all live ones), `ok`, `pending` and `quarantined`."""
     status = files["status"]
     by_status = {name: pc.sum(pc.equal(status, name)).as_py() or 0 for name in (OK, PENDING, QUARANTINED)}
     return {"images": files.num_rows, **by_status}
 
 
 def class_counts(files: pa.Table) -> dict[tuple[str, str], int]:
-    """Usable images by (split, class), sorted."""
+    """Counts of usable images by (split, class), sorted."""
     groups = usable(files).group_by(["split", "class"]).aggregate([([], "count_all")]).to_pylist()
     return {
         (row["split"], row["class"]): row["count_all"] for row in sorted(groups, key=lambda g: (g["split"], g["class"]))

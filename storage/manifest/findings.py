@@ -1,4 +1,4 @@
-"""Images by split and class, and warnings of likely mistakes, before extraction starts."""
+"""Count images by split and class and warn of likely mistakes, before extraction starts."""
 
 import shlex
 from collections import Counter
@@ -17,10 +17,10 @@ Classes = dict[str, dict[str, int]]  # split → class → images
 
 
 def findings(files: pa.Table, root: str, wanted: tuple[str, ...] | None = None, by_hash: bool = False) -> list[str]:
-    """Images by split and class as lines, and a line for each thing that is likely a mistake.
+    """Lines of the counts by split and class, then a line for each likely mistake. Quarantined images do not count.
 
-    files: FILES_SCHEMA. root: the image folder. wanted: the classes to train on, all that can be learnt if None. by_hash:
-    whether the hash of the bytes decides the split of some files. Images that are known to be unusable do not count.
+    files: FILES_SCHEMA. root: the image folder. wanted: the classes to train on; None means all that can be learnt.
+    by_hash: whether the hash of the bytes decides the split of some files.
     """
     live = files.filter(pc.not_equal(files["status"], QUARANTINED))
     classes = class_counts(live)
@@ -39,7 +39,7 @@ def findings(files: pa.Table, root: str, wanted: tuple[str, ...] | None = None, 
 
 
 def class_counts(files: pa.Table) -> Classes:
-    """Images by split and class."""
+    """Counts of images: split → class → images."""
     found: Classes = {}
     for row in files.group_by(["split", "class"]).aggregate([([], "count_all")]).to_pylist():
         found.setdefault(row["split"], {})[row["class"]] = row["count_all"]
@@ -47,7 +47,7 @@ def class_counts(files: pa.Table) -> Classes:
 
 
 def _without_images(classes: Classes, names: Sequence[str], by_hash: bool) -> Iterator[str]:
-    """The splits and classes in which something is missing."""
+    """Warn of empty splits, and of classes without training or validation images."""
     chosen = only(classes, names)
     empty = [split for split in ("train", "validation") if not chosen.get(split)]
     if empty:
@@ -62,7 +62,7 @@ def _without_images(classes: Classes, names: Sequence[str], by_hash: bool) -> It
 
 
 def _left_out(classes: Classes, names: Sequence[str], is_by_test: bool) -> Iterator[str]:
-    """The classes that no head learns: they have test images alone, or --classes does not name them."""
+    """Warn of classes that no head learns: they have only test images, or --classes does not name them."""
     others = [name for name in names_in(classes) if name not in names]
     if others and is_by_test:
         yield f"only test images of {some(others)}: the head has no output for them, and is not tested on them"
@@ -72,7 +72,7 @@ def _left_out(classes: Classes, names: Sequence[str], is_by_test: bool) -> Itera
 
 
 def _alone(files: pa.Table, names: Sequence[str], root: str) -> Iterator[str]:
-    """What is to be said of one class, which is a folder around the class folders maybe."""
+    """Warn of a single class, which may be a folder around the class folders."""
     if len(names) != 1:
         return
     (name,) = names
@@ -105,7 +105,7 @@ def _alike(names: Sequence[str]) -> Iterator[str]:
 
 
 def unusable_classes(files: pa.Table) -> list[str]:
-    """A line for the classes all of whose images are unusable: a head does not know them."""
+    """A line for each class whose images are all unusable, because no head learns it."""
     bad = files.filter(pc.equal(files["status"], QUARANTINED))
     lost = set(bad["class"].to_pylist()) - set(
         pc.unique(files.filter(pc.not_equal(files["status"], QUARANTINED))["class"]).to_pylist()
@@ -119,7 +119,7 @@ def unusable_classes(files: pa.Table) -> list[str]:
 
 
 def _twins(files: pa.Table) -> Iterator[str]:
-    """Equal bytes under two classes, and on both sides of training."""
+    """Warn of equal bytes in two classes, and of equal bytes in the training split and another one."""
     known = files.filter(pc.is_valid(files["digest"])).select(["digest", "class", "split", "path"])
     groups = known.group_by("digest").aggregate([("class", "count_distinct"), ("split", "count_distinct")])
     torn = groups.filter(pc.greater(groups["class_count_distinct"], 1))
@@ -141,7 +141,7 @@ def _twins(files: pa.Table) -> Iterator[str]:
 
 
 def _example(rows: pa.Table, differs: str) -> str:
-    """Two paths of equal bytes of which a column differs."""
+    """Two paths of equal bytes whose column `differs` is different."""
     same = rows.filter(pc.equal(rows["digest"], rows["digest"][0])).to_pylist()
     other = next(row for row in same if row[differs] != same[0][differs])
     return f", as '{visible(same[0]['path'])}' and '{visible(other['path'])}'"
@@ -151,7 +151,7 @@ SHOWN_CLASSES = 20
 
 
 def class_lines(classes: Mapping[str, Mapping[str, int]], title: str = "usable images") -> list[str]:
-    """Images by class and split. classes: split → class → images. title: what they are."""
+    """A table of image counts by class and split. classes: split → class → images. title: the table's heading."""
     splits = [split for split in SPLITS if classes.get(split)]
     names = sorted({name for split in splits for name in classes[split]})
     if not names:

@@ -1,4 +1,4 @@
-"""Which images a head was not trained on, as far as the store knows."""
+"""Find the images that a head was not trained on, as far as the store knows."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,7 +14,10 @@ from storage.manifest.versions import Version, latest_version, read_version, ver
 
 
 def version_with(store: Store, number: int, data_digest: str) -> tuple[Store, Version] | None:
-    """A version of these images, splits and classes: the one of this number, else any; None where all are gone."""
+    """A version with this data digest, and its feature space; None if all such versions are gone.
+
+    Prefers the version `number`, then the newest of the same space, then those of other spaces.
+    """
     for space, candidates in [(store, [number, *_newest_first(store)]), *_of_others(store)]:
         for candidate in candidates:
             with suppress(StorageError, OSError):
@@ -25,7 +28,7 @@ def version_with(store: Store, number: int, data_digest: str) -> tuple[Store, Ve
 
 
 def newest_version(store: Store) -> Version | None:
-    """The newest version of a feature space; None where there is none that can be read."""
+    """The newest version of a feature space; None if there is none or it cannot be read."""
     with suppress(StorageError, OSError):
         return latest_version(store)
     return None
@@ -40,14 +43,17 @@ def _of_others(store: Store) -> Iterator[tuple[Store, list[int]]]:
 
 
 def trained_on(store: Store, version: Version, digests: pa.Array) -> pa.Array:
-    """Of each digest whether an image of the version's training split has it; one segment is in memory at a time."""
+    """Mask of the digests that a usable image of the version's training split has.
+
+    Memory holds one segment at a time.
+    """
     return _among(digests, (_digests(piece, pc.equal(piece["split"], "train")) for piece in _usable(store, version)))
 
 
 def held_out_since(store: Store, version: Version, time_ns: int, digests: pa.Array) -> pa.Array:
-    """Of each digest whether an image of the version has it that is in no training split, and was in none at this time.
+    """Mask of the digests of usable images that are outside the training split, and already were at `time_ns`.
 
-    `last_seen_ns` is when an image's present bytes, class and split were first seen together.
+    An image's `last_seen_ns` is the time at which its present bytes, class and split were first seen together.
     """
     return _among(
         digests,

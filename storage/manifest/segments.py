@@ -1,4 +1,4 @@
-"""Segments: immutable, bounded pieces of a version's two tables, named by the sha256 of their bytes."""
+"""Segments: immutable pieces of a version's two tables, bounded in size and named by the sha256 of their bytes."""
 
 import hashlib
 import io
@@ -18,26 +18,26 @@ from storage.schemas import FILES_SCHEMA, ROWS_SCHEMA
 from storage.shards.parquet_pages import check_pages, column_places
 
 SCHEMAS = {"files": FILES_SCHEMA, "rows": ROWS_SCHEMA}
-ROWS_PER_SEGMENT = 8192  # of files: on average, see _cut
-MOST_ROWS, MOST_BYTES = 65_536, 2**28  # of any segment, unpacked: one that says more is not read
-LARGEST = 4  # times as many rows are the most that a segment of files has
+ROWS_PER_SEGMENT = 8192  # the maximum for rows, the average for files (see _cut)
+MOST_ROWS, MOST_BYTES = 65_536, 2**28  # limits of an unpacked segment: one that claims more is refused
+LARGEST = 4  # a segment of files has at most LARGEST * ROWS_PER_SEGMENT rows
 
 
 def write_files(store: Store, files: pa.Table, known: tuple[str, ...] = ()) -> list[str]:
-    """Write FILES_SCHEMA sorted by path as segments, and return their names in order.
+    """Write a table of FILES_SCHEMA, sorted by path, as segments. Returns their names in order.
 
-    known: segments that are durable already. A change moves only the cuts beside it: every other segment
-    keeps its bytes and its name.
+    known: segments that are durable already. The content decides the cuts, so a change moves only the cuts beside it:
+    every other segment keeps its bytes and its name.
     """
     keys = [_hash32(path) for path in files["path"].to_pylist()]
     return [_write(store, "files", files.slice(start, stop - start), known) for start, stop in _cut(keys)]
 
 
 def write_rows(store: Store, rows: pa.Table, known: tuple[str, ...] = ()) -> list[str]:
-    """Write ROWS_SCHEMA sorted by (digest, view) as segments, each so sorted, and return their names.
+    """Write a table of ROWS_SCHEMA, sorted by (digest, view), as segments sorted likewise. Returns their names.
 
-    A segment of `known` stays while every row of it stands. The rows of no such segment make new ones, and
-    those of the last one, while it is not full, go along: new images write new segments, not all of them.
+    A segment of `known` stays while all its rows are in the table. The other rows go to new segments, together with
+    the rows of segments that are not full. So new images cost new segments, not a rewrite of all.
     """
     keys = _keys(rows)
     is_left = np.ones(len(keys), bool)
@@ -63,7 +63,7 @@ def write_rows(store: Store, rows: pa.Table, known: tuple[str, ...] = ()) -> lis
 
 
 def _keys(rows: pa.Table) -> np.ndarray:
-    """(digest, view) of each row as 34 bytes that sort as the pair does."""
+    """(n,) S34: (digest, view) of each row as bytes that sort like the pair."""
     keys = np.empty((rows.num_rows, 34), np.uint8)
     column = rows["digest"].combine_chunks()
     digests = np.frombuffer(column.buffers()[1], np.uint8, 32 * len(column), 32 * column.offset)
@@ -77,7 +77,10 @@ def _hash32(data: bytes) -> int:
 
 
 def _cut(keys: list[int]) -> Iterator[tuple[int, int]]:
-    """Cut a sorted table into segments after rows whose key says so, and where one would grow too large."""
+    """Yield (start, stop) of each segment: cut after each row whose key is a multiple of ROWS_PER_SEGMENT.
+
+    Cuts a longer piece at the maximum size.
+    """
     ends = np.flatnonzero(np.array(keys, np.int64) % ROWS_PER_SEGMENT == 0) + 1
     starts = [0, *ends.tolist()]
     for start, stop in zip(starts, [*starts[1:], len(keys)], strict=True):
@@ -102,7 +105,7 @@ def _write(store: Store, kind: str, table: pa.Table, known: tuple[str, ...]) -> 
 
 
 def read_segments(store: Store, kind: str, names: tuple[str, ...]) -> pa.Table:
-    """The rows of these segments, one after another. Raises StoreDamaged for one that is not what its name says."""
+    """Read segments and concatenate their rows. Raises StoreDamaged if one is missing, damaged or invalid."""
     schema = SCHEMAS[kind]
     tables = []
     for name in names:
@@ -122,7 +125,7 @@ def read_segments(store: Store, kind: str, names: tuple[str, ...]) -> pa.Table:
 
 
 def _unpacked(data: bytes, schema: pa.Schema) -> pa.Table:
-    """The table in a segment's bytes. Raises ValueError where the footer says of it what no segment of ours has."""
+    """Decode a segment's bytes. Raises ValueError if the footer claims what no segment of the store has."""
     file = pq.ParquetFile(pa.BufferReader(data))
     groups = (file.metadata.row_group(index) for index in range(file.num_row_groups))
     rows = [file.metadata.num_rows, *(group.num_rows for group in groups)]
@@ -137,17 +140,17 @@ def _unpacked(data: bytes, schema: pa.Schema) -> pa.Table:
     table = file.read(use_threads=False)
     for column in table.columns:
         if pa.types.is_string(column.type):
-            column.validate(full=True)  # the reader does not look whether it is UTF-8
+            column.validate(full=True)  # the reader does not check that text is UTF-8
     return table
 
 
 def rows_of(shard: str, found: Sequence[tuple[bytes, int, int]]) -> pa.Table:
-    """ROWS_SCHEMA of rows of one shard: (digest, view, row within the shard) of each."""
+    """Build a table of ROWS_SCHEMA from rows of one shard, each as (digest, view, row within the shard)."""
     digests, views, numbers = zip(*found, strict=True) if found else ((), (), ())
     columns = (digests, views, [shard] * len(found), numbers)
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, ROWS_SCHEMA, strict=True)], schema=ROWS_SCHEMA)
 
 
 def in_order(rows: pa.Table) -> pa.Table:
-    """Rows sorted by (digest, view)."""
+    """Sort rows by (digest, view)."""
     return rows.take(pc.sort_indices(rows, [("digest", "ascending"), ("view", "ascending")])).combine_chunks()

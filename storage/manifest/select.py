@@ -13,7 +13,10 @@ from storage.text import ranges, visible
 
 
 def chosen_spaces(root: Place, prefix: str) -> list[Store]:
-    """The feature spaces of the store at `root` whose fingerprint begins so; at least one, or InputError."""
+    """The feature spaces of the store at `root` whose fingerprint begins with `prefix`.
+
+    Raises InputError if there is none.
+    """
     shown = visible(os.fsencode(str(root)))
     if not root.is_dir():
         raise InputError(f"--store: there is no folder {shown}; give the one that a run wrote with its --store")
@@ -27,7 +30,7 @@ def chosen_spaces(root: Place, prefix: str) -> list[Store]:
 
 
 def one_space(root: Place, prefix: str) -> Store:
-    """The one feature space of `chosen_spaces`; InputError where there are more."""
+    """The only feature space of `chosen_spaces`. Raises InputError if there are several, or none."""
     found = chosen_spaces(root, prefix)
     if len(found) > 1:
         raise InputError(f"--space PREFIX has to choose one of {len(found)} feature spaces: {_listed(found)}")
@@ -39,7 +42,7 @@ def _listed(found: list[Store]) -> str:
 
 
 def committed_numbers(store: Store) -> list[int]:
-    """The versions of a space, oldest first; at least one, or InputError."""
+    """The version numbers of a space, oldest first. Raises InputError if there is none."""
     numbers = version_numbers(store)
     if not numbers:
         raise InputError(f"feature space {store.fingerprint} has no version yet: no run has come to its commit")
@@ -47,7 +50,7 @@ def committed_numbers(store: Store) -> list[int]:
 
 
 def chosen_version(store: Store, number: int | None) -> Version:
-    """The version of this number, or the newest; InputError where it is not there."""
+    """The version `number`, by default the newest. Raises InputError if it does not exist."""
     numbers = committed_numbers(store)
     if number is not None and number not in numbers:
         raise InputError(f"there is no version {number}; feature space {store.fingerprint} has {ranges(numbers)}")
@@ -55,7 +58,10 @@ def chosen_version(store: Store, number: int | None) -> Version:
 
 
 def splits_of(version: Version, wanted: str, classes: tuple[str, ...] | None = None) -> tuple[str, ...]:
-    """The splits to export: the one wanted, or `all` that have usable images, of these classes if given."""
+    """The splits to export: `wanted`, or for `all` each split with usable images, of `classes` if given.
+
+    Raises InputError if there is no usable image, or the wanted split has none.
+    """
     counts = version.classes if classes is None else only(version.classes, classes)
     found = tuple(split for split in SPLITS if counts.get(split))
     if not found:

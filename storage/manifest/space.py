@@ -1,4 +1,4 @@
-"""A feature space in a store: create it, check it, list it."""
+"""Create, check and list the feature spaces of a store."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,10 @@ from storage.text import visible
 
 
 def check_space(store: Store) -> None:
-    """Refuse a space of a format this program does not know. A space that is not there yet is fine."""
+    """Raise InputError if the space has an unknown format, StoreDamaged if space.json is no JSON.
+
+    A space that does not exist yet passes.
+    """
     path = store.space / "space.json"
     try:
         found = json.loads(read_whole(path)).get("format_version")
@@ -26,7 +29,7 @@ def check_space(store: Store) -> None:
 
 
 def check_format(path: Place, found: object) -> None:
-    """Refuse a file of a format this program does not know."""
+    """Raise InputError if a file has a format version that this program does not know."""
     if found != FORMAT_VERSION:
         raise InputError(
             f"{path} has format_version {found}, this program reads {FORMAT_VERSION}; "
@@ -35,9 +38,9 @@ def check_format(path: Place, found: object) -> None:
 
 
 def create_space(store: Store, spec: Mapping, is_single_writer: bool = False) -> None:
-    """Create the space with its spec, and sweep up what runs that died left half-written.
+    """Create the space with its spec, and remove half-written files of dead runs.
 
-    is_single_writer: declare, for good, that no two processes ever write this store at a time.
+    is_single_writer: declare permanently that no two processes write this store at the same time.
     """
     if is_single_writer and is_local(store.root):
         replace(store.root / SINGLE_WRITER, b"")
@@ -45,7 +48,7 @@ def create_space(store: Store, spec: Mapping, is_single_writer: bool = False) ->
     create(store.space / "space.json", json.dumps(record, indent=1, sort_keys=True).encode(), store.aside)
     check_space(store)
     if not is_local(store.root):
-        return  # nothing is ever half-written there
+        return  # an object store never holds a half-written file
     for left in store.aside.iterdir():
         left.unlink(missing_ok=True)
     for folder in (store.cache, store.heads, *store.heads.glob("*/")):
@@ -53,7 +56,7 @@ def create_space(store: Store, spec: Mapping, is_single_writer: bool = False) ->
 
 
 def spaces(root: Place) -> list[Store]:
-    """The feature spaces in the store at `root`, by fingerprint."""
+    """The feature spaces in the store at `root`, sorted by fingerprint."""
     if not root.is_dir():
         return []
     return [
@@ -67,7 +70,10 @@ def other_spaces(store: Store) -> list[Store]:
 
 
 def read_spec(store: Store) -> dict:
-    """The spec of a feature space that is there."""
+    """Read the spec of a feature space.
+
+    Raises StoreDamaged if it is missing or damaged, InputError if its format is unknown.
+    """
     check_space(store)
     path = store.space / "space.json"
     try:
@@ -81,7 +87,7 @@ def read_spec(store: Store) -> dict:
     return spec
 
 
-# What a feature space is unless its options say otherwise.
+# The default options of a feature space.
 USUAL = {
     "pooling": "none",
     "dtype": "float16",
@@ -93,7 +99,10 @@ USUAL = {
 
 
 def spec_line(spec: Mapping[str, Any]) -> str:
-    """A feature space in a few words, to tell it from others: all that is not as usual, also what is not known here."""
+    """A short description that tells a feature space from others.
+
+    It has each value that is not the default, also of options that this program does not know.
+    """
     words = [f"{spec.get('backbone', 'unknown backbone')} at {spec.get('image_size', '?')} px"]
     told = {"backbone", "image_size", "weights", "preprocessing"}  # preprocessing is the backbone's own
     others = {name: value for name, value in spec.items() if name not in told and USUAL.get(name) != value}

@@ -1,4 +1,4 @@
-"""Adoption: rows of intact shards that the newest version does not list count as done."""
+"""Adoption: count rows of intact shards as done, though the newest version does not list the shards."""
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -22,10 +22,10 @@ logger = logging.getLogger(__name__)
 def adoptable_shards(
     store: Store, shards: Mapping[str, ShardRef], missing: Missing, augmentation: str, retried: Collection[bytes]
 ) -> list[ShardRef]:
-    """Intact shards beside `shards` that hold a missing row, or say why a plain one is missing.
+    """Intact shards, other than `shards`, that hold a missing row or record why a plain row is missing.
 
-    A shard that an older version lists is judged by the rows of that version: after a compaction none of the old shards
-    has to be opened. Any other is opened, and hashed only if it is of use. retried: see `has_missing`.
+    If an older version lists a shard, that version's rows decide, so that after a compaction no old shard is opened.
+    Any other shard is opened, and hashed only if it is useful. retried: see `has_missing`.
     """
     names = unlisted_shards(store, shards)
     names = {name: names[name] for name in names.keys() - _known_useless(store, names, missing, augmentation)}
@@ -33,9 +33,9 @@ def adoptable_shards(
 
 
 def intact_shards(store: Store, names: Mapping[str, int], is_useful: Callable[[Shard], bool]) -> list[ShardRef]:
-    """Those shards, of names and sizes, that are of use and whose bytes are those that their names say.
+    """The shards that are useful and whose sha256 is the one in their name.
 
-    One that is not is left alone; one is open at a time.
+    names: name → size in bytes. Skips a damaged shard with a warning. One shard is open at a time.
     """
     found = []
     for name, size_bytes in sorted(names.items()):
@@ -49,24 +49,24 @@ def intact_shards(store: Store, names: Mapping[str, int], is_useful: Callable[[S
 
 
 def _known_useless(store: Store, names: Collection[str], missing: Missing, augmentation: str) -> set[str]:
-    """Those of the shards that a version lists, and of which it has no row that is missing.
+    """The shards that some version lists, without a missing row among that version's rows.
 
-    Their errors are of no use either: what became of those images is in the files of that version.
+    Their errors are useless too: the file table of that version has the outcome of those images.
     """
     useless: set[str] = set()
     for version, known in _versions_of(store, names):
-        with suppress(StorageError):  # rows that cannot be read: the shards are opened
+        with suppress(StorageError):  # if the rows are unreadable, the shards are opened instead
             useless |= known - _shards_with(version.read_rows(store), version, known, missing, augmentation)
     return useless
 
 
 def _versions_of(store: Store, names: Collection[str]) -> Iterator[tuple[Version, set[str]]]:
-    """The shards of these names that a version lists, each with the newest that does."""
+    """Yield each version that lists some of the shards, with those. A shard comes with the newest such version."""
     left = set(names)
     for number in reversed(version_numbers(store)):
         if not left:
             return
-        with suppress(StorageError):  # a version that cannot be read explains nothing
+        with suppress(StorageError):  # an unreadable version says nothing about its shards
             version = read_version(store, number)
             if known := left & version.shards.keys():
                 left -= known
@@ -74,7 +74,7 @@ def _versions_of(store: Store, names: Collection[str]) -> Iterator[tuple[Version
 
 
 def _shards_with(rows: pa.Table, version: Version, names: set[str], missing: Missing, augmentation: str) -> set[str]:
-    """The shards of these names in which a version has a row that is missing."""
+    """The shards among `names` in which the version has a missing row."""
     is_there = pc.is_in(rows["shard"], pa.array(list(names), pa.string()))
     rows = rows.filter(pc.and_(is_there, pc.is_in(rows["digest"], pa.array(list(missing), DIGEST))))
     views = rows["view"].to_numpy()
@@ -98,10 +98,11 @@ def add_rows(
     new: Iterable[ShardRef],
     augmentations: tuple[str, ...] = (),
 ) -> tuple[pa.Table, dict[str, ShardRef], dict[bytes, str], tuple[str, ...]]:
-    """Add the rows of shards for those (digest, view) that have none yet, and gather the failures they name.
+    """Add the rows of new shards for each (digest, view) that has none yet.
 
-    augmentations: those that the views of `rows` count; returned with what the shards add to them, last.
-    One shard is open at a time: a first run may have written more than a process may open.
+    augmentations: those that the views of `rows` index. Returns the rows, the shards, the failures that the new shards
+    record (digest → reason), and the augmentations, to which the shards may append.
+    One shard is open at a time, because a first run may have written more than a process may open.
     """
     have = {view: set(of_view(rows, view)["digest"].to_pylist()) for view in pc.unique(rows["view"]).to_pylist()}
     shards, parts = dict(shards), [rows]

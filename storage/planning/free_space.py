@@ -1,4 +1,4 @@
-"""Check that what a plan writes fits on the disk, before the work starts."""
+"""Check before the work starts that a plan's shards fit on the disk."""
 
 import shutil
 
@@ -9,7 +9,10 @@ from storage.planning.plan import Plan
 
 
 def expected_bytes(plan: Plan, row_bytes: float) -> int:
-    """What the shards of a plan will take: by the average of this store's own rows, or `row_bytes` where it has none."""
+    """Estimate the bytes of a plan's shards.
+
+    Uses the mean bytes per row of the store's shards in the plan's format, or `row_bytes` if there are none.
+    """
     known = [ref for ref in plan.shards.values() if ref.name.endswith(plan.format) and ref.num_rows]
     rows = sum(ref.num_rows for ref in known)
     own_bytes = sum(ref.size_bytes for ref in known) / rows if rows else row_bytes
@@ -17,7 +20,7 @@ def expected_bytes(plan: Plan, row_bytes: float) -> int:
 
 
 def free_bytes(root: Place) -> int | None:
-    """What is left on the disk of a folder that need not exist yet; None for an object store, which has no end."""
+    """Free bytes on the disk of a folder, which need not exist yet. None for an object store, which has no limit."""
     if not is_local(root):
         return None
     while not root.exists():
@@ -26,7 +29,7 @@ def free_bytes(root: Place) -> int | None:
 
 
 def check_room(store: Store, plan: Plan, row_bytes: float) -> None:
-    """Raise NoRoom where the shards of a plan will not fit."""
+    """Raise NoRoom if the shards of a plan will not fit on the disk."""
     expected, free = expected_bytes(plan, row_bytes), free_bytes(store.root)
     if free is not None and expected > free:
         raise NoRoom(

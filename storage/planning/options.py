@@ -9,12 +9,13 @@ from storage.shards.view_ids import MOST_VARIANTS
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """What bounds a plan. Raises InputError for values that make no sense.
+    """Options of a plan. Raises InputError for invalid values.
 
-    chunk_size: images a chunk; None: by the number of images. limit: at most so many new images; the others stay pending. max_removed_fraction: more of the live
-    images gone is not believed unless `allow_removals`. format: of the shards to be written. variants: views of each
-    training image, the plain one counted; the others are of `augmentation`, a text. classes: those
-    that images have to be of.
+    validation_fraction: the share of the images without a given split that goes to validation. chunk_size: images per
+    chunk; None derives it from the number of images. limit: the maximum number of new images; the others stay pending.
+    max_removed_fraction: if a larger fraction of the live images is gone, the plan is refused unless `allow_removals`.
+    format: of new shards. variants: views of each training image, the plain one included; the others use
+    `augmentation`, a text. classes: the classes that images must have.
     """
 
     validation_fraction: float = 0.2

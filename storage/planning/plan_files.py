@@ -1,6 +1,6 @@
-"""Tables that one step hands to the next: memory-mapped Arrow files in the store's cache.
+"""Pass tables from one step of a run to the next, as memory-mapped Arrow files in the store's cache.
 
-Each is named by what it holds, and may be deleted between runs.
+Content determines the names. The files may be deleted between runs.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from storage.source.scan_files import prepare, read_table, write_table
 
 
 class Form(NamedTuple):
-    """How a fact becomes JSON, and how it is read again."""
+    """How to convert a fact to JSON, and back."""
 
     write: Callable[[Any], Any] = lambda value: value
     read: Callable[[Any], Any] = lambda written: written
@@ -35,7 +35,7 @@ _CODES = Form(
     lambda codes: {digest.hex(): code for digest, code in codes.items()},
     lambda written: {bytes.fromhex(digest): code for digest, code in written.items()},
 )
-# The facts of a plan that are not JSON as they are.
+# The facts of a plan that JSON cannot hold as they are.
 FORMS = {
     "parent": Form(lambda version: version.number if version else None),  # read from the store
     "shards": Form(
@@ -49,16 +49,16 @@ FORMS = {
     "findings": Form(list, tuple),
 }
 TABLES = ("files", "rows", "todo")
-# Every other field is a fact: a field that a plan gains is written and read without a change here.
+# Every other field is a fact, so that a new field of a plan needs no change here.
 FACTS = {field.name: FORMS.get(field.name, Form()) for field in fields(Plan) if field.name not in TABLES}
 
 
 @contextmanager
 def using(store: Store) -> Iterator[None]:
-    """Hand tables over in `store.plans` for the length of a run.
+    """Use the folder `store.plans` for the length of a run.
 
-    Runs on an object store have no lock of the store, and those of one machine share this folder. The first to find it
-    unused clears it, so that no run removes what another one still reads.
+    An object store has no lock, so several runs of one machine may share this folder. A run clears the folder only if
+    no other run uses it, so that no run removes tables that another still reads.
     """
     if is_local(store.root):
         yield
@@ -68,7 +68,7 @@ def using(store: Store) -> Iterator[None]:
 
 
 def save_plan(plan: Plan, folder: Path) -> Path:
-    """Write a plan as a folder of its own, named by what it would do; returns that folder."""
+    """Write a plan to its own folder, named by a hash of its content. Returns that folder."""
     facts = {name: form.write(getattr(plan, name)) for name, form in FACTS.items()}
     hasher = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for batch in [*plan.files.select(MEANING).to_batches(), *plan.todo.to_batches()]:
@@ -89,5 +89,5 @@ def load_plan(store: Store, path: Path) -> Plan:
 
 
 def open_todo(path: Path) -> pa.Table:
-    """The images to extract of the plan at `path`, mapped: who takes a slice reads that alone."""
+    """The images to extract of the plan at `path`, memory-mapped, so that a slice reads only its own rows."""
     return read_table(path / "todo")[0]

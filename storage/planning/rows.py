@@ -1,4 +1,4 @@
-"""The rows that a version and the uncommitted shards already have."""
+"""Find the rows that exist, those that are missing and those that were lost."""
 
 from collections.abc import Collection, Sequence
 
@@ -12,7 +12,7 @@ from storage.shards.inventory import present_shards
 from storage.shards.shard import Shard, ShardRef
 from storage.shards.view_ids import PLAIN, of_view
 
-Missing = dict[bytes, list[int]]  # digest → the k of what is missing of it, ascending; 0: the plain row
+Missing = dict[bytes, list[int]]  # digest → variant numbers k of its missing rows, ascending; k = 0 is the plain row
 
 
 def missing_rows(
@@ -22,10 +22,10 @@ def missing_rows(
     variant_failures: Collection[bytes],
     views: Sequence[int | None],
 ) -> Missing:
-    """What has no row: of every image the plain one, of those of the training split the variants too.
+    """The missing rows: the plain row of every image, and the variants of training images.
 
-    views: of each k in the numbers of `rows`, None where there is none yet. An image that could not be used is
-    missing nothing, and one of which only the variants could not be made is missing none of those.
+    views: the view in `rows` of each variant number k; None if there is none yet. An image in `failures` has no
+    missing row. One in `variant_failures` has no missing variants.
     """
     everywhere = files["digest"].combine_chunks()
     training = files.filter(pc.equal(files["split"], "train"))["digest"].combine_chunks()
@@ -39,15 +39,15 @@ def missing_rows(
 
 
 def _without(digests: pa.Array, there: pa.Array) -> list[bytes]:
-    """Each digest once that is not among those that are there."""
+    """The distinct digests that are not in `there`."""
     each = pc.unique(digests.drop_null())
     return each.filter(pc.invert(pc.is_in(each, there))).to_pylist()
 
 
 def has_missing(shard: Shard, missing: Missing, augmentation: str, retried: Collection[bytes] = ()) -> bool:
-    """Whether a shard has a row that is missing, or says why a plain one is.
+    """Whether a shard has a missing row, or records why a plain row is missing.
 
-    retried: images that are to be tried again, so that a shard cannot say it of them.
+    retried: digests of images to retry. The shard's recorded errors do not count for them.
     """
     if any(PLAIN in missing.get(digest, ()) and digest not in retried for digest in shard.errors()):
         return True
@@ -57,7 +57,7 @@ def has_missing(shard: Shard, missing: Missing, augmentation: str, retried: Coll
 
 
 def present_rows(store: Store, parent: Version | None) -> tuple[pa.Table, dict[str, ShardRef], pa.Table]:
-    """Rows of the parent whose shard is still there, those shards, and the rows that were lost."""
+    """The parent's rows whose shard is present, those shards, and the lost rows."""
     if parent is None:
         return ROWS_SCHEMA.empty_table(), {}, ROWS_SCHEMA.empty_table()
     rows = parent.read_rows(store)
@@ -69,6 +69,6 @@ def present_rows(store: Store, parent: Version | None) -> tuple[pa.Table, dict[s
 
 
 def count_lost(lost: pa.Table, missing: Missing, views: Sequence[int | None]) -> int:
-    """Of how many images something is missing that was lost. views: of each k, in the numbers of `lost`."""
+    """The number of images with a missing row that was lost. views: the view in `lost` of each variant number k."""
     there = set(zip(lost["digest"].to_pylist(), lost["view"].to_pylist(), strict=True))
     return sum(any((digest, views[k]) in there for k in variants) for digest, variants in missing.items())
