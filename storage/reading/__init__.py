@@ -1,4 +1,4 @@
-"""Features of a store for your own training: numpy arrays, without Prefect and TensorFlow.
+"""Read features from a store for your own training, as numpy arrays, without Prefect and TensorFlow.
 
 from storage.reading import open_split
 for features, labels in open_split("photos-store", "train").epochs(): ...
@@ -27,11 +27,13 @@ def open_split(
     steps: int | None = None,
     with_replacement: bool = False,
 ) -> FeatureStream:
-    """The usable images of a split of one version, in batches that come shuffled by `seed`, or as they lie with None.
+    """Open a stream of the usable images of a split of one version.
 
-    classes: the index order of the labels, of some or all classes; sorted names if not given. space: the beginning of a fingerprint, where the
-    store has several. version: the newest if not given; it has to be there as long as it is read (`gc --keep`). The
-    rest: storage/reading/stream.py. Raises InputError for a store, space, version, split or classes that are not there.
+    seed: shuffles the batches; None keeps the order of the table. classes: some or all classes, in the index order of
+    the labels; by default all, sorted by name. space: a prefix of the fingerprint, needed if the store has several
+    feature spaces. version: by default the newest; it must exist as long as you read it (`gc --keep`). For the other
+    arguments and the batches see storage/reading/stream.py.
+    Raises InputError if the store, space, version or a class does not exist, or the split has no usable image.
     """
     where = one_space(place(store), space)
     chosen = chosen_version(where, version)

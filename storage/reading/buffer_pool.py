@@ -5,15 +5,15 @@ import weakref
 
 import numpy as np
 
-ALIGNMENT = 64  # bytes; what TensorFlow asks for before it takes an array as it lies
-KEPT = 3  # one that is filled, one that is read, one on the way between them
+ALIGNMENT = 64  # bytes; TensorFlow uses an array without a copy only if it is aligned so
+KEPT = 3  # buffers: one is filled, one is read, one is in transit
 
 
 class Buffers:
-    """Gives arrays of up to `num_bytes`, and reuses their memory when the last view of them is gone.
+    """A pool of arrays of up to `num_bytes` bytes. It reuses an array's memory when the last view of it is gone.
 
-    The kernel clears memory that is new to a process, page by page. For a batch of 128 features of VGG16 that took longer
-    than to decompress them. Several threads may use one pool.
+    Fresh memory is slow, because the kernel clears it page by page: for a batch of 128 VGG16 features that took longer
+    than their decompression. Thread-safe.
     """
 
     def __init__(self, num_bytes: int):
@@ -21,7 +21,7 @@ class Buffers:
         self._free: list[np.ndarray] = []
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype | str) -> np.ndarray:
-        """An array in C order, not set to anything, that begins at a multiple of ALIGNMENT."""
+        """An uninitialized array in C order, aligned to ALIGNMENT bytes. Raises ValueError if a buffer is too small."""
         size = math.prod(shape) * np.dtype(dtype).itemsize
         if size > self._num_bytes:
             raise ValueError(f"a buffer of {self._num_bytes} bytes cannot hold {size}")
@@ -30,7 +30,7 @@ class Buffers:
         except IndexError:
             memory = np.empty(self._num_bytes + ALIGNMENT, np.uint8)
         start = -memory.ctypes.data % ALIGNMENT
-        lent = np.frombuffer(memory.data[start : start + size], np.uint8)  # every view of it has it as its base
+        lent = np.frombuffer(memory.data[start : start + size], np.uint8)  # each view keeps it alive as its base
         weakref.finalize(lent, self._back, memory).atexit = False
         return lent.view(dtype).reshape(shape)
 

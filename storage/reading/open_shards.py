@@ -1,4 +1,4 @@
-"""The shards of a stream, each opened on first use."""
+"""Open the shards of a stream on first use."""
 
 from collections import OrderedDict
 from threading import Lock
@@ -13,15 +13,15 @@ MOST_FILES = 64
 
 
 class OpenShards:
-    """Row groups of shards; several threads may ask.
+    """A thread-safe cache of open shards.
 
-    A shard that keeps its file open is closed when MOST_FILES others were used after it. One that keeps no file stays
-    open, so that npz shards, which are read whole when they are opened, are opened once.
+    At most MOST_FILES shards keep a file open; the least recently used one is closed first. Npz shards keep no file
+    open. They stay in the cache, because opening one reads it whole.
     """
 
     def __init__(self, store: Store, refs: tuple[ShardRef, ...]):
         self._store, self._refs = store, refs
-        self._shards: OrderedDict[int, Shard] = OrderedDict()  # the one used last comes last
+        self._shards: OrderedDict[int, Shard] = OrderedDict()  # the most recently used comes last
         self._locks = [Lock() for _ in refs]
         self._lock = Lock()
 
@@ -30,8 +30,11 @@ class OpenShards:
             return self._opened(index).kind
 
     def read_group(self, index: int, group: int, kind: FeatureType) -> np.ndarray:
-        """A row group as it lies in a shard. Raises StoreDamaged where the shard is, or holds features of another kind."""
-        with self._locks[index]:  # one thread opens a shard, and a Parquet file is read by one thread at a time
+        """The features of a row group: (rows, *kind.shape) in the stored dtype.
+
+        Raises StoreDamaged if the shard is damaged or holds features of another kind.
+        """
+        with self._locks[index]:  # only one thread may open a shard or read a Parquet file at a time
             shard = self._opened(index)
             if shard.kind != kind:
                 name, way_out = shard.ref.name, self._store.way_out

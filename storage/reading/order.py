@@ -1,7 +1,7 @@
-"""The order of samples as arithmetic: a pure function of the groups, a seed, an epoch and a window.
+"""Compute the order of samples: a pure function of the row groups, a seed, an epoch and a window.
 
-Row groups are permuted; windows of K groups are read together and shuffled together. Nothing is
-remembered between calls, so any position of any epoch can be had at once.
+The seed permutes the row groups. Windows of K groups are read and shuffled together. Calls share no state, so that any
+position of any epoch is available at once.
 """
 
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from functools import lru_cache
 
 import numpy as np
 
-# What a hash of (seed, pass, purpose, ...) is for.
+# The purposes of a hash of (seed, pass, purpose, ...).
 GROUPS, SAMPLES, DRAWS, VIEWS, AUGMENTATIONS = range(5)
 
 
 def mix(*words: int | np.ndarray) -> np.ndarray:
-    """Hash whole numbers to u64, the same on every platform and in every version of numpy.
+    """Hash integers to (1,) uint64, or (n,) arrays of integers elementwise to (n,) uint64.
 
-    splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014),
-    applied to each word added to the state before.
+    Adds each word to the state and applies splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number
+    generators, OOPSLA 2014). The result is the same on every platform and in every version of numpy.
     """
     state = np.zeros(1, np.uint64)
     with np.errstate(over="ignore"):
@@ -31,12 +31,12 @@ def mix(*words: int | np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Order:
-    """Which samples come when.
+    """The order of the samples of every epoch.
 
-    group_starts: (groups + 1,) where the samples of each row group begin. window_groups: K, how many
-    row groups are shuffled together. seed: None keeps the order of the table. with_replacement: each
-    place of a window takes a sample drawn from that window, whatever the others took; over an epoch
-    every sample is expected once, as the windows are cut anew.
+    group_starts: (groups + 1,) the first sample of each row group, then the number of samples. window_groups: K, the
+    number of row groups shuffled together. seed: None keeps the order of the table. with_replacement: each place of a
+    window draws a sample from that window independently. Every sample is expected once per epoch, and each epoch cuts
+    new windows. Raises ValueError if `window_groups` is below 1.
     """
 
     group_starts: tuple[int, ...]
@@ -57,12 +57,12 @@ class Order:
         return -(-(len(self.group_starts) - 1) // self.window_groups)
 
     def groups(self, epoch: int, window: int) -> np.ndarray:
-        """The row groups of a window, in the order in which they are read."""
+        """(at most K,) the row groups of a window, in reading order."""
         start = window * self.window_groups
         return _permutation(len(self.group_starts) - 1, self.seed, epoch)[start : start + self.window_groups]
 
     def samples(self, epoch: int, window: int) -> np.ndarray:
-        """The samples of a window, in the order in which they are given."""
+        """(n,) the samples of a window, in the order in which the stream yields them."""
         starts = np.asarray(self.group_starts)
         groups = self.groups(epoch, window)
         indices = np.concatenate([np.arange(starts[g], starts[g + 1]) for g in groups])
@@ -73,7 +73,7 @@ class Order:
         return indices[np.argsort(mix(self.seed, epoch, SAMPLES, indices), kind="stable")]
 
     def window_ends(self, epoch: int) -> np.ndarray:
-        """(windows,) how many samples of the epoch have been given when each window ends."""
+        """(windows,) the number of samples of the epoch up to the end of each window."""
         sizes = np.diff(self.group_starts)[_permutation(len(self.group_starts) - 1, self.seed, epoch)]
         ends = np.cumsum(sizes)
         return ends[np.minimum(np.arange(1, self.num_windows + 1) * self.window_groups, len(ends)) - 1]

@@ -1,4 +1,4 @@
-"""The file and digest behind each sample of a table."""
+"""Find the file and digest of each sample of a table."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -18,7 +18,10 @@ from storage.shards.view_ids import plain
 
 
 def pin_files(store: Store, version: Version, split: str, table: SampleTable, folder: Path) -> pa.Table:
-    """Path and digest of the image behind each sample of a split's table, mapped from `folder`."""
+    """Write the path and digest of each sample of a split's table to `folder`, and return that table memory-mapped.
+
+    Row i belongs to sample i.
+    """
     files = split_files(store, version, split, table.classes)
     order = sample_order(sampled(version, files, plain(version.read_rows(store)), table.classes)[1])
     path = folder / f"files-{split}.arrow"
@@ -33,9 +36,9 @@ def pin_files(store: Store, version: Version, split: str, table: SampleTable, fo
 def files_of(
     store: Store, version: Version, split: str, table: SampleTable, indices: Sequence[int]
 ) -> list[tuple[bytes, bytes]]:
-    """Path and digest of the file behind each of a few samples of a split's table; one segment is in memory at a time.
+    """(path, digest) of each of a few samples of a split's table. Memory holds one segment at a time.
 
-    Files of equal bytes and class are equal samples, which stand for those files in order of path.
+    Files of equal bytes and class have equal samples. The i-th of these belongs to the i-th file by path.
     """
     samples = {index: table.samples[index].item() for index in indices}
     digests = _digests_at(store, version, {(table.shards[shard].name, row) for shard, row, _ in samples.values()})
@@ -50,7 +53,7 @@ def files_of(
 
 
 def _digests_at(store: Store, version: Version, places: set[tuple[str, int]]) -> dict[tuple[str, int], bytes]:
-    """The digest of the image whose features lie at each (shard, row)."""
+    """The digest of the image at each (shard, row)."""
     shards = pa.array([shard for shard, _ in places], pa.string())
     numbers = pa.array([row for _, row in places], pa.uint16())
     found = {}
@@ -63,7 +66,7 @@ def _digests_at(store: Store, version: Version, places: set[tuple[str, int]]) ->
 
 
 def _paths_of(store: Store, version: Version, split: str, digests: set[bytes]) -> dict[tuple[bytes, str], list[bytes]]:
-    """The paths of a split's usable files with each (digest, class), in order."""
+    """The paths of a split's usable files by (digest, class), in order of path."""
     wanted = pa.array(list(digests), DIGEST)
     found: dict[tuple[bytes, str], list[bytes]] = {}
     for piece in version.file_segments(store):

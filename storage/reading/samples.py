@@ -1,4 +1,4 @@
-"""The sample table: the rows of a pinned version that a training reads, eight bytes per sample, memory-mapped."""
+"""The sample table: the rows of a pinned version that a training reads, memory-mapped, eight bytes per sample."""
 
 import hashlib
 import logging
@@ -21,11 +21,11 @@ from storage.shards.view_ids import of_view, plain, views_of
 logger = logging.getLogger(__name__)
 
 SAMPLE = np.dtype([("shard", "<u4"), ("row", "<u2"), ("class", "<u2")])
-SHARD_PLACES = 65_536  # a row number is a u16; a multiple of ROWS_PER_GROUP
+SHARD_PLACES = 65_536  # row numbers are uint16; a multiple of ROWS_PER_GROUP
 
 
 def places(samples: np.ndarray) -> np.ndarray:
-    """(n,) int64: where the row of each SAMPLE record lies, as shard * SHARD_PLACES + row."""
+    """(n,) int64: the place of each SAMPLE record's row, shard * SHARD_PLACES + row."""
     return samples["shard"].astype(np.int64) * SHARD_PLACES + samples["row"]
 
 
@@ -33,8 +33,8 @@ def places(samples: np.ndarray) -> np.ndarray:
 class SampleTable:
     """The samples of one split.
 
-    samples: SAMPLE records sorted by (shard, row); `class` is an index into `classes`. shards: the
-    shard of each shard index. An image that lies in the folder twice is two samples.
+    samples: (n,) SAMPLE records sorted by (shard, row). Their field `class` indexes `classes`, their field `shard`
+    indexes `shards`. An image that the folder holds twice is two samples.
     """
 
     samples: np.ndarray
@@ -45,21 +45,22 @@ class SampleTable:
         return len(self.samples)
 
     def of_pass(self, seed: int | None, number: int) -> "SampleTable":
-        """What a pass over the samples reads: always this."""
+        """The samples that a pass reads: this table, in every pass."""
         return self
 
     def group_starts(self) -> np.ndarray:
-        """Where each run of samples of one row group begins, with the number of samples at the end."""
+        """(groups + 1,) the first sample of each row group, then the number of samples."""
         groups = places(self.samples) // ROWS_PER_GROUP
         return np.append(np.flatnonzero(np.diff(groups, prepend=-1)), len(groups))
 
 
 @dataclass(frozen=True)
 class ViewTable:
-    """The samples of one split in several views, of which each pass takes one.
+    """The samples of one split in several views. Each pass takes one view per sample.
 
-    samples: (views, n) SAMPLE records: where each view of each sample lies; view 0 are the plain features, which also stand
-    for a view that a sample has not. images: (n,) u64, the beginning of each image's digest. shards, classes: as of a SampleTable.
+    samples: (views, n) SAMPLE records, one for each view of each sample. View 0 holds the plain features, which also
+    replace a missing view. images: (n,) uint64, the first eight bytes of each image's digest. shards, classes: as in
+    SampleTable.
     """
 
     samples: np.ndarray
@@ -71,16 +72,16 @@ class ViewTable:
         return self.samples.shape[1]
 
     def of_pass(self, seed: int | None, number: int) -> SampleTable:
-        """One view of each sample, drawn by hash of the seed, the pass and the image's digest."""
+        """One view of each sample, drawn by a hash of the seed, the pass and the image's digest."""
         views = mix(seed or 0, number, VIEWS, self.images) % np.uint64(len(self.samples))
         samples = np.take_along_axis(self.samples, views[None].astype(np.int64), axis=0)[0]
         return SampleTable(samples[sample_order(samples)], self.shards, self.classes)
 
 
 def pin(store: Store, version: Version, split: str, classes: tuple[str, ...], folder: Path) -> SampleTable:
-    """The sample table of a split, written to `folder` as `samples-<split>.npy` and mapped.
+    """Write the sample table of a split to `folder` as `samples-<split>.npy`, and return it memory-mapped.
 
-    Files of other classes than `classes` are left out.
+    Skips files whose class is not in `classes`.
     """
     table = sample_table(store, version, split, classes)
     return SampleTable(_mapped(folder / f"samples-{split}.npy", table.samples), table.shards, classes)
@@ -89,9 +90,9 @@ def pin(store: Store, version: Version, split: str, classes: tuple[str, ...], fo
 def pin_views(
     store: Store, version: Version, split: str, classes: tuple[str, ...], folder: Path, augmentation: str, variants: int
 ) -> ViewTable:
-    """The samples of a split in `variants` views, the plain one counted, mapped as `pin` does.
+    """Write the samples of a split in `variants` views, the plain one included, and return them memory-mapped.
 
-    augmentation: the text that the others are of; a warning tells of samples that lack some of them.
+    augmentation: the text that identifies the augmentation of the other views. Logs a warning if samples lack a view.
     """
     files, rows = split_files(store, version, split, classes), version.read_rows(store)
     shards, plain_samples = sampled(version, files, plain(rows), classes)
@@ -110,7 +111,7 @@ def pin_views(
 def _variants(
     version: Version, files: pa.Table, rows: pa.Table, augmentation: str, variants: int
 ) -> Iterator[tuple[pa.Table, pa.ChunkedArray]]:
-    """The rows of each variant from the first on, and which of the files have one of them."""
+    """Yield (rows, mask) of each variant number from 1 on. The mask tells which files have one of these rows."""
     for view in views_of(version.augmentations, augmentation, variants)[1:]:
         there = of_view(rows, view) if view is not None else rows.slice(0, 0)
         yield there, pc.is_in(files["digest"], there["digest"].combine_chunks())
@@ -118,7 +119,10 @@ def _variants(
 
 @dataclass(frozen=True)
 class Lacking:
-    """Samples of a training that have not all their views: how many, and a name of which images lack which. Empty: none."""
+    """The samples of a training that lack views. The default means none.
+
+    samples: their number. digest: a sha256, in hex, of which images lack which views.
+    """
 
     samples: int = 0
     digest: str = ""
@@ -127,7 +131,7 @@ class Lacking:
 def lacking_views(
     store: Store, version: Version, split: str, classes: tuple[str, ...], augmentation: str, variants: int
 ) -> Lacking:
-    """What the samples of a split lack of `variants` views, the plain one counted."""
+    """Find the samples of a split that lack one of `variants` views, the plain one included."""
     files, rows = split_files(store, version, split, classes), version.read_rows(store)
     lacks_any, hasher = np.zeros(files.num_rows, bool), hashlib.sha256()
     for _, has_it in _variants(version, files, rows, augmentation, variants):
@@ -140,7 +144,7 @@ def lacking_views(
 
 
 def _mapped(path: Path, array: np.ndarray) -> np.ndarray:
-    """The array, written to a file and mapped."""
+    """Write an array to a file and return it memory-mapped."""
     sink = pa.BufferOutputStream()
     np.lib.format.write_array(sink, array, allow_pickle=False)
     replace(path, sink.getvalue().to_pybytes())
@@ -148,15 +152,15 @@ def _mapped(path: Path, array: np.ndarray) -> np.ndarray:
 
 
 def sample_table(store: Store, version: Version, split: str, classes: tuple[str, ...]) -> SampleTable:
-    """The sample table of a split, in memory."""
+    """Build the sample table of a split in memory."""
     shards, samples = sample_rows(store, version, split, classes)
     return SampleTable(samples[sample_order(samples)], shards, classes)
 
 
 def table_of(store: Store, version: Version, files: pa.Table, classes: tuple[str, ...]) -> tuple[pa.Table, SampleTable]:
-    """Those of the files that have features in the version, which may be of another space, and their sample table.
+    """The files that have features in the version, and their sample table.
 
-    files: of these classes, as `split_files` of any version has them.
+    files: files of `classes`, as `split_files` returns them. They may come from any version, also of another space.
     """
     rows = plain(version.read_rows(store))
     files = files.filter(pc.is_in(files["digest"], rows["digest"].combine_chunks()))
@@ -167,15 +171,15 @@ def table_of(store: Store, version: Version, files: pa.Table, classes: tuple[str
 def sample_rows(
     store: Store, version: Version, split: str, classes: tuple[str, ...]
 ) -> tuple[tuple[ShardRef, ...], np.ndarray]:
-    """The shards of a version in order of name, and SAMPLE records of a split's usable files in order of path.
+    """The shards of a version, sorted by name, and SAMPLE records of a split's usable files, in order of path.
 
-    Files of other classes than `classes` are left out.
+    Skips files whose class is not in `classes`.
     """
     return sampled(version, split_files(store, version, split, classes), plain(version.read_rows(store)), classes)
 
 
 def split_files(store: Store, version: Version, split: str, classes: tuple[str, ...]) -> pa.Table:
-    """The usable files of a split that are of one of the classes, in order of path."""
+    """The usable files of a split whose class is in `classes`, in order of path."""
     files = usable(version.read_files(store))
     is_wanted = pc.is_in(files["class"], pa.array(classes, pa.string()))
     return files.filter(pc.and_(pc.equal(files["split"], split), is_wanted))
@@ -184,7 +188,10 @@ def split_files(store: Store, version: Version, split: str, classes: tuple[str, 
 def sampled(
     version: Version, files: pa.Table, rows: pa.Table, classes: tuple[str, ...]
 ) -> tuple[tuple[ShardRef, ...], np.ndarray]:
-    """The shards of a version in order of name, and SAMPLE records of the files, each of which has one of the rows."""
+    """The shards of a version, sorted by name, and the SAMPLE record of each file.
+
+    Each file must have a row in `rows`.
+    """
     at = rows.take(pc.index_in(files["digest"].combine_chunks(), rows["digest"].combine_chunks()))
     names = sorted(version.shards)
     samples = np.empty(files.num_rows, SAMPLE)
@@ -196,5 +203,5 @@ def sampled(
 
 
 def sample_order(samples: np.ndarray) -> np.ndarray:
-    """What sorts SAMPLE records by (shard, row, class)."""
+    """The indices that sort SAMPLE records by (shard, row, class)."""
     return np.lexsort((samples["class"], samples["row"], samples["shard"]))

@@ -1,4 +1,4 @@
-"""The stream: batches of features and labels in an order, from shards, in flat memory."""
+"""The stream: read batches of features and labels from shards in a given order, with bounded memory."""
 
 import math
 from collections import deque
@@ -20,23 +20,26 @@ from storage.reading.order import Order
 from storage.reading.samples import SHARD_PLACES, SampleTable, ViewTable, places
 from storage.shards.shard import FeatureType
 
-# One reader keeps up with a head that trains on the other cores of a small machine; a second hides what a disk waits.
+# One thread keeps up with a head that trains on the other cores of a small machine. A second hides disk latency.
 READ_THREADS = 2
 
 Batch = tuple[np.ndarray, np.ndarray]
 
 
 class FeatureStream:
-    """Batches over a sample table, one pass after another, each of them every sample once; of a ViewTable in one view.
+    """Batches of a sample table, pass after pass. A pass has every sample once; of a ViewTable, in one view.
 
-    seed: None gives the order of the table (validation), a number the shuffle of that seed.
-    memory_mb: bounds the features held: the window being given and the one read ahead. Samples of equal files share a
-    row, which a window holds once; its order takes up to 60 bytes a sample beside them. Where one window has the whole
-    table, a shuffled stream reads it once: every pass after the first is from memory.
-    steps: batches an epoch; None makes an epoch one pass, else epochs go on where the one before ended.
-    with_replacement: see storage/reading/order.py. read_threads: how many row groups are read at a time; changes no batch.
-    A batch is (features (n, *shape) in the stored dtype, labels (n,) u16), n = `batch_size` but for the
-    last of a pass.
+    A batch is (features (n, *shape) in the stored dtype, labels (n,) uint16). n is `batch_size`, and less in the last
+    batch of a pass.
+
+    seed: None keeps the order of the table (validation); a number shuffles.
+    memory_mb: limits the features in memory, in MiB: the current window and the one read ahead. Samples of equal files
+    share a row, which a window holds once. The order of a window takes up to 60 bytes per sample on top. If one window
+    holds the whole table, a shuffled stream reads it once and takes later passes from memory.
+    steps: batches per epoch. None makes an epoch one pass. Otherwise each epoch starts where the previous one ended.
+    with_replacement: see storage/reading/order.py.
+    read_threads: the number of row groups read in parallel; does not change the batches.
+    Raises ValueError if the table has no samples.
     """
 
     def __init__(
@@ -60,18 +63,18 @@ class FeatureStream:
         self._shards = OpenShards(store, table.shards)
         self.kind: FeatureType = self._shards.kind(int(table.samples["shard"].flat[0]))
         groups_in_memory = memory_mb * 2**20 / 2 / (ROWS_PER_GROUP * self.kind.row_bytes)
-        window_groups = max(1, int(min(groups_in_memory, len(table))))  # no pass has more groups than samples
+        window_groups = max(1, int(min(groups_in_memory, len(table))))  # a pass never has more groups than samples
 
         def of_pass(number: int) -> tuple[SampleTable, Order]:
             drawn = table.of_pass(seed, number)
             return drawn, Order(tuple(drawn.group_starts().tolist()), window_groups, seed, with_replacement)
 
-        self._of_pass = lru_cache(maxsize=3)(of_pass)  # of a pass that is given, read ahead, and counted
-        self._only: tuple[np.ndarray, np.ndarray] | None = None  # rows and features, where one window has all
+        self._of_pass = lru_cache(maxsize=3)(of_pass)  # for the current pass, the one read ahead, the one counted
+        self._only: tuple[np.ndarray, np.ndarray] | None = None  # rows and features, if one window holds the table
 
     @property
     def order(self) -> Order:
-        """That of the first pass, and of every other where the table has one view alone."""
+        """The order of the first pass; of every pass if the table has only one view."""
         return self._pass(0)[1]
 
     def _pass(self, number: int) -> tuple[SampleTable, Order]:
@@ -84,10 +87,10 @@ class FeatureStream:
     def batches(
         self, epoch: int = 0, first_step: int = 0, reader: int = 0, readers: int = 1, *, epochs: int | None = 1
     ) -> Iterator[Batch]:
-        """The batches of an epoch from `first_step` on, and of those after it; `epochs` in all, None: without an end.
+        """Yield the batches of `epochs` epochs, from step `first_step` of `epoch` on. None means endlessly.
 
-        Of several readers, each takes every `readers`-th of them, counted from the beginning of `epoch`. Buffers of batches
-        and windows are reused, and freed when iteration ends.
+        With several readers, reader number `reader` takes every `readers`-th batch, counted from the start of `epoch`.
+        Buffers are reused, and freed when iteration ends.
         """
         memory = Buffers(self.batch_size * self.kind.row_bytes)
         first = epoch * self.steps
@@ -100,28 +103,31 @@ class FeatureStream:
                 batch = None if (step - first - reader) % readers else self._new_batch(last - at, memory)
                 while at < last:
                     if window is None or not window.has(number, at):
-                        window = None  # before the next is waited for
+                        window = None  # release its buffer before waiting for the next window
                         window = next(windows)
                     at += window.give(at, last, batch)
                 if batch is not None:
                     yield batch
 
     def epochs(self, first_epoch: int = 0) -> Iterator[Batch]:
-        """The batches of all epochs, without an end: what a loop of one's own, or a generator for Keras, takes."""
+        """Yield the batches of all epochs endlessly, for a custom training loop or a Keras generator."""
         return self.batches(first_epoch, epochs=None)
 
     def class_counts(self) -> np.ndarray:
-        """(classes,) how many samples each class has."""
+        """(classes,) the number of samples of each class."""
         return np.bincount(self._pass(0)[0].samples["class"], minlength=len(self.table.classes))
 
     def labels(self, samples: np.ndarray) -> np.ndarray:
-        """(n,) u16, the labels of samples of the table, which has one view alone."""
+        """(n,) uint16, the labels of samples of a table with only one view."""
         return self._pass(0)[0].samples["class"][samples]
 
     def samples(
         self, epoch: int = 0, first_step: int = 0, *, epochs: int | None = 1
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """The pass that each batch is of, and where in its table its samples are: what `batches` gives, with nothing read."""
+        """Yield (pass, samples) of each batch of `batches`, without reading features.
+
+        samples: (n,) indices in the pass's table.
+        """
         first = epoch * self.steps
         steps = count(first + first_step) if epochs is None else range(first + first_step, first + epochs * self.steps)
         number = -1
@@ -133,12 +139,12 @@ class FeatureStream:
             yield number, whole[within * self.batch_size : (within + 1) * self.batch_size]
 
     def numbered(self, epoch: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """The batches of an epoch as (samples, features, labels); samples: (n,) where in its table they are."""
+        """Yield the batches of an epoch as (samples, features, labels). samples: (n,) indices in the pass's table."""
         for (_, samples), batch in zip(self.samples(epoch), self.batches(epoch), strict=True):
             yield samples, *batch
 
     def _windows(self, first_step: int, end: int | None) -> Generator["Window", None, None]:
-        """The windows that hold the batches of these steps; the next one is read while one is given."""
+        """Yield the windows of these steps. Reads the next window while the caller uses the current one."""
         wanted = self._places(first_step, end)
         window_rows = min(len(self.table), self.order.window_groups * ROWS_PER_GROUP)
         memory = Buffers(window_rows * self.kind.row_bytes)
@@ -150,7 +156,7 @@ class FeatureStream:
         pa.default_memory_pool().release_unused()
 
     def _places(self, first_step: int, end: int | None) -> Iterator[tuple[int, int]]:
-        """(pass, window) of each window that has batches of these steps."""
+        """Yield (pass, window) of each window with samples of these steps."""
         first = self._place(first_step, 0)
         last = (math.inf, 0) if end is None else self._place(end - 1, self.batch_size - 1)
         for number in count(first[0]):
@@ -160,7 +166,7 @@ class FeatureStream:
                 yield number, window
 
     def _place(self, step: int, sample: int) -> tuple[int, int]:
-        """(pass, window) of a sample of the batch of a step."""
+        """The (pass, window) of a sample of a step's batch."""
         number, within = divmod(step, self._steps_a_pass)
         place = min(within * self.batch_size + sample, len(self.table) - 1)
         return number, int(np.searchsorted(self._pass(number)[1].window_ends(number), place, side="right"))
@@ -182,7 +188,10 @@ class FeatureStream:
     def _held(
         self, table: SampleTable, order: Order, number: int, window: int, threads: Executor, memory: Buffers
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The places of the rows of a window, ascending, and their features: once each, however many samples share one."""
+        """The distinct places of a window's rows, ascending, and their features.
+
+        A row that several samples share occurs once.
+        """
         starts = order.group_starts
         groups = [
             _distinct(places(table.samples[starts[group] : starts[group + 1]]))
@@ -191,7 +200,7 @@ class FeatureStream:
         return np.concatenate(groups), self._gathered(groups, threads, memory)
 
     def _gathered(self, groups: list[np.ndarray], threads: Executor, memory: Buffers) -> np.ndarray:
-        """The features of rows, whose places are given by row group; those of a whole group are no copy."""
+        """The features of rows, given as places by row group. A single whole group is not copied."""
         if len(groups) == 1:
             stored, rows = self._stored(groups[0])
             return stored if len(rows) == len(stored) else stored[rows]
@@ -206,7 +215,10 @@ class FeatureStream:
         return features
 
     def _stored(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A row group as it lies in its shard, and which of its rows these places are."""
+        """The row group of these places as stored, and the rows of the places within it.
+
+        Raises StoreDamaged if the shard has fewer rows than its version lists.
+        """
         shard, row = divmod(int(rows[0]), SHARD_PLACES)
         stored = self._shards.read_group(shard, row // ROWS_PER_GROUP, self.kind)
         rows = rows % ROWS_PER_GROUP
@@ -222,10 +234,11 @@ def _distinct(ascending: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Window:
-    """Samples that are shuffled together, in the order in which they are given.
+    """Samples that are shuffled together, in output order.
 
-    number: of the pass over the table. begin: how many samples of the pass come before. features: (rows, *shape), the
-    distinct rows as they lie on disk. labels: (samples,) u16. pick: (samples,) u32, the row of each sample.
+    number: the pass over the table. begin: the number of samples of the pass before this window. features:
+    (rows, *shape), the distinct rows in the order on disk. labels: (samples,) uint16. pick: (samples,) uint32, the row
+    of each sample.
     """
 
     number: int
@@ -238,11 +251,14 @@ class Window:
         return number == self.number and place < self.begin + len(self.pick)
 
     def give(self, place: int, last: int, batch: Batch | None) -> int:
-        """Fill the end of a batch with the samples of the pass from `place` on, up to `last`; how many there were."""
+        """Copy the window's samples of the pass from `place` up to `last` to a batch that ends at `last`.
+
+        Returns their number. Copies nothing if `batch` is None.
+        """
         given = slice(place - self.begin, last - self.begin)
         picked = self.pick[given]
         if batch is not None:
             features, labels = (array[len(array) - (last - place) :][: len(picked)] for array in batch)
-            np.take(self.features, picked, axis=0, out=features, mode="clip")  # another mode fills a buffer first
+            np.take(self.features, picked, axis=0, out=features, mode="clip")  # other modes copy through a buffer
             labels[:] = self.labels[given]
         return len(picked)
