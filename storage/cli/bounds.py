@@ -1,4 +1,4 @@
-"""Command line numbers with bounds."""
+"""Parse numbers with bounds from the command line."""
 
 import argparse
 import math
@@ -9,12 +9,12 @@ Number = TypeVar("Number", int, float)
 
 
 def at_least(least: Number, kind: type[Number]) -> Callable[[str], Number]:
-    """What makes a finite number of a flag's text; argparse tells of any other in one line."""
+    """An argparse type for finite numbers from `least` on. argparse reports any other text in one line."""
     return _bounded(kind, lambda number: least <= number < math.inf, f"{least:g} or more")
 
 
 def between(least: Number, most: Number, kind: type[Number]) -> Callable[[str], Number]:
-    """The same where there is a largest number too."""
+    """An argparse type for numbers from `least` to `most`, both included."""
     return _bounded(kind, lambda number: least <= number <= most, f"{least} to {most}")
 
 

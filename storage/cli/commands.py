@@ -1,4 +1,4 @@
-"""The commands that read a store: show, history, diff, export."""
+"""The commands that only read a store: show, history, diff, export."""
 
 import argparse
 import os
@@ -109,7 +109,7 @@ def export(options: argparse.Namespace) -> Iterator[str]:
 
 
 def describe(error: BaseException) -> str:
-    """An error in one line."""
+    """Describe an error in one line."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}{f': {visible(os.fsencode(error.filename))}' if error.filename else ''}"
     text = one_line(str(error))
@@ -117,5 +117,5 @@ def describe(error: BaseException) -> str:
 
 
 def say(message: str) -> None:
-    with suppress(OSError):  # nobody has to listen
+    with suppress(OSError):  # a closed stderr must not fail the command
         print(message, file=sys.stderr, flush=True)

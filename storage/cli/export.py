@@ -1,4 +1,4 @@
-"""Export one .npz per image, as older training code reads them: features and label, from a version."""
+"""Export a version as one .npz per image with features and label, the format that older training code reads."""
 
 import io
 import json
@@ -19,7 +19,7 @@ from storage.text import visible
 
 
 def check_out(out: Path, store: Store) -> None:
-    """Refuse a folder that holds anything, and one in the store."""
+    """Raise InputError if `out` is a file, a folder that is not empty, or a folder in the store."""
     shown = visible(os.fsencode(out))
     if is_local(store.root) and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(store.root)):
         raise InputError(f"--out: {shown} lies in the store, which is only read; give a folder outside of it")
@@ -32,12 +32,12 @@ def check_out(out: Path, store: Store) -> None:
 def export_npz(
     store: Store, version: Version, splits: tuple[str, ...], classes: tuple[str, ...], out: Path
 ) -> Iterator[int]:
-    """Write `<out>/<split>/<i>_<label>.npz` for each usable image; yields the bytes of each file that is there.
+    """Write `<out>/<split>/<i>_<label>.npz` for each usable image. Yields the size in bytes of each written file.
 
-    Each has `features` (float32, the shape of the space) and `label` (int64 scalar, index into
-    `classes`). i counts the images of a split in order of path; they are written as their rows lie in
-    the shards, one row group in memory at a time. `classes.json` comes last: its presence means that the
-    export is complete. Raises OSError (disk full) and StoreDamaged, after which no file is cut short.
+    A file has `features` (float32, the shape of the space) and `label` (int64 scalar, an index into `classes`).
+    i counts the images of a split in order of path. The files are written in order of the shards' rows, with one row
+    group in memory at a time. `classes.json` comes last, so that its presence means that the export is complete.
+    Raises OSError (disk full) and StoreDamaged; even then no file is truncated.
     """
     table, split_of, position = _in_order_of_rows(store, version, splits, classes)
     for split in splits:
@@ -60,7 +60,7 @@ def export_npz(
 def _in_order_of_rows(
     store: Store, version: Version, splits: tuple[str, ...], classes: tuple[str, ...]
 ) -> tuple[SampleTable, np.ndarray, np.ndarray]:
-    """The samples of all splits sorted by (shard, row), the split of each, and its place in the split's order of path."""
+    """The samples of all splits, sorted by (shard, row), with the split of each and its index in the split by path."""
     found = [sample_rows(store, version, split, classes) for split in splits]
     shards, samples = found[0][0], np.concatenate([samples for _, samples in found])
     split_of = np.repeat(np.arange(len(splits)), [len(samples) for _, samples in found])
@@ -76,7 +76,7 @@ def _npz(features: np.ndarray, label: int) -> memoryview:
 
 
 def _write(out: Path, name: str, data: bytes | memoryview) -> int:
-    """Write a file that is under its name whole or not at all: whoever lists the folder reads all that is in it."""
+    """Write a file atomically, so that another process may read every file of the folder. Returns its size in bytes."""
     temporary = out / "writing"
     try:
         temporary.write_bytes(data)

@@ -1,4 +1,4 @@
-"""The content of a store as lines of text. Takes records and tables; reads and prints nothing."""
+"""Format the content of a store as lines of text. Pure functions of records and tables."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,12 +17,12 @@ from storage.text import columns, count, date, indented, ranges, size, visible
 
 SHOWN_PATHS = 5
 COUNTS = ("images", "ok", "pending", "quarantined")
-# The words of a difference in the order in which they are told; `unchanged` has no lines.
+# The words of a difference in the order of the output; `unchanged` has no lines.
 TOLD = ("new", "changed", "moved", "re-split", "relabelled", "removed", "status")
 
 
 def spec_lines(spec: Mapping[str, Any]) -> list[str]:
-    """Everything that makes a feature space."""
+    """The spec of a feature space, one value a line."""
     rest = {name: str(value) for name, value in sorted(spec.items())}
     known = {name: rest.pop(name, "unknown") for name in ("backbone", "image_size", "pooling", "dtype", "precision")}
     side = known["image_size"]
@@ -36,10 +36,10 @@ def spec_lines(spec: Mapping[str, Any]) -> list[str]:
 
 
 def version_lines(version: Version, files: pa.Table, rows: pa.Table, newest: int, absent: int) -> list[str]:
-    """A version: its counts, usable images by class and split, shards, and what could not be used.
+    """Describe a version: its counts, usable images by class and split, shards, and quarantined images.
 
-    files, rows: FILES_SCHEMA and ROWS_SCHEMA of the version. newest: the number of the newest version.
-    absent: how many of its shards are not on disk with their size.
+    files, rows: the version's tables of FILES_SCHEMA and ROWS_SCHEMA. newest: the number of the newest version.
+    absent: the number of its shards that are missing or have another size.
     """
     standing = "the newest" if version.number == newest else f"the newest is {newest}"
     parts = [f"{version.counts[name]:,} {name}" for name in COUNTS[1:]]
@@ -57,7 +57,7 @@ def version_lines(version: Version, files: pa.Table, rows: pa.Table, newest: int
 
 
 def shard_lines(shards: Mapping[str, ShardRef], files: pa.Table, rows: pa.Table, absent: int) -> list[str]:
-    """Shards with their rows and bytes, and how many of the rows no live image uses."""
+    """The number of shards, rows and bytes, and of dead rows, which no live image uses."""
     num_rows = sum(ref.num_rows for ref in shards.values())
     size_bytes = sum(ref.size_bytes for ref in shards.values())
     used = pc.sum(pc.is_in(rows["digest"], files["digest"].combine_chunks().drop_null())).as_py() or 0
@@ -71,7 +71,7 @@ def shard_lines(shards: Mapping[str, ShardRef], files: pa.Table, rows: pa.Table,
 
 
 def variant_lines(augmentations: Sequence[str], rows: pa.Table) -> list[str]:
-    """A line an augmentation: how many rows are variants of it, and which."""
+    """One line per augmentation: the number of rows that are its variants, and the variant numbers."""
     views = rows["view"].to_numpy()
     views = views[views != PLAIN]
     lines = []
@@ -84,7 +84,7 @@ def variant_lines(augmentations: Sequence[str], rows: pa.Table) -> list[str]:
 
 
 def quarantine_lines(files: pa.Table) -> list[str]:
-    """Images that cannot be used, by reason, with the first paths of each."""
+    """The quarantined images by reason, with the first paths of each."""
     bad = files.filter(pc.equal(files["status"], QUARANTINED))
     counted = {row["values"]: row["counts"] for row in pc.value_counts(bad["reason"]).to_pylist()}
     lines = ["quarantined images"] if counted else []
@@ -97,7 +97,7 @@ def quarantine_lines(files: pa.Table) -> list[str]:
 
 
 def head_lines(heads: Sequence[HeadNote]) -> list[str]:
-    """Heads of one space."""
+    """The table of the heads of one feature space."""
     if not heads:
         return []
     rows = [["heads", "version", "val_accuracy", "trained", ""]]
@@ -110,13 +110,16 @@ def head_lines(heads: Sequence[HeadNote]) -> list[str]:
 
 
 def fault_lines(heads: Sequence[HeadNote]) -> list[str]:
-    """Heads of which nothing can be told but why."""
+    """The heads that cannot be used, with the fault of each."""
     rows = [[f"  {head.name}", visible(head.fault or ""), "current" if head.is_current else ""] for head in heads]
     return ["heads that cannot be used", *columns(rows)] if rows else []
 
 
 def history_lines(entries: Sequence[tuple[Version, dict[str, int] | None, Sequence[ShardRef]]]) -> list[str]:
-    """One line a version below a head line: (version, counts of its changes or None where its parent is gone, new shards)."""
+    """A table with one line per version.
+
+    entries: (version, counts of its changes, new shards). The counts are None if the version's parent is gone.
+    """
     rows = [["version", "date", *COUNTS, "changes", "shards added"]]
     for version, changes, shards in entries:
         added = f"{len(shards):,} ({count(sum(ref.num_rows for ref in shards), 'row')})" if shards else "none"
@@ -134,7 +137,7 @@ def history_lines(entries: Sequence[tuple[Version, dict[str, int] | None, Sequen
 
 
 def change_words(changes: Mapping[str, int]) -> str:
-    """The counts of a difference in words; `unchanged` is left out."""
+    """The counts of a difference in words, without `unchanged`."""
     words = [f"{changes[word]:,} {'only in ' * (word == 'status')}{word}" for word in TOLD if changes[word]]
     return ", ".join(words) or "none"
 
@@ -142,10 +145,10 @@ def change_words(changes: Mapping[str, int]) -> str:
 def diff_lines(
     old: Version, new: Version, before: pa.Table, files: pa.Table, found: Mapping[str, np.ndarray], limit: int
 ) -> list[str]:
-    """The difference of two versions: counts, then one line an image that is not what it was.
+    """The difference of two versions: counts, then one line per changed image.
 
-    before, files: FILES_SCHEMA of `old` and `new`. found: their `difference`. limit: at most so many
-    lines of images, 0 for all.
+    before, files: FILES_SCHEMA of `old` and `new`. found: their `difference`. limit: the maximum number of lines of
+    images; 0 means all.
     """
     rows = [
         [f"version {one.number}", date(one.created), *(f"{one.counts[name]:,}" for name in COUNTS)]
@@ -163,7 +166,7 @@ def diff_lines(
 
 
 def _lines_of(word: str, before: pa.Table, files: pa.Table, pairs: np.ndarray) -> Iterator[str]:
-    """One line a pair: the word, the path or both, and after a colon what else is another."""
+    """One line per pair: the word, the path or both paths, and after a colon what else differs."""
     then, now = (
         table.take(pa.array(rows, mask=rows < 0)).to_pylist()
         for table, rows in ((before, pairs[:, 0]), (files, pairs[:, 1]))

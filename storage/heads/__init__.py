@@ -1,1 +1,1 @@
-"""Trained heads in a store: records, checkpoints, pins, and which one is current."""
+"""Trained heads in a store: records, checkpoints, pins and the current head."""

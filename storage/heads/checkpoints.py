@@ -1,4 +1,4 @@
-"""Checkpoints of trainings: arrays and a record in one file beside the head, replaced as a whole."""
+"""Checkpoints of trainings: arrays and a record in one file beside the head, replaced atomically."""
 
 import io
 import json
@@ -22,9 +22,9 @@ RECORD = "record.json"
 
 
 def write_checkpoint(store: Store, name: str, arrays: Iterable[tuple[str, np.ndarray]], record: dict[str, Any]) -> None:
-    """Replace the checkpoint of the head `name`; the arrays are taken one after the other, and none is held.
+    """Replace the checkpoint of the head `name`. Writes the arrays one by one and keeps none in memory.
 
-    numpy's own layout of an npz, so that numpy alone can read it.
+    The file has numpy's own npz layout, so that numpy alone can read it.
     """
     path = working_folder(store, name) / CHECKPOINT
     with writing(path) as file, zipfile.ZipFile(file, "w") as archive:
@@ -38,7 +38,10 @@ def write_checkpoint(store: Store, name: str, arrays: Iterable[tuple[str, np.nda
 
 
 def read_checkpoint(store: Store, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """The arrays and the record as they were written; None, with a warning, where they are not, or there are none."""
+    """Read the arrays and the record of a checkpoint.
+
+    Returns None if there is no checkpoint, or if it is damaged, with a warning.
+    """
     try:
         with (store.head(name) / CHECKPOINT).open("rb") as file, zipfile.ZipFile(file) as archive:
             record = unsealed(json.loads(archive.read(RECORD)))
@@ -53,7 +56,7 @@ def read_checkpoint(store: Store, name: str) -> tuple[dict[str, np.ndarray], dic
 
 
 def _write(member: IO[bytes], array: np.ndarray) -> None:
-    """As np.lib.format.write_array, which copies 16 MB at a time."""
+    """Write an array as np.lib.format.write_array does, but without its copies of 16 MB at a time."""
     header = np.lib.format.header_data_from_array_1_0(array)
     np.lib.format.write_array_header_1_0(member, header)
     member.write(array.reshape(-1).view(np.uint8).data)

@@ -1,11 +1,11 @@
-"""Which head is current."""
+"""Read and set the current head."""
 
 from storage.backend.atomic import replace
 from storage.layout import HEAD_NAME, Store
 
 
 def current_head(store: Store) -> str | None:
-    """The name of the promoted head, None before the first."""
+    """The name of the promoted head; None before the first promotion, or if the file holds no head's name."""
     try:
         name = (store.heads / "current").read_text(errors="replace").strip()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Pins: which version a training reads, so that gc keeps it."""
+"""Pins record which version a training reads, so that gc keeps it."""
 
 import json
 
@@ -11,7 +11,7 @@ from storage.records import sealed, unsealed
 
 
 def pin_version(store: Store, name: str, version: int) -> None:
-    """Keep a version for the training of a head, until `unpin`."""
+    """Pin the version that the training of a head reads, until `unpin`."""
     record = {"fingerprint": store.fingerprint, "version": version}
     replace(store.head(name) / PIN, json.dumps(sealed(record)).encode())
 
@@ -21,7 +21,10 @@ def unpin(store: Store, name: str) -> None:
 
 
 def pinned_version(store: Store, name: str) -> int | None:
-    """The version of the store's feature space that the training of a head reads, if one does. Raises StoreDamaged."""
+    """The version that the training of a head has pinned; None without a pin, or with one in another feature space.
+
+    Raises StoreDamaged if the pin is damaged.
+    """
     try:
         record = unsealed(json.loads(read_whole(store.head(name) / PIN)))
         return int(record["version"]) if record["fingerprint"] == store.fingerprint else None

@@ -1,4 +1,4 @@
-"""The heads of a store, as their head.json describes them. Training and using heads belongs to other rooms."""
+"""The heads of a store as their head.json describes them. Other rooms train and use heads."""
 
 import dataclasses
 import json
@@ -18,16 +18,16 @@ from storage.layout import HEAD_NAME, Store
 from storage.records import file_sha256, sealed, unsealed
 
 RECORD, MODEL, PIN, REPORT, UNRANKED = "head.json", "head.keras", "pin.json", "report.html", "unranked"
-WHOLE = "model.keras"  # of a head that was fine-tuned: the whole network
+WHOLE = "model.keras"  # the whole network, of a fine-tuned head
 
 
 @dataclass(frozen=True)
 class HeadNote:
-    """What is known of a head without Keras.
+    """What is known about a head without Keras.
 
     fingerprint, version, data_digest: the features it was trained on. fault: why it cannot be used, else None.
-    is_unfinished: the fault is only that its training has not come to its end. faulty_file: the name of the file that
-    the fault is of. is_deep: only reading the model finds it.
+    is_unfinished: the only fault is that its training has not ended. faulty_file: the name of the faulty file.
+    is_deep: only a read of the whole model finds the fault.
     """
 
     name: str
@@ -44,16 +44,14 @@ class HeadNote:
 
 
 def model_name(record: Mapping) -> str:
-    """What the model's file is called, of a head that says this of itself."""
+    """The name of the model file of a head with this record."""
     return WHOLE if "base" in record else MODEL
 
 
 def write_head(store: Store, name: str, record: dict, model: Path) -> None:
-    """Make a head that was trained to its end: head.json comes last and knows the bytes of the model.
+    """Store a head after its training has ended. head.json comes last and has the size and sha256 of the model.
 
-    A figure that is not finite becomes null.
-
-    model: a file on this machine, which is taken from where it lies: in the working folder of the head.
+    Replaces figures that are not finite with null. model: a file in the head's working folder, which is moved.
     """
     folder = store.head(name)
     record = finite(record) | {"model": [model.stat().st_size, file_sha256(model)]}
@@ -62,7 +60,10 @@ def write_head(store: Store, name: str, record: dict, model: Path) -> None:
 
 
 def read_head(store: Store, name: str) -> dict:
-    """What head.json says. Raises FileNotFoundError where the training has not ended, StoreDamaged where it was changed."""
+    """Read head.json. Raises FileNotFoundError if the training has not ended.
+
+    Raises StoreDamaged if head.json was changed, or the model is missing or has another size.
+    """
     try:
         record = _record(store, name)
         fault = _size_fault(store, name, record)
@@ -74,7 +75,10 @@ def read_head(store: Store, name: str) -> dict:
 
 
 def model_file(store: Store, name: str) -> Path:
-    """The path of the model on this machine, once its bytes are those that were written. Raises as `read_head` does."""
+    """Verify the sha256 of a head's model and return its path on this machine. Copies it from an object store.
+
+    Raises BytesDamaged if the sha256 differs, and what `read_head` raises.
+    """
     record = read_head(store, name)
     if fault := _model_fault(store, name, record):
         raise BytesDamaged(f"head {name} is damaged ({fault}); {store.deep_way_out}")
@@ -87,13 +91,17 @@ def model_file(store: Store, name: str) -> Path:
 
 
 def has_finite_loss(record: Mapping) -> bool:
-    """Whether a head that says this of itself can be the current one."""
+    """Whether the losses in a head's record are finite, as the current head's must be."""
     test = record.get("test")
     return is_finite(record["metrics"]["val_loss"]) and (test is None or is_finite(test["loss"]))
 
 
 def make_current(store: Store, name: str) -> None:
-    """Make a head the current one, whatever it is worth. Raises InputError where it cannot be, StoreDamaged as `model_file`."""
+    """Make a head the current one, however accurate it is.
+
+    Raises InputError if the name is invalid or the head does not exist, is unfinished, was fine-tuned, or has a loss
+    that is not finite. Raises StoreDamaged as `model_file` does.
+    """
     if not HEAD_NAME.fullmatch(name):
         raise InputError(
             f"{name!r} is not the name of a head, which has 32 hex digits; `python -m storage show` lists them"
@@ -113,18 +121,18 @@ def make_current(store: Store, name: str) -> None:
 
 
 def working_folder(store: Store, name: str) -> Path:
-    """Where a training maps and writes its files: the head's folder, or one of this machine for an object store."""
+    """The folder of a training's files: the head's folder, or one of this machine if the store is an object store."""
     folder = store.head(name)
     return folder if is_local(folder) else store.cache / "heads" / name
 
 
 def report_file(store: Store, name: str) -> Place:
-    """Where the report of a head lies, for people."""
+    """The path of a head's report."""
     return store.head(name) / REPORT
 
 
 def keep_logs(store: Store, name: str) -> None:
-    """Put what a training has logged beside its head, where that lies elsewhere."""
+    """Copy a training's logs to its head if that is in an object store. Else they are there already."""
     logs = working_folder(store, name) / "logs"
     if is_local(store.root):
         return
@@ -134,7 +142,7 @@ def keep_logs(store: Store, name: str) -> None:
 
 
 def remove_head(store: Store, name: str) -> int:
-    """Remove a head's folder with all in it; returns how many bytes that were."""
+    """Remove a head's folder and all in it. Returns the bytes that this frees."""
     folder = store.head(name)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     if isinstance(folder, Path):
@@ -167,9 +175,9 @@ def _model_fault(store: Store, name: str, record: dict) -> str | None:
 
 
 def list_heads(root: Place, is_deep: bool = False) -> list[HeadNote]:
-    """The heads in the store at `root`, oldest version first; a damaged one is listed with its fault.
+    """The heads in the store at `root`, oldest version first. A damaged head comes with its fault.
 
-    is_deep: read the models too.
+    is_deep: also verify the sha256 of each model.
     """
     store = Store(root, "")
     if not store.heads.is_dir():
@@ -201,7 +209,7 @@ def _note(store: Store, name: str, is_current: bool, is_deep: bool) -> HeadNote:
 
 
 def mark_unranked(store: Store, name: str) -> None:
-    """Say of a head that it is not compared with the current one, as those of a study are not, until `mark_ranked`."""
+    """Exclude a head from the comparison with the current one, until `mark_ranked`. Heads of a study are excluded."""
     replace(store.head(name) / UNRANKED, b"not compared with the current head\n")
 
 

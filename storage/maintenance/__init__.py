@@ -1,1 +1,1 @@
-"""Keep a store in order: verify, repair, compact, collect, quarantine. The caller holds the lock, except for verify."""
+"""Maintain a store: verify, repair, compact, collect, quarantine. All but verify need the caller to hold the lock."""

@@ -1,4 +1,4 @@
-"""Retention: remove what no kept version, no training and no current head needs, once it is old enough."""
+"""Garbage collection: remove what no kept version, running training or current head needs, once it is old enough."""
 
 import time
 from collections.abc import Collection
@@ -20,7 +20,7 @@ GRACE_HOURS = 24.0
 
 @dataclass(frozen=True)
 class Collected:
-    """What gc removed. size_bytes: what that frees."""
+    """Counts of what gc removed. size_bytes: the bytes that this frees."""
 
     versions: int = 0
     segments: int = 0
@@ -30,14 +30,15 @@ class Collected:
 
 
 def collect(root: Place, keep: int, grace_seconds: float, chosen: Collection[Store] | None = None) -> Collected:
-    """Remove what the `keep` newest versions of each feature space do not need. For the holder of the lock.
+    """Remove what the `keep` newest versions of each feature space do not need. The caller must hold the lock.
 
-    chosen: the feature spaces to look at, all where it is None; nothing of another is touched.
+    chosen: the feature spaces to collect; None means all. The others stay untouched.
 
-    Younger than `grace_seconds`, nothing goes: no version that was the newest within that time, since somebody may
-    read it; no file that no version names, since a run that died may have left it to be adopted. What a training
-    under way has pinned stays, and the current head. A head goes with the last version of the images that it was trained on.
-    Raises StoreDamaged before anything is removed where a version or a pin cannot be read.
+    Nothing younger than `grace_seconds` is removed. A version that was the newest within that time stays, because a
+    reader may use it. A file that no version names stays, because a later run may adopt what a dead run wrote. Versions
+    pinned by a running training stay, and so does the current head. A head is removed with the last version of the
+    images that it was trained on.
+    Raises StoreDamaged, before it removes anything, if a version or a pin cannot be read.
     """
     now = time.time()
     chosen = spaces(root) if chosen is None else chosen
@@ -80,7 +81,7 @@ def _collect_space(store: Store, kept: set[int], needed: set[str], since: float)
     old = [number for number in version_numbers(store) if number not in kept]
     size = sum(_remove(store.version(number)) for number in old)
     if old:
-        sync_folder(store.versions)  # or a version would be back after a power cut, without what it names
+        sync_folder(store.versions)  # else a power cut could bring a version back without the files that it names
     segments = [path for path in store.segments.glob("*.parquet") if path.name not in needed]
     shards = [path for path in store.shards.glob("*/*") if SHARD_NAME.fullmatch(path.name) and path.name not in needed]
     segments, shards = ([path for path in paths if not _is_young(path, since)] for paths in (segments, shards))
@@ -98,9 +99,9 @@ def _remove(path: Place) -> int:
 
 
 def _collect_heads(root: Store, kept: dict[Store, set[int]], since: float) -> Collected:
-    """Heads of images of which no version is left, and, where no feature space is left out, trainings that died long ago.
+    """Remove heads whose training images no version has any more. If all spaces are chosen, also remove dead trainings.
 
-    A version that only keeps its rows otherwise, as after a compaction, has the same heads.
+    Heads depend on a version's data digest only, so a compacted version keeps its heads.
     """
     known = {
         (store.fingerprint, read_version(store, number).data_digest)
@@ -109,7 +110,7 @@ def _collect_heads(root: Store, kept: dict[Store, set[int]], since: float) -> Co
     }
     looked_at = {store.fingerprint for store in kept}
     if all(store in kept for store in spaces(root.root)):
-        looked_at.add("")  # whose feature space is not known
+        looked_at.add("")  # heads whose feature space is unknown
     current = current_head(root)
     size = count = 0
     for head in list_heads(root.root):

@@ -1,4 +1,4 @@
-"""Compaction: rewrite small shards, and shards with unused rows, as few full ones."""
+"""Compaction: merge small shards, and shards with unused rows, into few full ones."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from storage.manifest.versions import Version, commit
 from storage.shards.shard import AUGMENTATION, MAX_ROWS, Format, Shard, ShardRef, write_shard
 from storage.shards.view_ids import PLAIN, indices_of, plain, variants_of
 
-# What the encoding adds; all else in a shard's metadata tells how its rows were made.
+# Metadata that the encoding adds. All other metadata of a shard tells how its rows were made.
 OWN_FACTS = ("dtype", "shape", "errors")
 Row = tuple[bytes, int, np.ndarray]  # digest, view, features
 
@@ -24,8 +24,10 @@ ROWS_A_SHARD = 256
 
 @dataclass(frozen=True)
 class CompactOptions:
-    """rows: of a full shard. dead_fraction: the part of a shard's rows, one at least, that no image uses once the shard is
-    rewritten. drop_variants: leave out the augmented variants of all images. Raises InputError for what no shard can have.
+    """Options of a compaction. Raises InputError for values out of range.
+
+    rows: rows of a full shard. dead_fraction: a shard is rewritten if at least this fraction of its rows, and at least
+    one row, is dead. drop_variants: drop the augmented variants of all images.
     """
 
     rows: int = ROWS_A_SHARD
@@ -44,7 +46,11 @@ DEFAULTS = CompactOptions()
 
 @dataclass(frozen=True)
 class Compaction:
-    """What a compaction did: shards that were rewritten, those they became, dead rows and variants that were left out."""
+    """The result of a compaction.
+
+    version: the committed version. rewritten: old shards that were replaced. written: new shards. dead_rows, variants:
+    rows that were dropped.
+    """
 
     version: int
     rewritten: int
@@ -55,9 +61,9 @@ class Compaction:
 
 @dataclass(frozen=True)
 class Alike:
-    """Rows that come together: made in the same way, in one format, all plain or of one augmentation.
+    """Rows that may share a shard: made in the same way, in one format, all plain or all of one augmentation.
 
-    shards: those that they lie in. rows: ROWS_SCHEMA. facts: the metadata that their new shards will have.
+    shards: the shards that hold them. rows: ROWS_SCHEMA. facts: the metadata of their new shards.
     """
 
     shards: tuple[ShardRef, ...]
@@ -67,12 +73,12 @@ class Alike:
 
 
 def compact(store: Store, version: Version, options: CompactOptions = DEFAULTS) -> Compaction | None:
-    """Commit a version whose small shards are merged and whose dead rows are gone; None where there is nothing to gain.
+    """Commit a version with small shards merged and dead rows dropped. Returns None if there is nothing to gain.
 
-    A shard is rewritten if it has less than half of `rows` and fewer shards come of it, if no image uses
-    `dead_fraction` of its rows, one at least, or if it has variants that are to be dropped. Only rows made in the same way
-    come together, and plain ones apart from variants. The files of the old shards stay until gc removes them: versions
-    and trainings that read them go on. For the holder of the lock.
+    A shard is rewritten if it has fewer than half of `rows` and the merge yields fewer shards; if at least
+    `dead_fraction` of its rows, and at least one row, is dead; or if it has variants to drop. Only rows made in the
+    same way share a shard, and plain rows never share one with variants. The old shards' files stay until gc removes
+    them, so that versions and trainings can still read them. The caller must hold the lock.
     """
     files, rows = version.read_files(store), version.read_rows(store)
     live = rows.filter(pc.is_in(rows["digest"], pc.unique(files["digest"].combine_chunks().drop_null())))
@@ -97,14 +103,14 @@ def compact(store: Store, version: Version, options: CompactOptions = DEFAULTS) 
 
 
 def _due(version: Version, wanted: pa.Table, dead_fraction: float) -> set[str]:
-    """The shards with so many rows that are not wanted that they have to go."""
+    """The shards whose fraction of unwanted rows requires a rewrite."""
     counted = {row["values"]: row["counts"] for row in pc.value_counts(wanted["shard"]).to_pylist()}
     dead = {name: ref.num_rows - counted.get(name, 0) for name, ref in version.shards.items()}
     return {name for name, ref in version.shards.items() if dead[name] >= max(1, dead_fraction * ref.num_rows)}
 
 
 def _gaining(store: Store, version: Version, wanted: pa.Table, due: set[str], rows_per_shard: int) -> list[Alike]:
-    """The groups to rewrite: those that become fewer shards, or have one that is due."""
+    """The groups to rewrite: those that become fewer shards, or contain a shard in `due`."""
     made: dict[tuple, list[ShardRef]] = {}
     for name, ref in sorted(version.shards.items()):
         if name in due or ref.num_rows < rows_per_shard / 2:
@@ -119,7 +125,10 @@ def _gaining(store: Store, version: Version, wanted: pa.Table, due: set[str], ro
 
 
 def _alike(store: Store, version: Version, refs: list[ShardRef], wanted: pa.Table, format: Format) -> list[Alike]:
-    """The wanted rows of shards made in the same way: the plain ones, which may be none, and those of each augmentation."""
+    """Group the wanted rows of shards that were made in the same way.
+
+    One group has the plain rows, maybe none. Each augmentation has a further group.
+    """
     facts = _facts(Shard(store, refs[0]))
     rows = wanted.filter(pc.is_in(wanted["shard"], pa.array([ref.name for ref in refs], pa.string())))
     views = rows["view"].to_numpy()
@@ -139,7 +148,10 @@ def _facts(shard: Shard) -> dict[str, str]:
 def _rewritten(
     store: Store, group: Alike, rows_per_shard: int
 ) -> Iterator[tuple[ShardRef, list[tuple[bytes, int, int]]]]:
-    """Write rows as full shards, each with where its rows lie; a full shard and a row group are in memory at a time."""
+    """Write a group's rows as full shards. Yields each new shard with (digest, view, row) of its rows.
+
+    Memory holds one full shard and one row group at a time.
+    """
     rows: list[Row] = []
     for row in _rows(store, group):
         rows.append(row)
@@ -151,7 +163,7 @@ def _rewritten(
 
 
 def _written(store: Store, group: Alike, rows: list[Row]) -> tuple[ShardRef, list[tuple[bytes, int, int]]]:
-    """A shard of rows, in which they lie by variant."""
+    """Write one shard with the rows sorted by variant."""
     variants = variants_of(np.array([view for _, view, _ in rows], np.uint16))
     rows = [rows[index] for index in np.argsort(variants, kind="stable")]
     digests, views, features = zip(*rows, strict=True)

@@ -1,4 +1,4 @@
-"""Quarantine: list the unusable images of a version, and release them for another try."""
+"""Quarantine: list the unusable images of a version, and release them for a retry."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,21 +9,22 @@ from storage.manifest.versions import Version, commit
 
 
 def quarantined(version: Version, store: Store) -> pa.Table:
-    """FILES_SCHEMA of the images that cannot be used, in order of path."""
+    """The quarantined images as a table of FILES_SCHEMA, in order of path."""
     files = version.read_files(store)
     return files.filter(pc.equal(files["status"], QUARANTINED))
 
 
 def without_variants(version: Version, store: Store) -> pa.Table:
-    """The same of the images that can be used, and of which the variants could not be made."""
+    """The usable images whose variants could not be made, as a table of FILES_SCHEMA, in order of path."""
     files = version.read_files(store)
     return files.filter(pc.and_(pc.equal(files["status"], OK), pc.is_valid(files["reason"])))
 
 
 def release(store: Store, version: Version) -> Version:
-    """Commit a version in which every quarantined image is pending and no variants are given up: all are tried again.
+    """Commit a version that marks each quarantined image as pending and no variants as failed, so that a run retries.
 
-    The attempts stay, which tells a later plan that older shards have no say about these images (`Known.retried`).
+    The attempts stay. By them a later plan knows to ignore what older shards record about these images
+    (`Known.retried`).
     """
     files = version.read_files(store)
     is_bad = pc.equal(files["status"], QUARANTINED)

@@ -1,4 +1,4 @@
-"""Repair: commit a version of everything that is left after files were lost or damaged; a run extracts the rest."""
+"""Repair: commit a version of all that is left after files were lost or damaged. A run extracts the rest again."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -26,11 +26,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Repair:
-    """What a repair did. version: what it committed, None where the newest version was whole.
+    """The result of a repair.
 
-    lost_rows: images whose features are to be extracted again; lost_variants: rows of other views that went with their
-    shards. unlisted: images whose lines were lost, to be found by the next scan. dropped: older versions that could not
-    be read in full.
+    version: the committed version; None if the newest version was intact. lost_rows: images whose features a run must
+    extract again. lost_variants: rows of other views lost with their shards. unlisted: images lost from the file table,
+    which the next scan finds. dropped: removed versions, which could not be read in full.
     """
 
     version: int | None
@@ -41,10 +41,10 @@ class Repair:
 
 
 def repair_space(store: Store, is_deep: bool) -> Repair:
-    """Commit what can be read of the newest version that can be, and drop what cannot. For the lock's holder.
+    """Commit what is readable of the newest readable version, and remove the rest. The caller must hold the lock.
 
-    Rows are found again in the shards where a segment of them is lost, images by the next scan where a
-    segment of files is. After it `verify` finds nothing, and a run extracts what was lost and no more.
+    If a segment of rows is lost, the shards supply the rows. If a segment of files is lost, the next scan finds the
+    images. Afterwards `verify` finds no fault, and a run extracts exactly what was lost.
     """
     _repair_spec(store)
     numbers = version_numbers(store)
@@ -59,7 +59,7 @@ def repair_space(store: Store, is_deep: bool) -> Repair:
         content = left.files, left.rows, left.shards, left.augmentations
         version = commit(store, parent, *content, number=numbers[-1] + 1)
         made = version.number
-        bad -= _needs(version)  # a segment that was written anew is as it was
+        bad -= _needs(version)  # the commit may have written a damaged segment anew
     dropped = tuple(number for number in numbers if number not in versions or _needs(versions[number]) & bad)
     for number in dropped:
         store.version(number).unlink()
@@ -74,13 +74,13 @@ def repair_space(store: Store, is_deep: bool) -> Repair:
 def _readable(store: Store, number: int) -> Version | None:
     try:
         return read_version(store, number)
-    except StoreDamaged as error:  # one of another format is not ours to mend
+    except StoreDamaged as error:  # a version of an unknown format raises InputError, which stops the repair
         _say(store, error)
         return None
 
 
 def _say(store: Store, fault: StorageError) -> None:
-    """Log a fault, without the advice to do what is being done."""
+    """Log a fault without its advice, because the advice is to run this repair."""
     logger.warning("%s", str(fault).removesuffix(f"; {store.way_out}").removesuffix(f"; {store.deep_way_out}"))
 
 
@@ -93,7 +93,7 @@ def _without(names: tuple[str, ...], bad: set[str]) -> tuple[str, ...]:
 
 
 def _damaged(store: Store, versions: list[Version], is_deep: bool) -> set[str]:
-    """Names of the segments and shards of any version that cannot be read."""
+    """The names of the unreadable segments and shards of these versions."""
     kinds = {name: kind for version in versions for kind in ("files", "rows") for name in getattr(version, kind)}
     refs: set[ShardRef] = set(chain.from_iterable(version.shards.values() for version in versions))
     faults = {name: segment_fault(store, kind, name) for name, kind in kinds.items()}
@@ -105,7 +105,7 @@ def _damaged(store: Store, versions: list[Version], is_deep: bool) -> set[str]:
 
 @dataclass(frozen=True)
 class Left:
-    """What is left of a version without what is damaged: what to commit, and how many rows and files that costs."""
+    """What is left of a version without its damaged parts: the content to commit, and counts of lost rows and files."""
 
     files: pa.Table
     rows: pa.Table
@@ -135,7 +135,7 @@ def _left(store: Store, version: Version, bad: set[str]) -> Left:
 
 
 def _repair_spec(store: Store) -> None:
-    """A spec that is damaged is forgotten: the next run writes it anew."""
+    """Remove a damaged spec. The next run writes it anew."""
     path = store.space / "space.json"
     try:
         read_spec(store)
@@ -145,14 +145,17 @@ def _repair_spec(store: Store) -> None:
 
 
 def repair_heads(root: Store, is_deep: bool) -> tuple[int, int]:
-    """Forget the heads that are damaged, so that the next run trains them again, and damaged pins; how many they were."""
+    """Remove the records of damaged heads, so that the next run trains them again, and damaged pins.
+
+    Returns the number of heads and of pins.
+    """
     damaged = [head for head in list_heads(root.root, is_deep) if head.fault and not head.is_unfinished]
     for head in damaged:
         logger.warning("head %s: %s", head.name, head.fault)
         (root.head(head.name) / "head.json").unlink(missing_ok=True)
     current = root.heads / "current"
     if current.exists() and not any(head.is_current and not head.fault for head in list_heads(root.root)):
-        current.unlink()  # a head that does better must not be kept from its place by one that is gone
+        current.unlink()  # a lost head must not keep a new one from becoming current
     return len(damaged), sum(_repair_pin(root, head.name) for head in list_heads(root.root))
 
 

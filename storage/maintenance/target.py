@@ -1,4 +1,4 @@
-"""What maintenance works on."""
+"""Choose and lock the feature spaces that maintenance works on."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from storage.manifest.select import chosen_spaces
 
 @dataclass(frozen=True)
 class Target:
-    """The feature spaces of a store whose fingerprint begins with `space`: all of them by default.
+    """The feature spaces of a store whose fingerprint begins with `space`, by default all.
 
     wait_seconds: how long to wait for another run on the store.
     """
@@ -22,12 +22,12 @@ class Target:
     wait_seconds: float = 0.0
 
     def stores(self) -> list[Store]:
-        """At least one. Raises InputError."""
+        """The feature spaces, at least one. Raises InputError if there is none."""
         return chosen_spaces(self.root, self.space)
 
     @contextmanager
     def held(self) -> Iterator[list[Store]]:
-        """The same, while this process holds the store. Raises InputError, StoreBusy."""
+        """Hold the store's lock and yield the feature spaces. Raises InputError and StoreBusy."""
         found = self.stores()
         with hold(self.root, self.wait_seconds):
             yield found

@@ -1,4 +1,4 @@
-"""Verification: check every file of a store against what the store says of it. Changes nothing."""
+"""Verification: check every file of a store against what the store records about it. Changes nothing."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,9 +22,9 @@ from storage.shards.view_ids import PLAIN, numbered, plain
 
 @dataclass(frozen=True)
 class Finding:
-    """A file of the store, relative to its root, that is not what the store says, and how so.
+    """A faulty file of the store.
 
-    is_deep: only reading every byte finds it.
+    file: its path relative to the store's root. is_deep: only a read of every byte finds the fault.
     """
 
     file: str
@@ -33,10 +33,10 @@ class Finding:
 
 
 def verify_space(store: Store, is_deep: bool) -> Iterator[Finding]:
-    """What is wrong with a feature space: its spec, every version, and each segment and shard that one names.
+    """Yield the faults of a feature space: of its spec, each version, and each segment and shard that a version names.
 
-    Versions and segments are read whole. Of a shard the footer and the digests are, and with `is_deep` every
-    byte. The newest version must say of its images what its segments and shards say.
+    Reads versions and segments whole. Reads the footer and the digests of a shard, or every byte if `is_deep`. Also
+    checks that the newest version agrees with its own segments and shards.
     """
     yield from _space_faults(store)
     versions: list[Version] = []
@@ -57,7 +57,7 @@ def verify_space(store: Store, is_deep: bool) -> Iterator[Finding]:
 
 
 def verify_heads(root: Store, is_deep: bool) -> Iterator[Finding]:
-    """What is wrong with the heads of a store, with `is_deep` in their models too; an unfinished training is no fault."""
+    """Yield the faults of a store's heads. `is_deep` also checks their models. An unfinished training is no fault."""
     heads = list_heads(root.root, is_deep)
     for head in heads:
         if head.fault and not head.is_unfinished:
@@ -85,7 +85,7 @@ def _space_faults(store: Store) -> Iterator[Finding]:
 
 
 def segment_fault(store: Store, kind: str, name: str) -> StorageError | None:
-    """Why a segment cannot be read, if it cannot."""
+    """The error of reading a segment; None if it is intact."""
     try:
         read_segments(store, kind, (name,))
     except StorageError as error:
@@ -94,7 +94,7 @@ def segment_fault(store: Store, kind: str, name: str) -> StorageError | None:
 
 
 def shard_fault(store: Store, ref: ShardRef, is_deep: bool) -> StorageError | None:
-    """Why a shard cannot be read, if it cannot."""
+    """The error of reading a shard; None if it is intact. is_deep: read every byte."""
     try:
         shard = Shard(store, ref)
         shard.digests()
@@ -112,11 +112,11 @@ def shard_fault(store: Store, ref: ShardRef, is_deep: bool) -> StorageError | No
 
 
 def _contradictions(store: Store, version: Version) -> Iterator[Finding]:
-    """Where a version that can be read says something that its own segments and shards do not."""
+    """Yield the contradictions between a readable version and its own segments and shards."""
     try:
         files, rows = version.read_files(store), version.read_rows(store)
     except StoreDamaged:
-        return  # has been told
+        return  # already reported
     found = {
         "counts": (counts(files), version.counts),
         "data_digest": (data_digest(files), version.data_digest),
@@ -136,7 +136,7 @@ def _without_rows(files: pa.Table, rows: pa.Table) -> int:
 
 
 def _wrong_rows(store: Store, version: Version, rows: pa.Table) -> Iterator[int]:
-    """How many rows of each shard are of another digest or view than the table of rows says, where it can be read."""
+    """Yield for each readable shard the number of rows whose digest or view differs from the table of rows."""
     for name in pc.unique(rows["shard"]).to_pylist():
         here = rows.filter(pc.equal(rows["shard"], name))
         ref = version.shards.get(name)
@@ -149,7 +149,7 @@ def _wrong_rows(store: Store, version: Version, rows: pa.Table) -> Iterator[int]
 
 
 def _views_in(shard: Shard, version: Version) -> Iterator[tuple[bytes, int | None]]:
-    """(digest, view) of each row of a shard in the numbers of a version; no view where it lists none for it."""
+    """(digest, view) of each row of a shard, in the version's view numbers; view None if the version lists none."""
     known, variants = version.augmentations, shard.views()
     if shard.augmentation and shard.augmentation not in known:
         views = [PLAIN if variant == PLAIN else None for variant in variants.tolist()]

@@ -1,1 +1,1 @@
-"""The images in a folder or an object store: walk, label, digest."""
+"""Find the images of a folder or an object store: walk, label and digest them."""

@@ -1,4 +1,4 @@
-"""The digest cache: from path, size and times to the digest of a file's bytes."""
+"""The digest cache: maps a file's path, size and times to the digest of its bytes."""
 
 import logging
 from pathlib import Path
@@ -31,9 +31,10 @@ CACHE_SCHEMA = pa.schema(
 
 
 def lookup(files: pa.Table, cached: pq.ParquetFile | None, path: Path) -> tuple[pa.Array, int]:
-    """Digests of the files whose path, size and times are those of the cache, else null; and the rows of the cache.
+    """Look up the digest of each file. Returns the digests and the number of rows in the cache.
 
-    A piece of the cache is in memory at a time. One that is damaged is worth as much as none.
+    A digest is null unless path, size and times equal those in the cache. Memory holds one piece of the cache at a
+    time. A damaged cache counts as empty, with a warning.
     """
     if cached is None:
         return pa.nulls(files.num_rows, DIGEST), 0
@@ -48,7 +49,7 @@ def lookup(files: pa.Table, cached: pq.ParquetFile | None, path: Path) -> tuple[
 
 def _known(files: pa.Table, cached: pa.Table) -> pa.Array:
     then = cached.take(pc.index_in(files["path"].combine_chunks(), cached["path"].combine_chunks()))
-    is_same = pa.array(np.ones(files.num_rows, bool))  # typed also where a piece of the cache has no file left
+    is_same = pa.array(np.ones(files.num_rows, bool))  # typed even if a piece of the cache has no file left
     for name in ("size", "mtime_ns", "ctime_ns"):
         is_same = pc.and_(is_same, pc.fill_null(pc.equal(files[name], then[name]), False).combine_chunks())
     return pc.if_else(is_same, then["digest"].combine_chunks(), pa.scalar(None, DIGEST))
@@ -66,7 +67,11 @@ def open_cache(path: Path) -> pq.ParquetFile | None:
 
 
 def write_cache(path: Path, files: pa.Table, digests: pa.Array, hashed_ns: np.ndarray) -> None:
-    """Save the digests that are sure to be noticed when they go stale; 0 in `hashed_ns` means from the cache."""
+    """Save the digests whose staleness a later run surely detects (`is_sure`).
+
+    hashed_ns: (n,) the time at which each file was read; 0 for a digest from the cache. A write error only logs a
+    warning.
+    """
     table = files.select(CACHE_SCHEMA.names[:-1]).append_column("digest", digests)
     sure = pa.array((hashed_ns == 0) | is_sure(files, hashed_ns))
     table = table.filter(pc.and_(sure, pc.is_valid(table["digest"]))).cast(CACHE_SCHEMA)

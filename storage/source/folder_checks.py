@@ -1,4 +1,4 @@
-"""What a tree of folders looks like, and what in it speaks against the layout that its names suggest. Pure."""
+"""Inspect a tree of folders for signs against the layout that its names suggest. Pure functions."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,7 +12,7 @@ def has_classes(folder: Folder) -> bool:
 
 
 def is_wrapper(folder: Folder) -> bool:
-    """Whether a folder that has none beside it holds classes or splits, and is no class itself."""
+    """Whether a folder without siblings holds classes or splits and is no class itself."""
     if splits := splits_of(folder.folders):
         return any(has_classes(folder.folders[split]) for split in splits)
     if folder.images:
@@ -21,10 +21,11 @@ def is_wrapper(folder: Folder) -> bool:
 
 
 def set_in_itself(folder: Folder) -> tuple[Folder, list[str]] | None:
-    """A folder that holds folders of the names of those beside it (`rose`, `tulip`, `flowers/rose`, `flowers/tulip`), or
-    one of those whole (`data/rose`, `data/tulip`, `copy/data/rose`, `copy/data/tulip`), and these names.
+    """Find a folder that repeats the data set inside itself. Returns that folder and the repeated names.
 
-    One name alone may be a folder that was put into another.
+    It holds folders named like its siblings (`rose`, `tulip`, `flowers/rose`, `flowers/tulip`), or a copy of a sibling
+    (`data/rose`, `data/tulip`, `copy/data/rose`, `copy/data/tulip`). One repeated name is not enough: it may be a
+    folder that was moved into another.
     """
     below = {name: names_below(each) for name, each in folder.folders.items()}
     for name, each in folder.folders.items():
@@ -38,7 +39,7 @@ def set_in_itself(folder: Folder) -> tuple[Folder, list[str]] | None:
 
 
 def splits_below(folder: Folder) -> Iterator[Folder]:
-    """The folders of the first pair of splits, as `train` and `test`, that lies in a folder or further down."""
+    """Yield the folders of the first set of splits, such as `train` and `test`, in a folder or below."""
     waiting = [folder]
     while waiting:
         folder = waiting.pop()
@@ -52,14 +53,14 @@ def splits_below(folder: Folder) -> Iterator[Folder]:
 
 
 def names_below(folder: Folder) -> set[str]:
-    """The names of all folders in a folder and further down."""
+    """The names of all folders below a folder, at any depth."""
     return {name for each in folder.folders.values() for name in (each.name, *names_below(each))}
 
 
 def pairs_of(names: Sequence[str]) -> dict[str, str]:
-    """The names of which one is another with a split that is not for training: `cats` and `cats_test`.
+    """Find names that differ only by a split other than train, such as `cats` and `cats_test`.
 
-    Name → split; that without one is of train.
+    Returns name → split. The name without a split maps to train.
     """
     found: dict[str, str] = {}
     plain = {" ".join(words_of(name)): name for name in names}
@@ -70,7 +71,7 @@ def pairs_of(names: Sequence[str]) -> dict[str, str]:
 
 
 def taken_for_classes(root: Folder, layout: FolderLayout) -> tuple[str, ...]:
-    """What to say of folders that are named like a split and are taken for a class, or for a part of one."""
+    """A remark on folders that are named like a split but count as a class or a part of one."""
     above = {path[: end + 1] for part in layout.parts for path in [part.path] for end in _ends(path)}
     found, waiting = [], [root]
     while waiting:

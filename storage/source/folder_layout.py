@@ -1,4 +1,4 @@
-"""A layout: which folders hold images, and the class and split of the images in them."""
+"""The layout of a folder: which folders hold images, and the class and split of those images."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -9,21 +9,25 @@ from storage.errors import InputError, LayoutChanged
 from storage.source.labels import Label
 
 Layout = Literal["auto", "classes", "splits"]
-# Deeper folders count to the one above: nobody's splits lie so deep, and a path has room for 2,000 levels.
+# Images of deeper folders count towards the folder at this depth. No real splits lie deeper, and a path can have
+# 2,000 levels.
 DEPTH = 8
 
 
 def text(name: bytes) -> str:
-    """A folder's name as text; bytes that are not UTF-8 become \\x.. escapes.
+    """Decode a folder's name. Bytes that are not UTF-8 become \\x.. escapes.
 
-    So does the backslash of a name that looks like an escape: no two names have the same text.
+    A backslash that looks like such an escape is escaped too, so that no two names have the same text.
     """
     return name.replace(rb"\x", rb"\x5cx").decode("utf-8", "backslashreplace")
 
 
 @dataclass
 class Folder:
-    """A folder that holds images. path: as in a scan, ending in a slash. images: those directly in it."""
+    """A folder with images in it or below.
+
+    path: as in a scan, with a slash at the end. images: the number of images directly in it.
+    """
 
     path: bytes = b""
     images: int = 0
@@ -35,7 +39,7 @@ class Folder:
 
     @property
     def only(self) -> "Folder | None":
-        """The one folder in it, where nothing else is in it."""
+        """Its only folder, if it holds nothing else."""
         return next(iter(self.folders.values())) if len(self.folders) == 1 and not self.images else None
 
     def at(self, path: bytes) -> "Folder":
@@ -47,7 +51,10 @@ class Folder:
 
 
 def tree_of(images: Mapping[bytes, int]) -> Folder:
-    """Folders from how many images lie directly in each path; deeper ones than DEPTH count to that above."""
+    """Build the tree of folders from the number of images directly in each path.
+
+    Images of folders deeper than DEPTH count towards the folder at that depth.
+    """
     root = Folder()
     for path, number in sorted(images.items()):
         folder, parts = root, path.split(b"/")[:-1]
@@ -60,7 +67,7 @@ def tree_of(images: Mapping[bytes, int]) -> Folder:
 
 @dataclass(frozen=True)
 class Part:
-    """Of a folder: the folders in it are classes of this split; or, with a `name`, all below it is of that class."""
+    """A rule for one folder: the folders in it are classes of `split`. With a `name`, all below it is of that class."""
 
     path: bytes = b""
     split: str | None = None
@@ -69,12 +76,11 @@ class Part:
 
 @dataclass(frozen=True)
 class FolderLayout:
-    """How images are labelled by their folders.
+    """The rules that label images by their folders.
 
-    remarks: what was guessed, to be said. doubt: why no run may go by it; empty where it may. suspect: the class that the
-    doubt is about, where it is about one. is_change: the doubt is that the newest version labels the same files
-    otherwise. held_out: no folder is for validation, so that a part of
-    the training images is.
+    remarks: lines that tell what was guessed. doubt: why a run must not use the layout; empty if it may. suspect: the
+    class that the doubt is about, if any. is_change: the doubt is that the newest version labels the same files
+    differently. held_out: no folder is for validation, so that a part of the training images is held out.
     """
 
     parts: tuple[Part, ...] = (Part(),)
@@ -90,11 +96,11 @@ class FolderLayout:
 
     @property
     def is_plain(self) -> bool:
-        """The first folder is the class, and nothing else counts."""
+        """Whether only the first folder of a path decides: it is the class."""
         return self.parts == (Part(),)
 
     def label(self, folder: bytes) -> Label | None:
-        """The label of what lies in a folder; None where that is in no class."""
+        """The label of the files in a folder; None if the folder is in no class."""
         path = folder
         while True:
             if part := self._by_path.get(path):
@@ -107,7 +113,7 @@ class FolderLayout:
             path = path[: path[:-1].rfind(b"/") + 1]
 
     def record(self) -> dict[str, Any]:
-        """The layout as JSON has it."""
+        """The layout as a JSON record."""
         parts = [(part.path.hex(), part.split, part.name) for part in self.parts]
         return {field.name: getattr(self, field.name) for field in fields(self)} | {"parts": parts}
 
@@ -117,7 +123,7 @@ class FolderLayout:
         return cls(**{**record, "parts": parts, "remarks": tuple(record["remarks"])})
 
     def check(self) -> None:
-        """Raise InputError for what can be meant in two ways, LayoutChanged for what changes a store's labels."""
+        """Raise InputError if the layout is ambiguous, LayoutChanged if it would change the labels of the store."""
         if self.doubt:
             raise LayoutChanged(self.doubt) if self.is_change else InputError(self.doubt)
 

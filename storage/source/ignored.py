@@ -5,21 +5,21 @@ from collections import Counter
 
 from storage.text import count, visible
 
-MOST_KINDS = 1_000  # suffixes that are told apart; a folder may hold any number
+MOST_KINDS = 1_000  # the limit of distinct suffixes, because a folder may hold any number of them
 MOST_FOLDERS = 10_000
 LONGEST_KIND = 16
 SHOWN = 5
 
 
 class Ignored:
-    """Counts, which take the same memory however many files there are."""
+    """Counts of skipped files by kind and by folder, in bounded memory."""
 
     def __init__(self):
         self.kinds: Counter[str] = Counter()
         self.folders: dict[bytes, Counter[str]] = {}
 
     def add(self, folder: bytes, kind: str) -> None:
-        """Count a file of this kind in a folder."""
+        """Count a file of the given kind in a folder."""
         kind = kind if kind in self.kinds or len(self.kinds) < MOST_KINDS else "of other suffixes"
         self.kinds[kind] += 1
         if folder in self.folders or len(self.folders) < MOST_FOLDERS:
@@ -30,7 +30,7 @@ class Ignored:
         return self.kinds.total()
 
     def told(self) -> list[str]:
-        """A line on them, the most frequent kinds first; none where there are none."""
+        """One line with the counts by kind, most frequent first; no line if there are no files."""
         return [f"ignored: {in_words(self.kinds)}"] if self.number else []
 
 
@@ -43,7 +43,7 @@ def in_words(kinds: Counter[str]) -> str:
 
 
 def suffix_of(name: bytes) -> str:
-    """What a file is by its name."""
+    """The kind of a file by its name: its suffix in lower case, `hidden`, or `without a suffix`."""
     if name.startswith(b"."):
         return "hidden"
     stem, dot, suffix = os.fsdecode(name).rpartition(".")

@@ -1,4 +1,4 @@
-"""Labels from a table: class and optionally split of each image."""
+"""Read labels from a table: the class and optionally the split of each image."""
 
 import logging
 import os
@@ -15,18 +15,18 @@ logger = logging.getLogger(__name__)
 
 
 class Label(NamedTuple):
-    """What an image shows, and its split; None leaves the split to the hash of its bytes."""
+    """The class of an image, and its split. None leaves the split to the hash of the image's bytes."""
 
     name: str
     split: str | None
 
 
 def read_labels(file: Place, root: Place) -> dict[bytes, Label]:
-    """Path below `root` → label, from a CSV with a header or a Parquet file.
+    """Read labels from a CSV file with a header, or from a Parquet file. Returns path below `root` → label.
 
-    Columns: `path` (relative to `root`, or absolute below it), `class`, and where there is one `split` (a name that
-    splits_of knows, or nothing); others are passed over. Raises InputError where
-    the file cannot be read as such, a row has no path or class, or a path has two labels.
+    Columns: `path` (relative to `root`, or absolute and below it), `class`, and optionally `split` (a name that
+    splits_of knows, or empty). Skips other columns and empty rows. Raises InputError if the file cannot be read, has no
+    rows, a row has no path or class or an unknown split, or a path has two labels.
     """
     table, shown = read_table(file), visible(str(file))
     splits = splits_of([value for value in table["split"].unique().to_pylist() if value])
@@ -51,7 +51,7 @@ def read_labels(file: Place, root: Place) -> dict[bytes, Label]:
 
 
 def two_labels(file: Place, path: bytes, one: Label, other: Label) -> InputError:
-    """What to raise where a table says two things of one file."""
+    """The error of a table that gives one file two labels."""
     shown = quoted(os.fsdecode(path))
     return InputError(f"--labels: {visible(str(file))} has two labels for {shown}: {_shown(one)} and {_shown(other)}")
 
@@ -61,24 +61,24 @@ def _shown(label: Label) -> str:
 
 
 def _below(path: bytes, root: Place) -> bytes:
-    """A path as the scan spells it: relative to the root, without `.` and doubled slashes."""
+    """Normalize a path as in a scan: relative to the root, without `.` and doubled slashes."""
     if not is_local(root):
         base, path = b"/-", path.removeprefix(os.fsencode(str(root)).rstrip(b"/") + b"/")
         return _inside(_normal(os.path.join(base, path)), base) or path
     base = os.fsencode(root)
     found = _inside(_normal(os.path.join(base, path)), base)
-    if not found and path.startswith(b"/"):  # the table may go another way to the same folder, by a link
+    if not found and path.startswith(b"/"):  # the table may reach the same folder through a link
         folder, name = os.path.split(path)
         found = _inside(os.path.join(_real(folder), name), _real(base))
     return found or path
 
 
 def _normal(path: bytes) -> bytes:
-    return b"/" + os.path.normpath(path).lstrip(b"/")  # normpath leaves two slashes at the beginning
+    return b"/" + os.path.normpath(path).lstrip(b"/")  # normpath keeps two leading slashes
 
 
 def _inside(path: bytes, folder: bytes) -> bytes:
-    """A path relative to a folder; empty where it is not below it."""
+    """A path relative to a folder; empty if the path is not below it."""
     above = folder.rstrip(b"/") + b"/"
     return path[len(above) :] if path.startswith(above) else b""
 

@@ -1,4 +1,4 @@
-"""From a scan to a listing: the sha256 of every image, read only if size or times say that it may have changed."""
+"""Turn a scan into a listing by adding each image's sha256. Reads only files that may have changed by size or times."""
 
 import hashlib
 import logging
@@ -26,10 +26,11 @@ SAVE_EVERY_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Listing:
-    """Every image once: the columns of the scan, its digest, and a reason where it could not be read.
+    """Each image once, with the columns of the scan, its digest, and a reason if it could not be read.
 
-    files: SCAN_SCHEMA + digest (32 bytes, null where unreadable) + reason (`permission`, `read_error`,
-        `too_many_pixels` for a file that no image is as large as, else null). A file that vanished since the scan is not in it.
+    files: SCAN_SCHEMA + digest (32 bytes, null if unreadable) + reason (`permission`, `read_error`, or
+        `too_many_pixels` for a file larger than any image; else null). Files that vanished since the scan are left out.
+    hashed: the number of files that were not in the cache.
     """
 
     scan: Scan
@@ -38,11 +39,11 @@ class Listing:
 
 
 def list_images(scan: Scan, cache_folder: Path, rehash: bool = False) -> Listing:
-    """Give every scanned image its digest, from the cache in `cache_folder` where its stat is unchanged.
+    """Add the digest of each scanned image, from the cache in `cache_folder` if size and times are unchanged.
 
-    The cache is saved while a long listing goes on; where it cannot be written a warning is logged,
-    since losing it costs only time. An object store has told the digests already. Raises InputError or LayoutChanged
-    before a byte is read where no plan can be made of the scan.
+    rehash: ignore the cache. A long listing saves the cache from time to time. A cache that cannot be written only logs
+    a warning, because its loss costs only time. For an object store the scan has the digests already.
+    Raises InputError or LayoutChanged, before it reads a byte, if no plan can use the scan's layout.
     """
     scan.layout.check()
     if "digest" in scan.files.schema.names:
@@ -74,7 +75,7 @@ def list_images(scan: Scan, cache_folder: Path, rehash: bool = False) -> Listing
 
 
 def _with(column: pa.Array, places: np.ndarray, values: list, kind: pa.DataType) -> pa.Array:
-    """A column with values in the first of these places."""
+    """Put values into a column: values[i] at row places[i]. There may be fewer values than places."""
     if not values:
         return column
     source = np.full(len(column), -1, np.int64)
@@ -102,6 +103,6 @@ def _hash_files(scan: Scan, indices: np.ndarray) -> Iterator[tuple[int, int, byt
             return index, at, None, "read_error"
 
     with ThreadPoolExecutor(THREADS) as threads:
-        # In slices, so that a million waiting futures do not fill the memory.
+        # Slices bound the number of waiting futures, and so the memory.
         for start in range(0, len(indices), 10_000):
             yield from threads.map(hash_one, indices[start : start + 10_000].tolist())

@@ -1,4 +1,4 @@
-"""Match the rows of a table of labels with files, and explain rows that match none."""
+"""Match the rows of a table of labels with files, and explain rows without a match."""
 
 import os
 import re
@@ -16,16 +16,16 @@ from storage.errors import InputError
 from storage.source.labels import Label, two_labels
 from storage.text import count, quoted, visible
 
-MOST_FILES = 50_000  # that no row names and that are kept in memory, to compare rows with
-MOST_ROWS = 1_000  # that are compared
-MOST_ALIKE = 20  # files of one name that a row is compared with
+MOST_FILES = 50_000  # unmatched files kept in memory for the comparison
+MOST_ROWS = 1_000  # unmatched rows compared
+MOST_ALIKE = 20  # files of one name compared with a row
 SUFFIX = re.compile(r"(?<=[^/])\.\w{2,5}$")
 
 
 class Rows:
-    """The rows of a table while the folders are walked.
+    """The rows of a table, matched with files during the walk of the folders.
 
-    A row with backslashes names the file that it names with slashes, unless there is a file of the very name.
+    If no file has the exact path of a row with backslashes, the backslashes count as slashes.
     """
 
     def __init__(self, labels: Mapping[bytes, Label], file: Place, root: Place):
@@ -34,7 +34,7 @@ class Rows:
         self._unnamed: list[bytes] = []
 
     def label(self, prefix: bytes, name: bytes) -> Label | None:
-        """The label of a file; None where no row names it."""
+        """The label of a file; None if no row names it."""
         path = prefix + name
         found = self.labels.get(path) or self.labels.get(self._slashed.get(path, b""))
         if found is None and len(self._unnamed) < MOST_FILES:
@@ -42,11 +42,11 @@ class Rows:
         return found
 
     def matched(self, files: pa.Table, is_whole: bool) -> tuple[pa.Table, str]:
-        """The files that rows name, and what there is to say of the others; empty where every row names one.
+        """The files that rows name, and a message on the other rows; empty if every row names a file.
 
-        is_whole: whether every folder could be read. Raises InputError where it could, there are files and no row names
-        one, or where rows with and without backslashes say two things of one file. A folder without any file may be a
-        share that is not mounted: whoever plans knows what was there.
+        is_whole: whether every folder could be read. Raises InputError if every folder could be read and has files, but
+        no row names one. Raises it too if rows with and without backslashes give one file two labels. A folder without
+        any file passes, because it may be an unmounted share: the plan knows what was there.
         """
         table, root = visible(str(self.file)), visible(str(self.root))
         there = set(files["path"].to_pylist())
@@ -76,7 +76,7 @@ def _slashed(row: bytes) -> bytes:
     return os.path.normpath(row.replace(b"\\", b"/"))
 
 
-# What may tell a row from the file that it means → a function under which both are the same.
+# A possible difference between a row and the file it means → a function that removes the difference.
 DIFFERENCES: dict[str, Callable[[str], str]] = {
     "backslashes for slashes": lambda path: path.replace("\\", "/"),
     "a slash in front": lambda path: path.lstrip("/"),
@@ -89,7 +89,7 @@ DIFFERENCES: dict[str, Callable[[str], str]] = {
 
 
 def guessed(rows: Iterable[bytes], files: Iterable[bytes]) -> str:
-    """What most of the rows differ in from the files that they seem to mean, with an example of both."""
+    """Describe the most frequent difference between rows and the files they seem to mean, with an example."""
     alike: dict[str, list[str]] = {}
     for file in map(os.fsdecode, files):
         for key in _keys(file):
@@ -116,7 +116,7 @@ def guessed(rows: Iterable[bytes], files: Iterable[bytes]) -> str:
 
 
 def _keys(path: str) -> set[str]:
-    """What a row and a file that it may mean have in common: the last name, with and without what may be a suffix."""
+    """Keys that a row shares with the file it may mean: the normalized last name, with and without a suffix."""
     for equal in list(DIFFERENCES.values())[:-1]:
         path = equal(path)
     name = path.rpartition("/")[2]
@@ -124,7 +124,7 @@ def _keys(path: str) -> set[str]:
 
 
 def difference(row: str, file: str) -> tuple[str, ...]:
-    """The fewest things that a row and a file differ in; empty where it is not known."""
+    """The smallest set of differences between a row and a file; empty if none explains them."""
     elsewhere: tuple[str, ...] | None = None
     for number in range(len(DIFFERENCES) + 1):
         for names in combinations(DIFFERENCES, number):
@@ -143,7 +143,7 @@ def difference(row: str, file: str) -> tuple[str, ...]:
 
 
 def _in_front(row: str, file: str) -> str:
-    """The folders that one of two paths has in front of the other."""
+    """Describe the leading folders that only one of two paths has; empty if there are none."""
     if row.endswith(f"/{file}"):
         return f"the prefix {quoted(row.removesuffix(file))} of the rows"
     if file.endswith(f"/{row}"):

@@ -13,7 +13,7 @@ from storage.text import count, visible
 
 @dataclass(frozen=True)
 class Precedent:
-    """A version. classes: split → class → images. files: FILES_SCHEMA, piece by piece."""
+    """The version to compare with. classes: split → class → images. files: yields pieces of its FILES_SCHEMA table."""
 
     number: int
     classes: Mapping[str, Mapping[str, int]]
@@ -25,10 +25,10 @@ class Precedent:
 
 
 def agreed(found: FolderLayout, folders: Collection[bytes], version: Precedent) -> FolderLayout:
-    """The layout to go by: the one that was found, or that of the version; with a doubt where they disagree.
+    """Choose the layout to use: the guessed one or the version's, with a doubt if they conflict.
 
-    folders: those that hold images now. A version whose classes are the first folders goes on with them, whatever
-    they look like: its labels were committed so.
+    folders: the folders that hold images now. If the version's classes are the first folders, they stay so whatever the
+    folders look like, because its labels were committed so.
     """
     if not found.remarks and not found.doubt and _has_same_classes(found, folders, version):
         return found
@@ -42,7 +42,7 @@ def agreed(found: FolderLayout, folders: Collection[bytes], version: Precedent) 
         return _as_before(version, found.remarks, "; --allow-relabels takes them as they look")
     if found.held_out and version.classes.get("validation") and not seen.has_held_out:
         return replace(found, doubt=seen.loss(), is_change=True)
-    is_otherwise = found.is_plain and not seen.is_plain  # the version's splits came from folders
+    is_otherwise = found.is_plain and not seen.is_plain  # the version took its splits from folders
     if not found.doubt or is_otherwise or (found.suspect not in version.names if found.suspect else is_new):
         return found
     doubt = found.doubt.removeprefix("--images: ")
@@ -59,7 +59,7 @@ def _as_before(version: Precedent, looks: Collection[str], way: str = "") -> Fol
 
 
 def _has_same_classes(found: FolderLayout, folders: Collection[bytes], version: Precedent) -> bool:
-    """Whether the classes and splits have the same names as in the version: then no file needs a look."""
+    """Whether the classes and splits have the same names as in the version. If so, no file needs a comparison."""
     labels = {label for folder in folders if (label := found.label(folder))}
     splits = {label.split for label in labels} - {None}
     has_same_splits = splits == set(version.classes) if splits else "test" not in version.classes
@@ -67,7 +67,7 @@ def _has_same_classes(found: FolderLayout, folders: Collection[bytes], version: 
 
 
 class _Comparison:
-    """What a version says of its files that lie in folders that still hold images, held against a layout."""
+    """Compare a layout with a version's labels of the files whose folders still hold images."""
 
     def __init__(self, found: FolderLayout, folders: Collection[bytes], version: Precedent):
         self.found, self.version = found, version
@@ -90,7 +90,7 @@ class _Comparison:
                         met.add(meant)
                         as_named[meant] &= meant == split
         if met == as_named.keys() and all(as_named.values()):
-            self.is_plain = False  # a hash would put some into the other split
+            self.is_plain = False  # a hash would have put some files into the other split
 
     def _compare(self, path: bytes, now: Label | None, then: Label) -> None:
         self.common += 1
@@ -101,7 +101,10 @@ class _Comparison:
             self._example = self._example or f"{visible(path)} is {_told(then)} there and {_told(now)} by its folders"
 
     def _is_other_split(self, now: str | None, then: str | None) -> bool:
-        """Plain names may turn a hash's split into a given one, as when a folder validation is added to train."""
+        """Whether the split differs in a way that needs a doubt.
+
+        Plain names may turn a split by hash into a given one, as when a folder validation is added beside train.
+        """
         if now is None:
             return then == "test"
         return now != then and (bool(self.found.remarks) or "test" in (now, then))
@@ -125,7 +128,7 @@ class _Comparison:
 
 
 def _split_of(folder: bytes) -> str:
-    """The split that the folders of a path are named after; empty where they are not named after one alone."""
+    """The split that a path's folders are named after; empty if their names mean no split, or several."""
     meanings = set(splits_of(text(folder[:-1]).split("/")).values())
     return meanings.pop() if len(meanings) == 1 else ""
 

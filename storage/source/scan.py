@@ -1,4 +1,4 @@
-"""Scan a folder: names, sizes and times of its images, without opening a file."""
+"""Scan a folder: list the names, sizes and times of its images without opening a file."""
 
 import logging
 import os
@@ -33,15 +33,16 @@ def scan_folder(
     outside_links: bool = False,
     precedent: Callable[[], Precedent | None] | None = None,
 ) -> Scan:
-    """List the images below `root` by stat alone.
+    """List the images below `root` with stat calls only. Lists an object store page by page.
 
-    `classes`: the first folder level is the class. `splits`: there are folders of splits, and folders of classes in
-    them or above them. `auto` finds out which (layout_guess.py), and agrees with the version that `precedent` gives.
-    Below the class, files lie at any depth. Where a table of `labels` is given, the
-    images are the files that it names, whatever their folders and suffixes. Links are followed. Those that lead out of
-    `root` are skipped with a warning, unless `outside_links` is set. An object store is listed
-    page by page. Raises InputError where `root` is not a folder that can be listed, or the table cannot be used;
-    what is doubtful in the layout only a plan refuses.
+    layout: `classes` takes the first folder level as the class. `splits` expects folders of splits, with folders of
+    classes in them or above them. `auto` guesses which (layout_guess.py), in agreement with the version that
+    `precedent` returns. Below the class, files may lie at any depth.
+    labels: a table; the images are then exactly the files that it names, whatever their folders and suffixes.
+    outside_links: also follow links that lead out of `root`. By default these are skipped with a warning; other links
+    are always followed.
+    Raises InputError if `root` is not a folder that can be listed, if the table cannot be used, or if `labels` comes
+    with a layout other than `auto`. A doubtful layout does not raise here: a plan refuses it.
     """
     scanned_ns = time.time_ns()
     check_folder(root)
@@ -78,7 +79,7 @@ def _scan_by_folders(
     version = precedent() if precedent and layout == "auto" else None
     if version is not None:
         found = agreed(found, walk.images.keys(), version)
-    if walk.has_links and not found.is_plain:  # which links count twice depends on where the classes are
+    if walk.has_links and not found.is_plain:  # the layout decides which links lead to a folder twice in a class
         walk = _walk(root, _first_folder, found, outside_links)
     seen = walk.rows.table()
     files = seen if found.is_plain else _labelled(seen, found)
@@ -101,14 +102,14 @@ def _walk(root: Place, label: Labeller, layout: FolderLayout, outside_links: boo
 
 
 def _first_folder(prefix: bytes, name: bytes) -> Label | None:
-    """The label of an image whose first folder is its class; None for what is no image, or lies in no folder."""
+    """The label of an image whose first folder is its class; None for a file that is no image or is in no folder."""
     if is_hidden(name) or not prefix or not name.lower().endswith(SUFFIXES):
         return None
     return Label(text(prefix.partition(b"/")[0]), None)
 
 
 def _labelled(files: pa.Table, layout: FolderLayout) -> pa.Table:
-    """The files that have a label, with it."""
+    """The files that have a label, with class and split set to it."""
     by_folder: dict[bytes, Label | None] = {}
     labels: list[Label | None] = []
     for path in files["path"].to_pylist():
@@ -133,7 +134,7 @@ def _of_system(walk: Walk | ObjectWalk) -> Iterator[str]:
 
 
 def _empty(walk: Walk | ObjectWalk, unread: Mapping[Label, Counter[str]]) -> Iterator[str]:
-    """The first folders that have no influence on the layout, and that no other line names."""
+    """A line on the first folders that do not influence the layout and that no other line names."""
     holding = {folder.partition(b"/")[0] for folder in (*walk.images, *walk.unreadable)}
     holding |= {folder for folder in walk.first_folders if Label(text(folder), None) in unread}
     if empty := [visible(name) for name in sorted(walk.first_folders) if name not in holding]:
@@ -141,7 +142,7 @@ def _empty(walk: Walk | ObjectWalk, unread: Mapping[Label, Counter[str]]) -> Ite
 
 
 def _unread(walk: Walk | ObjectWalk, layout: FolderLayout, files: pa.Table) -> dict[Label, Counter[str]]:
-    """The classes, of a split, that have files and no image among them → the kinds of those files."""
+    """(class, split) whose files include no image → the kinds of those files."""
     pairs = files.group_by(["class", "split"]).aggregate([]).select(["class", "split"])
     there = {Label(*pair) for pair in zip(*pairs.to_pydict().values(), strict=True)}
     found: dict[Label, Counter[str]] = {}
@@ -184,7 +185,7 @@ def _warn(root: Place, walk: Walk | ObjectWalk) -> None:
 
 
 def check_folder(root: Place) -> None:
-    """Raise InputError where `root` is no folder that can be listed, or no prefix with anything below it."""
+    """Raise InputError if `root` is not a folder that can be listed, or is a prefix with nothing below it."""
     try:
         if isinstance(root, Path):
             os.scandir(os.fsencode(root)).close()

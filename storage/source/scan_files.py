@@ -1,4 +1,4 @@
-"""Scans and listings as files in the store's cache."""
+"""Save scans and listings in the store's cache, and load them."""
 
 import json
 import shutil
@@ -15,14 +15,14 @@ from storage.source.scan_table import Scan
 
 
 def prepare(folder: Path, keep: str = "") -> None:
-    """Make the folder, and drop what earlier runs handed over but for a scan of digest `keep` and its listing.
+    """Create the folder and remove the files of earlier runs, except a scan of digest `keep` and its listing.
 
-    Only for who uses the folder alone: the holder of the store's lock, or whoever `using` calls it for.
+    Call it only while nobody else uses the folder: as the holder of the store's lock, or through `using`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sweep(folder)
     for path in folder.iterdir():
-        if path.stem != keep and not path.name.startswith("."):  # what is being written
+        if path.stem != keep and not path.name.startswith("."):  # dot files are still being written
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 

@@ -1,10 +1,10 @@
-"""Which split a name means: a folder's name, or a value of the column `split`."""
+"""Map names to splits: names of folders, or values of the column `split`."""
 
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
 
-# The names that need no word of explanation. Everything else that is read as a split is said.
+# The names that need no explanation. A log line or remark tells of every other name that is read as a split.
 PLAIN = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
 WORDS = {
     "train": ("train", "training", "trn", "trainval"),
@@ -12,19 +12,19 @@ WORDS = {
     "test": ("test", "tests", "testing", "tst"),
 }
 SPLITS = tuple(WORDS)
-# Validation where no other name means that, else test.
+# These mean validation if no other name does, else test.
 EITHER = ("eval", "evaluation", "holdout", "heldout")
-# What stands beside a split's name and changes nothing: `train_set`, `test_images`, `trainset`.
+# Words beside a split's name that do not change its meaning: `train_set`, `test_images`, `trainset`.
 FILLERS = ("dataset", "data", "sets", "set", "split", "images", "image", "imgs", "img", "photos", "folder", "files")
 
 _MEANING = {word: split for split, words in WORDS.items() for word in words} | dict.fromkeys(EITHER, "either")
 
 
 def splits_of(names: Iterable[str]) -> dict[str, str]:
-    """The names that mean a split → train, validation or test.
+    """Map each name that means a split to train, validation or test.
 
-    Case, digits, punctuation and FILLERS do not count: `Training Set`, `test_images` and `train2017` are splits,
-    `trainers`, `test_tubes` and `Valencia` are not. What EITHER has depends on the other names.
+    Ignores case, digits, punctuation and FILLERS: `Training Set`, `test_images` and `train2017` are splits; `trainers`,
+    `test_tubes` and `Valencia` are not. The meaning of the words in EITHER depends on the other names.
     """
     found = {name: meaning for name in names if (meaning := _MEANING.get(_word(words_of(name))))}
     either = "test" if "validation" in found.values() else "validation"
@@ -32,13 +32,13 @@ def splits_of(names: Iterable[str]) -> dict[str, str]:
 
 
 def as_read(splits: Mapping[str, str]) -> str:
-    """How names were read, in words: `'Training' is read as train, 'dev' as validation`."""
+    """Describe how names were read: `'Training' is read as train, 'dev' as validation`."""
     told = [f"{name!a} as {split}" for name, split in sorted(splits.items())]
     return ", ".join(told).replace(" as ", " is read as ", 1)
 
 
 def stems_of(names: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """The names that begin or end with a split's name → the rest of the name, and the split."""
+    """Map each name that begins or ends with a split's name to (rest of the name, split)."""
     found = {}
     for name in names:
         words = words_of(name)
@@ -50,7 +50,10 @@ def stems_of(names: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 
 def splits_with_a_stem(names: Iterable[str]) -> dict[str, str]:
-    """`seg_train`, `seg_test`: the splits where names begin or end alike, train and another among them."""
+    """Map names such as `seg_train` and `seg_test` to their splits.
+
+    Empty unless all these names share one stem, and mean train and at least one other split.
+    """
     stems = stems_of(names)
     alike = {stem for stem, _ in stems.values()}
     splits = {name: split for name, (_, split) in stems.items()}
@@ -58,23 +61,23 @@ def splits_with_a_stem(names: Iterable[str]) -> dict[str, str]:
 
 
 def meanings_of(name: str) -> set[str]:
-    """The splits that a name means, or begins or ends with: `test`, `seg_test`."""
+    """The splits that a name means, begins with or ends with: `test`, `seg_test`."""
     return {*splits_of([name]).values(), *(split for _, split in stems_of([name]).values())}
 
 
 def words_of(name: str) -> list[str]:
-    """The words of a name, folded, without FILLERS."""
+    """The words of a name, casefolded, without FILLERS."""
     apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)  # TrainSet, trainA
     return [word for word in re.findall(r"[^\W\d_]+", apart.casefold()) if word not in FILLERS]
 
 
 def is_filler(name: str) -> bool:
-    """Whether a name is of FILLERS alone: `images`, `img_data`."""
+    """Whether a name consists of FILLERS only: `images`, `img_data`."""
     return bool(re.search(r"[^\W\d_]", name)) and not words_of(name)
 
 
 def _word(words: list[str]) -> str:
-    """Words as one, without a filler that is glued to its end."""
+    """Join words to one, without a filler glued to the end of a split's name."""
     word = "".join(words)
     for filler in FILLERS:
         if word.endswith(filler) and word.removesuffix(filler) in _MEANING:
@@ -86,9 +89,9 @@ SPLIT_SALT = b"extract-and-train split 1"
 
 
 def derived_split(digest: bytes, validation_fraction: float) -> str:
-    """`train` or `validation`, by a salted hash of the image's bytes alone.
+    """Return `train` or `validation` by a salted hash of the digest only.
 
-    An image never changes side as the data grow, and identical files are always on the same side.
+    An image never changes its split as the data set grows, and identical files always share a split.
     """
     position = int.from_bytes(hashlib.blake2b(digest, digest_size=8, key=SPLIT_SALT).digest(), "big") / 2**64
     return "validation" if position < validation_fraction else "train"

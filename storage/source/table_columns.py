@@ -1,4 +1,4 @@
-"""Which columns of a table are `path`, `class` and `split`, and what is said of others that could be."""
+"""Find the columns `path`, `class` and `split` of a table, and report other columns that may be meant."""
 
 import logging
 
@@ -12,9 +12,10 @@ from storage.text import quoted, visible
 
 logger = logging.getLogger(__name__)
 
-# Paths are bytes: a file's name need not be text. A class may look like a number and stays as written.
+# Paths are bytes, because a file's name need not be text. Classes are strings, so that one that looks like a number
+# stays as written.
 COLUMNS = {"path": pa.binary(), "class": pa.string(), "split": pa.string()}
-# What others call these columns. Nothing is read so, since a table may have several of them.
+# Common names of these columns, for hints only. They are never read, because a table may have several of them.
 OTHER_NAMES = {
     "path": [
         "filename",
@@ -33,16 +34,17 @@ OTHER_NAMES = {
     ],
     "class": ["label", "labels", "class_name", "classname", "category", "target", "breed", "species", "diagnosis", "y"],
 }
-MOST_SPLITS = 12  # values of a column that tells splits
+MOST_SPLITS = 12  # distinct values of a column that may hold splits
 SPLIT_WORDS = {"train", "training", "test", "testing", "val", "valid", "validation"}
 FLAGS = ({"0", "1"}, {"true", "false"}, {"yes", "no"})
 
 
 def with_our_names(table: pa.Table, file: Place) -> pa.Table:
-    """The table with the columns of COLUMNS under these names; `split` may be missing.
+    """Rename the columns of a table to the names in COLUMNS. `split` may be missing.
 
-    White space around the header's names is left out, and then around the cells too; the names may be in another case.
-    A log line tells of each, and of columns that look like `split`. Raises InputError.
+    Strips white space around the header's names, and then around the cells too. Ignores the case of the names. Logs a
+    warning for each of these, and for columns that look like `split`.
+    Raises InputError if a column is missing or occurs twice.
     """
     table = _in_lower_case(_stripped(table, file), file)
     _check_columns(table, file)
@@ -51,7 +53,7 @@ def with_our_names(table: pa.Table, file: Place) -> pa.Table:
 
 
 def _stripped(table: pa.Table, file: Place) -> pa.Table:
-    """The table with names, and cells where any of our names needs it, without white space around them."""
+    """Strip white space around the names, and around the cells if one of the names in COLUMNS has any."""
     names = [name.strip() for name in table.column_names]
     padded = [name for name in table.column_names if name != name.strip() and name.strip() in COLUMNS]
     table = table.rename_columns(names)
@@ -71,7 +73,7 @@ def _stripped(table: pa.Table, file: Place) -> pa.Table:
 
 
 def _in_lower_case(table: pa.Table, file: Place) -> pa.Table:
-    """The table with our names for columns that are called so in another case, where no other column is meant."""
+    """Rename columns that match a name in COLUMNS except for case, if only one column matches."""
     names = table.column_names
     folded = [name.casefold() for name in names]
     ours = {
@@ -88,26 +90,26 @@ def _in_lower_case(table: pa.Table, file: Place) -> pa.Table:
 
 
 def _are_splits(column: pa.ChunkedArray) -> bool:
-    """Whether all that a column says is splits, train and another among them."""
+    """Whether all values of a column mean splits, train and at least one other among them."""
     values = [value.strip() for value in _few_values(column) if value and value.strip()]
     found = {**{name: split for name, (_, split) in stems_of(values).items()}, **splits_of(values)}
     return bool(values) and len(found) == len(set(values)) and {"train"} < set(found.values())
 
 
 def _few_values(column: pa.ChunkedArray) -> list[str]:
-    """The values of a column as text; none where there are many."""
+    """The distinct values of a column as text; none if there are more than MOST_SPLITS."""
     try:
-        for part in (column.slice(0, 1000), column):  # most columns have many values, and most need no second look
+        for part in (column.slice(0, 1000), column):  # most columns have many values even in their first rows
             values = part.unique()
             if len(values) > MOST_SPLITS:
                 return []
         return pc.cast(values, pa.string()).to_pylist()
-    except pa.ArrowException:  # lists, or bytes that are no text
+    except pa.ArrowException:  # lists, or bytes that are not text
         return []
 
 
 def _tell_splits_of_other_names(table: pa.Table, file: Place) -> None:
-    """Warn of a column that seems to tell the splits, in a table without the column `split`."""
+    """Warn of a column that seems to hold splits, if the table has no column `split`."""
     if "split" in table.column_names:
         return
     for name in table.column_names:

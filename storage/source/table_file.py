@@ -1,4 +1,4 @@
-"""Read the columns of a table of labels, from several kinds of CSV or from Parquet."""
+"""Read the columns of a table of labels from CSV, in several variants, or from Parquet."""
 
 import csv as header_csv
 import io
@@ -21,14 +21,14 @@ logger = logging.getLogger(__name__)
 
 SEPARATORS = {b"\t": "tab-separated", b";": "separated by semicolons"}
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
-HEAD_BYTES = 65_536  # the header line is looked for here
+HEAD_BYTES = 65_536  # the header line is expected within these
 
 
 def read_table(file: Place) -> pa.Table:
-    """The columns of COLUMNS, `split` null where the file has none.
+    """Read the columns of COLUMNS from a .csv or .parquet file. `split` is null if the file has no such column.
 
-    A CSV file whose header has tabs or semicolons instead of commas is read as such, and a log line says so. Raises
-    InputError.
+    A CSV header with tabs or semicolons instead of commas sets the separator, with a warning.
+    Raises InputError if the file cannot be read as such a table.
     """
     readers = {".csv": _read_csv, ".parquet": _read_parquet}
     if file.suffix.lower() not in readers:
@@ -38,7 +38,7 @@ def read_table(file: Place) -> pa.Table:
         if "split" not in table.column_names:
             table = table.append_column("split", pa.nulls(table.num_rows, pa.string()))
         table = pa.table({name: _cast(table[name], kind, name, file) for name, kind in COLUMNS.items()})
-        table.validate(full=True)  # the reader of Parquet does not look whether text is UTF-8
+        table.validate(full=True)  # the Parquet reader does not check that text is UTF-8
         return table
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         # Arrow counts the columns of a CSV file from 0.
@@ -49,14 +49,14 @@ def read_table(file: Place) -> pa.Table:
 
 
 def _opened(file: Place) -> BinaryIO:
-    """A table of this machine, or a whole one of an object store."""
+    """Open a file: from disk, or from an object store as a whole in memory."""
     return open(file, "rb") if isinstance(file, Path) else io.BytesIO(file.fs.cat_file(file.path))
 
 
 def _read_parquet(file: Place) -> pa.Table:
     return pq.ParquetFile(
         file if isinstance(file, Path) else _opened(file)
-    ).read()  # not pq.read_table, which takes folders named a=b for columns
+    ).read()  # pq.read_table would take folders named a=b for columns
 
 
 def _read_csv(file: Place) -> pa.Table:
@@ -79,7 +79,10 @@ def _read_csv(file: Place) -> pa.Table:
 
 
 def _separated(line: bytes) -> tuple[bytes, list[str]]:
-    """What separates the names of a header, and these: what gives most of ours, or else commas before the others."""
+    """The separator of a header line, and the header's names.
+
+    Chooses the separator that yields most names of COLUMNS; commas come first in a tie.
+    """
     separators = [found for found in (b",", *SEPARATORS) if found in line] or [b","]
     text = line.decode("utf-8", "replace")
     names = {each: next(header_csv.reader(io.StringIO(text), delimiter=each.decode()), []) for each in separators}
@@ -88,7 +91,7 @@ def _separated(line: bytes) -> tuple[bytes, list[str]]:
 
 
 def _cast(column: pa.ChunkedArray, kind: pa.DataType, name: str, file: Place) -> pa.ChunkedArray:
-    """A column as text, and a path as bytes; categories are the values that they stand for."""
+    """Cast a column to text, or a path to bytes. Decodes dictionaries. Raises InputError for any other type."""
     try:
         values = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
         is_number = pa.types.is_integer(values.type) or pa.types.is_floating(values.type)

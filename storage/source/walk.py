@@ -1,4 +1,4 @@
-"""Walk a folder of images or the prefixes of an object store: one row per file, without opening one."""
+"""Walk a folder of images or the prefixes of an object store: one row per file, without opening any."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ from storage.backend.paths import Remote, identity
 from storage.source.ignored import Ignored, suffix_of
 from storage.source.labels import Label
 
-# From the folder's path and the file's name to a label; None for a file that is not wanted.
+# (folder's path, file's name) → label; None for a file to skip.
 Labeller = Callable[[bytes, bytes], Label | None]
 
 ROWS_A_TABLE = 50_000
@@ -30,7 +30,7 @@ SCAN_SCHEMA = pa.schema(
 )
 
 
-# Folders that systems leave everywhere, and that hold no images of anybody's: skipped as those are that begin with a dot.
+# Folders that operating systems create, without images of the user. They are skipped, as are those with a leading dot.
 SYSTEM_FOLDERS = {
     name.casefold()
     for name in (
@@ -47,12 +47,12 @@ SYSTEM_FOLDERS = {
     )
 }
 
-# A link to itself or to nowhere: there is nothing behind it. Any other fault says nothing of what is there.
+# Errors that prove that nothing is there: a link to itself or to nowhere. Any other error leaves that open.
 NOTHING_THERE = {errno.ELOOP, errno.ENOENT, errno.ENOTDIR}
 
 
 def is_folder(entry: os.DirEntry[bytes]) -> bool:
-    """Whether an entry is, or leads to, a folder; one that we may not look at could be."""
+    """Whether an entry is a folder or a link to one. True too if that cannot be determined, for lack of permission."""
     try:
         return entry.is_dir()
     except OSError as error:
@@ -60,7 +60,7 @@ def is_folder(entry: os.DirEntry[bytes]) -> bool:
 
 
 def wrapped(time_ns: int) -> int:
-    """A file's time modulo 2**64 ns (584 years), so that 64 bits hold any: other times stay others, unlike clamped ones."""
+    """Wrap a time in ns modulo 2**64 (584 years), so that it fits in an int64. Clamping would make times equal."""
     return (time_ns + 2**63) % 2**64 - 2**63
 
 
@@ -73,7 +73,7 @@ def is_of_system(name: bytes) -> bool:
 
 
 class GrowingTable:
-    """Rows that are gathered as Arrow tables, which take a third of the memory of as many tuples."""
+    """A growing list of rows, packed as Arrow tables, which take a third of the memory of tuples."""
 
     def __init__(self, schema: pa.Schema):
         self.schema = schema
@@ -98,10 +98,11 @@ class GrowingTable:
 
 
 class Walk:
-    """The way through the folders, gathering rows in the order of SCAN_SCHEMA.
+    """Walks the folders below `root` and collects rows of SCAN_SCHEMA.
 
-    images: how many lie directly in each folder. system: folders that were skipped as SYSTEM_FOLDERS. has_links:
-    whether there are links to folders. first_folders: the names of those in the root.
+    images: the number of images directly in each folder. system: the folders skipped as SYSTEM_FOLDERS. outside: the
+    skipped links that lead out of the root. has_links: whether there are links to folders. first_folders: the names of
+    the folders in the root.
     """
 
     def __init__(self, root: bytes, is_in_class: Callable[[bytes], bool], label: Labeller, outside_links: bool):
@@ -120,11 +121,11 @@ class Walk:
         self.first_folders: list[bytes] = []
 
     def folders(self) -> None:
-        """Walk every folder; not by recursion, since a path has room for 2,000 levels.
+        """Walk every folder, without recursion, because a path can have 2,000 levels.
 
-        A folder counts once in a class, however many ways links lead to it: of folders that link to each
-        other there are more ways than can be walked. Real folders come before links, and links in the
-        order of their names, so that a link to what the class has already changes nothing.
+        A folder counts once per class, however many links lead to it, because folders that link to each other have more
+        paths than can be walked. Real folders come before links, and links in order of name, so that a link to a folder
+        that the class has already changes nothing.
         """
         waiting = deque([(b"", set[tuple[int, int]]())])
         while waiting:
@@ -139,7 +140,7 @@ class Walk:
                     waiting.appendleft(below)
 
     def folder(self, prefix: bytes, seen: set[tuple[int, int]]) -> list[os.DirEntry[bytes]]:
-        """Take in the files of one folder and return the folders in it; nothing where its identity was `seen`."""
+        """Add the files of one folder and return the folders in it. Skips a folder whose identity is in `seen`."""
         path = os.path.join(self.root, prefix)
         try:
             status = os.stat(path)
@@ -167,7 +168,7 @@ class Walk:
         return folders
 
     def is_refused(self, prefix: bytes, entry: os.DirEntry[bytes]) -> bool:
-        """Whether an entry that is wanted is a link that leads out of the root, and may not; it is kept in mind."""
+        """Whether an entry is a forbidden link out of the root. Records such a link."""
         if self.outside_links or not entry.is_symlink():
             return False
         end = os.path.realpath(entry.path)
@@ -201,9 +202,9 @@ class Walk:
 
 
 class ObjectWalk:
-    """The way through the prefixes of an object store, gathering rows as `Walk` does, with a digest at the end.
+    """Walks the prefixes of an object store and collects rows as `Walk` does, with a digest as the last column.
 
-    nameless: prefixes in which keys have an empty name next (`cats//1.png`).
+    nameless: prefixes with keys whose next name is empty (`cats//1.png`).
     """
 
     def __init__(self, root: Remote, label: Labeller):
@@ -214,7 +215,7 @@ class ObjectWalk:
         self.ignored = Ignored()
         self.unreadable: list[bytes] = []
         self.system: list[bytes] = []
-        self.outside: list[bytes] = []  # there are no links
+        self.outside: list[bytes] = []  # an object store has no links
         self.nameless: list[bytes] = []
         self.has_links = False
         self.first_folders: list[bytes] = []
@@ -225,7 +226,7 @@ class ObjectWalk:
             waiting += self.folder(waiting.pop())
 
     def folder(self, prefix: bytes) -> list[bytes]:
-        """Take in the objects of one prefix and return the prefixes in it."""
+        """Add the objects of one prefix and return the prefixes in it."""
         folders = []
         where = f"{self.root.path}/{os.fsdecode(prefix)}".rstrip("/")
         try:
@@ -237,7 +238,7 @@ class ObjectWalk:
             return []
         for info in found:
             if info["type"] == "directory" and info["name"].rstrip("/") == where:
-                self.nameless.append(prefix)  # fsspec cannot list what lies in it
+                self.nameless.append(prefix)  # fsspec cannot list its content
                 continue
             name = os.fsencode(info["name"].rstrip("/").rpartition("/")[2])
             if info["type"] == "directory":
@@ -245,7 +246,7 @@ class ObjectWalk:
                     self.system.append(prefix + name)
                 elif not is_hidden(name):
                     folders.append(prefix + name + b"/")
-            elif not info["name"].endswith("/"):  # the mark of an empty folder
+            elif not info["name"].endswith("/"):  # such a key marks an empty folder
                 self.file(prefix, name, info)
         if not prefix:
             self.first_folders = [folder[:-1] for folder in folders]
