@@ -1,1 +1,1 @@
-"""Shards: immutable files of feature rows."""
+"""Shards: immutable files of feature rows, in Parquet or npz."""

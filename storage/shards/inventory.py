@@ -1,4 +1,4 @@
-"""Which shards exist in a store, and which of them no version names."""
+"""Check which of the shards that a version names exist in the store."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from storage.shards.shard import ShardRef
 
 
 def is_present(store: Store, ref: ShardRef) -> bool:
-    """The shard is there with its size."""
+    """Whether the shard's file exists and has its recorded size."""
     try:
         return store.shard(ref.name).stat().st_size == ref.size_bytes
     except OSError:
@@ -16,6 +16,6 @@ def is_present(store: Store, ref: ShardRef) -> bool:
 
 
 def present_shards(store: Store, refs: Mapping[str, ShardRef]) -> dict[str, ShardRef]:
-    """Those shards that are there with their size, by one listing: the check that every run makes."""
+    """The shards whose files exist with their recorded size. Every run checks this, so it needs only one listing."""
     found = sizes(store.shards) if refs else {}
     return {name: ref for name, ref in refs.items() if found.get(name) == ref.size_bytes}

@@ -1,4 +1,4 @@
-"""Shards as npz: plain arrays that numpy alone can read, uncompressed, so that single rows can be read."""
+"""Shards as npz: arrays that numpy alone can read, uncompressed, so that single rows can be read."""
 
 import io
 import json
@@ -15,18 +15,19 @@ import numpy as np
 from storage.backend.paths import Place
 from storage.layout import ROWS_PER_GROUP
 
-TAIL = 22  # bytes of the record that ends a zip archive without a comment
+TAIL = 22  # bytes of the end record of a zip archive without a comment
 END = struct.Struct("<4s4H2IH")
-LOCAL_HEADER = 30  # bytes before the name of a member, APPNOTE 4.3.7
-ZIP64_END = 56 + 20  # the larger record and its locator, where an offset needs more than 32 bits
+LOCAL_HEADER = 30  # bytes before a member's name (APPNOTE 4.3.7)
+ZIP64_END = 56 + 20  # bytes of the zip64 end record and its locator, present if an offset needs more than 32 bits
 
 
 def encode(
     digests: Sequence[bytes], features: np.ndarray, metadata: Mapping[str, str], views: np.ndarray | None = None
 ) -> bytes:
-    """The bytes of a shard: `digest` (n, 32) uint8, `view` (n,) uint16, `features` (n, ...), `metadata` JSON text.
+    """Encode a shard: `digest` (n, 32) uint8, `view` (n,) uint16, `features` (n, ...), `metadata` as JSON text.
 
-    The same for the same arguments: numpy writes no times into the archive.
+    views: None means that all rows are plain. Equal arguments give equal bytes, because numpy writes no times into the
+    archive.
     """
     sink = io.BytesIO()
     np.savez(
@@ -40,7 +41,10 @@ def encode(
 
 
 def footer_size(tail: bytes) -> int:
-    """Bytes of the archive's directory, which has a checksum of each array, from the last TAIL bytes of a file."""
+    """The size in bytes of the archive's directory and end record, read from the last TAIL bytes of a file.
+
+    The directory has a checksum of each array. Raises ValueError if the file is not an npz file.
+    """
     magic, *_, size, offset, comment = END.unpack(tail)
     if magic != b"PK\5\6" or comment:
         raise ValueError("not an npz file")
@@ -48,9 +52,9 @@ def footer_size(tail: bytes) -> int:
 
 
 class NpzRows:
-    """The rows of a shard in npz; every array is checked against its CRC-32 when the file is opened, once and as a whole.
+    """The rows of a shard in npz. Opening it reads the whole file once and checks each array against its CRC-32.
 
-    Raises what zipfile and numpy raise of a file that is none, or none of ours.
+    Raises ValueError and the errors of zipfile and numpy if the file is not a shard.
     """
 
     keeps_file = False
@@ -82,12 +86,12 @@ class NpzRows:
         return self._read("view")
 
     def _read(self, name: str) -> np.ndarray:
-        """An array that was checked when the file was opened: an open shard holds none, however many are open."""
+        """Read an array again, which was checked on opening. An open shard keeps no array in memory."""
         with self._path.open("rb") as file, zipfile.ZipFile(file) as archive:
             return _array(archive, name)
 
     def group(self, index: int) -> np.ndarray:
-        """(rows, row_bytes) uint8."""
+        """The features of a row group as bytes: (rows, row_bytes) uint8."""
         start = index * ROWS_PER_GROUP
         count = max(0, min(ROWS_PER_GROUP, self.num_rows - start))
         with self._path.open("rb") as file:
@@ -103,15 +107,15 @@ def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
 
 
 def _header(archive: zipfile.ZipFile, name: str, member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, int]:
-    """Shape and dtype of an array, and the bytes before it, once they are those of the member as it lies in the file.
+    """Read shape and dtype of an array and the size of its header in bytes, and check them against the member's size.
 
-    Raises ValueError for an array of objects, one in another order, and one of another size than it says.
+    Raises ValueError if the header is unreadable, or the array has objects, Fortran order, compression or another size.
     """
     np.lib.format.read_magic(member)
     try:
-        with warnings.catch_warnings(action="ignore"):  # of headers that Python 2 wrote
+        with warnings.catch_warnings(action="ignore"):  # numpy warns of headers that Python 2 wrote
             shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(member)
-    except (SyntaxError, tokenize.TokenError, MemoryError) as error:  # numpy has Python parse it
+    except (SyntaxError, tokenize.TokenError, MemoryError) as error:  # numpy parses the header as Python
         raise ValueError(f"the header of its {name} cannot be read ({error})") from error
     info, start = archive.getinfo(f"{name}.npy"), member.tell()
     if dtype.hasobject or is_fortran or min(shape, default=0) < 0:

@@ -1,4 +1,4 @@
-"""Shards as Parquet: features as blobs, in row groups that are read one at a time and checked page by page."""
+"""Shards as Parquet: features as binary blobs, in row groups that are read singly and checked page by page."""
 
 import math
 import struct
@@ -13,15 +13,18 @@ from storage.backend.paths import Place, is_local
 from storage.layout import ROWS_PER_GROUP
 from storage.shards.parquet_pages import check_pages, column_places
 
-TAIL = 8  # bytes at the end of a file that say how long its footer is
+TAIL = 8  # bytes at the end of a file: the footer's length and the magic number
 MAGIC = b"PAR1"
-PAGE_BYTES = 1024  # more than a row's digest, view and part of the page headers take
+PAGE_BYTES = 1024  # an upper bound for a row's digest, view and share of the page headers
 
 
 def encode(
     digests: Sequence[bytes], features: np.ndarray, metadata: Mapping[str, str], views: np.ndarray | None = None
 ) -> bytes:
-    """The bytes of a shard: n digests of 32 bytes, (n, ...) features, (n,) uint16 views; the same for the same arguments."""
+    """Encode a shard: n digests of 32 bytes, features (n, ...), views (n,) uint16. Equal arguments give equal bytes.
+
+    views: None means that all rows are plain.
+    """
     views = np.zeros(len(digests), np.uint16) if views is None else views
     row_bytes = math.prod(features.shape[1:]) * features.itemsize
     schema = _schema(row_bytes).with_metadata(dict(metadata))
@@ -54,19 +57,23 @@ def _schema(row_bytes: int) -> pa.Schema:
 
 
 def footer_size(tail: bytes) -> int:
-    """Bytes of the footer with its length and the magic number, from the last TAIL bytes of a file."""
+    """The size in bytes of the footer with its length and magic number, read from the last TAIL bytes of a file.
+
+    Raises ValueError if the file is not a Parquet file.
+    """
     if tail[4:] != MAGIC:
         raise ValueError("not a Parquet file")
     return struct.unpack("<I", tail[:4])[0] + TAIL
 
 
 class ParquetRows:
-    """The rows of a shard in Parquet. Raises what pyarrow raises of a file that is none, or none of ours."""
+    """The rows of a shard in Parquet. Raises ValueError and pyarrow's errors if the file is not a shard."""
 
     keeps_file = True
 
     def __init__(self, path: Place):
-        # With it each open file keeps its last column chunk: 150 MB in a training, and 43 MB of growth (measured).
+        # pre_buffer is off, because with it each open file keeps its last column chunk: 150 MB in a training, and 43 MB
+        # of growth (measured).
         self._path, self._object = path, None if is_local(path) else path.open("rb")
         self._places: list[list[tuple[int, int]]] = []
         self._file = pq.ParquetFile(self._object or path, page_checksum_verification=True, pre_buffer=False)
@@ -77,12 +84,12 @@ class ParquetRows:
         self._check(schema)
 
     def _check(self, schema: pa.Schema) -> None:
-        """Refuse a footer that says what no shard of ours has, before any row is read."""
+        """Raise ValueError, before any row is read, if the footer claims what no shard of the store has."""
         if not schema.equals(_schema(self.row_bytes)):
             raise ValueError(f"its columns are {', '.join(schema.names)}, of these types")
         facts = self._file.metadata
         groups = -(-self.num_rows // ROWS_PER_GROUP)
-        if facts.num_row_groups not in (groups, max(1, groups)):  # pyarrow gives no rows a group of their own
+        if facts.num_row_groups not in (groups, max(1, groups)):  # pyarrow may write one empty group for no rows
             raise ValueError(f"it has {self.num_rows} rows in {facts.num_row_groups} groups")
         for index in range(facts.num_row_groups):
             group, rows = facts.row_group(index), min(ROWS_PER_GROUP, self.num_rows - index * ROWS_PER_GROUP)
@@ -98,7 +105,7 @@ class ParquetRows:
         return np.concatenate([np.empty(0, np.uint16), *groups])
 
     def group(self, index: int) -> np.ndarray:
-        """(rows, row_bytes) uint8, read-only."""
+        """The features of a row group as bytes: (rows, row_bytes) uint8, read-only."""
         column = self._read(index, "features")
         array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
         size, start = len(array) * self.row_bytes, array.offset * self.row_bytes
@@ -106,7 +113,7 @@ class ParquetRows:
 
     def _read(self, group: int, name: str) -> pa.ChunkedArray:
         rows = self._file.metadata.row_group(group).num_rows
-        # Of an object, what is read here is still at hand when pyarrow asks for it.
+        # The buffer of an open object keeps what is read here, so that pyarrow need not fetch it again.
         with nullcontext(self._object) if self._object else self._path.open("rb") as file:
             self._places = self._places or column_places(file)
             place = self._places[group][self._file.schema_arrow.get_field_index(name)]

@@ -1,29 +1,32 @@
-"""Find the pages of a Parquet file and their unpacked sizes, before anything is unpacked.
+"""Check the unpacked sizes of a Parquet file's pages before anything is unpacked.
 
-pyarrow makes room for whatever a page says of itself, outside of what page checksums cover: 64 KB of a file for 2 GB;
-and asked where a column lies it ends the process at some footers. Both are structs of Thrift's compact protocol,
-and parquet.thrift has their fields.
+pyarrow allocates the size that a page header claims, and page checksums do not cover the header: a file of 64 KB can
+claim 2 GB. pyarrow also aborts the process on some footers when it looks up a column's place. So this module parses
+footers and page headers itself. Both are structs in Thrift's compact protocol; parquet.thrift defines their fields.
 """
 
 import os
 import struct
 from typing import IO, Any
 
-# Kinds of Thrift's compact protocol.
+# Type codes of Thrift's compact protocol.
 TRUE, FALSE, INT8, INT16, INT32, INT64, DOUBLE, BINARY, LIST, STRUCT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 12
-# Fields, with their kinds: of another kind they are others.
+# Fields as (id, kind). A field of the same id and another kind is a different field.
 ROW_GROUPS, COLUMNS, COLUMN = (4, LIST), (1, LIST), (3, STRUCT)
 SIZE, DATA_AT, DICTIONARY_AT = (7, INT64), (9, INT64), (11, INT64)
 UNPACKED, PACKED, NUM_VALUES = (2, INT32), (3, INT32), (1, INT32)
-PAGE_KINDS = ((5, STRUCT), (7, STRUCT), (8, STRUCT))  # of data, of a dictionary, of data in its second version
+PAGE_KINDS = ((5, STRUCT), (7, STRUCT), (8, STRUCT))  # data page, dictionary page, data page v2
 LARGEST_FIELD = 100
-LARGEST_VARINT = 10  # bytes of 64 bits
-DEEPEST = 12  # a footer has nine levels, lists included
-TAIL = 8  # bytes at the end of a file: how long its footer is, and PAR1
+LARGEST_VARINT = 10  # bytes of a 64-bit varint
+DEEPEST = 12  # levels of nesting; a footer has nine, lists included
+TAIL = 8  # bytes at the end of a file: the footer's length and PAR1
 
 
 def column_places(file: IO[bytes]) -> list[list[tuple[int, int]]]:
-    """Of each row group the columns' places in the file, (start, bytes). Raises ValueError."""
+    """For each row group, the place (start, size in bytes) of each column in the file.
+
+    Raises ValueError if the footer is invalid or a place lies outside the file.
+    """
     file_bytes = file.seek(0, os.SEEK_END)
     file.seek(max(0, file_bytes - TAIL))
     footer_bytes = struct.unpack("<I", file.read(TAIL)[:4])[0]
@@ -40,16 +43,16 @@ def column_places(file: IO[bytes]) -> list[list[tuple[int, int]]]:
 
 
 def _place(column: dict) -> tuple[int, int]:
-    """As pyarrow reckons it: the pages begin with that of the dictionary, where there is one before the data."""
+    """The place of a column as pyarrow computes it: it starts with the dictionary page if that precedes the data."""
     start, dictionary = column[DATA_AT], column.get(DICTIONARY_AT, 0)
     return dictionary if 0 < dictionary < start else start, column[SIZE]
 
 
 def check_pages(file: IO[bytes], place: tuple[int, int], most_bytes: int, most_values: int) -> int:
-    """How many bytes the pages in a column's place unpack to, headers included.
+    """The unpacked size in bytes of the pages in a column's place, headers included.
 
-    Raises ValueError where that is more than `most_bytes`, where a page has more than `most_values`, and where what
-    lies there is not a row of pages.
+    Raises ValueError if that exceeds `most_bytes`, if a page has more than `most_values` values, or if the place does
+    not hold a sequence of pages.
     """
     file.seek(place[0])
     data, at, unpacked = file.read(place[1]), 0, 0
@@ -69,7 +72,10 @@ def check_pages(file: IO[bytes], place: tuple[int, int], most_bytes: int, most_v
 
 
 def _struct(data: bytes, at: int, depth: int = 0) -> tuple[dict[tuple[int, int], Any], int]:
-    """What a struct has, by field and kind, and where it ends. Raises ValueError, or IndexError at the end of the data."""
+    """Parse a struct. Returns its values by (field, kind) and the offset of its end.
+
+    Raises ValueError if it is invalid, IndexError if the data end within it.
+    """
     found: dict[tuple[int, int], Any] = {}
     seen, field = {0}, 0
     while data[at]:
@@ -78,7 +84,7 @@ def _struct(data: bytes, at: int, depth: int = 0) -> tuple[dict[tuple[int, int],
             field += step
         else:
             field, at = _number(data, at)
-        # What comes twice, and a number of more than 16 bits, would be something else to others.
+        # Other parsers may read a repeated field, or a field id of more than 16 bits, differently.
         if field in seen or not 0 < field <= LARGEST_FIELD:
             raise ValueError(f"it has a field {field}")
         seen.add(field)
@@ -88,7 +94,7 @@ def _struct(data: bytes, at: int, depth: int = 0) -> tuple[dict[tuple[int, int],
 
 
 def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
-    """A value of a kind, None for one that nobody asks for, and where it ends."""
+    """Parse a value of a kind. Returns it and the offset of its end. A binary value is None: nobody needs it."""
     if kind in (INT16, INT32, INT64):
         return _number(data, at)
     if kind in (TRUE, FALSE, INT8):

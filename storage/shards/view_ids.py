@@ -1,7 +1,7 @@
-"""View numbers: a shard stores the variant number k (0: the plain image); a version adds the augmentation.
+"""View numbers: a shard stores the variant number k (0 is the plain image), and a version adds the augmentation.
 
-To this room an augmentation is a text. A version lists the texts that its rows are of; a view is the index of one in
-that list in the upper eight bits and k in the lower ones, and 0 for a plain row.
+To this room an augmentation is a text. A version lists the augmentations of its rows. A view has the index in that list
+in its upper eight bits and k in its lower eight bits. The view of a plain row is 0.
 """
 
 import numpy as np
@@ -17,7 +17,10 @@ PLAIN = 0
 
 
 def views_of(known: tuple[str, ...], augmentation: str, variants: int) -> list[int | None]:
-    """The views of k = 0 to variants - 1 in a version that lists `known`; None of variants that it cannot have."""
+    """The views of k = 0 to variants - 1 in a version that lists `known`.
+
+    The variants of an augmentation that is not listed are None.
+    """
     if augmentation not in known:
         return [PLAIN, *[None] * (variants - 1)]
     base = known.index(augmentation) << VARIANT_BITS
@@ -25,32 +28,32 @@ def views_of(known: tuple[str, ...], augmentation: str, variants: int) -> list[i
 
 
 def numbered(known: tuple[str, ...], augmentation: str, variants: np.ndarray) -> np.ndarray:
-    """Views (n,) uint16 of a shard's rows from their k (n,), in a version that lists `known`.
+    """The views (n,) uint16 of a shard's rows in a version that lists `known`. variants: (n,) the k of each row.
 
-    Raises ValueError where there are variants of an augmentation that is not in `known`.
+    Raises ValueError if there are variants but `augmentation` is not in `known`.
     """
     base = known.index(augmentation) << VARIANT_BITS if np.any(variants) else 0
     return np.where(variants, base + variants.astype(np.int64), PLAIN).astype(np.uint16)
 
 
 def variants_of(views: np.ndarray) -> np.ndarray:
-    """The k of each view, (n,) uint16."""
+    """(n,) uint16: the variant number k of each view."""
     return views & np.uint16(MOST_VARIANTS)
 
 
 def indices_of(views: np.ndarray) -> np.ndarray:
-    """The index of each view's augmentation, (n,) uint16; 0 of a plain row, which has none."""
+    """(n,) uint16: the index of each view's augmentation. A plain row has none and gets 0."""
     return views >> np.uint16(VARIANT_BITS)
 
 
 def are_listed(views: np.ndarray, known: tuple[str, ...]) -> bool:
-    """Whether each view is plain, or a variant of an augmentation of `known`."""
+    """Whether each view is plain or a variant of an augmentation in `known`."""
     variants = views[views != PLAIN]
     return bool(np.all(variants_of(variants) > 0) and np.all(indices_of(variants) < len(known)))
 
 
 def listed(known: tuple[str, ...], augmentation: str) -> tuple[str, ...]:
-    """`known` with the augmentation, at its end where it is new. Raises InputError where there are too many."""
+    """`known` with the augmentation appended if it is new. Raises InputError if `known` is full."""
     if augmentation in known:
         return known
     if len(known) == MOST_AUGMENTATIONS:
@@ -62,7 +65,7 @@ def listed(known: tuple[str, ...], augmentation: str) -> tuple[str, ...]:
 
 
 def plain(rows: pa.Table) -> pa.Table:
-    """The rows of ROWS_SCHEMA that are of images as they are."""
+    """The plain rows of a table of ROWS_SCHEMA."""
     return of_view(rows, PLAIN)
 
 

@@ -1,1 +1,1 @@
-"""Notice that images arrive."""
+"""Watch an image folder and detect that images arrive."""

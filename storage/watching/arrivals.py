@@ -1,4 +1,4 @@
-"""Detect arrivals: a folder of images has changed and has come to rest."""
+"""Detect arrivals: an image folder has changed and is quiet again."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ from storage.watching.open_files import incomplete
 
 logger = logging.getLogger(__name__)
 
-# Looks where nothing has changed take a tenth of the watcher's time at most, however large the folder is.
+# The maximum share of the watcher's time for scans of an unchanged folder, however large it is.
 LOOKS_SHARE = 0.1
 
 
@@ -31,8 +31,9 @@ LOOKS_SHARE = 0.1
 class Patience:
     """How long a watcher waits.
 
-    quiet_seconds: until nothing has changed for so long. most_seconds: for that; then what is complete is announced all
-    the same. poll_seconds: from one look to the next, where nothing tells of changes or something may have been missed.
+    quiet_seconds: the folder counts as quiet after so long without a change. most_seconds: the maximum wait for that;
+    then complete files are announced anyway. poll_seconds: the time between scans if there are no events, or events may
+    have been missed.
     """
 
     quiet_seconds: float = 3.0
@@ -42,9 +43,9 @@ class Patience:
 
 @dataclass(frozen=True)
 class Arrival:
-    """What is to be announced of a scan: how many of its images are new or changed, and how many are gone.
+    """The changes of a scan to announce: how many of its images are new, changed or gone.
 
-    Files that are still being written are in it as they were announced before, if they were.
+    A file that is still being written appears in `scan` as it was last announced, or not at all if it never was.
     """
 
     scan: Scan
@@ -62,9 +63,9 @@ class Arrival:
 
 
 class Announced:
-    """The scan that was announced last, kept in a folder: a watcher that was killed goes on from it.
+    """The last announced scan, kept in a folder, so that a killed watcher resumes from it.
 
-    Where there is none, every image counts as new; that costs one announcement.
+    Without one, every image counts as new, which costs one announcement.
     """
 
     def __init__(self, folder: Path):
@@ -78,18 +79,18 @@ class Announced:
 
     @classmethod
     def of(cls, store: Store, images: Place) -> "Announced":
-        """What was announced of a folder whose images go to this store."""
+        """The last announced scan of the folder `images`, whose features go to this store."""
         return cls(store.cache / "watch" / sha256(os.fsencode(str(images)))[:16])
 
     def is_other(self, scan: Scan) -> bool:
         return scan.digest != self._digest
 
     def arrived(self, scan: Scan) -> pa.Table:
-        """The rows of a scan that are new or changed."""
+        """The rows of a scan that are new or changed since the announced one."""
         return scan.files.filter(pc.invert(_are_in(scan.files, self._files)))
 
     def arrival(self, scan: Scan, unfinished: pa.Table) -> Arrival:
-        """What a scan has to announce while some of its files are still being written."""
+        """The changes of a scan to announce. unfinished: the rows of files that are still being written."""
         if unfinished.num_rows:
             finished = scan.files.filter(pc.invert(_have_path_in(scan.files, unfinished)))
             before = self._files.filter(_have_path_in(self._files, unfinished))
@@ -101,7 +102,7 @@ class Announced:
         return Arrival(scan, arrived.num_rows - changed, changed, gone)
 
     def remember(self, arrival: Arrival) -> None:
-        """What has been announced is not announced again."""
+        """Record an arrival as announced, so that it is not announced again."""
         self._digest, self._files = arrival.scan.digest, arrival.scan.files
         self._folder.mkdir(parents=True, exist_ok=True)
         save_scan(arrival.scan, self._folder)
@@ -113,7 +114,7 @@ def _have_path_in(files: pa.Table, others: pa.Table) -> pa.Array:
 
 
 def _are_in(files: pa.Table, others: pa.Table) -> pa.Array:
-    """Which rows of `files` are in `others` with every column the same."""
+    """Mask of the rows of `files` that are in `others` with the same value in every shared column."""
     then = others.take(pc.index_in(files["path"].combine_chunks(), others["path"].combine_chunks()))
     same = [_same(files[name], then[name]) for name in files.column_names if name in then.column_names]
     return reduce(pc.and_, same).combine_chunks()
@@ -126,13 +127,14 @@ def _same(one: pa.ChunkedArray, other: pa.ChunkedArray) -> pa.ChunkedArray:
 def arrivals(
     look: Callable[[], Scan], noticing: Noticing, announced: Announced, patience: Patience
 ) -> Iterator[Arrival | None]:
-    """What has changed since it was `announced`, each time that the folder has come to rest, for ever.
+    """Yield the changes since the last announcement, each time the folder is quiet again. Never ends.
 
-    None every now and then while there is nothing to announce. What the caller does not let `announced` remember comes
-    again. A file that a process of this machine still writes to has not arrived; where the folder does not come to
-    rest, the others are announced without it. The first look is taken at once: it finds what changed while nobody watched.
+    Yields None from time to time while there is nothing to announce. A change comes again until the caller has
+    `announced` remember it. A file that a process of this machine still writes has not arrived yet. If the folder does
+    not become quiet, the complete files are announced without it. The first scan starts at once and finds what changed
+    while no watcher ran.
 
-    Raises InputError where the folder cannot be listed at first; later that is waited for.
+    Raises InputError if the first scan cannot list the folder. Later it waits until the folder can be listed again.
     """
     scan, took, is_at_rest, previous, began = look(), 0.0, False, "", time.monotonic()
     while True:
@@ -146,7 +148,7 @@ def arrivals(
             if arrival:
                 began = time.monotonic()
                 if announced.is_other(arrival.scan):
-                    noticing.wait(pause)  # it could not be announced now
+                    noticing.wait(pause)  # the caller could not announce it now
             previous = scan.digest
             is_at_rest = noticing.rest(patience.quiet_seconds, patience.most_seconds)
         else:
@@ -163,7 +165,7 @@ def arrivals(
 
 
 def _complete(scan: Scan, announced: Announced, is_late: bool) -> Arrival | None:
-    """What of a scan can be announced; None where it is to be waited for, or nothing has changed."""
+    """The arrival to announce; None if nothing has changed, or if files are unfinished and the wait is not over."""
     unfinished = incomplete(scan.root, announced.arrived(scan))
     arrival = announced.arrival(scan, unfinished)
     if arrival.is_empty or (unfinished.num_rows and not is_late):
@@ -172,7 +174,7 @@ def _complete(scan: Scan, announced: Announced, is_late: bool) -> Arrival | None
 
 
 def _look_again(look: Callable[[], Scan]) -> Scan | None:
-    """A look; None where the folder cannot be listed now."""
+    """Scan again; None, with a warning, if the folder cannot be listed now."""
     try:
         return look()
     except InputError as error:

@@ -1,11 +1,11 @@
-"""The kind of file system that a folder is on."""
+"""Find the type of the file system that a folder is on."""
 
 import os
 import re
 from contextlib import suppress
 from pathlib import Path
 
-# Of what others do on these, the kernel of this machine tells nothing.
+# On these the kernel reports no changes by other machines.
 NETWORK = (
     "nfs",
     "cifs",
@@ -24,14 +24,17 @@ NETWORK = (
 
 
 def mounts() -> str:
-    """The kernel's table of what is mounted where; empty where there is none."""
+    """The kernel's table of mounts, the text of /proc/self/mountinfo; empty if there is none."""
     with suppress(OSError):
         return Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
     return ""
 
 
 def file_system(folder: Path, table: str) -> str:
-    """The type of the file system that a folder lies on, from the text of /proc/self/mountinfo; empty where it does not say."""
+    """The type of the file system that a folder is on; empty if the table has no mount for it.
+
+    table: the text of /proc/self/mountinfo.
+    """
     real = os.path.realpath(folder)
     found, longest = "", -1
     for line in table.splitlines():

@@ -1,4 +1,4 @@
-"""Notice changes of an image folder: by kernel events on a local disk, otherwise by repeated listings."""
+"""Detect changes of an image folder: by kernel events on a local disk, otherwise by repeated listings."""
 
 import logging
 import os
@@ -20,19 +20,19 @@ TICK_MS = 250
 
 
 class Noticing(Protocol):
-    """Tells when to look at a folder. A signal to the process ends each of these at once."""
+    """Tells when to scan a folder. A signal to the process ends each wait at once."""
 
     def wait(self, seconds: float) -> bool:
-        """Wait until something changes, or for so long; whether something is known to have changed."""
+        """Wait until something changes, at most `seconds`. Returns whether a change is known."""
         ...
 
     def rest(self, quiet_seconds: float, most_seconds: float) -> bool:
-        """Wait until nothing changes, for `most_seconds` at most; whether nothing is known to have changed for `quiet_seconds`."""
+        """Wait until nothing has changed for `quiet_seconds`, at most `most_seconds`. Returns whether that is known."""
         ...
 
 
 class Listing:
-    """Knows nothing of changes: only another look can tell."""
+    """Waits without events. It knows of no change: only another scan can tell."""
 
     def wait(self, seconds: float) -> bool:
         time.sleep(seconds)
@@ -44,9 +44,10 @@ class Listing:
 
 
 class Events:
-    """The kernel's events of a folder and all below it, from the moment that this is made until it is closed.
+    """Kernel events of a folder and all below it, from construction to `close`.
 
-    A thread waits for them: in the main one watchfiles would make an interruption of every signal.
+    A thread waits for them, because in the main thread watchfiles would turn every signal into an interrupt. The
+    constructor raises OSError or RuntimeError if the kernel cannot watch the folder.
     """
 
     def __init__(self, folder: Path):
@@ -79,12 +80,12 @@ class Events:
             )
             for number, found in enumerate(changes):
                 if found:
-                    # What is made in its place may be given its inode, and so look the same.
+                    # A folder made in its place may get the same inode, and so the same identity.
                     self._was_removed |= (Change.deleted, os.fspath(self._folder)) in found
                     self._changed.set()
-                if number == 0:  # it watches from here on
+                if number == 0:  # the watch is active from here on
                     began.put(None)
-        except Exception as error:  # the folder is gone, or there are too many below it
+        except Exception as error:  # the folder is gone, or has too many folders below it to watch
             began.put(error)
             self._changed.set()
 
@@ -103,7 +104,7 @@ class Events:
         return False
 
     def _renew(self) -> None:
-        """Begin anew where the folder is another one of the same name: what was mounted or made again since."""
+        """Restart if another folder has taken the path, by a mount or a new folder, or if the thread has ended."""
         identity = _identity(self._folder)
         is_same = identity == self._identity and not self._was_removed and self._thread.is_alive()
         if identity is None or is_same:
@@ -130,7 +131,7 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 
 @contextmanager
 def noticing(folder: Place, how: How = "auto") -> Iterator[Noticing]:
-    """The way that suits where a folder lies, unless one is asked for."""
+    """Yield the notifier for a folder: the one asked for by `how`, or with `auto` the one for its file system."""
     found = _noticing(folder, how)
     try:
         yield found

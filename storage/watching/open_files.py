@@ -1,4 +1,4 @@
-"""Which files another process is still writing."""
+"""Find files that another process is still writing."""
 
 import fcntl
 import os
@@ -12,10 +12,10 @@ from storage.source.walk import wrapped
 
 
 def incomplete(root: Place, files: pa.Table) -> pa.Table:
-    """Those of the scanned files that a process of this machine has open for writing, or that were written since their scan.
+    """The files that a process of this machine has open for writing, or that were written since their scan.
 
-    files: rows of SCAN_SCHEMA. The kernel gives a lease for reading on a file that nobody writes to, to its owner. Where it
-    gives none for another reason only the file's size and times tell. An object is there whole or not at all.
+    files: rows of SCAN_SCHEMA. The kernel grants a file's owner a read lease only while nobody writes the file. If it
+    refuses the lease for another reason, only the file's size and times tell. An object is never incomplete.
     """
     if not isinstance(root, Path):
         return files.slice(0, 0)
@@ -33,7 +33,7 @@ def _is_incomplete(path: bytes, size: int, mtime_ns: int) -> bool:
     try:
         if _is_being_written(descriptor):
             return True
-        status = os.fstat(descriptor)  # after the lease: a writer that closed it just now has written all
+        status = os.fstat(descriptor)  # after the lease test: a writer that has just closed the file has written all
         return (status.st_size, wrapped(status.st_mtime_ns)) != (size, mtime_ns)
     finally:
         os.close(descriptor)
@@ -43,7 +43,8 @@ def _is_being_written(descriptor: int) -> bool:
     if not hasattr(fcntl, "F_SETLEASE"):  # only Linux has leases
         return False
     try:
-        # Whoever opens the file for writing while the lease lasts makes the kernel send a signal: one that does nothing.
+        # If a process opens the file for writing during the lease, the kernel sends a signal. SIGURG does nothing by
+        # default.
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
