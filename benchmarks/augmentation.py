@@ -2,18 +2,20 @@
 
     python benchmarks/augmentation.py --photos FOLDER --weights vgg16_notop.weights.h5
 
-Trains on the first photos of each class of `train/`. Those of `validation/` are halved by a hash of their bytes: one half
-chooses the epoch that is kept, the other is the test split, which nothing else sees. In one store, by the real command
-line, the plain features and then the variants of two augmentations are extracted, which is what variants cost once. The heads
-of all sides are trained with the same options and seeds, in turn, in the child process that a run would take:
+The training photos are the first of each class of `train/`. A hash of their bytes halves those of `validation/`: one
+half selects the epoch to keep, the other is the test split, which nothing else uses. The real command line extracts the
+plain features and then the variants of two augmentations into one store; this is the one-time cost of variants. The
+benchmark then trains the heads of all sides in turn, with the same options and seeds, in the same child process as a
+run:
 
 * `plain`: no augmentation;
-* `variants_tutorial`, `variants_strong`: cached views, of which an epoch takes one;
-* `images_tutorial`: the image stream, for the first of the seeds alone, as each epoch goes through the network.
+* `variants_tutorial`, `variants_strong`: cached views, one of which each epoch takes;
+* `images_tutorial`: the image stream, for the first seeds only, since each epoch goes through the network.
 
-The difference to `plain` is paired by seed, with a t interval, which tells what other seeds would do on these photos; beside
-it is one by a bootstrap that draws seeds and test photos anew. Then the seconds an epoch, without its validation, of trainings
-in turn, whose first epoch is left out, and fine-tuning of the last block behind the plain head of the first seed.
+Differences to `plain` are paired by seed. Their t interval covers other seeds on the same photos. A second interval
+comes from a bootstrap that resamples seeds and test photos. The benchmark also measures seconds per epoch, without
+validation and without the first epoch, of trainings in turn, and fine-tunes the last block behind the plain head of the
+first seed.
 """
 
 import argparse
@@ -49,8 +51,8 @@ from workers.jobs.records import HeadJob, Space, VersionRecord  # noqa: E402
 from workers.jobs.spaces import version_record  # noqa: E402
 from workers.runners.running import running  # noqa: E402
 
-# F. Chollet, "Building powerful image classification models using very little data" (2016), but for its rescale, which
-# would be another feature space.
+# F. Chollet, "Building powerful image classification models using very little data" (2016), without its rescale, which
+# would make another feature space.
 TUTORIAL = {"shear_range": 0.2, "zoom_range": 0.2, "horizontal_flip": True}
 STRONG = {
     "rotation_range": 20,
@@ -59,17 +61,17 @@ STRONG = {
     "zoom_range": 0.2,
     "horizontal_flip": True,
 }
-FIRST_TIMED_SEED = 1000  # a head that is there would be found, not trained
+FIRST_TIMED_SEED = 1000  # new seeds, since a run does not train an existing head again
 FINE_TUNED = "block5"
-# 97.5 % of Student's t with 1, 2, ... degrees of freedom lie below.
+# 97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom.
 T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 SPLITS = ("validation", "test")
 
 
 def split_table(photos: Path, per_class: int, held_out: int | None, file: Path) -> dict[str, int]:
-    """Write the labels table of the photos that take part; how many each split has.
+    """Write the labels table of the selected photos, and return the size of each split.
 
-    A photo of `validation/` with the bytes of one that is trained on takes no part.
+    A photo of `validation/` is left out if it has the bytes of a training photo.
     """
     trained_on, rows = set(), []
     for folder in sorted((photos / "train").iterdir()):
@@ -89,7 +91,7 @@ def split_table(photos: Path, per_class: int, held_out: int | None, file: Path) 
 
 @dataclass(frozen=True)
 class Trainings:
-    """Trainings on one version of a store. common: options of all; sides: those that a side has of its own."""
+    """Trainings on one version of a store. common: options of all sides; sides: the options of each side."""
 
     common: dict[str, Any]
     sides: dict[str, dict[str, Any]]
@@ -100,12 +102,12 @@ class Trainings:
         return PipelineOptions(**self.common | self.sides[side] | {"seed": seed} | more)
 
     def head(self, side: str, seed: int, **more: Any) -> dict:
-        """What head.json says of the head of a side, and its `name`. None is compared with another, or promoted."""
+        """The content of head.json for the head of a side, and its `name`. No head is compared or promoted."""
         job = self.options(side, seed, **more).head_job(self.space, self.version)
         return self._trained(replace(job, promote="never"))
 
     def fine_tuned(self, side: str, seed: int, epochs: int) -> dict:
-        """What head.json says of the network that is fine-tuned behind such a head, on augmented images."""
+        """The content of head.json for the network that is fine-tuned behind such a head, on augmented images."""
         own = {
             "augment": TUTORIAL,
             "fine_tune": FINE_TUNED,
@@ -132,7 +134,7 @@ def sides_of(variants: int) -> dict[str, dict[str, Any]]:
 
 
 def extract(common: dict[str, Any], sides: dict[str, dict[str, Any]], folder: Path) -> dict[str, dict]:
-    """Features of the plain photos and then of the variants of each side, by the command line; what each run cost."""
+    """Extract plain features and then the variants of each side by the command line. Returns the cost of each run."""
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     environment |= {"PREFECT_HOME": str(folder / "prefect")}
     where = [f"--{name}={common[name]}" for name in ("images", "store", "labels", "weights")]
@@ -160,7 +162,7 @@ def accuracy_of(record: dict, split: str) -> float:
 
 
 def train_sides(trainings: Trainings, seeds: Sequence[int], image_seeds: int) -> dict[str, list[dict]]:
-    """The heads of each side, one a seed; of the image stream for the first seeds alone."""
+    """Train the heads of each side, one per seed. The image stream uses only the first `image_seeds` seeds."""
     heads: dict[str, list[dict]] = {side: [] for side in trainings.sides}
     for number, seed in enumerate(seeds):
         for side, own in trainings.sides.items():
@@ -173,7 +175,7 @@ def train_sides(trainings: Trainings, seeds: Sequence[int], image_seeds: int) ->
 
 
 def right_on_test(trainings: Trainings, heads: dict[str, list[dict]], folder: Path) -> dict[str, np.ndarray]:
-    """Of each side (seeds, images) whether a head names the class of each test photo."""
+    """For each side (seeds, images): whether a head predicts the class of each test photo."""
     store, version = trainings.space.store, latest_version(trainings.space.store)
     assert version is not None
     table = pin(store, version, "test", tuple(trainings.version.class_names), folder)
@@ -192,7 +194,7 @@ def spread(values: Sequence[float]) -> float | None:
 
 
 def paired(values: Sequence[float], others: Sequence[float]) -> dict:
-    """Mean of the differences, seed by seed, and its 95 % t interval; None of a single seed."""
+    """The mean difference over paired seeds, and its 95 % t interval; None for a single seed."""
     differences = [one - other for one, other in zip(values, others, strict=False)]
     mean, deviation, count = statistics.fmean(differences), spread(differences), len(differences)
     half = None if deviation is None else T_QUANTILES[count - 2] * deviation / sqrt(count)
@@ -221,7 +223,7 @@ def accuracies(heads: dict[str, list[dict]], right: dict[str, np.ndarray]) -> di
 
 
 def epoch_seconds(trainings: Trainings, rounds: int, epochs: int) -> dict:
-    """Seconds an epoch of plain features, variants and the image stream, in turn, each time the other way round."""
+    """Seconds per epoch of plain features, variants and the image stream, in an order that alternates each round."""
     sides = ["plain", "variants_tutorial", "images_tutorial"]
     found: dict[str, list[float]] = {side: [] for side in sides}
     for number in range(rounds):
@@ -238,12 +240,12 @@ def epoch_seconds(trainings: Trainings, rounds: int, epochs: int) -> dict:
 
 
 def median_ratio(seconds: Sequence[float], others: Sequence[float]) -> float:
-    """Median of the ratios within each round."""
+    """The median over rounds of the ratio within a round."""
     return round(statistics.median(one / other for one, other in zip(seconds, others, strict=True)), 3)
 
 
 def tuning(trainings: Trainings, base: dict, epochs: int) -> dict:
-    """What fine-tuning makes of a plain head."""
+    """The result of fine-tuning behind a plain head."""
     record = trainings.fine_tuned("plain", base["seed"], epochs)
     assert record["base"] == base["name"]
     return {

@@ -2,10 +2,10 @@
 
     python benchmarks/bad_images.py --photos FOLDER [--rounds 3] [--weights FILE]
 
-Takes 2,400 photos below FOLDER; in the spoiled copy 24 more files of eight kinds lie among them. Both are extracted by
-the real command line, by default with benchmarks/null_backbone.py in the place of the network, where nothing else hides
-what isolation costs; --weights takes the network itself. Asserts that every good photo has its row and every bad
-one its code, and that a run is at most 5 % slower.
+The clean folder has 2,400 photos from FOLDER. The spoiled copy has 24 more files, of eight bad kinds. The real command
+line extracts both. By default benchmarks/null_backbone.py replaces the network, whose time would hide the cost of
+isolation; --weights uses the network itself. Asserts that every good photo has its row, that every bad file has its
+code, and that a run is at most 5 % slower.
 """
 
 import argparse
@@ -37,7 +37,7 @@ MOST_SLOWER = 1.05
 
 
 def folders(photos: Path, work: Path) -> tuple[Path, Path]:
-    """The clean and the spoiled folder, of hard links to the photos."""
+    """Make the clean and the spoiled folder from copies of the photos."""
     found = sorted(photos.rglob("*.jpg"))[:PHOTOS]
     for name in ("clean", "spoiled"):
         for number, path in enumerate(found):
@@ -47,7 +47,7 @@ def folders(photos: Path, work: Path) -> tuple[Path, Path]:
     for number in range(BAD):
         kind = list(EIGHT)[number % len(EIGHT)]
         data = bad.BAD[kind][1]
-        more = b"" if kind == "empty.jpg" else b"%d" % number  # files of the same bytes are decoded once
+        more = b"" if kind == "empty.jpg" else b"%d" % number  # since equal files are decoded once
         (work / "spoiled" / f"class{number % 2}" / f"bad {number} {kind}").write_bytes(data + more)
     return work / "clean", work / "spoiled"
 

@@ -1,17 +1,17 @@
-"""When does the tutorial's head end up naming one class for ever? The last line is one JSON object.
+"""When does the tutorial's head end up predicting one class for ever? The last line is one JSON object.
 
     python benchmarks/dead_sigmoid.py --store photos-store --steps 30
 
-Trains the head of the 2018 tutorial (Dense 256, dropout, one sigmoid, rmsprop) on the newest version of a store, as the
-Keras of today does and as that of 2018 did. Two things differed then, and can be had one by one:
+Trains the head of the 2018 tutorial (Dense 256, dropout, one sigmoid, rmsprop) on the newest version of a store, as
+today's Keras does and as Keras did in 2018. The Keras of 2018 differs in two ways, each of which can be chosen alone:
 
-loss: the probability was cut to [1e-7, 1 - 1e-7] and taken back to log-odds, so that an image beyond that has no gradient,
-    right or wrong; today's Keras takes the log-odds from before the sigmoid.
-rmsprop: epsilon (1e-7) stood beside the root of the mean square, today under it. 1e-14 under the root is the same but for
-    gradients of that size.
+loss: it clipped the probability to [1e-7, 1 - 1e-7] and converted it back to log-odds. An image beyond that range has
+    no gradient, whether it is right or wrong. Today's Keras takes the log-odds from before the sigmoid.
+rmsprop: it added epsilon (1e-7) to the root of the mean square; today's Keras adds it under the root. 1e-14 under the
+    root is equivalent, except for gradients of that size.
 
-A training is dead where it gives every validation image the same class at its end: asserted is that none is with
-today's loss.
+A training is dead if it ends by predicting the same class for every validation image. Asserts that no training with
+today's Keras is dead.
 """
 
 import argparse
@@ -44,7 +44,7 @@ YEARS = {
 
 
 def read_split(store: Store, version: Version, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """(n, ...) float32 features and (n,) labels of a split, whole."""
+    """Read a whole split: (n, ...) float32 features and (n,) float32 labels."""
     classes = tuple(sorted(version.classes[split]))
     shards, samples = sample_rows(store, version, split, classes)
     arrays = {index: Shard(store, shards[index]).read() for index in np.unique(samples["shard"])}
@@ -59,7 +59,7 @@ def standardised(training: np.ndarray, validation: np.ndarray) -> tuple[np.ndarr
 
 
 def cut_crossentropy(labels, probabilities):
-    """Binary cross-entropy as Keras 2 took it from a probability."""
+    """Binary cross-entropy as Keras 2 computed it from a probability."""
     import tensorflow as tf
 
     cut = tf.clip_by_value(probabilities, EPSILON, 1 - EPSILON)
@@ -69,7 +69,7 @@ def cut_crossentropy(labels, probabilities):
 def train(
     training, validation, batch_size: int, seed: int, epochs: int, rate: float, is_cut: bool, epsilon: float
 ) -> dict:
-    """Losses and accuracies of each epoch, and how the head answers at its end."""
+    """Train a head. Returns the losses and accuracy of each epoch, and what the head predicts at the end."""
     import keras
     from keras import layers
 
@@ -96,7 +96,7 @@ def train(
 
 
 def compare(splits: dict[str, list], given: argparse.Namespace) -> list[dict]:
-    """A record of each training; told on standard error as they end."""
+    """Run every training. Returns their records, and prints each on standard error when it ends."""
     runs = []
     for features, year, size, seed in product(given.features, given.years, given.batch_sizes, given.seeds):
         began = time.perf_counter()

@@ -4,11 +4,16 @@
     python benchmarks/deployment.py --crashes 3
     python benchmarks/deployment.py --together 5
 
-Everything is stood up by `python -m deployments up`, on tiny pictures and the demo's backbone (VGG16 at 32 pixels, random
-weights). `--arrivals`: pictures are copied into the folder one at a time, when nothing runs; seconds until a version
-contains each. `--bursts`: 50 at a time; how many were lost. `--crashes`: so many times each, the worker, the server, the
-flow and all three are killed while chunks are extracted. `--together`: a schedule's, a trigger's and a manual run at once.
-`PREFECT_SERVER_DATABASE_CONNECTION_URL` in the environment leads to another database than SQLite.
+`python -m deployments up` starts everything, on tiny pictures and the demo's backbone (VGG16, 32 pixels, random
+weights).
+
+`--arrivals`: copies this many pictures into the folder, one at a time, while nothing runs. Measures the seconds until a
+version contains each.
+`--bursts`: copies this many bursts of 50 pictures. Counts the pictures that are lost.
+`--crashes`: kills the worker, the server, the flow and all three, this many times each, while chunks are extracted.
+`--together`: starts a scheduled, a triggered and a manual run at once, this many times.
+
+Set `PREFECT_SERVER_DATABASE_CONNECTION_URL` to use another database than SQLite.
 """
 
 import argparse
@@ -42,7 +47,7 @@ from tests import toy  # noqa: E402
 
 SETTINGS = ("--weights", "random", "--image-size", "32", "--epochs", "1", "--chunk-size", "16")
 VICTIMS = {"worker": ("worker",), "server": ("server",), "flow": ("flow",), "all": ("worker", "server", "flow")}
-# A server that starts on a busy machine. What does not come within it is lost.
+# The longest wait. A server starts within it, even on a busy machine. A picture that takes longer counts as lost.
 PATIENCE = 600.0
 
 
@@ -51,7 +56,7 @@ def say(text: str) -> None:
 
 
 def until(what: str, holds: Callable[[], object], seconds: float = PATIENCE, every: float = 0.1) -> float:
-    """Wait until something holds, and return how long that took."""
+    """Wait until a condition holds, and return the seconds that took. Raises TimeoutError after `seconds`."""
     began = time.monotonic()
     while not holds():
         if time.monotonic() - began > seconds:
@@ -62,7 +67,7 @@ def until(what: str, holds: Callable[[], object], seconds: float = PATIENCE, eve
 
 @dataclass(frozen=True)
 class Stand:
-    """An installation of its own: its folders, and the commands as a user types them."""
+    """A separate installation: its folders, and the commands as a user types them."""
 
     folder: Path
     port: int
@@ -112,7 +117,7 @@ class Stand:
         return next(iter(spaces(root)), None) if root.is_dir() else None
 
     def contained(self) -> set[bytes]:
-        """The paths of the images whose features the newest version has."""
+        """The paths of the images whose features the newest version holds."""
         version = latest_version(self.store) if self.store else None
         if version is None or self.store is None:
             return set()
@@ -129,14 +134,14 @@ class Stand:
         return version_numbers(self.store) if self.store else []
 
     def shards(self) -> dict[str, list[bytes]]:
-        """The digests in each shard that is there, in a version or not."""
+        """The digests in each existing shard, whether or not a version lists it."""
         root = self.store.shards if self.store else self.folder / "none"
         return {
             path.name: pq.read_table(path, columns=["digest"])["digest"].to_pylist() for path in root.rglob("*.parquet")
         }
 
     def process(self, name: str) -> list[int]:
-        """The process of a service, or those of the runs of the pipeline."""
+        """The process id of a service, or those of the pipeline's runs."""
         if name != "flow":
             return [json.loads((self.home / "state.json").read_text())["pids"][name]]
         return [pid for pid in marked(self.home) if is_run(pid)]
@@ -150,7 +155,7 @@ class Stand:
 
 
 def is_run(pid: int) -> bool:
-    """Whether a process is that of a run that a worker started."""
+    """Whether a process is a run that a worker started."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
@@ -160,7 +165,7 @@ def is_run(pid: int) -> bool:
 
 @contextmanager
 def stood_up(folder: Path, per_class: int = 20) -> Iterator[Stand]:
-    """Everything up on a few pictures, with its first version; taken down in the end."""
+    """Start everything on a few pictures, and take it down when the block ends."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         stand = Stand(folder, probe.getsockname()[1])
@@ -179,7 +184,7 @@ def first_version(stand: Stand) -> None:
 
 
 def new_picture(stand: Stand, number: int) -> bytes:
-    """A picture that came from elsewhere: copied, as people do it."""
+    """Copy a picture into the folder from elsewhere, as people do. Returns its path in the folder."""
     with tempfile.TemporaryDirectory(dir=stand.folder) as elsewhere:
         source = toy.picture(Path(elsewhere) / "new.png", seed=100_000 + number)
         target = stand.images / ("cats", "dogs")[number % 2] / f"new-{number:05d}.png"
@@ -188,7 +193,7 @@ def new_picture(stand: Stand, number: int) -> bytes:
 
 
 def arrivals(stand: Stand, count: int) -> dict:
-    """Seconds from the copy of a picture to a version that contains it, when nothing runs."""
+    """Measure the seconds from the copy of a picture to a version that contains it, while nothing runs."""
     seconds = []
     for number in range(count):
         until("no run", stand.is_idle)
@@ -205,12 +210,12 @@ def arrivals(stand: Stand, count: int) -> dict:
 
 
 def bursts(stand: Stand, count: int, files: int = 50, seed: int = 0) -> dict:
-    """So many bursts of files, the next as soon as the one before is in a version, or a moment after it was copied."""
+    """Copy bursts of files. Each comes when a version contains the one before, or within 20 s of copying it."""
     moments, lost = random.Random(seed), 0
     for burst in range(count):
         arrived = {new_picture(stand, 10_000 + burst * files + number) for number in range(files)}
         if moments.random() < 0.5:
-            time.sleep(moments.uniform(0, 20))  # the next comes while this one is worked on
+            time.sleep(moments.uniform(0, 20))  # the next burst comes while a run works on this one
             continue
         until(f"burst {burst}", lambda arrived=arrived: arrived <= stand.contained())
         say(f"burst {burst + 1} of {count} is in version {stand.versions()[-1]}")
@@ -222,7 +227,7 @@ def bursts(stand: Stand, count: int, files: int = 50, seed: int = 0) -> dict:
 
 
 def crash(stand: Stand, names: tuple[str, ...], number: int, images: int = 160) -> dict:
-    """Kill processes while a run extracts, and see what the runs after it make of it."""
+    """Kill processes while a run extracts, and record how later runs recover."""
     before = set(stand.shards())
     for index in range(images):
         new_picture(stand, 50_000 + number * images + index)
@@ -254,7 +259,7 @@ def crash(stand: Stand, names: tuple[str, ...], number: int, images: int = 160) 
 
 
 def together(stand: Stand, number: int) -> dict:
-    """A run by hand, one by a schedule's hand and one by a trigger at the same moment: all complete."""
+    """Start a manual, a scheduled and a triggered run at the same moment; all must complete."""
     known = {run["id"] for run in stand.runs()}
     new_picture(stand, 90_000 + number)
     words = [sys.executable, "-m", "prefect", "deployment", "run", "extract-and-train"]
@@ -265,7 +270,7 @@ def together(stand: Stand, number: int) -> dict:
     statuses = [process.wait(PATIENCE) for process in by_hand]
     until("the picture in a version", lambda: stand.paths() <= stand.contained())
     until("no run", stand.is_idle)
-    time.sleep(20)  # one that waits for its turn comes every 15 seconds
+    time.sleep(20)  # a run that waits for its turn tries every 15 seconds
     until("no run", stand.is_idle)
     ended = [run["state"]["type"] for run in stand.runs() if run["id"] not in known and run["start_time"]]
     versions = stand.versions()

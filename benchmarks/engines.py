@@ -1,11 +1,12 @@
-"""Which engine is the fastest on this CPU? Engines alone, pixels in memory. The last line is one JSON object.
+"""Which engine is the fastest on this CPU? Runs engines alone, on pixels in memory. The last line is one JSON object.
 
     python benchmarks/engines.py --photos FOLDER --weights vgg16_notop.weights.h5
 
-As many single-threaded processes as cores, each engine in turn, several rounds; medians of the summed rates, and how far
-one photo's features are from the plain reference (relative L2). `mnn` and `tensorflow` are ours; `xla` is TensorFlow compiled by
-XLA, and `ncnn` the other library with Winograd's algorithm, neither of which is used. The peers' engines are measured by
-extraction.py. `pip install -c constraints.txt -e '.[bench]'` brings what is needed.
+Each engine runs in turn, in one single-threaded process per core, for several rounds. The result is the median of the
+summed rates, and the relative L2 distance of one photo's features from the plain reference. `mnn` and `tensorflow` are
+ours. `xla` is TensorFlow compiled by XLA, and `ncnn` is the other library with Winograd's algorithm; the pipeline uses
+neither. extraction.py measures the peers' engines. `pip install -c constraints.txt -e '.[bench]'` installs the
+requirements.
 """
 
 import argparse
@@ -59,13 +60,13 @@ class NcnnEngine:
     def _one(self, values: np.ndarray) -> np.ndarray:
         planes = np.ascontiguousarray(values.transpose(2, 0, 1))
         extractor = self.net.create_extractor()
-        extractor.input("b0", self.ncnn.Mat(planes))  # which does not own the memory: `planes` lives on
+        extractor.input("b0", self.ncnn.Mat(planes))  # the Mat does not own its memory, so `planes` must stay alive
         _, found = extractor.extract(self.last)
         return np.array(found).transpose(1, 2, 0)
 
 
 def _write_ncnn(tensors: Tensors, folder: Path) -> str:
-    """The network as ncnn reads it: text of layers, and for each kernel a zero word, OIHW floats and the bias."""
+    """Write the network for ncnn: a text of layers, and for each kernel a zero word, OIHW floats and the bias."""
     lines, blob = ["Input input 0 1 b0"], 0
     with open(folder / "vgg.bin", "wb") as file:
         for block in vgg.blocks(tensors):
@@ -99,7 +100,7 @@ def load(name: str, spec: FeatureSpec, tensors: Tensors):
 
 
 def rate(name: str, given: argparse.Namespace) -> tuple[float, float]:
-    """The sum of what each process infers a second, all warm and beginning together; and the error of one photo."""
+    """The summed images per second of warm processes that start together, and the relative L2 error of one photo."""
     context = multiprocessing.get_context("spawn")
     cores = available_cores()
     barrier, answers = context.Barrier(cores), context.Queue()

@@ -1,13 +1,15 @@
-"""How fast are features extracted, beside what others would use? The last line is one JSON object.
+"""How fast is feature extraction, compared with its alternatives? The last line is one JSON object.
 
     python benchmarks/extraction.py --photos FOLDER --weights vgg16_notop.weights.h5
     python benchmarks/extraction.py --null 20000
     python benchmarks/extraction.py --memory --photos FOLDER --weights vgg16_notop.weights.h5
 
-The same photos with the same weights and pixels, each way in turn, several rounds; what is compared are medians, and
-ratios taken within a round. Ours is the command that users type, with --extract-only. benchmarks/peers.py has the
-peers; `pip install -c constraints.txt -e '.[bench]'` brings what they need. `--null N` leaves the network out on N
-JPEGs made here. `--memory` extracts all photos once and looks whether the children grow. `--chart FILE.png` draws the result.
+Each way extracts the same photos with the same weights and pixels, in turn, for several rounds. The result compares
+medians, and ratios within a round. Ours is the command that users type, with --extract-only. benchmarks/peers.py has
+the peers; `pip install -c constraints.txt -e '.[bench]'` installs their requirements.
+
+`--null N` leaves out the network and uses N generated JPEGs. `--memory` extracts all photos once and measures how much
+the children grow. `--chart FILE.png` draws the result.
 """
 
 import argparse
@@ -81,12 +83,12 @@ def run_peer(name: str, photos: Path, count: int, options: list, home: Path) -> 
 
 
 def run_ours(command: list, images: int, home: Path) -> tuple[dict, Watched]:
-    """Our command on a new store: its figures, and what Prefect's part of the CPU time was while children worked."""
+    """Run our command on a new store. Returns its figures, with Prefect's share of CPU time while children work."""
     with tempfile.TemporaryDirectory(dir=home) as store:
         seen = watch([*command, "--store", Path(store) / "store", "--extract-only"], environment(home))
     record = json.loads(seen.stdout.splitlines()[-1])
     assert (record["extracted"], record["quarantined"], record["fallback"]) == (images, 0, None), record
-    # From the first task run on, until the features are committed; the start of the children is not the network's.
+    # Measure from the first task run until the commit of the features, without the start of the children.
     used = seen.cpu_between(seen.said("extracting "), seen.said("version "))
     prefect = sum(cpu for name, cpu in used.items() if "worker" not in name and "--child" not in name)
     found = figures(seen, images, record["extract_images_per_second"])
@@ -94,7 +96,7 @@ def run_ours(command: list, images: int, home: Path) -> tuple[dict, Watched]:
 
 
 def linked(photos: Path, count: int, folder: Path) -> Path:
-    """A folder with links to the photos that the peers get."""
+    """Make a folder of links to the photos that the peers get."""
     for photo in first_photos(photos, count):
         path = Path(photo.path).resolve()
         link = folder / path.parent.name / path.name
@@ -103,11 +105,11 @@ def linked(photos: Path, count: int, folder: Path) -> Path:
     return folder
 
 
-# The engines alone: pixels in memory, as many single-threaded processes as cores
+# Engines alone, on pixels in memory, in one single-threaded process per core
 
 
 def engine_rate(name: str, weights: Path, photos: Path, count: int) -> float:
-    """Images a second of all processes, warm and beginning together, until the last is done: as the peers' engines and ours count."""
+    """Images per second of warm processes that start together, until the last is done. Peers' engines count alike."""
     context = multiprocessing.get_context("spawn")
     cores = available_cores()
     barrier = context.Barrier(cores)
@@ -152,7 +154,7 @@ def compare(given: argparse.Namespace, home: Path) -> dict:
                 engines[name].append(alone["engine_images_per_second"])
             say(f"round {number + 1}: {name} {runs[name][-1]['steady_images_per_second']:.2f} images/s")
         for name in given.ours:
-            # Before and after the run: the machine is not the same from one minute to the next.
+            # Measured before and after the run, because the machine's speed changes from minute to minute.
             before = engine_rate(name, given.weights, given.photos, given.count)
             found, _ = run_ours([*pipeline, "--engine", name], given.count, home)
             after = engine_rate(name, given.weights, given.photos, given.count)
@@ -171,7 +173,7 @@ def compare(given: argparse.Namespace, home: Path) -> dict:
 
 
 def ratio(runs: dict[str, list[dict]], peers: list[str]) -> float:
-    """MNN's rate to the best of these peers, each round by itself."""
+    """The median over rounds of MNN's rate divided by that of the round's best peer."""
     key = "steady_images_per_second"
     rounds = zip(runs["mnn"], *(runs[peer] for peer in peers), strict=True)
     return middle([ours[key] / max(found[key] for found in others) for ours, *others in rounds])
@@ -182,7 +184,7 @@ def middle(values: list[float]) -> float:
 
 
 def summary(found: list[dict]) -> dict:
-    """Medians of the figures of the rounds, and the rounds' steady rates."""
+    """The median of each figure over the rounds, and the steady rate of each round."""
     numbers = [name for name, value in found[0].items() if isinstance(value, float)]
     rates = [round(run["steady_images_per_second"], 2) for run in found]
     others = {name: value for name, value in found[-1].items() if name in ("settings", "stages")}
@@ -190,7 +192,7 @@ def summary(found: list[dict]) -> dict:
 
 
 def watch_memory(given: argparse.Namespace, home: Path) -> dict:
-    """What each child holds while it extracts all photos: in the second quarter of that time, and in the last."""
+    """The memory of each child while it extracts all photos: in the second quarter of that time, and in the last."""
     command = [sys.executable, BENCHMARKS.parent / "flows" / "pipeline.py", "--images", given.photos]
     images = sum(path.is_file() for path in given.photos.rglob("*.jpg"))
     found, seen = run_ours([*command, "--weights", given.weights], images, home)
@@ -217,7 +219,7 @@ def watch_memory(given: argparse.Namespace, home: Path) -> dict:
 
 
 def draw_jpegs(folder: Path, count: int) -> Path:
-    """Pictures of 500x375 in two classes, each of its own colours and grain, as large as photos of that size."""
+    """Draw 500x375 pictures in two classes, with random colours and grain. Their files are as large as photos'."""
     with ThreadPoolExecutor(available_cores()) as pool:
         list(pool.map(lambda number: _draw(folder, number), range(count)))
     return folder
@@ -236,7 +238,7 @@ def _draw(folder: Path, number: int) -> None:
 
 
 def decode_rate(images: Path) -> float:
-    """Images a second that as many processes as cores read, decode and resize, and do nothing else."""
+    """Images per second that one process per core reads, decodes and resizes, with no other work."""
     paths = sorted(images.glob("*/*"))
     context = multiprocessing.get_context("spawn")
     cores = available_cores()
@@ -267,7 +269,7 @@ def compare_null(given: argparse.Namespace, home: Path) -> dict:
             runs[name].append(run_peer(name, images, 0, ["--null"], home))
         rates = {name: f"{found[-1]['steady_images_per_second']:.0f}" for name, found in runs.items()}
         say(f"round {number + 1}: {rates} images/s, decode + resize alone {alone[-1]:.0f}")
-    same = ("pool", "ray")  # the dataset of Keras resizes in another way
+    same = ("pool", "ray")  # without `directory`, since the dataset of Keras resizes in another way
     best = [max(runs[peer][i]["steady_images_per_second"] for peer in same) for i in range(given.rounds)]
     ours = [found["steady_images_per_second"] for found in runs["ours"]]
     ways = {name: summary(found) for name, found in runs.items()}
@@ -283,7 +285,7 @@ def compare_null(given: argparse.Namespace, home: Path) -> dict:
 
 
 def chart(result: dict, path: Path) -> None:
-    """Bars of the steady rates, with the rounds as dots."""
+    """Draw the steady rates as bars, and the rounds as dots."""
     import matplotlib
 
     matplotlib.use("agg")

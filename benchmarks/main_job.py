@@ -1,11 +1,11 @@
-"""Does the main job hold on real photos? Runs the command line as a user does; the last line is one JSON object.
+"""Does the main job work on real photos? Runs the command line as a user does; the last line is one JSON object.
 
     python benchmarks/main_job.py --photos FOLDER --weights vgg16_notop.weights.h5
 
-Steps: a whole run; stored features against Keras' own VGG16; the run again, beside a bare `import prefect`;
-one photo added, deleted, relabelled and renamed, and all put back; an empty and a half-empty folder; all of
-Prefect's state deleted; then, on some of the photos, `kill -9` of the whole process group at random moments.
-Every check is an assertion: a figure is printed only if what it stands for held.
+Steps: a whole run; a comparison of stored features with Keras' own VGG16; the same run again, compared with a bare
+`import prefect`; one photo added, deleted, relabelled and renamed, and all put back; an empty and a half-empty folder;
+all of Prefect's state deleted; and, on some of the photos, `kill -9` of the whole process group at random moments.
+Every check is an assertion, so a figure is printed only if its check holds.
 """
 
 import argparse
@@ -34,7 +34,7 @@ IMPORT_PREFECT = [sys.executable, "-c", "import prefect"]
 
 
 class Runs:
-    """The command line on one folder of images and one store, with a Prefect home of its own."""
+    """Runs of the command line on one folder of images and one store, with a separate Prefect home."""
 
     def __init__(self, root: Path, weights: Path, *options: str):
         self.images, self.store, self.home = root / "images", root / "store", root / "prefect"
@@ -85,7 +85,7 @@ def first_run(runs: Runs, epochs: list[str]) -> dict:
 
 
 def compare_with_keras(runs: Runs, record: dict, weights: Path, count: int) -> dict:
-    """Largest relative L2 distance between stored features and Keras' own, on the same pixels."""
+    """The largest relative L2 distance between stored features and Keras' own, on the same pixels."""
     import keras
     from PIL import Image
 
@@ -114,7 +114,7 @@ def compare_with_keras(runs: Runs, record: dict, weights: Path, count: int) -> d
 
 
 def nothing_to_do(runs: Runs, first: dict, epochs: list[str], repeats: int) -> dict:
-    """The run again, in turn with a bare import of Prefect."""
+    """Repeat the run, in turn with a bare import of Prefect."""
     home = sorted(runs.home.rglob("*"))
     ours, bare = [], []
     for _ in range(repeats):
@@ -125,7 +125,7 @@ def nothing_to_do(runs: Runs, first: dict, epochs: list[str], repeats: int) -> d
         began = time.perf_counter()
         subprocess.run(IMPORT_PREFECT, env=runs.environment, check=True)
         bare.append(time.perf_counter() - began)
-    assert sorted(runs.home.rglob("*")) == home  # no server ran: it would have written here
+    assert sorted(runs.home.rglob("*")) == home  # no server ran, since it would have written here
     ratio = statistics.median(ours) / statistics.median(bare)
     return {
         "seconds": statistics.median(ours),
@@ -136,7 +136,7 @@ def nothing_to_do(runs: Runs, first: dict, epochs: list[str], repeats: int) -> d
 
 
 def change_and_put_back(runs: Runs, first: dict, epochs: list[str], spare: Path) -> dict:
-    """One photo added, one deleted, one moved to the other class, one renamed; then everything put back."""
+    """Add, delete, relabel and rename one photo each, then put everything back."""
     folders = sorted(path for path in runs.images.glob("*/*") if path.is_dir())
     one, other = folders[0], folders[1]
     photos = sorted(one.iterdir())
@@ -159,7 +159,7 @@ def change_and_put_back(runs: Runs, first: dict, epochs: list[str], spare: Path)
 
 
 def removal_guard(runs: Runs) -> dict:
-    """The same store pointed at an empty folder, and at half of the photos."""
+    """Run the same store on an empty folder, and on half of the photos."""
     images = runs.images
     statuses = {}
     try:
@@ -189,7 +189,7 @@ def without_prefect_state(runs: Runs, spare: Path) -> dict:
 
 
 def kills(root: Path, photos: Path, weights: Path, count: int, num_photos: int, seed: int) -> dict:
-    """kill -9 of the process group at random moments of a run over some photos, one more added in between."""
+    """Kill the process group (-9) at random moments of a run on some photos, and add one photo in between."""
     runs = Runs(root, weights, "--chunk-size", "16", "--extract-only")
     chosen = random.Random(seed).sample(sorted(photos.glob("*/*/*.jpg")), num_photos + 1)
     for path in chosen[:-1]:
@@ -252,7 +252,7 @@ def main() -> None:
         shutil.copytree(given.photos, runs.images)
         spare = min(path for path in given.photos.glob("*/*/*.jpg"))
         changed = Path(folder) / "spare.jpg"
-        changed.write_bytes(spare.read_bytes() + b"\0")  # another image to the store, the same to the eye
+        changed.write_bytes(spare.read_bytes() + b"\0")  # a new digest for the store, the same picture to the eye
         report = {}
         for name, step in {
             "first_run": lambda: first_run(runs, epochs),

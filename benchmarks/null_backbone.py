@@ -1,9 +1,9 @@
-"""The pipeline without a network: 32x32 block means, tiled to the shape of VGG16's features, stand in for it.
+"""The pipeline without a network: 32x32 block means, tiled to the shape of VGG16's features, replace it.
 
     python benchmarks/null_backbone.py --images FOLDER --store FOLDER --extract-only
 
-What is left is what the pipeline itself costs: listing, decoding, writing and orchestration. Takes the flags of
-flows/pipeline.py. The backbone is put into the tables of vision/ here and in each child, which runs this file too.
+This leaves the cost of the pipeline itself: listing, decoding, writing and orchestration. It takes the flags of
+flows/pipeline.py. This file adds the backbone to the tables of vision/, also in each child, which runs it too.
 """
 
 import sys

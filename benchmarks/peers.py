@@ -1,14 +1,15 @@
-"""What others would use for the extraction: one peer, one run; the last line is one JSON object.
+"""Run one alternative to our extraction (a peer) once. The last line is one JSON object.
 
     python benchmarks/peers.py PEER --photos FOLDER --weights vgg16_notop.weights.h5 --out FOLDER
 
-PEER is loop, directory, onnxruntime, openvino or ray: benchmarks/peers/ says of each how its users would write it.
-With `--null` the network is replaced by 32x32 block means, and what is left is listing, decoding, resizing, writing and
-orchestration: for directory, ray and pool. `--engine-only` infers pixels that are in memory, with the same processes
-and threads, and writes nothing. `--check N` compares N outputs with Keras' own VGG16 afterwards.
+PEER is loop, directory, onnxruntime, openvino or ray. benchmarks/peers/ implements each as its users would write it.
 
-The steady rate counts the images after the warm moment, when each process has finished its first batches, and lasts
-until every file is fsynced. Defaults are the best settings found on two cores.
+`--null` replaces the network by 32x32 block means, for directory, ray and pool. This leaves listing, decoding,
+resizing, writing and orchestration. `--engine-only` infers pixels in memory, with the same processes and threads, and
+writes nothing. `--check N` then compares N outputs with Keras' own VGG16.
+
+The steady rate counts images from the warm moment, when each process has finished its first batches, until every file
+is fsynced. Defaults are the best settings found on two cores.
 """
 
 import time
@@ -24,7 +25,7 @@ from pathlib import Path  # noqa: E402
 
 sys.path.insert(1, str(Path(__file__).parents[1]))  # for vision.backbones.weights; sys.path[0] holds the package peers
 
-PEERS = {  # name → its function, the packages whose versions matter
+PEERS = {  # name → (function, packages whose versions matter)
     "loop": ("peers.keras_ways:loop", "tensorflow keras pillow numpy"),
     "directory": ("peers.keras_ways:directory", "tensorflow keras numpy"),
     "onnxruntime": ("peers.graphs:onnxruntime", "onnxruntime onnx pillow numpy"),

@@ -1,12 +1,12 @@
-"""Do whole runs hold on sets like those that people have? Copies, unbalanced classes, variants, fine-tuning, each engine.
+"""Do whole runs work on realistic image sets? Copies, unbalanced classes, variants, fine-tuning, each engine.
 
     python benchmarks/real_data.py [--only "NAME;NAME"]
 
-Generates folders of small pictures and runs the real command line on each of them twice, the second time with
---force-retrain. 32 pixels and random weights keep it short; --shuffle-memory-mb 1 has features of four row groups a
-window, so that the training samples need several. All else is at its default but for what a set is about. Asserts that
-each run ends with status 0, that both trainings have the same losses, that every training sample comes once a pass with
-its own features and class, and that a pass over them holds no more than its bound.
+Generates folders of small pictures and runs the real command line on each twice, the second time with --force-retrain.
+32 pixels and random weights keep runs short. With --shuffle-memory-mb 1 a window holds four row groups, so that the
+training samples need several windows. Other options have their defaults, except those that a set tests. Asserts that
+each run ends with status 0, that both trainings have the same losses, that every training sample occurs once per pass
+with its own features and class, and that the memory of a pass stays below its bound.
 """
 
 import argparse
@@ -38,15 +38,16 @@ MEMORY_MB = 1
 AUGMENT = json.dumps({"rotation_range": 20, "zoom_range": 0.2, "horizontal_flip": True})
 VARIED = ("--augment", AUGMENT, "--variants", "3", "--epochs", "5")
 TUNED = ("--fine-tune", "block5", "--fine-tune-epochs", "2", "--epochs", "5")
-INDEX_BYTES = 40  # a sample, while the order of a window is computed
+INDEX_BYTES = 40  # per sample, while a window's order is computed
 
 
 @dataclass(frozen=True)
 class Set:
-    """Pictures and how they are trained on.
+    """A set of pictures, and the options of its training.
 
-    classes: the first has half of the pictures, the next half of the rest, and so on, but each has two. copied: pictures
-    that are there twice; of those each third lies in another class. placeholder: copies of one picture, in two classes.
+    classes: number of classes; the first has half of the pictures, the next half of the rest, and so on, but each has
+    at least two. copied: number of pictures that occur twice; every third copy is in another class. placeholder: number
+    of copies of one picture, in two classes.
     """
 
     pictures: int
@@ -67,7 +68,7 @@ SETS = {
 
 
 def generate(images: Path, made: Set) -> None:
-    """Pictures whose colours tell their class, more or less."""
+    """Write pictures whose colours roughly indicate their class."""
     draw = np.random.default_rng(made.pictures)
     numbers = np.concatenate(
         [np.arange(made.classes).repeat(2), _halves(made.pictures - 2 * made.classes, made.classes)]
@@ -84,7 +85,7 @@ def generate(images: Path, made: Set) -> None:
 
 
 def _halves(count: int, classes: int) -> np.ndarray:
-    """The class of each of so many pictures: half of them in the first, half of the rest in the next, and so on."""
+    """The class of each of `count` pictures: half in the first class, half of the rest in the next, and so on."""
     return np.minimum(np.floor(-np.log2(1 - np.arange(count) / count)), classes - 1).astype(int)
 
 
@@ -108,7 +109,7 @@ def history(store: Path, head: str) -> list[dict]:
 
 
 def samples_there(store: Path, classes: tuple[str, ...]) -> Counter:
-    """(features, class) of each training image, straight from the tables and shards of the newest version."""
+    """Count (features, class) of the training images, read directly from the newest version's tables and shards."""
     where = one_space(place(str(store)), "")
     version = latest_version(where)
     assert version is not None
@@ -123,7 +124,7 @@ def samples_there(store: Path, classes: tuple[str, ...]) -> Counter:
 
 
 def stream_figures(store: Path) -> dict:
-    """Two passes over the training samples: each sample once, and the memory that a pass takes."""
+    """Check that two passes give each training sample once, and measure the memory of a pass."""
     stream = open_split(store, "train", seed=1, memory_mb=MEMORY_MB)
     there = samples_there(store, stream.table.classes)
     assert stream.order.num_windows > 1, "a set that needs one window alone shows nothing"
@@ -137,7 +138,7 @@ def stream_figures(store: Path) -> dict:
     tracemalloc.stop()
     batch_bytes = stream.batch_size * stream.kind.row_bytes
     bound = max(MEMORY_MB * 2**20, 2 * ROWS_PER_GROUP * stream.kind.row_bytes) + 4 * batch_bytes
-    bound += INDEX_BYTES * there.total() + 2**20  # what Python itself takes
+    bound += INDEX_BYTES * there.total() + 2**20  # for Python itself
     assert peak_bytes < bound, (peak_bytes, bound)
     return {
         "training_samples": there.total(),

@@ -1,10 +1,11 @@
-"""Does a run do what its user meant, or say why not, on folders, tables and class lists as people have them?
+"""Does a run do what its user means, or say why not, on realistic folders, tables and class lists?
 
     python benchmarks/real_folders.py [--only WORD]
 
-Builds small image folders, tables and stores, and asks `flows/pipeline.py --plan` about each. Each case says what its
-user means: the class and split of every image, or the exit status, and what the run has to say. A silent wrong answer is
-a run that ends with status 0 and labels images otherwise, or does not say what it has to. Asserts that there is none.
+Builds small image folders, tables and stores, and runs `flows/pipeline.py --plan` on each. Each case states what its
+user means: the class and split of every image, or the exit status, and a text that the run must print. A run is
+silently wrong if it ends with status 0 but labels images differently or omits that text. Exits with 1 if a case is
+wrong.
 """
 
 import argparse
@@ -28,15 +29,16 @@ from storage.source.scan import scan_folder  # noqa: E402
 from storage.text import columns  # noqa: E402
 from tests import toy  # noqa: E402
 
-Meant = dict[str, tuple[str | None, str]]  # path → (split, None by the hash; class)
+Meant = dict[str, tuple[str | None, str]]  # path → (split, or None if the hash decides; class)
 
 
 @dataclass(frozen=True)
 class Case:
-    """paths: images, and folders where they end in a slash. meant: their labels; empty where the run is to be refused.
+    """One folder, and what its user means by it.
 
-    says: what has to be in what the run says. before: options of a run that committed a version before, on the paths
-    that come first; added: those that came after it.
+    paths: images, and folders, which end in a slash. meant: the labels of the images; empty if the run must be refused.
+    says: a text that the run must print. before: options of an earlier run, which committed a version of `paths`.
+    added: paths that were added after that run.
     """
 
     name: str
@@ -51,7 +53,7 @@ class Case:
 
 
 def images(pattern: str, *lists: str) -> list[str]:
-    """Three paths for each combination of words, which fill the braces of the pattern in turn."""
+    """Three paths for each combination of words. The words fill the braces of the pattern in turn."""
     paths = [pattern]
     for words in lists:
         paths = [path.replace("{}", word, 1) for path in paths for word in words.split()]
@@ -59,8 +61,10 @@ def images(pattern: str, *lists: str) -> list[str]:
 
 
 def by(paths: list[str], class_at: int, split_at: int | None = None, **splits: str) -> Meant:
-    """Labels from the folder at a place of the path. splits: name → the split that it means; train is held out where
-    none is validation."""
+    """Labels from the path's folder number `class_at`, and splits from folder number `split_at`.
+
+    splits: folder name → split. Without a validation split, the validation images are held out of train by hash.
+    """
     held_out = "validation" not in splits.values()
     meant: Meant = {}
     for path in paths:
@@ -75,7 +79,7 @@ HELD_OUT = "--validation-fraction of the training images is held out"
 
 
 def splits_case(**splits: str) -> Case:
-    """Class folders in each of these folders; what the first is read as has to be said."""
+    """A case with class folders in each split folder. The run must name the first split folder."""
     paths = images("{}/{}", " ".join(splits), "cats dogs")
     return Case(", ".join(splits), paths, by(paths, 1, 0, **splits), f"'{next(iter(splits))}'")
 
@@ -150,7 +154,7 @@ def stores() -> list[Case]:
 
 
 def rows(paths: list[str], spell=lambda path: path, header: str = "path,class", separator: str = ",") -> str:
-    """A table that gives the images of a heap the classes x and y in turn."""
+    """A table that assigns the classes x and y to the images of a flat folder in turn."""
     lines = [f"{spell(path)}{separator}{'xy'[index % 2]}" for index, path in enumerate(paths)]
     return "\n".join([header, *lines, ""])
 
@@ -213,7 +217,7 @@ def build(root: Path, paths: list[str]) -> None:
 
 
 def found_labels(arguments: list[str]) -> Meant:
-    """The labels of a scan as the command takes it, without what it says."""
+    """The labels of the command's own scan, without its messages."""
     options, _ = parse(PIPELINE, arguments)
     space = options.space()
     scan = scan_folder(
@@ -223,7 +227,7 @@ def found_labels(arguments: list[str]) -> Meant:
 
 
 def ask(case: Case, work: Path) -> tuple[int, str, Meant]:
-    """Exit status of `--plan`, what it says, and the labels that it found."""
+    """Run `--plan`. Returns its exit status, its messages and the labels that it found."""
     folder, store, table = work / "images", work / "store", work / "labels.csv"
     build(folder, case.paths)
     arguments = ["--images", str(folder), "--store", str(store), "--weights", "random", "--image-size", "32"]
@@ -259,7 +263,7 @@ def verdict(case: Case, status: int, said: str, labels: Meant) -> str:
 
 
 def shown(case: Case, labels: Meant) -> str:
-    """The labels that were found, in few words."""
+    """A summary of the labels that were found."""
     if not labels:
         return "-"
     sizes = Counter(split or "by hash" for split, _ in labels.values())
@@ -268,7 +272,7 @@ def shown(case: Case, labels: Meant) -> str:
 
 
 def told(case: Case, said: str) -> str:
-    """The line that says what the case is about."""
+    """The printed line that contains the text of the case, shortened to 90 characters."""
     lines = [line.removeprefix("error: ").removeprefix("warning: ") for line in said.splitlines()]
     about = [line for line in lines if case.says and case.says in line]
     line = about[0] if about else ""

@@ -5,10 +5,12 @@
     python benchmarks/store.py --faults
     python benchmarks/store.py --kills 30
 
-`--paths`: seconds and peak memory of the command that finds nothing to do over so many empty files, beside a plain walk
-with a stat of each; and which part of the segments a hundredth of new images in one folder rewrites. `--formats`: the real
-features of a store, written and read back in our shards and as others would keep them, in turn. `--faults` lets every
-single call of a run fail, die or lose its power; `--kills` kills that many runs at random moments.
+`--paths`: measures seconds and peak memory of the command when it finds nothing to do on so many empty files, compared
+with a plain walk and a stat of each file. Also measures which part of the segments is rewritten when a hundredth more
+images arrive in one folder.
+`--formats`: writes and reads back the real features of a store, in our shards and in other formats, in turn.
+`--faults`: makes each call of a run fail, die or lose power.
+`--kills`: kills that many runs at random moments.
 """
 
 import argparse
@@ -48,7 +50,7 @@ FILES_A_FOLDER = 1000
 
 
 def empty_files(folder: Path, count: int) -> None:
-    """Empty files in two classes of many folders."""
+    """Create empty files in two classes of many folders."""
     for start in range(0, count, FILES_A_FOLDER):
         below = folder / ("even", "odd")[start // FILES_A_FOLDER % 2] / f"{start // FILES_A_FOLDER:05d}"
         below.mkdir(parents=True)
@@ -75,7 +77,7 @@ def scale(count: int, rounds: int, home: Path) -> dict:
     empty_files(images, count)
     command = [sys.executable, BENCHMARKS.parent / "flows" / "pipeline.py", "--images", images, "--store", store]
     command += ["--weights", "random", "--image-size", "32", "--extract-only", "--max-bad-fraction", "1"]
-    time.sleep(3)  # files younger than that are not believed to be what they were
+    time.sleep(3)  # the index trusts a file's time stamp only once the file is older than this
     first = watch(command, environment(home))
     say(f"{count:,} paths: first run {first.seconds:.1f} s, {first.peak_rss_mb:.0f} MB")
     runs, walks = [], []
@@ -97,7 +99,7 @@ def scale(count: int, rounds: int, home: Path) -> dict:
 
 
 def rewritten(count: int, home: Path) -> dict:
-    """Of a version of `count` images, which part of the segments a hundredth more in one folder replaces."""
+    """The part of the segments of a version of `count` images that a hundredth more images in one folder replaces."""
     store = Store(home / "segments", "0" * 32)
     first = _grown(store, None, count, "photos")
     second = _grown(store, first, count // 100, "photos/00500/new")
@@ -265,13 +267,13 @@ def compare_formats(store: Store, rounds: int, home: Path) -> dict:
     digests = [digest for shard in shards for digest in shard.digests()]
     features = np.concatenate([shard.read() for shard in shards])
     seen: dict[str, list[tuple[float, float, float]]] = {name: [] for name in FORMATS}
-    for number in range(rounds + 1):  # the first one loads the libraries and warms them
+    for number in range(rounds + 1):  # the first round loads and warms the libraries
         for name, (write, read) in FORMATS.items():
             out = home / "out"
             out.mkdir()
             began = time.perf_counter()
             write(digests, features, out)
-            subprocess.run(["sync", "-f", out], check=True)  # ours syncs each file; nobody is spared it
+            subprocess.run(["sync", "-f", out], check=True)  # ours syncs each file, so every format must
             written = time.perf_counter()
             assert read(out) == len(features), name
             ended = time.perf_counter()
@@ -298,7 +300,7 @@ def compare_formats(store: Store, rounds: int, home: Path) -> dict:
 
 
 def tests(selected: str, settings: dict[str, str], *options: str) -> dict:
-    """Run tests with other counts than CI has time for."""
+    """Run tests with higher counts than CI has time for."""
     began = time.perf_counter()
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", selected, *options]
     done = subprocess.run(command, cwd=BENCHMARKS.parent, env=os.environ | settings, stdout=sys.stderr)

@@ -1,8 +1,8 @@
-"""What does a person see? Commands in a real pseudo-terminal, as a terminal draws them, written down as text.
+"""What does a person see? Runs commands in a real pseudo-terminal, and writes the drawn screens as text.
 
     python benchmarks/terminal.py --write docs/terminal.md
 
-Needs the `test` extra (pyte, a terminal in memory). The commands are those of the demo.
+Needs the `test` extra (pyte, a terminal emulator in memory). The commands are those of the demo.
 """
 
 import argparse
@@ -29,7 +29,7 @@ COLUMNS, LINES = 100, 60
 
 @dataclass
 class Watched:
-    """What was to be seen of a command: the screen at chosen moments and at the end, and its exit status."""
+    """What a command showed: the screen at chosen moments and at the end, and its exit status."""
 
     status: int = 0
     moments: dict[str, list[str]] = field(default_factory=dict)
@@ -45,8 +45,8 @@ def watch(
 ) -> Watched:
     """Run a command in a terminal of COLUMNS by LINES.
 
-    moments: name → whether a screen (its lines) is the one to keep; the first such is kept. interrupt_at: the moment
-    at which Ctrl-C is pressed.
+    moments: name → a predicate of a screen's lines; the first screen that matches is kept. interrupt_at: the moment
+    at which to press Ctrl-C.
     """
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
@@ -77,14 +77,14 @@ def watch(
 
 
 def _lines(screen: pyte.Screen) -> list[str]:
-    """The screen down to its last line with anything on it."""
+    """The lines of the screen, without the empty ones at its end."""
     return "\n".join(line.rstrip() for line in screen.display).rstrip().split("\n")
 
 
 def _read(master: int) -> bytes:
     try:
         return os.read(master, 4096)
-    except OSError:  # the other end is closed
+    except OSError:  # the other end has closed
         return b""
 
 
@@ -93,7 +93,7 @@ def has(pattern: str) -> Callable[[list[str]], bool]:
 
 
 def write_down(folder: Path) -> tuple[str, list[int]]:
-    """The document, and the exit statuses of its commands."""
+    """Run the commands. Returns the document, and the exit status of each command."""
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     environment |= {"PREFECT_HOME": str(folder / "prefect"), "PYTHONPATH": str(PROJECT)}
     text, statuses = [HEAD], []

@@ -1,14 +1,15 @@
-"""How fast does a head train from the stream, beside from memory and beside what others would use?
+"""How fast does a head train from the stream, compared with memory and with other data loaders?
 
     python benchmarks/training.py
     python benchmarks/training.py --store STORE --accuracy
 
-The same features, head, optimizer and seed, each way in a process of its own, in turn, several rounds; every second round
-goes backwards. What is compared are medians, with the 95 % interval of a bootstrap over rounds, and ratios taken within a
-round. benchmarks/training_way.py says what is measured, benchmarks/peers/feeds.py what others would use.
+Each way trains with the same features, head, optimizer and seed, in a separate process, in turn, for several rounds;
+every second round runs in reverse order. The result compares medians, with the 95 % interval of a bootstrap over
+rounds, and ratios within a round. benchmarks/training_way.py describes the measurement, benchmarks/peers/feeds.py the
+other loaders.
 
-`--synthetic N`: rows of VGG16's shape are made here. `--steps`: at most so many batches an epoch, so that an epoch lasts
-about as long with small batches. `--store STORE` takes the training split of a store. `--accuracy`: heads from the
+`--synthetic N` generates N rows of VGG16's shape. `--steps` limits the batches per epoch, so that an epoch takes about
+as long with small batches. `--store STORE` uses the training split of a store. `--accuracy` compares heads from the
 stream and from memory, on the images of STORE (benchmarks/training_accuracy.py). `--chart FILE.png` draws the rates.
 The last line is one JSON object.
 """
@@ -48,13 +49,13 @@ IN_MEMORY = ("ram", "ram_float32")
 RATES = {
     "samples_per_second": "",
     "samples_per_second_of_steps": "_of_steps",
-}  # → what the names of its ratios end with
+}  # rate → the suffix of the names of its ratios
 DRAWS = 10_000
-BIGGEST = 128  # the batch size of the readers
+BIGGEST = 128  # batch size of the reader benchmarks
 
 
 def child(script: str, *options: object, home: Path) -> dict:
-    """Run a script of this folder in a process of its own; its last line."""
+    """Run a script of this folder in a separate process, and return the JSON object of its last line."""
     command = [sys.executable, str(BENCHMARKS / script), *map(str, options)]
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "HF_HOME": str(home / "hf"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
@@ -63,7 +64,7 @@ def child(script: str, *options: object, home: Path) -> dict:
 
 
 class Runs:
-    """Each way on so many rows: its files are written when it first comes."""
+    """Runs of each way on a number of rows. The first run of a way writes its files."""
 
     def __init__(self, store: Path, home: Path):
         self._store, self._home = store, home
@@ -74,14 +75,14 @@ class Runs:
         where = (way, "--store", self._store, "--folder", folder, "--rows", rows)
         if not folder.exists():
             size = child("training_way.py", "write", *where, home=self._home)["bytes"]
-            subprocess.run(["sync", "-f", folder], check=True)  # or the disk is still busy when it is measured
+            subprocess.run(["sync", "-f", folder], check=True)  # otherwise the disk is busy during the measurement
             if size:
                 self.bytes_a_row[way] = round(size / rows)
         return child("training_way.py", verb, *where, *options, home=self._home)
 
 
 def compare(given: argparse.Namespace, runs: Runs, num_rows: int) -> list[dict]:
-    """Training by every way, for each batch size."""
+    """Measure training by every way, for each batch size."""
     found = {size: {way: [] for way in given.ways} for size in given.batch_sizes}
     rows = {size: min(num_rows // size, given.steps) * size for size in given.batch_sizes}
     for number in range(given.rounds):
@@ -108,14 +109,14 @@ def training_figures(ways: dict[str, list[dict]]) -> dict:
     for way, found in ways.items():
         numbers = [name for name, value in found[0].items() if isinstance(value, float)]
         result["ways"][way] |= {name: rounded(np.median([run[name] for run in found])) for name in numbers}
-    if {"stream", "one_batch"} <= ways.keys():  # what calling for a batch takes is in both
+    if {"stream", "one_batch"} <= ways.keys():  # both include the cost of calling for a batch
         shares = zip(ways["stream"], ways["one_batch"], strict=True)
         result["wait_share_beyond_one_batch"] = with_interval([a["wait_share"] - b["wait_share"] for a, b in shares])
     return result
 
 
 def ratios(rates: dict[str, list[float]]) -> dict[str, dict]:
-    """Ours to each other way, round by round; of the arrays in memory, to the faster one."""
+    """The ratio of ours to each other way, round by round. In-memory arrays count as one way, the faster of them."""
     if "stream" not in rates:
         return {}
     others = {way: way for way in rates if way not in ("stream", *IN_MEMORY)}
@@ -125,7 +126,7 @@ def ratios(rates: dict[str, list[float]]) -> dict[str, dict]:
 
 
 def compare_readers(given: argparse.Namespace, runs: Runs, num_rows: int) -> dict:
-    """The batches alone, every reader beside a plain sequential read."""
+    """Measure the batches alone: every reader, compared with a plain sequential read."""
     size = min(BIGGEST, num_rows)
     rows = num_rows // size * size
     found: dict[str, list[dict]] = {way: [] for way in given.readers}
@@ -151,7 +152,7 @@ def ratio(ours: list[float], theirs: list[float]) -> dict:
 
 
 def with_interval(values: list[float]) -> dict:
-    """The median of the rounds, and its 95 % interval by a bootstrap over them."""
+    """The median over rounds, and its 95 % interval from a bootstrap over rounds."""
     draws = np.random.default_rng(0).choice(values, (DRAWS, len(values)))
     interval = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
     return {
@@ -166,7 +167,7 @@ def rounded(value: float) -> float:
 
 
 def chart(trainings: list[dict], rounds: int, path: Path) -> None:
-    """A panel a batch size: bars of the rates, with the rounds as dashes."""
+    """Draw one panel per batch size: rates as bars, and rounds as dashes."""
     import matplotlib
 
     matplotlib.use("agg")

@@ -1,14 +1,15 @@
-"""Does a head from the stream know as much as one from memory? The last line is one JSON object.
+"""Is a head that trains from the stream as accurate as one that trains from memory? The last line is one JSON object.
 
     python benchmarks/training_accuracy.py --store STORE
 
-`--store`: real features of two classes with a training and a validation split. A part of the training images, by a hash
-of their digest, is kept apart as a test split: neither the training nor the choice of the best epoch sees it.
+`--store` holds real features of two classes, with a training and a validation split. A hash of their digest selects
+some of the training images as a test split. Neither the training nor the choice of the best epoch uses it.
 
-First the losses: the head of one seed from the stream, and from an array in memory that is given in the same order; the
-loss of every single step has to be the same number. Then, for each seed and batch size, the head that a run keeps
-(vision/training/loop.py), and the same layers with the same statistics from memory as Keras shuffles it, the epoch of the
-lowest validation loss kept by both. The interval of the difference is a bootstrap that draws seeds and images anew.
+The first part compares losses. The head of one seed trains from the stream, and from an array in memory in the same
+order; the loss of every step must be the same number. The second part compares, for each seed and batch size, the head
+that a run keeps (vision/training/loop.py) with the same layers and statistics, trained from memory as Keras shuffles
+it. Both keep the epoch with the lowest validation loss. The interval of the difference comes from a bootstrap over
+seeds and images.
 """
 
 import argparse
@@ -49,7 +50,7 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Splits:
-    """The sample tables of a store, the test split taken out of the training split."""
+    """The sample tables of a store. The test split is taken out of the training split."""
 
     store: Store
     train: SampleTable
@@ -65,7 +66,7 @@ class Splits:
         return np.concatenate(features), np.concatenate(labels).astype(np.int32)
 
     def training_data(self, batch_size: int, seed: int) -> TrainingData:
-        """What workers/jobs/train.py gives to vision/training/loop.py."""
+        """The data that workers/jobs/train.py passes to vision/training/loop.py."""
         stream = self.stream(self.train, batch_size, seed)
         return TrainingData(
             stream.kind.shape,
@@ -92,12 +93,12 @@ def splits_of(root: Path, folder: Path, test_fraction: float) -> Splits:
 
 
 def in_test(digest: bytes, fraction: float) -> bool:
-    """Equal images are on the same side, whatever else the store holds."""
+    """Whether an image is in the test split. Equal images are on the same side, whatever else the store holds."""
     return hashlib.sha256(b"test" + digest).digest()[0] < 256 * fraction
 
 
 def step_losses():
-    """A callback that keeps the loss of each step by itself; Keras tells the mean since the epoch began."""
+    """A callback that records the loss of each step. Keras itself reports the mean since the epoch began."""
     import keras
 
     class StepLosses(keras.callbacks.Callback):
@@ -115,7 +116,7 @@ def step_losses():
 
 
 def built(spec: HeadSpec, shape: tuple[int, ...], channels: Statistics, seed: int):
-    """A head with the update of ours, as vision/training/loop.py trains it."""
+    """A head with our compiled update, as vision/training/loop.py trains it."""
     head = build_head(spec, shape, channels, seed)
     head.optimizer.build(head.trainable_variables)
     compile_update(head)
@@ -123,7 +124,7 @@ def built(spec: HeadSpec, shape: tuple[int, ...], channels: Statistics, seed: in
 
 
 def compare_losses(splits: Splits, memory: Arrays, channels: Statistics, spec: HeadSpec, seed: int) -> dict:
-    """The loss of every step of two epochs, from the stream and from memory in the order of the stream."""
+    """Compare the loss of every step of two epochs, from the stream and from memory in the stream's order."""
     stream = splits.stream(splits.train, spec.batch_size, seed)
     shape, dtype = stream.kind.shape, np.dtype(stream.kind.dtype).name
     losses = {}
@@ -165,7 +166,7 @@ def from_memory(spec: HeadSpec, memory: Arrays, validation: Arrays, channels: St
 
 
 def compare_heads(splits: Splits, arrays: dict[str, Arrays], channels: Statistics, spec: HeadSpec, seeds: list[int]):
-    """Accuracy on the validation and on the test split, of the heads of all seeds."""
+    """Compare the heads of all seeds by their accuracy on the validation and test splits."""
     right: dict[str, dict[str, list[np.ndarray]]] = {side: {"validation": [], "test": []} for side in SIDES}
     for seed in seeds:
         with tempfile.TemporaryDirectory() as logs:
@@ -181,7 +182,7 @@ def compare_heads(splits: Splits, arrays: dict[str, Arrays], channels: Statistic
 
 
 def figures(stream: np.ndarray, memory: np.ndarray) -> dict:
-    """Of (seeds, images) whether a head was right."""
+    """Figures from two (seeds, images) arrays that say whether a head was right."""
     return {
         "stream": stream.mean(axis=1).tolist(),
         "memory": memory.mean(axis=1).tolist(),

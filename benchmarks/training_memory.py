@@ -1,13 +1,15 @@
-"""Does the memory of training grow with the data? The last line is one JSON object.
+"""Does the memory of a training grow with its data? The last line is one JSON object.
 
     python benchmarks/training_memory.py --folder FOLDER
 
-Makes a store of each size with synthetic rows (7x7x512 float16, six of seven values zero, as VGG16 gives them), trains
-a head on it as a run does (`workers.jobs.train.train_head`) in a process of its own, and samples the process' resident memory
-all the while. The growth is the most it held after the 50th training batch minus the most it held while the ten up to
-it were given; it may be FIXED_MB and BYTES_A_SAMPLE. What it held at the moment of that batch is no baseline: memory
-swings by more than 100 MB within each step, as the optimizer's temporaries come and go, in the first step as in the
-last; the figure over that moment is given beside. The stores, 11 KB a row, are deleted at the end.
+Makes a store of each size with synthetic rows (7x7x512 float16, six of seven values zero, as in VGG16's features). A
+separate process trains a head on it as a run does (`workers.jobs.train.train_head`), while a thread samples its
+resident memory.
+
+The growth is the peak after the 50th training batch minus the peak over the ten batches up to it. It may be FIXED_MB
+plus BYTES_A_SAMPLE for each sample. The memory at the moment of the 50th batch is no baseline: within each step, the
+first and the last alike, memory swings by more than 100 MB, as the optimizer's temporaries come and go. The growth over
+that moment is reported too. The stores take 11 KB per row, and are deleted at the end.
 """
 
 import argparse
@@ -43,8 +45,8 @@ from workers.jobs.train import train_head  # noqa: E402
 
 SPEC = FeatureSpec(weights="0" * 32)
 CLASSES = ("cats", "dogs")
-ROWS_A_SHARD = 256  # as --chunk-size has it
-NONZERO = 1 / 7  # of real VGG16 features 86 % are zero
+ROWS_A_SHARD = 256  # the default of --chunk-size
+NONZERO = 1 / 7  # 86 % of real VGG16 features are zero
 BASELINE_BATCH = 50
 EARLY, BASELINE = f"batches 1 to {BASELINE_BATCH - 10}", f"batches {BASELINE_BATCH - 9} to {BASELINE_BATCH}"
 BEFORE = ("before", "statistics", EARLY)
@@ -62,7 +64,7 @@ def space_in(folder: Path) -> Space:
 
 
 def synthetic_features(number: int) -> np.ndarray:
-    """(ROWS_A_SHARD, 7, 7, 512) float16; in the first channel, odd rows (dogs) have what even ones (cats) lack."""
+    """(ROWS_A_SHARD, 7, 7, 512) float16. The first channel tells odd rows (dogs) from even ones (cats)."""
     draw = np.random.default_rng(number)
     shape = (ROWS_A_SHARD, *SPEC.shape)
     values = draw.normal(0, 8, shape).astype(np.float32)
@@ -72,7 +74,7 @@ def synthetic_features(number: int) -> np.ndarray:
 
 
 def build_store(folder: Path, num_training: int, num_validation: int) -> None:
-    """A store of one version with so many rows, each of a digest of its own; the features repeat every few shards."""
+    """Build a store of one version with so many rows. Each row has its own digest; features repeat every few shards."""
     store = space_in(folder).store
     create_space(store, SPEC.record())
     blocks = [synthetic_features(number) for number in range(8)]
@@ -106,9 +108,9 @@ def _file(split: str, index: int, digest: bytes) -> dict:
 
 
 class Memory:
-    """The resident memory of this process, sampled by a thread of its own.
+    """The resident memory of this process, which a thread samples.
 
-    phases: the most bytes held in each phase; a phase ends where the next begins.
+    phases: peak bytes of each phase. A phase ends where the next begins.
     """
 
     def __init__(self):
@@ -125,7 +127,7 @@ class Memory:
             self.samples += 1
 
     def sample(self) -> int:
-        """Bytes held now."""
+        """Sample the resident memory, and return its bytes."""
         with open("/proc/self/statm") as file:
             now = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         self.phases[self._phase] = max(now, self.phases.get(self._phase, 0))
@@ -143,7 +145,7 @@ class Memory:
 
 
 def measure(folder: Path, memory_mb: int, epochs: int) -> dict:
-    """Train on the store in `folder` and tell what this process held. One call a process."""
+    """Train on the store in `folder`, and report the memory of this process. Call it once per process."""
     space = space_in(folder)
     version = latest_version(space.store)
     assert version is not None
@@ -152,7 +154,7 @@ def measure(folder: Path, memory_mb: int, epochs: int) -> dict:
     batches = FeatureStream.batches
 
     def watched(stream: FeatureStream, epoch: int = 0, first_step: int = 0, **options):
-        """The batches as they are; each epoch begins a phase, and so does the 50th batch of training."""
+        """Pass the batches through. A phase begins with each epoch, at training batch BASELINE_BATCH and ten before."""
         nonlocal held_at_baseline
         is_training = stream.order.seed is not None
         kind = "training" if is_training else "validation" if given["training"] else "statistics"
@@ -190,7 +192,7 @@ def measure(folder: Path, memory_mb: int, epochs: int) -> dict:
 
 
 def measured_apart(folder: Path, memory_mb: int, epochs: int) -> dict:
-    """`measure` in a process of its own."""
+    """Run `measure` in a separate process."""
     command = [sys.executable, __file__, "--measure", folder, "--shuffle-memory-mb", memory_mb, "--epochs", epochs]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -210,7 +212,7 @@ def report_of(num_rows: int, folder: Path, memory_mb: int, epochs: int) -> dict:
 
 
 def table(reports: list[dict]) -> str:
-    """What each size held in each phase, and how much that grew, in MB."""
+    """A table of each size's peak memory in each phase, and its growth, in MB."""
     phases = {name: None for report in reports for name in report["phases_mb"]}
     lines = [("MB", *(f"{report['rows']:,} rows" for report in reports))]
     lines += [(phase, *(f"{report['phases_mb'][phase]:,.0f}" for report in reports)) for phase in phases]

@@ -1,26 +1,28 @@
-"""One way to feed a head, one run; the last line is one JSON object. benchmarks/training.py calls it, each time anew.
+"""Run one way to feed a head once. benchmarks/training.py calls it for each run. The last line is one JSON object.
 
     python benchmarks/training_way.py write WAY --store STORE --folder FOLDER --rows N
     python benchmarks/training_way.py train WAY --store STORE --folder FOLDER --rows N --batch-size B
     python benchmarks/training_way.py read WAY --store STORE --folder FOLDER --rows N --batch-size B
 
-WAY is one of benchmarks/peers/feeds.py, or `stream`: ours, as workers/jobs/train.py gives it to vision/training/loop.py. `write`
-makes the files that the others read. Ours, `one_batch` and `ram_compiled` let XLA compile the optimizer's update, as
-vision/training/loop.py does; all others train as Keras does by itself.
+WAY is one of benchmarks/peers/feeds.py, or `stream`: ours, as workers/jobs/train.py passes it to
+vision/training/loop.py. Ours, `one_batch` and `ram_compiled` let XLA compile the optimizer's update, as
+vision/training/loop.py does. All others train as Keras does by default.
 
-`train`: a few steps that trace and warm, then epochs of `fit` whose samples/s count: from the beginning of an epoch to
-its end, and also from its first step to its last, without what lies between epochs. There Keras makes a new tf.data
-iterator and drops the old one, but for ours, which goes on; where tf.data tunes itself, TensorFlow 2.21 now and then
-takes as long for that as the epoch took.
+`write` makes the files that the other verbs read.
 
-Then epochs in which the waiting is timed. Keras' train function takes the next batch inside of its graph; for these
-epochs it is given each batch from outside, and what is timed is `next` of the same tf.data iterator, and the time from
-the beginning of the epoch to its first step. That has in it some 0.2 ms a step of calling, which `one_batch` shows
-alone. It has not in it what a reader takes away from the step by using the same cores and the same memory: that is in
-the rates, and in the CPU time a batch.
+`train` first runs a few steps that trace and warm. It then measures samples/s of epochs of `fit`, from the beginning of
+an epoch to its end, and also from its first step to its last, without the time between epochs. Between epochs Keras
+makes a new tf.data iterator and drops the old one, except for ours, which continues. If tf.data tunes itself,
+TensorFlow 2.21 sometimes takes as long for that as for the epoch.
 
-`read`: the batches as `fit` would get them, without a head, in turn with a plain sequential `read_row_group` of the
-store's shards, in one process; a byte of each page of memory is looked at. Everything is in the page cache.
+`train` then times the waiting in further epochs. Keras' train function takes the next batch inside its graph. For these
+epochs it gets each batch from outside, so that `next` of the same tf.data iterator can be timed, and the time from the
+beginning of the epoch to its first step. This time includes some 0.2 ms per step of calling, which `one_batch` shows
+alone. It excludes what a reader costs the step by using the same cores and the same memory. The rates and the CPU time
+per batch include that cost.
+
+`read` measures the batches as `fit` would get them, without a head, in turn with a plain sequential `read_row_group` of
+the store's shards, in one process. It touches a byte of each page of memory. Everything is in the page cache.
 """
 
 import argparse
@@ -56,9 +58,9 @@ COMPILED = ("stream", "ram_compiled", "one_batch")
 
 
 class Epochs:
-    """When each epoch of `fit` began, its first step was taken, its last step was done, and it ended.
+    """The times of each epoch of `fit`: its begin, its first step, the end of its last step, and its end.
 
-    number: the epoch that `fit` is in. limit: after so many steps, if given, the training ends.
+    number: the current epoch of `fit`. limit: the number of steps after which the training ends, if given.
     """
 
     def __init__(self, limit: int | None = None):
@@ -93,12 +95,12 @@ class Epochs:
         return Clock()
 
     def seconds(self) -> np.ndarray:
-        """(epochs, 3): until the first step, for all steps, and until the next epoch."""
+        """(epochs, 3) seconds: until the first step, for all steps, and until the next epoch."""
         return np.diff(self.moments, axis=1)
 
 
 class Ours:
-    """The project's own stream over a pinned sample table, cut to so many rows."""
+    """The project's own stream over a pinned sample table, limited to a number of rows."""
 
     def __init__(self, given: argparse.Namespace):
         self.store, table = pinned(given.store, given.folder)
@@ -110,7 +112,7 @@ class Ours:
         return FeatureStream(self.store, self.table, batch_size, seed, self.memory_mb)
 
     def fit(self, epochs: Epochs) -> dict:
-        """What vision/training/loop.py gives to `fit`."""
+        """The arguments that vision/training/loop.py passes to `fit`."""
         stream = self.stream(self.batch_size, self.seed)
         dtype = np.dtype(stream.kind.dtype).name
         batches = dataset(lambda: stream.epochs(epochs.number), stream.kind.shape, dtype)
@@ -127,11 +129,11 @@ class Ours:
             np.dtype(in_order.kind.dtype).name,
             self.batch_size,
             self.seed,
-            int(self.memory_mb * 2**20 / 2 / row_bytes),  # as many as a window of ours
+            int(self.memory_mb * 2**20 / 2 / row_bytes),  # as many rows as a window of ours
         )
 
     def plain(self) -> Iterator[np.ndarray]:
-        """Every row group of the shards, one after the other, as pyarrow's documentation would have it."""
+        """Every row group of the shards in sequence, read as pyarrow's documentation recommends."""
         import pyarrow.parquet as pq
 
         kind = self.stream(1, None).kind
@@ -145,7 +147,7 @@ class Ours:
 
 
 def pinned(root: Path, folder: Path) -> tuple[Store, SampleTable]:
-    """The training split of the newest version of the store at `root`; its sample table is written to `folder`."""
+    """Pin the training split of the newest version of the store at `root`. Writes its sample table to `folder`."""
     (store,) = [space for space in spaces(root) if latest_version(space)]
     version = latest_version(store)
     assert version is not None
@@ -158,7 +160,7 @@ def feed_of(way: str, ours: Ours, epochs: Epochs) -> Feed:
             lambda rows: ours.fit(epochs),
             read=lambda rows: (features for features, _ in ours.stream(ours.batch_size, ours.seed).batches()),
         )
-    if way == "stream_dataset":  # with what tf.data adds to the reader
+    if way == "stream_dataset":  # includes what tf.data adds to the reader
         fit = lambda rows: ours.fit(epochs)  # noqa: E731
         return Feed(fit, read=of_dataset(fit))
     return FEEDS[way]
@@ -175,7 +177,7 @@ def write(way: str, ours: Ours, given: argparse.Namespace) -> dict:
 
 
 def train(way: str, ours: Ours, given: argparse.Namespace) -> dict:
-    """Samples/s of each epoch, and for what part of some more `fit` waited."""
+    """Measure samples/s of each epoch, and the share of further epochs that `fit` waits for batches."""
     rows, epochs, timed = ours.rows(given.folder), Epochs(), Epochs()
     spec = HeadSpec(ours.table.classes, batch_size=given.batch_size, standardize=False)
     head = build_head(spec, rows.shape, None, given.seed)
@@ -204,7 +206,7 @@ def train(way: str, ours: Ours, given: argparse.Namespace) -> dict:
 
 
 def waiting(seconds: np.ndarray, waits: np.ndarray) -> dict:
-    """Medians over epochs: of an epoch, the part that passed without a batch at hand, and what that consists of."""
+    """Medians over epochs: the share of an epoch that passes without a batch, and its parts."""
     start, whole = seconds[:, 0], seconds.sum(axis=1)
     return {
         "wait_share": float(np.median((start + waits.sum(axis=1)) / whole)),
@@ -216,7 +218,7 @@ def waiting(seconds: np.ndarray, waits: np.ndarray) -> dict:
 
 
 def given_from_outside(function, waits: list[float]):
-    """Keras' train function, fed batch by batch; the seconds of each `next` go to `waits`."""
+    """Keras' train function, fed batch by batch. Appends the seconds of each `next` to `waits`."""
 
     def step(iterator):
         began = time.perf_counter()
@@ -228,7 +230,7 @@ def given_from_outside(function, waits: list[float]):
 
 
 def read(way: str, ours: Ours, given: argparse.Namespace) -> dict:
-    """Rows/s of the way and of a plain sequential read, pass by pass in turn; the first of each is not counted."""
+    """Measure rows/s of the way and of a plain sequential read, in alternate passes, without the first of each."""
     rows, feed = ours.rows(given.folder), feed_of(way, ours, Epochs())
     assert feed.read is not None, f"{way} has no reader"
     rates: dict[str, list[float]] = {"way": [], "plain": []}

@@ -1,15 +1,16 @@
-"""Does the tutorial's generator train on exported files, as well as we do? The last line is one JSON object.
+"""Does the tutorial's generator train on exported files as well as our stream? The last line is one JSON object.
 
     python benchmarks/tutorial_generator.py --photos FOLDER --weights vgg16_notop.weights.h5
 
 Runs the pipeline with each seed, exports the store with `python -m storage export`, and trains the head of the 2018
-tutorial on the exported files as it did: a generator that draws files at random, for ever. Compared with it is our
-training of the same layers on features as they are (`--no-standardize`), with the same epochs, batches of the same
-size, the epoch of the lowest validation loss kept on both sides, and the same validation images. Our defaults are
-trained too, for information.
+tutorial on the exported files as the tutorial did, with an endless generator that draws files at random. This is
+compared with our training of the same layers on raw features (`--no-standardize`), with the same number of epochs,
+batch size and validation images. Both sides keep the epoch with the lowest validation loss. Our defaults are trained
+too, for information.
 
-Criterion: the difference of the mean accuracies has a 95 % interval, by a bootstrap that draws seeds and validation
-images anew, which holds zero (no difference was seen) and stays within LARGEST_DIFFERENCE (one would have been seen).
+Criterion: a bootstrap over seeds and validation images gives the 95 % interval of the difference of the mean
+accuracies. The interval must contain zero (no difference is seen) and stay within LARGEST_DIFFERENCE (a difference
+would be seen).
 """
 
 import argparse
@@ -25,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 PROJECT = Path(__file__).parents[1]
-BATCH_SIZE = 128  # the pipeline's default, given to it all the same
+BATCH_SIZE = 128  # the pipeline's default, passed explicitly all the same
 LARGEST_DIFFERENCE = 0.03
 DRAWS = 10_000
 OURS = {"ours": ["--no-standardize"], "ours_by_default": []}
@@ -44,7 +45,7 @@ def command(environment: dict[str, str], *arguments: object) -> str:
 
 
 def random_batches(folder: Path, batch_size: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """What older code feeds Keras with: batches of files drawn at random with replacement, without an end."""
+    """What older code feeds to Keras: endless batches of files drawn at random with replacement."""
     paths = sorted(folder.glob("*.npz"))
     draw = np.random.default_rng(seed)
     while True:
@@ -57,7 +58,7 @@ def random_batches(folder: Path, batch_size: int, seed: int) -> Iterator[tuple[n
 
 
 def read_all(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Every file of a folder once; the label in each name is the one inside."""
+    """Read every file of a folder once. Asserts that the label in each name equals the one inside."""
     features, labels = [], []
     for path in sorted(folder.glob("*.npz")):
         with np.load(path) as file:
@@ -68,7 +69,7 @@ def read_all(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def tutorial_head(shape: tuple[int, ...], seed: int):
-    """The tutorial's layers and optimizer, with what Keras takes where it says nothing."""
+    """The tutorial's layers and optimizer, with Keras' defaults where the tutorial sets nothing."""
     import keras
     from keras import layers
 
@@ -110,13 +111,13 @@ def train_as_the_tutorial(exported: Path, validation: tuple[np.ndarray, np.ndarr
 
 
 def is_right(head, validation: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """(images,) whether the head names the class of each validation image."""
+    """(images,) whether the head predicts the class of each validation image."""
     scores = np.asarray(head(validation[0], training=False))
     return (scores[:, 0] > 0.5) == validation[1]
 
 
 def train_ours(run, store: Path, validation: tuple[np.ndarray, np.ndarray], seed: int, options: list[str]) -> dict:
-    """A run of the pipeline, and its head asked about the exported validation images."""
+    """Run the pipeline, and evaluate its head on the exported validation images."""
     import keras
 
     record = run("--seed", seed, *options)
@@ -126,7 +127,7 @@ def train_ours(run, store: Path, validation: tuple[np.ndarray, np.ndarray], seed
 
 
 def interval(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of mean accuracy of `one` minus that of `other`: (seeds, images), the images the same."""
+    """The 95 % interval of the mean accuracy of `one` minus that of `other`, both (seeds, images) with equal images."""
     draw = np.random.default_rng(0)
     differences = []
     for _ in range(DRAWS):

@@ -1,4 +1,4 @@
-"""A command as a whole: its processes, their CPU time and memory, and when it said what."""
+"""Watch a command: its processes, their CPU time and memory, and the time of each line that it prints."""
 
 import os
 import subprocess
@@ -17,10 +17,10 @@ PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
 
 @dataclass
 class Watched:
-    """What was seen of a command.
+    """The observations of a command.
 
-    cpu_seconds: of all its processes, also those that it left to themselves. peak_rss_mb: the most that they held
-    together, shared pages counted in each. lines: (seconds since the start, line of standard error).
+    cpu_seconds: of all its processes, including those that it detached. peak_rss_mb: the peak of their summed memory,
+    with shared pages counted in each process. lines: (seconds since the start, line of standard error).
     samples: (seconds since the start, {(pid, command line): (CPU seconds, MB)}).
     """
 
@@ -33,7 +33,7 @@ class Watched:
     samples: list[tuple[float, dict]] = field(default_factory=list)
 
     def cpu_between(self, start: float, end: float) -> dict[str, float]:
-        """CPU seconds by command line, of processes that were there at both moments or began between them."""
+        """CPU seconds by command line, of processes that existed at both moments or began between them."""
         used: dict[str, float] = defaultdict(float)
         first: dict = {}
         last: dict = {}
@@ -47,12 +47,12 @@ class Watched:
         return used
 
     def said(self, text: str) -> float:
-        """When a line with this text came."""
+        """The time of the first line with this text, in seconds since the start."""
         return next(moment for moment, line in self.lines if text in line)
 
 
 def watch(command: list, environment: dict[str, str]) -> Watched:
-    """Run a command to its end, in a group of its own."""
+    """Run a command to its end, in its own process group."""
     mark = uuid.uuid4().hex
     began = time.monotonic()
     found = Watched()
@@ -94,13 +94,13 @@ def watch(command: list, environment: dict[str, str]) -> Watched:
 
 
 def _processes(mark: str):
-    """((pid, command line), (CPU seconds, MB)) of every process that was started with the mark."""
+    """((pid, command line), (CPU seconds, MB)) of every process that carries the mark in its environment."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if f"{MARK}={mark}".encode() not in (folder / "environ").read_bytes():
                 continue
             command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:  # it is gone
+        except OSError:  # the process has ended
             continue
         yield (folder.name, command), ((int(fields[11]) + int(fields[12])) / TICKS, int(fields[21]) * PAGE_MB)

@@ -1,1 +1,1 @@
-"""One module for each kind of peer. None of them knows the project, but for the reader of Keras' weights."""
+"""One module for each kind of peer. None of them uses the project, except for its reader of Keras' weights."""

@@ -1,4 +1,4 @@
-"""When what was done: the steady rate of a run, from moments that all processes share."""
+"""The steady rate of a run, from moments on a clock that all processes share."""
 
 import os
 import time
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Done(NamedTuple):
-    """So many images were through the network at `moment`. Linux' perf_counter is the same in all processes."""
+    """A number of images that finished at `moment`. On Linux, perf_counter is the same in all processes."""
 
     moment: float
     worker: int
@@ -19,7 +19,7 @@ def done(images: int) -> Done:
 
 
 def make_durable(folder: Path) -> float:
-    """fsync all that was written; the moment after it."""
+    """fsync all files and folders below `folder`, and return the moment after it."""
     for path in [*folder.rglob("*"), folder]:
         handle = os.open(path, os.O_RDONLY)
         os.fsync(handle)
@@ -28,7 +28,7 @@ def make_durable(folder: Path) -> float:
 
 
 def steady(events: list[Done], ended: float, workers: int = 1, warm_batches: int = 1) -> dict:
-    """Images a second from the warm moment, when each of `workers` has finished so many batches, to `ended`."""
+    """Images per second from the warm moment, when each of `workers` has finished `warm_batches`, to `ended`."""
     events = sorted(events)
     moments: dict[int, list[float]] = {}
     for event in events:

@@ -1,7 +1,7 @@
-"""What others feed `fit` from: an npz an image, an array in memory, HF datasets, TFRecord.
+"""Other ways to feed `fit`: one npz per image, an array in memory, HF datasets, TFRecord.
 
-Of each way: how its files are written, what `fit` is given, and the same batches without a head. What is said of speed
-was tried on two cores with features of 7x7x512 in float16.
+Each way defines how to write its files, the arguments of `fit`, and the same batches without a head. Remarks on speed
+were measured on two cores with features of 7x7x512 in float16.
 """
 
 import shutil
@@ -15,16 +15,16 @@ import numpy as np
 from tutorial_generator import random_batches
 
 Batches = Iterable[tuple[np.ndarray, np.ndarray]]
-TFRECORD_ROWS = 2048  # a file of 100 MB, as TensorFlow's guide has it
+TFRECORD_ROWS = 2048  # a file of 100 MB, as TensorFlow's guide recommends
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows to train on, and how.
+    """The rows to train on, and how to train on them.
 
-    in_order: gives them all, batch by batch, as (features (n, *shape) in the stored dtype, labels (n,) u16).
-    folder: where a way keeps its files of them. count: a whole number of batches. shuffle_rows: how many may be held to
-    shuffle them where a way holds some.
+    in_order: yields all rows, batch by batch, as (features (n, *shape) in the stored dtype, labels (n,) u16).
+    folder: for the files of a way. count: number of rows, a whole number of batches. shuffle_rows: most rows that a way
+    with a shuffle buffer may hold in it.
     """
 
     in_order: Callable[[], Batches]
@@ -42,7 +42,7 @@ class Rows:
 
 
 class Feed(NamedTuple):
-    """fit: the arguments of `fit`. write: makes the files, if any. read: one pass of the features that `fit` is given."""
+    """fit: returns the arguments of `fit`. write: makes files, if any. read: one pass of the features for `fit`."""
 
     fit: Callable[[Rows], dict]
     write: Callable[[Rows], None] | None = None
@@ -55,11 +55,11 @@ def _one_by_one(rows: Rows) -> Iterator[tuple[np.ndarray, int]]:
 
 
 def of_dataset(fit: Callable[[Rows], dict]) -> Callable[[Rows], Iterator[np.ndarray]]:
-    """The reader of a way that gives `fit` a tf.data pipeline."""
+    """The reader of a way that passes a tf.data pipeline to `fit`."""
     return lambda rows: (features for features, _ in islice(fit(rows)["x"].as_numpy_iterator(), rows.steps))
 
 
-# An npz an image, float32, drawn at random for each batch: the tutorial of 2018
+# One npz per image, float32, drawn at random for each batch, as in the tutorial of 2018
 
 
 def write_npz(rows: Rows) -> None:
@@ -84,7 +84,7 @@ def read_npz(rows: Rows) -> Iterator[np.ndarray]:
 
 
 def fit_ram(rows: Rows, dtype: str | None = None) -> dict:
-    """Keras makes float32 of float16 once, before the first epoch, and gathers the rows of each batch in tf.data."""
+    """Keras converts float16 to float32 once, before the first epoch, and gathers each batch's rows in tf.data."""
     features = np.empty((rows.count, *rows.shape), dtype or rows.dtype)
     labels = np.empty(rows.count, np.int32)
     filled = 0
@@ -116,7 +116,7 @@ def write_datasets(rows: Rows) -> None:
 
 
 def fit_datasets(rows: Rows, num_workers: int = 0) -> dict:
-    """Memory-mapped, shuffled as a whole; it makes float32 of float16 in numpy by itself."""
+    """Memory-mapped, shuffled as a whole. The library itself converts float16 to float32 in numpy."""
     import datasets
 
     data = datasets.load_from_disk(rows.folder / "data")
@@ -129,7 +129,7 @@ def fit_datasets(rows: Rows, num_workers: int = 0) -> dict:
             prefetch=True,
             num_workers=num_workers,
         ),
-        "shuffle": False,  # it does so itself
+        "shuffle": False,  # the dataset shuffles itself
     }
 
 
@@ -152,9 +152,9 @@ def write_tfrecord(rows: Rows) -> None:
 
 
 def fit_tfrecord(rows: Rows) -> dict:
-    """As TensorFlow's guide to tf.data has it: interleaved files, a shuffle buffer, whole batches parsed at once.
+    """As TensorFlow's guide to tf.data recommends: interleaved files, a shuffle buffer, whole batches parsed at once.
 
-    No `cache()`: it would be the array in memory.
+    There is no `cache()`, since it would make this the array in memory.
     """
     import tensorflow as tf
 
@@ -174,7 +174,7 @@ def fit_tfrecord(rows: Rows) -> dict:
     return {"x": ready, "shuffle": False}
 
 
-# One batch, over and over: what the head alone allows
+# One repeated batch: the rate of the head alone
 
 
 def fit_one_batch(rows: Rows) -> dict:
@@ -190,7 +190,7 @@ FEEDS = {
     "npz": Feed(fit_npz, write_npz, read_npz),
     "ram": Feed(fit_ram),
     "ram_float32": Feed(lambda rows: fit_ram(rows, "float32")),
-    "ram_compiled": Feed(lambda rows: fit_ram(rows, "float32")),  # with the optimizer's update of ours
+    "ram_compiled": Feed(lambda rows: fit_ram(rows, "float32")),  # with our compiled optimizer update
     "datasets": Feed(fit_datasets, write_datasets, of_dataset(fit_datasets)),
     "tfrecord": Feed(fit_tfrecord, write_tfrecord, of_dataset(fit_tfrecord)),
 }

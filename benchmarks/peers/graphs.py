@@ -52,13 +52,13 @@ def build_openvino(weights: Path, batch: int, threads: int) -> Run:
             "INFERENCE_PRECISION_HINT": "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
-            "ENABLE_CPU_PINNING": False,  # two processes may choose the same core
+            "ENABLE_CPU_PINNING": False,  # otherwise two processes may choose the same core
         },
     )
     request = model.create_infer_request()
 
     def run(pixels: np.ndarray) -> np.ndarray:
-        return request.infer({0: pixels}, share_inputs=True)[0].copy()  # the request owns what it returns
+        return request.infer({0: pixels}, share_inputs=True)[0].copy()  # the request owns its output
 
     return run
 
@@ -66,8 +66,8 @@ def build_openvino(weights: Path, batch: int, threads: int) -> Run:
 def vgg16_onnx(weights: Path, batch: int) -> bytes:
     """VGG16 without its top as ONNX: (batch, 224, 224, 3) uint8 RGB → (batch, 7, 7, 512) float32.
 
-    Keras' BGR order lies in the first kernel; the means are subtracted in the graph, since a convolution's
-    padding comes after them.
+    The first kernel includes Keras' BGR order. The graph subtracts the means, since a convolution pads its input after
+    that.
     """
     from onnx import TensorProto, checker, helper, numpy_helper
 

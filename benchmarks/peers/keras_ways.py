@@ -32,7 +32,7 @@ def vgg16(weights: Path, threads: int | None) -> keras.Model:
 
 
 def loop(photos: list[Photo], given: Given) -> dict:
-    """An image at a time: load, predict, save `<i>_<label>.npz`. Bilinear where the tutorial had nearest."""
+    """One image at a time: load, predict, save `<i>_<label>.npz`. Resizes bilinearly; the tutorial used nearest."""
     model = vgg16(given.weights, given.threads)
 
     def load(path: str) -> np.ndarray:
@@ -58,7 +58,7 @@ def loop(photos: list[Photo], given: Given) -> dict:
 
 
 class Moments(keras.callbacks.Callback):
-    """When each batch of a predict was done."""
+    """Records when each batch of a predict is done."""
 
     def __init__(self, batch: int, total: int):
         super().__init__()
@@ -70,9 +70,9 @@ class Moments(keras.callbacks.Callback):
 
 
 def directory(photos: list[Photo], given: Given) -> dict:
-    """image_dataset_from_directory → predict → one npz of all. Its pixels are bilinear without antialias.
+    """image_dataset_from_directory → predict → one npz of all features. Resizes bilinearly without antialias.
 
-    Its own default of 32 images a batch was slower than 8 on two cores.
+    On two cores, 8 images per batch were faster than its own default of 32.
     """
     batch = given.batch or 8
     model = vgg16(given.weights, given.threads)
@@ -100,7 +100,7 @@ def directory(photos: list[Photo], given: Given) -> dict:
 
 
 def null_directory(photos: list[Photo], given: Given) -> dict:
-    """The same dataset with block means in a map, consumed batch by batch, an npz for every 256 images."""
+    """The same dataset with block means in a map, consumed batch by batch, with one npz per 256 images."""
     batch = given.batch or 32
     with tempfile.TemporaryDirectory() as folder:
         dataset, paths, labels = _dataset(photos, given, batch, Path(folder))
@@ -128,7 +128,7 @@ def _block_means(pixels: tf.Tensor) -> tf.Tensor:
 
 
 def _dataset(photos: list[Photo], given: Given, batch: int, folder: Path) -> tuple[tf.data.Dataset, list[str], list]:
-    """The dataset, the photos' paths and labels in its order: class by class, of links where not all are wanted."""
+    """The dataset, and the photos' paths and labels in its order, class by class. A subset is a folder of links."""
     root = given.photos / "train" if (given.photos / "train").is_dir() else given.photos
     if given.count:
         for photo in photos:

@@ -1,4 +1,4 @@
-"""The photos that every peer gets, their pixels, the network that is none, and what the outputs are compared with."""
+"""The photos that every peer gets, their pixels, the null network, and the reference of the outputs."""
 
 from collections.abc import Iterable
 from itertools import chain, zip_longest
@@ -19,7 +19,7 @@ class Photo(NamedTuple):
 
 
 def first_photos(folder: Path, count: int) -> list[Photo]:
-    """The first `count` files (0: all) of the class folders in `folder` or its train/, sorted, classes in turn."""
+    """The first `count` files (0: all) of the class folders in `folder` or its train/, sorted, alternating classes."""
     root = folder / "train" if (folder / "train").is_dir() else folder
     classes = sorted(path for path in root.iterdir() if path.is_dir())
     columns = [[Photo(str(path), label) for path in sorted(name.iterdir())] for label, name in enumerate(classes)]
@@ -29,20 +29,20 @@ def first_photos(folder: Path, count: int) -> list[Photo]:
 
 
 def decode(path: str) -> np.ndarray:
-    """(224, 224, 3) uint8 RGB by Pillow's antialiased bilinear resize: the pixels of vision.pixels.decode.decode."""
+    """(224, 224, 3) uint8 RGB by Pillow's antialiased bilinear resize, equal to vision.pixels.decode.decode."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR))
 
 
 def block_means(pixels: np.ndarray) -> np.ndarray:
-    """The network that is none: (n, 224, 224, 3) → means of 32x32 pixels, tiled to (n, 7, 7, 512) float32."""
-    rows = pixels.reshape(-1, CELLS, 32, SIZE * 3).sum(axis=2, dtype=np.uint16)  # contiguous, so 20 times as fast
+    """The null network: (n, 224, 224, 3) → means of 32x32 pixels, tiled to (n, 7, 7, 512) float32."""
+    rows = pixels.reshape(-1, CELLS, 32, SIZE * 3).sum(axis=2, dtype=np.uint16)  # contiguous, thus 20 times as fast
     means = rows.reshape(-1, CELLS, CELLS, 32, 3).sum(axis=3, dtype=np.float32) / 1024
     return np.tile(means, -(-CHANNELS // 3))[..., :CHANNELS]
 
 
 def largest_distance(out: Path, photos: list[Photo], weights: Path, count: int) -> float:
-    """Largest relative L2 distance of `count` outputs to Keras' own VGG16 on the pixels of `decode`."""
+    """The largest relative L2 distance of `count` outputs from Keras' own VGG16 on the pixels of `decode`."""
     import keras
 
     found = {name: features for path in sorted(out.iterdir()) for name, features in _read(path, photos)}
@@ -60,11 +60,11 @@ def largest_distance(out: Path, photos: list[Photo], weights: Path, count: int) 
 
 
 def _read(path: Path, photos: list[Photo]) -> Iterable[tuple[str, np.ndarray]]:
-    """Pairs of path and features of one output, as the peers write them."""
+    """Read pairs of path and features from an output file of a peer."""
     if path.suffix == ".parquet":
         import pyarrow.parquet
 
-        table = pyarrow.parquet.ParquetFile(path).read()  # read as a plain list: Ray's tensor type is Ray's own
+        table = pyarrow.parquet.ParquetFile(path).read()  # read as a plain list, since only Ray knows its tensor type
         column = table["features"].combine_chunks()
         column = getattr(column, "storage", column)
         features = np.concatenate([column.flatten().to_numpy()]).reshape(-1, *FEATURES)

@@ -1,4 +1,4 @@
-"""A script with worker processes: they take batches from one counter, decode ahead and write behind the network."""
+"""A script with worker processes. They take batches from one counter, decode ahead and write behind the network."""
 
 import argparse
 import multiprocessing
@@ -16,8 +16,8 @@ NULL_SHARD, NULL_STEP = 256, 32
 
 
 def run_processes(photos: list[Photo], given: argparse.Namespace, build: Callable[..., Run], settings: dict) -> dict:
-    """The report of `build(weights, batch, threads)` in so many processes; one npz for a batch."""
-    context = multiprocessing.get_context("spawn")  # the libraries start threads: a fork of them would hang
+    """Run `build(weights, batch, threads)` in worker processes, with one npz per batch. Returns the report."""
+    context = multiprocessing.get_context("spawn")  # the libraries start threads, so a fork would hang
     workers = settings["processes"]
     shared = context.Value("q", 0), context.Barrier(workers)
     with ProcessPoolExecutor(workers, context, _share, shared) as pool:
@@ -33,12 +33,12 @@ def run_processes(photos: list[Photo], given: argparse.Namespace, build: Callabl
 
 
 def _share(counter, barrier) -> None:
-    global _counter, _barrier  # such things pass to a process only when it starts
+    global _counter, _barrier  # these can be passed to a process only when it starts
     _counter, _barrier = counter, barrier
 
 
 def _work(photos: list[Photo], given: argparse.Namespace, build: Callable[..., Run], settings: dict) -> list[Done]:
-    """What one process does. All begin together: the barrier also keeps one from taking two of these."""
+    """The work of one process. The barrier starts all together, and keeps one process from taking two of these jobs."""
     batch = settings["batch"]
     run = build(given.weights, batch, settings["threads"])
     found: list[Done] = []
@@ -76,7 +76,7 @@ def _work(photos: list[Photo], given: argparse.Namespace, build: Callable[..., R
 
 
 def _starts(total: int, batch: int) -> Iterator[int]:
-    """Where the batches begin that this process takes."""
+    """The start indices of the batches that this process takes."""
     while True:
         with _counter.get_lock():
             start = _counter.value
@@ -87,7 +87,7 @@ def _starts(total: int, batch: int) -> Iterator[int]:
 
 
 def _padded(pixels: np.ndarray, batch: int) -> np.ndarray:
-    """A fixed shape spares the engines another plan for the last batch."""
+    """Pad the last batch. With a fixed shape the engines need no second plan."""
     if len(pixels) == batch:
         return pixels
     return np.concatenate([pixels, np.zeros((batch - len(pixels), SIZE, SIZE, 3), np.uint8)])
@@ -103,7 +103,7 @@ def _write(out: Path, start: int, features: np.ndarray, photos: list[Photo]) -> 
 
 
 def null_pool(photos: list[Photo], given: argparse.Namespace) -> dict:
-    """The best simple script without a network: a pool of two, each task decodes and writes one npz of 256 images."""
+    """The best simple script without a network: a pool of two, where each task decodes 256 images into one npz."""
     processes = given.processes or 2
     shard = given.batch or NULL_SHARD
     tasks = [(given.out, start, photos[start : start + shard]) for start in range(0, len(photos), shard)]

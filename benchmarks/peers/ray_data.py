@@ -18,11 +18,11 @@ import ray.data
 from peers.clock import Done, done, make_durable, steady
 from peers.photos import FEATURES, SIZE, Photo, block_means, decode
 
-TASK_CPUS = 0.25  # logical: reading and writing run beside the actors, which need the time of two cores
+TASK_CPUS = 0.25  # logical CPUs: reading and writing run beside the actors, which use two cores
 
 
 class Backbone:
-    """VGG16 as one TensorFlow function in an actor; notes when each batch was done."""
+    """VGG16 as one TensorFlow function in an actor. Notes when each batch is done."""
 
     def __init__(self, weights: str, threads: int, notes: str):
         import keras
@@ -69,7 +69,7 @@ def note(folder: str, images: int) -> None:
 
 
 def ray_data(photos: list[Photo], given: argparse.Namespace) -> dict:
-    """Actors that hold the model; reading and writing are tasks beside them. The labels are in the paths."""
+    """Actors hold the model, and tasks beside them read and write. The paths contain the labels."""
     batch, actors, threads = given.batch or 16, given.processes or 1, given.threads or 2
     settings = {
         "batch": batch,
@@ -93,7 +93,7 @@ def ray_data(photos: list[Photo], given: argparse.Namespace) -> dict:
 
 
 def null_ray_data(photos: list[Photo], given: argparse.Namespace) -> dict:
-    """The same without actors: what needs no state is a task, and Ray Data fuses all of one CPU into one."""
+    """The same without actors. Stateless steps are tasks, and Ray Data fuses all tasks of one CPU into one."""
     batch = given.batch or 32
     settings = {"batch": batch, "processes": 2, "threads": 1, "files": "a Parquet file for a block"}
     with _ray() as notes:
@@ -103,7 +103,7 @@ def null_ray_data(photos: list[Photo], given: argparse.Namespace) -> dict:
 
 
 def _read(photos: list[Photo], blocks: int, batch: int, num_cpus: float) -> ray.data.Dataset:
-    """Bytes, then `decode`, in one task. read_images makes the same pixels but was an eighth slower with --null."""
+    """Read and `decode` files in one task. read_images yields the same pixels, but is an eighth slower with --null."""
     files = ray.data.read_binary_files(
         [photo.path for photo in photos],
         include_paths=True,
@@ -116,7 +116,7 @@ def _read(photos: list[Photo], blocks: int, batch: int, num_cpus: float) -> ray.
 def _write(
     mapped: ray.data.Dataset, given: argparse.Namespace, notes: str, workers: int, settings: dict, num_cpus: float
 ) -> dict:
-    # features are floats that seldom repeat: without a dictionary the files are a fifth smaller
+    # Features are floats that seldom repeat, so files without a dictionary are a fifth smaller.
     writers = {"num_cpus": num_cpus}
     mapped.write_parquet(str(given.out.resolve()), ray_remote_args=writers, use_dictionary=False)
     ended = make_durable(given.out)
@@ -130,7 +130,7 @@ def _write(
 
 
 def _engine(photos: list[Photo], batch: int, actors: int, arguments: tuple, settings: dict) -> dict:
-    """The same actors, called without Ray Data on pixels that they hold."""
+    """Call the same actors without Ray Data, on pixels that they hold."""
     remote = ray.remote(num_cpus=1)(Backbone)
     workers = [remote.remote(*arguments) for _ in range(actors)]
     ray.get([w.load.remote([p.path for p in photos[i::actors]]) for i, w in enumerate(workers)])
@@ -140,7 +140,7 @@ def _engine(photos: list[Photo], batch: int, actors: int, arguments: tuple, sett
 
 
 class _ray:  # noqa: N801
-    """A Ray of two CPUs for one run, without dashboard, in a folder of its own; yields a folder for notes."""
+    """A Ray instance with two CPUs for one run, without dashboard, in its own folder. Yields a folder for notes."""
 
     def __enter__(self) -> str:
         self.folder = tempfile.mkdtemp(prefix="ray-")
