@@ -19,11 +19,6 @@ from deployments.settings import POOL, WORKER, client_settings, server_settings
 from deployments.supervisor import MARK, Service, keep
 from flows.reap import PENDING_SECONDS
 
-# --- up and down, as they are called ---
-
-
-# --- the keeper ---
-
 
 def run_keeper(home: Home) -> int:
     """Start the server, then what needs it, and keep all of it running until SIGTERM."""
