@@ -49,7 +49,7 @@ class Store:
 
     @property
     def aside(self) -> Place:
-        """The folder of temporary files. A dead run leaves its own behind."""
+        """The folder in which new files are written before they get their names. Dead runs leave files here."""
         return self.space / "aside"
 
     @property
@@ -71,7 +71,7 @@ class Store:
 
     @property
     def way_out(self) -> str:
-        """The advice for a damaged store, as a part of an error message."""
+        """The advice of an error message about a damaged store."""
         return self._way_out("repair")
 
     @property

@@ -9,9 +9,9 @@ import pyarrow as pa
 def aligned(table: pa.Table, pieces: Iterable[pa.Table], schema: pa.Schema) -> Iterator[tuple[pa.Table, pa.Table]]:
     """Yield (rows of `table`, piece) for each non-empty piece, both sides sorted by path.
 
-    The rows of `table` in a pair sort after the previous piece and up to the last path of their own piece. So a path
-    that both tables have is in both sides of one pair. Rows behind the last piece come with an empty table of `schema`.
-    Every row of either table comes exactly once, in order.
+    A piece comes with the rows of `table` whose paths are after the last path of the previous piece and not after its
+    own last path. So a path of both tables is in both sides of one pair. Rows behind the last piece come with an empty
+    table of `schema`. Every row of either table comes exactly once, in order.
     """
     paths = table["path"].combine_chunks()
     start = 0

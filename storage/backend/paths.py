@@ -47,9 +47,9 @@ def place(address: str | Path) -> Place:
 
 
 def at_home(path: str) -> str:
-    """Expand a leading `~` or `~user`, which the shell leaves as it is behind `=` and in files.
+    """Expand a leading `~` or `~user`, because the shell does not expand it behind `=` or in files.
 
-    Leaves it too if a file of that very name exists.
+    The path stays as it is if a file of that very name exists.
     """
     if not path.startswith("~") or os.path.lexists(path.partition("/")[0]):
         return path

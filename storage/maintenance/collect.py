@@ -99,9 +99,9 @@ def _remove(path: Place) -> int:
 
 
 def _collect_heads(root: Store, kept: dict[Store, set[int]], since: float) -> Collected:
-    """Remove heads whose training images no version has any more. If all spaces are chosen, also remove dead trainings.
+    """Remove heads whose training images no version has any more. If all spaces are chosen, also dead trainings.
 
-    Heads depend on a version's data digest only, so a compacted version keeps its heads.
+    A dead training stays until it is old enough. Heads depend only on a data digest, so a compacted version keeps them.
     """
     known = {
         (store.fingerprint, read_version(store, number).data_digest)

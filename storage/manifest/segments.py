@@ -36,8 +36,9 @@ def write_files(store: Store, files: pa.Table, known: tuple[str, ...] = ()) -> l
 def write_rows(store: Store, rows: pa.Table, known: tuple[str, ...] = ()) -> list[str]:
     """Write a table of ROWS_SCHEMA, sorted by (digest, view), as segments sorted likewise. Returns their names.
 
-    A segment of `known` stays while all its rows are in the table. The other rows go to new segments, together with
-    the rows of segments that are not full. So new images cost new segments, not a rewrite of all.
+    known: segments of an earlier version. One stays while all its rows are in the table. The other rows go to new
+    segments, together with those of known segments that are not full. So new images cost new segments, not a rewrite
+    of all.
     """
     keys = _keys(rows)
     is_left = np.ones(len(keys), bool)

@@ -1,1 +1,1 @@
-"""Which rows are missing, and how the work is cut."""
+"""Plan the work: find the missing rows and cut them into chunks."""

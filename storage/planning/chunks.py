@@ -7,7 +7,7 @@ import pyarrow as pa
 from storage.schemas import TODO_SCHEMA
 
 # Engines infer batches of 16, 24 or 48 images of 224 pixels (vision/engines). With a multiple of all three only the
-# last batch is partial. The cut, and so the bytes of the shards, do not depend on the engine or the machine.
+# last batch is partial. Neither the cut nor the bytes of the shards depend on the engine or the machine.
 IMAGES_A_BATCH = 48
 # Enough chunks for sixteen workers. More would only make the shards smaller.
 MIN_CHUNKS = 16

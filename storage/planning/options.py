@@ -15,7 +15,7 @@ class PlanOptions:
     chunk; None derives it from the number of images. limit: the maximum number of new images; the others stay pending.
     max_removed_fraction: if a larger fraction of the live images is gone, the plan is refused unless `allow_removals`.
     format: of new shards. variants: views of each training image, the plain one included; the others use
-    `augmentation`, a text. classes: the classes that images must have.
+    `augmentation`, a text. classes: the classes to train on, each of which must have images.
     """
 
     validation_fraction: float = 0.2

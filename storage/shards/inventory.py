@@ -16,6 +16,6 @@ def is_present(store: Store, ref: ShardRef) -> bool:
 
 
 def present_shards(store: Store, refs: Mapping[str, ShardRef]) -> dict[str, ShardRef]:
-    """The shards whose files exist with their recorded size. Every run checks this, so it needs only one listing."""
+    """The shards whose files exist with their recorded size. Uses one listing, because every run makes this check."""
     found = sizes(store.shards) if refs else {}
     return {name: ref for name, ref in refs.items() if found.get(name) == ref.size_bytes}

@@ -1,4 +1,4 @@
-"""Turn a scan into a listing by adding each image's sha256. Reads only files that may have changed by size or times."""
+"""Turn a scan into a listing: add each image's sha256. Reads only files that are new or have another size or time."""
 
 import hashlib
 import logging

@@ -79,7 +79,7 @@ def _scan_by_folders(
     version = precedent() if precedent and layout == "auto" else None
     if version is not None:
         found = agreed(found, walk.images.keys(), version)
-    if walk.has_links and not found.is_plain:  # the layout decides which links lead to a folder twice in a class
+    if walk.has_links and not found.is_plain:  # which links count twice depends on the class folders
         walk = _walk(root, _first_folder, found, outside_links)
     seen = walk.rows.table()
     files = seen if found.is_plain else _labelled(seen, found)

@@ -52,7 +52,7 @@ NOTHING_THERE = {errno.ELOOP, errno.ENOENT, errno.ENOTDIR}
 
 
 def is_folder(entry: os.DirEntry[bytes]) -> bool:
-    """Whether an entry is a folder or a link to one. True too if that cannot be determined, for lack of permission."""
+    """Whether an entry is a folder or a link to one. Also True if an error, such as no permission, leaves that open."""
     try:
         return entry.is_dir()
     except OSError as error:
