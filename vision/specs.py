@@ -166,7 +166,7 @@ class FeatureSpec:
         if self.preprocessing not in ("", own.preprocessing):
             raise SpecError(f"{own.name} is preprocessed as {own.preprocessing!r}, not as {self.preprocessing!r}")
         if not 0 < self.rescale < inf:
-            raise SpecError(f"rescale: a finite number over 0, as 0.00392156862745098 for 1/255; got {self.rescale}")
+            raise SpecError(f"--rescale: a finite number over 0, as 0.00392156862745098 for 1/255; got {self.rescale}")
         object.__setattr__(self, "preprocessing", own.preprocessing)  # frozen for everyone else
 
     @property

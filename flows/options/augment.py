@@ -1,4 +1,4 @@
-"""`--augment` in every accepted notation, and the one text that it becomes."""
+"""`--augment` in every accepted notation, and the one value that it becomes."""
 
 import json
 import os
@@ -14,10 +14,13 @@ from storage.backend.paths import at_home
 from vision.pixels.augmentation import Augmentation, split_rescale
 
 
-def _augmentation(value: Any) -> str | None:
-    """One JSON text for what means the same: from a mapping, from JSON or YAML, or from a file of either."""
-    if value is None:
-        return None
+def parse_augment(value: Any) -> tuple[Augmentation | None, float | None]:
+    """The augmentation and the `rescale` in a value. None: not given, or an augmentation that changes no image.
+
+    value: a mapping, JSON or YAML, a file of either, or an Augmentation. Raises ValueError.
+    """
+    if value is None or isinstance(value, Augmentation):
+        return value, None
     text = _file_of_augmentation(value) if str(value).endswith((".json", ".yaml", ".yml")) else value
     record = _read_augmentation(text) if isinstance(text, str) else text
     if not isinstance(record, Mapping):
@@ -25,8 +28,43 @@ def _augmentation(value: Any) -> str | None:
             "--augment: expected parameters with their values, as '{\"rotation_range\": 20}', or a file of them"
         )
     rescale, rest = split_rescale(record)
-    own = {} if rescale == 1 else {"rescale": rescale}
-    return json.dumps(Augmentation.of(rest).record() | own, sort_keys=True)
+    augmentation = Augmentation.of(rest)
+    return None if augmentation.is_plain else augmentation, rescale
+
+
+def move_rescale(values: dict[str, Any]) -> dict[str, Any]:
+    """Parse the parameter `augment`, and move the `rescale` in it to the parameter `rescale`.
+
+    Raises ValueError if both are given and differ.
+    """
+    if values.get("augment") is None:
+        return values
+    augmentation, found = parse_augment(values["augment"])
+    given = values.get("rescale")
+    if found is None:
+        return values | {"augment": augmentation}
+    if given is not None and _number(given) not in (found, None):
+        raise ValueError(f"--rescale: got {given!r}, but --augment has rescale {found}; give one of them")
+    return values | {"augment": augmentation, "rescale": found if given is None else given}
+
+
+def _number(value: Any) -> float | None:
+    """None for what is no number: the field itself complains of it."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _augmentation(value: Any) -> Augmentation | dict[str, Any] | None:
+    """An Augmentation, or a record while a `rescale` is in it.
+
+    Prefect checks each parameter by itself. Only the options as a whole can move the `rescale` to its own field.
+    """
+    augmentation, rescale = parse_augment(value)
+    if rescale is None:
+        return augmentation
+    return (augmentation.record() if augmentation else {}) | {"rescale": rescale}
 
 
 def _read_augmentation(text: str) -> Any:
@@ -53,4 +91,8 @@ def _file_of_augmentation(path: str) -> str:
         raise ValueError(f"--augment: {path} cannot be read: {error}") from None
 
 
-Augment = Annotated[str, pydantic.BeforeValidator(_augmentation, json_schema_input_type=str | dict[str, Any])]
+Augment = Annotated[
+    Augmentation,
+    pydantic.PlainValidator(_augmentation, json_schema_input_type=str | dict[str, Any]),
+    pydantic.PlainSerializer(lambda augmentation: augmentation.text, return_type=str),
+]

@@ -3,6 +3,7 @@
 import pydantic
 from pydantic import Field
 
+from flows.options.paths import check_path
 from flows.options.pipeline import PipelineOptions
 from storage.backend.paths import place
 from storage.maintenance.collect import GRACE_HOURS
@@ -29,10 +30,7 @@ class MaintenanceOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_
     )
     wait: float = PipelineOptions.model_fields["wait"]
 
-    @pydantic.field_validator("store")
-    @classmethod
-    def _can_be_kept_as_text(cls, value: str, info: pydantic.ValidationInfo) -> str | None:
-        return PipelineOptions._can_be_kept_as_text(value, info)
+    _paths = pydantic.field_validator("store")(check_path)
 
     def target(self, wait_seconds: float | None = None) -> Target:
         return Target(place(self.store), self.space, self.wait if wait_seconds is None else wait_seconds)

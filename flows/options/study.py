@@ -10,6 +10,7 @@ import pydantic
 from pydantic import Field
 
 from flows.options.field_types import LARGEST_COUNT, LARGEST_SEED, ClassNames
+from flows.options.paths import check_path
 from flows.options.pipeline import PipelineOptions
 from flows.study.study import Study
 from storage.backend.paths import place
@@ -87,10 +88,7 @@ class StudyOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_na
     runner: RunnerName = _as_in_the_pipeline("runner")
     wait: float = _as_in_the_pipeline("wait")
 
-    @pydantic.field_validator("store", "out")
-    @classmethod
-    def _can_be_kept_as_text(cls, value: str, info: pydantic.ValidationInfo) -> str | None:
-        return PipelineOptions._can_be_kept_as_text(value, info)
+    _paths = pydantic.field_validator("store", "out")(check_path)
 
     @pydantic.model_validator(mode="after")
     def _writes_into_a_folder(self) -> Self:

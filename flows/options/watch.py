@@ -5,6 +5,7 @@ from typing import Annotated
 import pydantic
 from pydantic import Field
 
+from flows.options.paths import check_path
 from flows.options.pipeline import PipelineOptions
 from storage.backend.paths import Place, place
 from storage.errors import InputError
@@ -46,10 +47,7 @@ class WatchOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_na
     )
     hours: float | None = Field(None, gt=0, title="running", description="stop after N hours; default: never")
 
-    @pydantic.field_validator("images", "store", "labels")
-    @classmethod
-    def _can_be_kept_as_text(cls, value: str | None, info: pydantic.ValidationInfo) -> str | None:
-        return PipelineOptions._can_be_kept_as_text(value, info)
+    _paths = pydantic.field_validator("images", "store", "labels")(check_path)
 
     @property
     def folder(self) -> Place:

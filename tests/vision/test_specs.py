@@ -81,7 +81,7 @@ def test_a_preprocessing_that_is_not_the_backbones_is_refused():
 
 @pytest.mark.parametrize("rescale", [0.0, -1.0, float("inf"), float("nan")])
 def test_a_rescale_that_leaves_nothing_of_a_picture_is_refused(rescale):
-    with pytest.raises(SpecError, match=r"rescale: a finite number over 0, .* got"):
+    with pytest.raises(SpecError, match=r"--rescale: a finite number over 0, .* got"):
         FeatureSpec("0" * 32, rescale=rescale)
 
 

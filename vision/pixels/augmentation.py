@@ -137,12 +137,12 @@ class Augmentation:
         return Draws(matrices, _between(unit["light"], *(self.brightness_range or (1.0, 1.0))))
 
 
-def split_rescale(record: Mapping[str, Any]) -> tuple[float, dict[str, Any]]:
-    """ImageDataGenerator's `rescale`, which goes into the FeatureSpec (1.0 where there is none), and the rest. Raises SpecError."""
+def split_rescale(record: Mapping[str, Any]) -> tuple[float | None, dict[str, Any]]:
+    """ImageDataGenerator's `rescale`, which goes into the FeatureSpec (None if it is not given), and the rest. Raises SpecError."""
     rest = dict(record)
     given = rest.pop("rescale", None)
-    rescale = 1.0 if given is None else _number("rescale", given)
-    if rescale <= 0:
+    rescale = None if given is None else _number("rescale", given)
+    if rescale is not None and rescale <= 0:
         raise SpecError(f"--augment: rescale is a number over 0, as {1 / 255!r} for 1/255; got {given!r}")
     return rescale, rest
 

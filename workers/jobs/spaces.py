@@ -11,7 +11,7 @@ from storage.planning.plan import Plan
 from storage.reading.samples import Lacking
 from storage.records import fingerprint
 from vision.backbones.weights import weights_digest
-from vision.specs import BACKBONES, Dtype, Exif, FeatureSpec, Pooling, Precision, SixteenBit
+from vision.specs import BACKBONES, FeatureSpec
 from vision.training.head import HeadSpec
 from workers.jobs.head_identity import head_name
 from workers.jobs.initial_head import with_initial_head
@@ -21,28 +21,13 @@ from workers.jobs.records import HeadJob, PlanRecord, Promotion, Space, VersionR
 NAMED_WEIGHTS = ("imagenet", "random")  # anything else is a path
 
 
-def find_space(
-    root: Place,
-    images: Place,
-    weights: str,
-    backbone: str,
-    image_size: int,
-    pooling: Pooling,
-    dtype: Dtype,
-    precision: Precision,
-    exif: Exif = "ignore",
-    rescale: float = 1.0,
-    sixteen_bit: SixteenBit = "clip",
-) -> Space:
-    """The feature space that these options name. Reads the weights only where they are new to this store.
+def find_space(root: Place, images: Place, spec: FeatureSpec, weights: str) -> Space:
+    """The space of a spec whose weights' digest is still empty. Reads the weights only where they are new to this store.
 
-    Raises SpecError, WeightsError, InputError (a store of another format) with the way out.
+    Raises WeightsError or InputError (a store of another format) with the way out.
     """
-    # What cannot be needs no weights.
-    own = (backbone, image_size, pooling, dtype, precision)
-    spec = FeatureSpec("", *own, exif=exif, rescale=rescale, sixteen_bit=sixteen_bit)
     source = weights if weights in NAMED_WEIGHTS else os.path.abspath(weights)
-    digest = weights_digest(BACKBONES[backbone], source, Store(root, "").cache / "weights.json")
+    digest = weights_digest(BACKBONES[spec.backbone], source, Store(root, "").cache / "weights.json")
     spec = replace(spec, weights=digest)
     space = Space(str(root), str(images), fingerprint(spec.record()), spec, source)
     check_space(space.store)

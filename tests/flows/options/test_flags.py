@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from flows.cli import command
+from flows.options.features import FeatureOptions
 from flows.options.pipeline import PipelineOptions
 from flows.registry import PIPELINE
 from storage.layout import Store
@@ -28,6 +29,7 @@ from storage.source.splits import derived_split
 from tests import toy
 from tests.flows.conftest import PROJECT, TINY
 from tests.flows.in_process import server_of
+from vision.specs import FeatureSpec
 from workers.jobs.spaces import version_record
 from workers.runners.inline import CAUTION
 
@@ -217,7 +219,7 @@ def test_an_augmentation_is_of_one_head_and_one_space_however_it_is_said(first_r
     rest = ["--images", str(images), "--store", str(store), *TINY, "--variants", "2"]
     found = [parse([*rest, *way])[0] for way in ways_to_say(TURNED, tmp_path)]
     assert set(found) == {found[0]}
-    assert found[0].augmentation.record() == {"rotation_range": 20.0, "brightness_range": [0.5, 1.5]}
+    assert found[0].augment.record() == {"rotation_range": 20.0, "brightness_range": [0.5, 1.5]}
     assert found[0].rescale == 1e-05
     version = version_record(latest_version(Store(store, first_run[2].record["fingerprint"])))
     others = {"the same": {**TURNED, "shear_range": 0}, "another": {"rotation_range": 21}, "flat": {"rescale": 1e-05}}
@@ -233,6 +235,32 @@ def test_an_augmentation_is_of_one_head_and_one_space_however_it_is_said(first_r
     }
     assert names["one"] == names["the same"]
     assert len(set(names.values())) == 3
+
+
+def test_every_field_of_a_feature_space_is_a_parameter():
+    assert {field.name for field in fields(FeatureSpec)} - {"preprocessing"} == set(FeatureOptions.model_fields)
+
+
+@exercises("--rescale")
+def test_a_rescale_is_of_one_feature_space_however_it_is_said(images, store):
+    from flows.pipeline import extract_and_train
+
+    rest = ["--images", str(images), "--store", str(store), *SMALL]
+    said = [("--rescale", "0.5"), ("--augment", "rescale: 0.5"), ("--augment", '{"rescale": 0.5}', "--rescale", ".5")]
+    found = [parse([*rest, *arguments])[0] for arguments in said]
+    assert set(found) == {found[0]}
+    assert (found[0].spec.rescale, found[0].augment) == (0.5, None)
+    for parameters in (
+        {"augment": {"rescale": 0.5}},
+        {"augment": "rescale: 0.5", "rescale": None},
+        {"rescale": "0.5"},
+        *(options.model_dump(include=options.model_fields_set) for options in found),
+    ):
+        options = PipelineOptions(**extract_and_train.validate_parameters(parameters))
+        assert (options.spec.rescale, options.augment) == (0.5, None)
+    plain, one, other = (parse([*rest, *more])[0] for more in ((), ("--rescale", "1"), ("--augment", "rescale: 1")))
+    assert plain.spec == one.spec == other.spec
+    assert len({options.space().fingerprint for options in (plain, found[0])}) == 2
 
 
 def test_a_run_of_a_deployment_takes_an_augmentation_as_a_mapping_and_as_a_text(tmp_path):

@@ -379,7 +379,7 @@ def test_every_parameter_of_image_data_generator_is_taken_or_refused_by_name(gen
 
 def test_rescale_is_taken_out_of_what_is_augmented():
     assert split_rescale({"rescale": 1 / 255, "zoom_range": 0.2}) == (1 / 255, {"zoom_range": 0.2})
-    assert split_rescale({}) == split_rescale({"rescale": None}) == (1.0, {})
+    assert split_rescale({}) == split_rescale({"rescale": None}) == (None, {})
 
 
 @pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan"), "1./255", True])

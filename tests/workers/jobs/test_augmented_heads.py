@@ -31,6 +31,7 @@ from vision.batches import Batches
 from vision.engines import unload_engine
 from vision.pixels.decode import decode
 from vision.runtime import prepare_tensorflow
+from vision.specs import FeatureSpec
 from vision.training.evaluation import Evaluation, evaluate
 from vision.training.head import HeadSpec
 from vision.training.head_model import load_head
@@ -62,9 +63,7 @@ class Tuner(Trainer):
 
     @property
     def space(self) -> Space:
-        return find_space(
-            place(str(self.root)), place(str(self.images)), "random", "vgg16", 32, "none", "float16", "float32"
-        )
+        return find_space(place(str(self.root)), place(str(self.images)), FeatureSpec("", image_size=32), "random")
 
     @property
     def store(self) -> Store:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -6,23 +7,17 @@ from storage.errors import InputError
 from storage.manifest.space import create_space
 from storage.records import fingerprint
 from tests import toy
-from vision.errors import SpecError, WeightsError
+from vision.errors import WeightsError
+from vision.specs import FeatureSpec
 from vision.training.head import HeadSpec
 from workers.jobs.records import Space
 from workers.jobs.size_and_rate import row_bytes
 from workers.jobs.spaces import find_space, head_job, plan_record, version_record
 
 
-def found(tmp_path, **options) -> Space:
-    asked = {
-        "weights": "random",
-        "backbone": "vgg16",
-        "image_size": 32,
-        "pooling": "none",
-        "dtype": "float16",
-        "precision": "float32",
-    }
-    return find_space(tmp_path / "store", tmp_path / "images", **asked | options)
+def found(tmp_path, weights: str = "random", **options) -> Space:
+    spec = FeatureSpec("", **{"image_size": 32} | options)
+    return find_space(tmp_path / "store", tmp_path / "images", spec, weights)
 
 
 def test_the_fingerprint_is_the_hash_of_the_spec(tmp_path):
@@ -39,6 +34,9 @@ def test_the_fingerprint_is_the_hash_of_the_spec(tmp_path):
         {"pooling": "max"},
         {"dtype": "float32"},
         {"precision": "mixed_float16"},
+        {"exif": "apply"},
+        {"rescale": 1 / 255},
+        {"sixteen_bit": "scale"},
     ],
 )
 def test_every_option_of_a_feature_leads_to_another_space(other, tmp_path):
@@ -54,17 +52,11 @@ def test_asking_for_a_space_makes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "says"),
-    [
-        ({"backbone": "resnet"}, SpecError, "--backbone: 'resnet'"),
-        ({"image_size": 16, "weights": "no/such/file.h5"}, SpecError, "--image-size: at least 32 pixels for vgg16"),
-        ({"weights": "no/such/file.h5"}, WeightsError, r"no/such/file\.h5"),
-    ],
-)
-def test_options_that_cannot_work_are_refused_by_name(options, error, says, tmp_path):
-    with pytest.raises(error, match=says):
-        found(tmp_path, **options)
+def test_only_the_digest_of_the_weights_is_filled_in(tmp_path):
+    spec = FeatureSpec("", "vgg19", 64, "max", "float32", exif="apply", rescale=1 / 255, sixteen_bit="scale")
+    space = find_space(tmp_path / "store", tmp_path / "images", spec, "random")
+    assert space.spec.weights
+    assert replace(space.spec, weights="") == spec
 
 
 def test_a_weights_file_is_remembered_by_its_whole_path(tmp_path, monkeypatch):

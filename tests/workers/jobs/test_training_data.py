@@ -30,6 +30,7 @@ from vision.batches import Batches, Held
 from vision.engines import load_engine
 from vision.pixels.augmentation import Augmentation
 from vision.pixels.decode import decode
+from vision.specs import FeatureSpec
 from vision.training.head import HeadSpec
 from vision.training.head_model import load_head
 from workers.jobs.extract import process_chunks
@@ -52,7 +53,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def space_of(images: Path, root: Path) -> Space:
-    return find_space(place(str(root)), place(str(images)), "random", "vgg16", 32, "none", "float16", "float32")
+    return find_space(place(str(root)), place(str(images)), FeatureSpec("", image_size=32), "random")
 
 
 def extracted(images: Path, root: Path, engine: str, **options) -> Space:

@@ -1,0 +1,38 @@
+"""What a parameter that is a path has to be."""
+
+import os
+
+import pydantic
+
+from flows.options.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS, check_below
+from storage.backend.paths import at_home
+from workers.jobs.spaces import NAMED_WEIGHTS
+
+ROOTS = {
+    "images": IMAGE_ROOTS,
+    "labels": IMAGE_ROOTS,
+    "store": STORE_ROOTS,
+    "out": STORE_ROOTS,
+    "weights": WEIGHTS_ROOTS,
+}
+
+
+def check_path(value: str | None, info: pydantic.ValidationInfo) -> str | None:
+    """Return the path of the field `info.field_name`, with `~` resolved. Raises ValueError if it is outside its roots.
+
+    The whole path has to be UTF-8, and the working folder may be what is not.
+    """
+    is_path = value and "://" not in value and not (info.field_name == "weights" and value in NAMED_WEIGHTS)
+    if value and is_path and value.startswith("~"):
+        value = os.path.abspath(at_home(value))  # settled here, before it is known to lie below the roots
+    path = os.path.abspath(value) if value and is_path else ""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"--{info.field_name}: the path {path!a} is not UTF-8, and Prefect and Arrow keep paths as text; "
+            "make a link to it that is (names below the image folder may be any bytes)"
+        ) from None
+    if value and (is_path or "://" in value):
+        check_below(f"--{info.field_name}", value, ROOTS[info.field_name or ""])
+    return value

@@ -1,0 +1,67 @@
+"""The parameters that say how a run works. None of them changes a feature."""
+
+from typing import Self
+
+import pydantic
+from pydantic import Field
+
+from flows.options.field_types import Fraction
+from storage.shards.shard import MAX_ROWS, Format
+from vision.engines.selection import EngineName
+from workers.devices import Slot, slots
+from workers.runners.base import RunnerName
+
+
+class RunningOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
+    """The group `running` of the pipeline's parameters."""
+
+    engine: EngineName = Field(
+        "auto",
+        title="running",
+        description="library that computes the features; auto: tensorflow on a GPU, otherwise mnn if it is installed and supports the features, otherwise tensorflow",
+    )
+    runner: RunnerName = Field(
+        "local",
+        title="running",
+        description="where jobs run; local: child processes; inline: this process, without isolation or time-outs",
+    )
+    workers: int | None = Field(
+        None, ge=1, title="running", description="number of extraction processes; default: one per GPU, or one per core"
+    )
+    format: Format = Field("parquet", title="running", description="file format of new shards")
+    chunk_size: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_ROWS,
+        title="running",
+        description="images per shard; default: chosen by the number of images, at most 256",
+    )
+    limit: int | None = Field(None, ge=0, title="running", description="extract at most N new images in this run")
+    extract_only: bool = Field(False, title="running", description="extract and commit features, but train no head")
+    max_bad_fraction: Fraction = Field(
+        0.01, title="running", description="end with status 3 if a larger share of the images is unusable"
+    )
+    max_removed_fraction: Fraction = Field(
+        0.2, title="running", description="end with status 4 if a larger share of the images is gone"
+    )
+    allow_removals: bool = Field(False, title="running", description="accept any number of missing images")
+    single_writer: bool = Field(
+        False,
+        title="running",
+        description="declare that no two runs ever write to the store at the same time; for file systems without hard links",
+    )
+    wait: float = Field(
+        0,
+        ge=0,
+        title="running",
+        description="seconds to wait for another run on the same store; a deployment's run waits a day by default",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _has_a_slot_for_each_worker(self) -> Self:
+        if self.runner == "inline" and (self.workers or 1) > 1:
+            raise ValueError(f"--workers {self.workers}: --runner inline has one; leave --workers out")
+        return self
+
+    def extraction_slots(self, engine: str) -> tuple[Slot, ...]:
+        return slots(1 if self.runner == "inline" else self.workers, engine)
