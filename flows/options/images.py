@@ -1,4 +1,4 @@
-"""The parameters that say which images there are, which labels they have, and which store keeps their features."""
+"""The parameters of the input: images, labels, classes and the store."""
 
 import pydantic
 from pydantic import Field
@@ -56,7 +56,7 @@ class ImageOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_na
 
     @property
     def folder(self) -> Place:
-        """The image folder, absolute, or the prefix of an object store. Raises InputError where none was given."""
+        """The image folder, absolute, or the prefix of an object store. Raises InputError if none was given."""
         if self.images is None:
             raise InputError("--images: the folder of images is missing")
         return place(self.images)
@@ -67,7 +67,7 @@ class ImageOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_na
 
     @property
     def store_root(self) -> Place:
-        """The store. Raises InputError for one that the next scan would take for a class folder."""
+        """The root of the store. Raises InputError for one that the next scan would take for a class folder."""
         root, folder = place(self.store), self.folder
         above = f"{str(folder).rstrip('/')}/"
         inside = str(root).removeprefix(above) if str(root).startswith(above) else None

@@ -1,4 +1,4 @@
-"""What a parameter that is a path has to be."""
+"""The check of parameters that are paths."""
 
 import os
 
@@ -20,11 +20,11 @@ ROOTS = {
 def check_path(value: str | None, info: pydantic.ValidationInfo) -> str | None:
     """Return the path of the field `info.field_name`, with `~` resolved. Raises ValueError if it is outside its roots.
 
-    The whole path has to be UTF-8, and the working folder may be what is not.
+    Raises ValueError too if the absolute path is not UTF-8. The working folder may be the part that is not.
     """
     is_path = value and "://" not in value and not (info.field_name == "weights" and value in NAMED_WEIGHTS)
     if value and is_path and value.startswith("~"):
-        value = os.path.abspath(at_home(value))  # settled here, before it is known to lie below the roots
+        value = os.path.abspath(at_home(value))  # before the check of the roots
     path = os.path.abspath(value) if value and is_path else ""
     try:
         path.encode()

@@ -39,31 +39,32 @@ class PipelineOptions(TrainingOptions, RunningOptions, FeatureOptions, ImageOpti
 
     @pydantic.model_validator(mode="after")
     def _is_a_feature_space(self) -> Self:
-        self.chosen_engine()  # a SpecError now, not after a long scan
-        cut_shape(self.spec, self.fine_tune)  # a SpecError now
+        # A SpecError is raised here, not after a long scan.
+        self.chosen_engine()
+        cut_shape(self.spec, self.fine_tune)
         return self
 
     def changed(self) -> set[str]:
-        """The names of those that are not at their defaults."""
+        """The names of the parameters that are not at their defaults."""
         return {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}
 
     def space(self) -> Space:
-        """The feature space that these options name; reads weights that are new to the store.
+        """The feature space of these options. Reads the weights if they are new to the store.
 
-        Raises InputError for a store that the next scan would take for a class folder.
+        Raises InputError for a store that the next scan would take for a class folder, and WeightsError.
         """
         return find_space(self.store_root, self.folder, self.spec, self.weights)
 
     def precedent(self, space: Space) -> Callable[[], Precedent | None] | None:
-        """How to learn what a layout that is guessed has to agree with; None where it need not."""
+        """A function that reads what a guessed layout has to agree with; None if relabels are allowed."""
         return None if self.allow_relabels else partial(precedent, space.store)
 
     def chosen_engine(self) -> str:
-        """What computes the features on this machine. Raises SpecError for features that cannot be computed."""
+        """The engine for this machine. Raises SpecError if none can compute these features."""
         return choose(self.engine, self.spec, bool(visible_gpus()))
 
     def plan_options(self) -> PlanOptions:
-        """What bounds the plan. Raises InputError for what would only be found out after the extraction."""
+        """The options of the plan. Raises InputError for classes that cannot be trained on, before anything is extracted."""
         if self.classes is not None and len(self.classes) == 1 and not self.extract_only:
             raise InputError(
                 f"--classes names {some(self.classes)} alone, and training needs at least two classes; "
@@ -82,12 +83,12 @@ class PipelineOptions(TrainingOptions, RunningOptions, FeatureOptions, ImageOpti
         )
 
     def head_job(self, space: Space, version: VersionRecord) -> HeadJob:
-        """The training that these options ask for. Raises InputError where the version cannot be trained on."""
+        """The training of these options. Raises InputError if the version cannot be trained on."""
         promote: Promotion = "always" if self.promote else "if_better"
         return self._job(space, version, self._head_spec(version).untuned, promote)
 
     def fine_tune_job(self, space: Space, version: VersionRecord) -> HeadJob | None:
-        """What is to follow that training; None where nothing is fine-tuned. Its result is no head that others are compared with."""
+        """The fine-tuning after that training; None without --fine-tune. Its result never becomes the current head."""
         return self._job(space, version, self._head_spec(version), "never") if self.fine_tune else None
 
     def _head_spec(self, version: VersionRecord) -> HeadSpec:
