@@ -27,6 +27,7 @@ from extraction import middle, say  # noqa: E402
 from peers.photos import first_photos  # noqa: E402
 
 from vision.backbones import vgg_reference as vgg  # noqa: E402
+from vision.backbones.preprocessing import preprocessed  # noqa: E402
 from vision.backbones.weights_file import Tensors, read_weights  # noqa: E402
 from vision.pixels.decode import decode  # noqa: E402
 from vision.specs import BACKBONES, FeatureSpec  # noqa: E402
@@ -55,7 +56,7 @@ class NcnnEngine:
             self.net.load_model(f"{folder}/vgg.bin")
 
     def features(self, pixels: np.ndarray) -> np.ndarray:
-        return np.stack([self._one(value) for value in vgg.values(pixels)])
+        return np.stack([self._one(value) for value in preprocessed(pixels, self.spec)])
 
     def _one(self, values: np.ndarray) -> np.ndarray:
         planes = np.ascontiguousarray(values.transpose(2, 0, 1))

@@ -27,8 +27,8 @@ class Tensor:
 class Backbone:
     """A frozen network without its top: all that the project knows of it, so that a new one is an entry below.
 
-    application: module and function of Keras that build it; `preprocess_input` of the module is its
-    preprocessing. preprocessing: the record of that in a fingerprint, with how pixels come to be.
+    application: module and function of Keras that build it. preprocessing: how pixels come to be, and the mode of the module's
+    `preprocess_input` (vision/backbones/preprocessing.py), as a fingerprint records it.
     tensors: name of each layer with weights → its arrays in Keras' own order (`Layer.get_weights`).
     side: side of the image in pixels → side of the feature map in cells, from smallest_image on.
     imagenet: file name, address and md5 of the ImageNet weights that Keras ships. is_vgg: whether it is
@@ -50,7 +50,6 @@ class Backbone:
 # antialiased bilinear resize; Keras' "caffe" preprocessing (RGB to BGR, ImageNet means subtracted). ResNet50, version 1, is
 # "caffe" in Keras as well: its weights were converted from Caffe; "tf" and "torch" are those of later networks.
 CAFFE = "pillow-rgb bilinear caffe 1"
-CAFFE_MEANS = (103.939, 116.779, 123.68)  # of ImageNet, in the order BGR
 
 
 def _convolution(size: int, inputs: int, outputs: int) -> tuple[Tensor, ...]:

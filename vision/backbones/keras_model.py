@@ -5,6 +5,7 @@ from importlib import import_module
 import keras
 from keras import layers
 
+from vision.backbones.preprocessing import preprocessing_layers
 from vision.backbones.vgg_reference import parted
 from vision.backbones.weights_file import Tensors
 from vision.specs import BACKBONES, FeatureSpec, cut_shape
@@ -19,9 +20,8 @@ def build_backbone(spec: FeatureSpec, tensors: Tensors, before: str | None = Non
     keras.mixed_precision.set_global_policy(spec.precision)
     keras.config.set_image_data_format("channels_last")  # whatever the user's keras.json says
     module_name, _, function = BACKBONES[spec.backbone].application.partition(":")
-    module = import_module(module_name)
     pixels = keras.Input((spec.image_size, spec.image_size, 3), dtype="uint8")
-    network = getattr(module, function)(
+    network = getattr(import_module(module_name), function)(
         weights=None,
         include_top=False,
         input_shape=(spec.image_size, spec.image_size, 3),
@@ -34,10 +34,5 @@ def build_backbone(spec: FeatureSpec, tensors: Tensors, before: str | None = Non
         last_block = next(reversed(below)).partition("_")[0]
         network = keras.Model(network.input, network.get_layer(f"{last_block}_pool").output)
     network.trainable = False
-
-    def preprocessed(batch):
-        return module.preprocess_input(keras.ops.cast(batch, "float32")) * spec.rescale
-
-    values = layers.Lambda(preprocessed, dtype="float32")(pixels)
-    features = layers.Activation("linear", dtype="float32")(network(values))
+    features = layers.Activation("linear", dtype="float32")(network(preprocessing_layers(pixels, spec)))
     return keras.Model(pixels, features, name=spec.backbone)

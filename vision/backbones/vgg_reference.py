@@ -4,13 +4,9 @@ from itertools import groupby, takewhile
 
 import numpy as np
 
+from vision.backbones.preprocessing import preprocessed
 from vision.backbones.weights_file import Tensors
-from vision.specs import CAFFE_MEANS, FeatureSpec
-
-
-def values(pixels: np.ndarray, rescale: float = 1.0) -> np.ndarray:
-    """(n, h, w, 3) uint8 RGB → float32 BGR less ImageNet's means (Keras' "caffe" preprocessing), times `rescale`."""
-    return (pixels[..., ::-1].astype(np.float32) - np.asarray(CAFFE_MEANS, np.float32)) * np.float32(rescale)
+from vision.specs import FeatureSpec
 
 
 def blocks(tensors: Tensors) -> list[list[tuple[np.ndarray, np.ndarray]]]:
@@ -38,7 +34,7 @@ def features(spec: FeatureSpec, tensors: Tensors, pixels: np.ndarray, before: st
     3x3 convolutions that keep the size, relu behind each, 2x2 maxima behind each block (Simonyan and
     Zisserman 2014, section 2.1).
     """
-    maps = values(pixels, spec.rescale)
+    maps = preprocessed(pixels, spec)
     for block in blocks(parted(tensors, before)[0]):
         for kernel, bias in block:
             maps = np.maximum(_convolved(maps, kernel) + bias, 0)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from vision.backbones import vgg_reference as vgg
+from vision.backbones.preprocessing import preprocessed
 from vision.backbones.weights_file import Tensors
 from vision.engines.serial import SerialEngine
 from vision.specs import FeatureSpec
@@ -95,7 +96,7 @@ class MnnEngine(SerialEngine):
             self._network.resizeTensor(entry, shape)
             self._network.resizeSession(self._session)
         values = np.zeros(shape, np.float32)
-        values[: len(pixels)] = vgg.values(pixels, self.spec.rescale).transpose(0, 3, 1, 2)
+        values[: len(pixels)] = preprocessed(pixels, self.spec).transpose(0, 3, 1, 2)
         entry.copyFrom(self._tensor(values))
         if self._network.runSession(self._session):
             raise RuntimeError(f"{self.name} could not run a batch of {count} images")

@@ -6,10 +6,11 @@ and the head are one Keras model that needs no code of ours.
 
 from itertools import groupby
 
+from vision.backbones.preprocessing import preprocessing_layers
 from vision.backbones.vgg_reference import parted
 from vision.backbones.weights_file import Tensors
 from vision.errors import HeadError
-from vision.specs import CAFFE_MEANS, FeatureSpec, cut_shape
+from vision.specs import FeatureSpec, cut_shape
 from vision.training.head import Optimizer
 from vision.training.head_model import compile_classifier
 
@@ -51,20 +52,12 @@ def build_whole(spec: FeatureSpec, tensors: Tensors, tunable):
     pixels = keras.Input((spec.image_size, spec.image_size, 3), dtype="uint8", name="pixels")
     tuned = {layer.name for layer in tunable.layers}
     frozen = {name: arrays for name, arrays in tensors.items() if name not in tuned}
-    values = _through(_preprocessed(pixels, spec), frozen, is_trained=False)
+    values = _through(preprocessing_layers(pixels, spec), frozen, is_trained=False)
     for layer in tunable.layers[1:]:
         values = layer(values)
     model = keras.Model(pixels, values, name=f"{spec.backbone}_with_head")
     compile_classifier(model, "sgd", None)  # the one without a state beside the weights: nobody goes on from here
     return model
-
-
-def _preprocessed(pixels, spec: FeatureSpec):
-    """What vision/backbones/vgg_reference.py makes of pixels, by layers that Keras can save."""
-    import keras
-
-    offset = [-spec.rescale * mean for mean in reversed(CAFFE_MEANS)]
-    return keras.ops.flip(keras.layers.Rescaling(spec.rescale, offset, name="less_means")(pixels), axis=-1)
 
 
 def _through(values, tensors: Tensors, is_trained: bool):

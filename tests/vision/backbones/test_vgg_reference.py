@@ -1,6 +1,5 @@
 import dataclasses
 
-import numpy as np
 import pytest
 
 from tests.vision.engines.test_tensorflow_engine import pixels, relative_error
@@ -37,13 +36,3 @@ def test_rescaled_features_are_those_of_the_reference_in_each_engine(engine, spe
     expected = vgg.features(own, shifted, pixels(2))
     assert relative_error(engine_of(own, shifted, threads=1).features(pixels(2)), expected) < 1e-5
     assert relative_error(vgg.features(spec, shifted, pixels(2)) / 255, expected) > 0.1
-
-
-def test_rescaling_comes_behind_the_preprocessing(engine):
-    assert np.array_equal(vgg.values(pixels(1), 1 / 255), vgg.values(pixels(1)) * np.float32(1 / 255))
-
-
-def test_pixels_become_what_keras_makes_of_them(engine):
-    from keras.applications.vgg16 import preprocess_input
-
-    assert np.array_equal(vgg.values(pixels(1)), preprocess_input(pixels(1).astype(np.float32)))
