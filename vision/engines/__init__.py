@@ -1,6 +1,6 @@
 """Engines: what turns a batch of pixels into features, which of them a run takes, and the check before it is believed.
 
-This module imports neither TensorFlow nor MNN: each engine does when it is made, in the process that computes.
+This module loads no library of an engine. Each engine loads its own when it is made, in the process that computes.
 """
 
 import gc
@@ -13,6 +13,7 @@ from vision.backbones.weights import load_weights, tensors_digest
 from vision.backbones.weights_file import Tensors
 from vision.engines.engine import Engine
 from vision.engines.parity import ParityError, check_parity
+from vision.engines.selection import FALLBACK, engine_class
 from vision.errors import WeightsError
 from vision.specs import BACKBONES, FeatureSpec, cut_shape
 
@@ -20,12 +21,14 @@ logger = logging.getLogger(__name__)
 
 
 def load_engine(name: str, spec: FeatureSpec, weights: str, threads: int, before: str | None = None) -> Engine:
-    """The engine of a spec, warm: built, run once, and as near to the reference as it has to be.
+    """The engine of a spec, warm: built, run once, and checked against the reference.
 
-    One that is not, or that cannot be loaded, is told of and gives way to TensorFlow. before: end in front of this block
-    (vision/specs.py, cut_shape). Kept until another is asked for, and gone before that is made: there is never memory
-    for two. Threads that ask for the same engine at the same time get one. Raises WeightsError where the weights are not
-    those of the spec any more, SpecError where the backbone cannot be cut there.
+    TensorFlow replaces an engine that is too far from the reference or cannot be loaded, with a warning. before: the block
+    in front of which the network ends (vision/specs.py, cut_shape).
+
+    The engine stays loaded until another one is asked for. It is unloaded before the other one is made, because the memory
+    may not hold two. Threads that ask for the same engine share it. Raises WeightsError if the weights are no longer those
+    of the spec, SpecError if the backbone cannot be cut there.
     """
     wanted = (name, spec, weights, threads, before)
     with _loading:
@@ -40,29 +43,25 @@ _loading = RLock()  # guards _loaded
 
 
 def unload_engine() -> None:
-    """Give back the memory of the engine that is loaded, once nobody else holds it."""
+    """Free the memory of the loaded engine, unless somebody else holds it."""
     with _loading:
         _loaded.clear()
-    gc.collect()  # Keras' models refer to themselves
+    gc.collect()  # Keras models contain reference cycles
 
 
 def _made(name: str, spec: FeatureSpec, weights: str, threads: int, before: str | None) -> Engine:
-    cut_shape(spec, before)  # is there such a block? Asked before anything is read
+    cut_shape(spec, before)  # is there such a block? Check before reading weights
     tensors = _checked_weights(spec, weights)
     fallback = None
-    if name == "mnn":
-        from vision.engines.mnn_engine import MnnEngine
-
+    if name != FALLBACK:
         try:
-            engine: Engine = MnnEngine(spec, tensors, threads, before)
+            engine = engine_class(name)(spec, tensors, threads, before)
             check_parity(engine, tensors)
             return engine
         except (ImportError, RuntimeError, ParityError) as error:
-            fallback = f"{name} gives way to tensorflow: {error}"
+            fallback = f"{name} gives way to {FALLBACK}: {error}"
             logger.warning("%s", fallback)
-    from vision.engines.tensorflow_engine import TensorFlowEngine
-
-    engine = TensorFlowEngine(spec, tensors, threads, before)
+    engine = engine_class(FALLBACK)(spec, tensors, threads, before)
     engine.fallback = fallback
     engine.features(np.zeros((engine.batch_size, spec.image_size, spec.image_size, 3), np.uint8))
     return engine

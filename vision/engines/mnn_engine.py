@@ -8,6 +8,7 @@ is built here from the weights, and nothing leaves the machine.
 import logging
 import tempfile
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from vision.backbones import vgg_reference as vgg
 from vision.backbones.preprocessing import preprocessed
 from vision.backbones.weights_file import Tensors
 from vision.engines.serial import SerialEngine
-from vision.specs import FeatureSpec
+from vision.specs import BACKBONES, FeatureSpec
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +42,23 @@ class MnnEngine(SerialEngine):
     cannot run the network.
     """
 
-    fallback: str | None = None
+    @staticmethod
+    def obstacle(spec: FeatureSpec) -> str:
+        """Why MNN cannot compute these features here; empty if it can."""
+        if not BACKBONES[spec.backbone].is_vgg:
+            return f"computes the VGG family alone, not {spec.backbone}"
+        if spec.precision != "float32":
+            return f"computes in float32, not in {spec.precision}"
+        if find_spec("MNN") is None:
+            return "is not installed: pip install -c constraints.txt -e '.[fast]'"
+        return ""
 
     def __init__(self, spec: FeatureSpec, tensors: Tensors, threads: int, before: str | None = None):
         import MNN
 
-        super().__init__()
+        super().__init__(spec, tensors, threads, before)
         self._mnn = MNN
         self.name = f"mnn {version('MNN')}"
-        self.spec, self.before = spec, before
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "network.mnn"
             _save(vgg.parted(tensors, before)[0], spec.image_size, path)

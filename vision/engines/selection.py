@@ -1,30 +1,36 @@
-"""Choose the engine of a run."""
+"""The engines there are, and which of them a run takes."""
 
-from importlib.util import find_spec
+from importlib import import_module
 from typing import Literal
 
+from vision.engines.serial import SerialEngine
 from vision.errors import SpecError
-from vision.specs import BACKBONES, FeatureSpec
+from vision.specs import FeatureSpec
 
 EngineName = Literal["auto", "tensorflow", "mnn"]
 
+# Name → module and class, in the order in which `auto` tries them on a CPU. Importing the module loads no library of
+# the engine: a command asks for obstacles before it knows whether there is anything to do.
+ENGINES = {
+    "mnn": "vision.engines.mnn_engine:MnnEngine",
+    "tensorflow": "vision.engines.tensorflow_engine:TensorFlowEngine",
+}
+# Computes every spec on every device, and replaces an engine that fails. The others are used after a parity check.
+FALLBACK = "tensorflow"
+
+
+def engine_class(name: str) -> type[SerialEngine]:
+    module, _, own = ENGINES[name].partition(":")
+    return getattr(import_module(module), own)
+
 
 def choose(wanted: EngineName, spec: FeatureSpec, has_gpu: bool) -> str:
-    """The engine of a run: TensorFlow on a GPU, else Winograd's algorithm where it can be had, else TensorFlow.
+    """The engine of a run. `auto` takes the fallback on a GPU, and otherwise the first engine that can compute the spec.
 
-    Raises SpecError where the wanted engine cannot compute these features or is not installed.
+    Raises SpecError if the wanted engine cannot compute these features or is not installed.
     """
-    backbone = BACKBONES[spec.backbone]
-    if not backbone.is_vgg:
-        obstacle = f"computes the VGG family alone, not {backbone.name}"
-    elif spec.precision != "float32":
-        obstacle = f"computes in float32, not in {spec.precision}"
-    elif find_spec("MNN") is None:
-        obstacle = "is not installed: pip install -c constraints.txt -e '.[fast]'"
-    else:
-        obstacle = ""
     if wanted == "auto":
-        return "tensorflow" if has_gpu or obstacle else "mnn"
-    if wanted == "mnn" and obstacle:
-        raise SpecError(f"--engine mnn {obstacle}; or leave the choice to --engine auto")
+        return FALLBACK if has_gpu else next(name for name in ENGINES if not engine_class(name).obstacle(spec))
+    if obstacle := engine_class(wanted).obstacle(spec):
+        raise SpecError(f"--engine {wanted} {obstacle}; or leave the choice to --engine auto")
     return wanted

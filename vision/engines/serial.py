@@ -5,16 +5,30 @@ from threading import Lock
 
 import numpy as np
 
+from vision.backbones.weights_file import Tensors
+from vision.specs import FeatureSpec
+
 
 class SerialEngine(ABC):
-    """An engine that several threads may share.
+    """An engine that several threads may share; vision/engines/engine.py describes its attributes.
 
     A training stream and a validation stream use one engine from two threads: tf.data prefetches the next epoch while
     validation runs. A session, its shape and its buffers belong to one batch at a time. The lock costs no throughput,
     since a batch uses all threads of the engine, and no memory, which a second session would.
     """
 
-    def __init__(self) -> None:
+    name: str
+    batch_size: int
+    fallback: str | None = None
+
+    @staticmethod
+    def obstacle(spec: FeatureSpec) -> str:
+        """Why the engine cannot compute these features on this machine; empty if it can. Loads no library."""
+        return ""
+
+    def __init__(self, spec: FeatureSpec, tensors: Tensors, threads: int, before: str | None = None):
+        """tensors: the weights of the backbone. threads: CPU threads of one batch. before: see vision/specs.py, cut_shape."""
+        self.spec, self.before = spec, before
         self._lock = Lock()
 
     def features(self, pixels: np.ndarray) -> np.ndarray:

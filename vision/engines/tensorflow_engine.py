@@ -31,10 +31,8 @@ class TensorFlowEngine(SerialEngine):
     threads: CPU threads for one operation. before: the block in front of which it ends, None where it is whole.
     """
 
-    fallback: str | None = None
-
     def __init__(self, spec: FeatureSpec, tensors: Tensors, threads: int, before: str | None = None):
-        super().__init__()
+        super().__init__(spec, tensors, threads, before)
         prepare_tensorflow(threads)
         import keras
         import tensorflow as tf
@@ -42,7 +40,6 @@ class TensorFlowEngine(SerialEngine):
         from vision.backbones.keras_model import build_backbone
 
         self.name = f"tensorflow {tf.__version__} keras {keras.__version__}"
-        self.spec, self.before = spec, before
         self.batch_size = batch_size_for(spec.image_size, bool(tf.config.list_logical_devices("GPU")))
         model = build_backbone(spec, tensors, before)
         self._out_of_memory = tf.errors.ResourceExhaustedError

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import weakref
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -18,9 +19,9 @@ from vision.backbones.weights_file import read_weights
 from vision.engines import load_engine, mnn_engine, unload_engine
 from vision.engines.mnn_engine import MnnEngine
 from vision.engines.parity import LARGEST_ERROR, ParityError, check_parity
-from vision.engines.selection import choose
+from vision.engines.selection import ENGINES, FALLBACK, EngineName, choose, engine_class
 from vision.errors import SpecError, WeightsError
-from vision.specs import FeatureSpec, cut_shape
+from vision.specs import BACKBONES, FeatureSpec, cut_shape
 
 PROJECT = Path(__file__).parents[3]
 
@@ -49,8 +50,27 @@ def test_the_choice_is_by_backbone_precision_and_device(wanted, options, has_gpu
     assert choose(wanted, FeatureSpec("", **options), has_gpu) == chosen
 
 
+def test_every_engine_of_the_table_can_be_asked_for_and_the_fallback_computes_everything():
+    assert set(get_args(EngineName)) == {"auto", *ENGINES}
+    specs = [FeatureSpec("", name, precision=own) for name in BACKBONES for own in ("float32", "mixed_float16")]
+    assert {engine_class(FALLBACK).obstacle(spec) for spec in specs} == {""}
+
+
+def test_an_engine_is_a_class_and_a_line_of_the_table(engine, spec, monkeypatch):
+    class Slower(MnnEngine):
+        pass
+
+    monkeypatch.setattr(mnn_engine, "Slower", Slower, raising=False)
+    monkeypatch.setitem(ENGINES, "slower", "vision.engines.mnn_engine:Slower")
+    assert choose("slower", spec, has_gpu=False) == "slower"
+    assert type(load_engine("slower", spec, "random", 1)) is Slower
+    monkeypatch.setitem(LARGEST_ERROR, spec.dtype, 0.0)
+    unload_engine()
+    assert "slower gives way to tensorflow" in load_engine("slower", spec, "random", 1).fallback
+
+
 def test_without_mnn_auto_takes_tensorflow_and_who_asks_for_mnn_is_told_how_to_get_it(monkeypatch):
-    monkeypatch.setattr("vision.engines.selection.find_spec", lambda name: None)
+    monkeypatch.setattr("vision.engines.mnn_engine.find_spec", lambda name: None)
     assert choose("auto", FeatureSpec(""), has_gpu=False) == "tensorflow"
     with pytest.raises(SpecError, match=r"--engine mnn is not installed: pip install .*\[fast\]"):
         choose("mnn", FeatureSpec(""), has_gpu=False)
