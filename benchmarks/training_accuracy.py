@@ -36,9 +36,10 @@ from storage.reading.samples import SampleTable, pin  # noqa: E402
 from storage.reading.stream import FeatureStream  # noqa: E402
 from storage.shards.shard import Shard  # noqa: E402
 from vision.batches import dataset  # noqa: E402
+from vision.training.feeds import TrainingData  # noqa: E402
 from vision.training.head import HeadSpec  # noqa: E402
 from vision.training.head_model import build_head, compile_update  # noqa: E402
-from vision.training.loop import TrainingData, train  # noqa: E402
+from vision.training.loop import train  # noqa: E402
 from vision.training.statistics import Statistics, feature_statistics  # noqa: E402
 
 READING_BATCH = 256

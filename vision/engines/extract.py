@@ -1,8 +1,9 @@
 """From a stream of files to features: decode ahead, infer in batches of one fixed shape."""
 
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,28 +14,28 @@ from vision.pixels.decode import ImageError, Loss, decode
 from vision.pixels.variants import plain_views
 from vision.specs import FeatureSpec, cut_shape
 
-MakeViews = Callable[[np.ndarray, bytes, Sequence[int]], np.ndarray]  # pixels, key and numbers → a picture a number
+MakeViews = Callable[[np.ndarray, bytes, Sequence[int]], np.ndarray]  # pixels, key, numbers → one picture per number
 
 
 @dataclass
 class StageSeconds:
-    """Where the time went; reading and decoding run beside inference."""
+    """Seconds per stage. Reading and decoding run in parallel with inference."""
 
     read: float = 0.0
     decode: float = 0.0
     infer: float = 0.0
 
 
-Image = tuple[bytes, Callable[[], bytes], Sequence[int]]  # its key, what reads its file, and the views that are wanted
+Image = tuple[bytes, Callable[[], bytes], Sequence[int]]  # key, reader of the file, numbers of the views to make
 
 
 @dataclass
 class Extracted:
-    """Features of the images that could be used, and why the others could not.
+    """Features of the images that could be used, and the reasons for the others.
 
-    keys, views, features: of n rows, (n,) uint16 and (n, *shape) in the dtype of the spec, or, of a cut engine, in float32,
-    as what is not stored; plain rows first, then those of view 1 and so on, each in the order in which the images came.
-    errors: key → (code, message). losses: what does not show in the pixels → the keys of such images.
+    keys, views, features: n keys, (n,) uint16 and (n, *shape), one entry per row. Plain rows come first, then those of view
+    1 and so on, each in the order of the images. The dtype is that of the spec; a cut engine gives float32, because its
+    features are not stored. errors: key → (code, message). losses: a property that the pixels lost → keys of the images.
     """
 
     keys: list[bytes]
@@ -47,7 +48,7 @@ class Extracted:
 
 @dataclass(frozen=True)
 class Part:
-    """What is inferred of an image in one batch: some of its views, the last of them or not."""
+    """The views of one image that are in one batch. is_last: no later batch has views of this image."""
 
     key: bytes
     read: Callable[[], bytes]
@@ -55,10 +56,14 @@ class Part:
     is_last: bool
 
 
-class Hands(Protocol):
-    """Is told which image is being read, then decoded, and which batch inferred, each until the next word of it.
+Decoded = tuple[Part, np.ndarray | ImageError]
+Row = tuple[int, bytes, np.ndarray]  # view, key, features
 
-    Called for every image, from two threads: it should cost nothing beside a decode.
+
+class Hands(Protocol):
+    """Hears which image is being read or decoded, and which batch is being inferred. Each call replaces the one before.
+
+    Two threads call it for every image, so it has to be cheap compared with decoding.
     """
 
     def reading(self, key: bytes) -> None: ...
@@ -73,7 +78,7 @@ class Hands(Protocol):
 
 
 class NoHands:
-    """Nobody wants to know."""
+    """Ignores every call."""
 
     def reading(self, key: bytes) -> None: ...
 
@@ -94,22 +99,36 @@ def extract(
     apart: Container[bytes] = (),
     make_views: MakeViews = plain_views,
 ) -> Extracted:
-    """Features of the views of `images`; a batch is of so many rows, and may end between two views of an image.
+    """Features of the views of `images`. A batch has a fixed number of rows, and may end between two views of an image.
 
-    The next batch is read and decoded in a thread while one is inferred. A file that cannot be read or
-    decoded, as an ImageError of its reader or of the decoder says, costs its own rows only; anything
-    else passes through. `on_batch` is told how many images are done. apart: keys that are inferred each without others.
-    make_views: what makes views of an image's pixels (vision/pixels/variants.py).
+    A thread reads and decodes the next batch during inference. If the reader or the decoder raises ImageError, only the
+    rows of that image are missing; other errors pass through. on_batch: hears how many images are done. apart: keys of
+    images that share their batch with no other image. make_views: see vision/pixels/variants.py.
     """
     seconds, hands = StageSeconds(), hands or NoHands()
-    shape, dtype = cut_shape(engine.spec, engine.before), "float32" if engine.before else engine.spec.dtype
-    errors: dict[bytes, tuple[str, str]] = {}
-    rows: list[tuple[int, bytes, np.ndarray]] = []
-    done = 0
-    batches = _batches(images, engine, apart)
     decoder = _Decoder(engine.spec, seconds, hands, make_views)
+    errors: dict[bytes, tuple[str, str]] = {}
+    rows: list[Row] = []
+    done = 0
+    # Closing joins the decoding thread before an error goes up.
+    with closing(_decoded_ahead(_batches(images, engine, apart), decoder, hands)) as batches:
+        for batch in batches:
+            good = [(part, pixels) for part, pixels in batch if isinstance(pixels, np.ndarray)]
+            errors |= {part.key: (e.code, str(e)) for part, e in batch if isinstance(e, ImageError)}
+            if good:
+                rows += _inferred(engine, good, seconds, hands)
+            done += sum(part.is_last for part, _ in batch)
+            on_batch(done)
+    rows.sort(key=lambda row: row[0])  # stable: the images of a view stay in the order in which they came
+    features = np.stack([row for _, _, row in rows]) if rows else np.empty((0, *_shape(engine)), _dtype(engine))
+    views = np.array([view for view, _, _ in rows], np.uint16)
+    return Extracted([key for _, key, _ in rows], views, features, errors, seconds, decoder.losses)
 
-    def next_batch() -> list[tuple[Part, np.ndarray | ImageError]]:
+
+def _decoded_ahead(batches: Iterator[list[Part]], decoder: "_Decoder", hands: Hands) -> Generator[list[Decoded]]:
+    """Each batch with its pixels, or the reason why there are none. A thread decodes one batch ahead."""
+
+    def next_batch() -> list[Decoded]:
         batch = [(part, decoder.pixels(part)) for part in next(batches, [])]
         hands.decoded()
         return batch
@@ -118,28 +137,34 @@ def extract(
         upcoming = ahead.submit(next_batch)
         while batch := upcoming.result():
             upcoming = ahead.submit(next_batch)
-            good = [(part, pixels) for part, pixels in batch if isinstance(pixels, np.ndarray)]
-            errors |= {part.key: (e.code, str(e)) for part, e in batch if isinstance(e, ImageError)}
-            if good:
-                began = time.perf_counter()
-                hands.inferring([part.key for part, _ in good])
-                found = engine.features(np.concatenate([pixels for _, pixels in good]))
-                with np.errstate(over="ignore"):  # an overflow becomes inf, which the store refuses by name
-                    found = found.astype(dtype)
-                hands.inferred()
-                seconds.infer += time.perf_counter() - began
-                made = [(view, part.key) for part, _ in good for view in part.views]
-                rows += [(view, key, row) for (view, key), row in zip(made, found, strict=True)]
-            done += sum(part.is_last for part, _ in batch)
-            on_batch(done)
-    rows.sort(key=lambda row: row[0])  # which leaves the images of a view as they came
-    features = np.stack([row for _, _, row in rows]) if rows else np.empty((0, *shape), dtype)
-    views = np.array([view for view, _, _ in rows], np.uint16)
-    return Extracted([key for _, key, _ in rows], views, features, errors, seconds, decoder.losses)
+            yield batch
+
+
+def _inferred(
+    engine: Engine, good: list[tuple[Part, np.ndarray]], seconds: StageSeconds, hands: Hands
+) -> Iterable[Row]:
+    """The rows of a batch."""
+    began = time.perf_counter()
+    hands.inferring([part.key for part, _ in good])
+    found = engine.features(np.concatenate([pixels for _, pixels in good]))
+    with np.errstate(over="ignore"):  # an overflow becomes inf, which the store refuses by name
+        found = found.astype(_dtype(engine))
+    hands.inferred()
+    seconds.infer += time.perf_counter() - began
+    made = [(view, part.key) for part, _ in good for view in part.views]
+    return [(view, key, row) for (view, key), row in zip(made, found, strict=True)]
+
+
+def _shape(engine: Engine) -> tuple[int, ...]:
+    return cut_shape(engine.spec, engine.before)
+
+
+def _dtype(engine: Engine) -> str:
+    return "float32" if engine.before else engine.spec.dtype
 
 
 def _batches(images: Iterable[Image], engine: Engine, apart: Container[bytes]) -> Iterator[list[Part]]:
-    """The images in batches of rows, which may become smaller on the way, and each of those `apart` in its own."""
+    """The images in batches of `engine.batch_size` rows, which may shrink meanwhile; each image of `apart` by itself."""
     batch: list[Part] = []
     for key, read, views in images:
         if key in apart:
@@ -160,7 +185,7 @@ def _batches(images: Iterable[Image], engine: Engine, apart: Container[bytes]) -
 
 
 class _Decoder:
-    """Decodes each image once, though its views may be in two batches, and makes the views."""
+    """Decodes each image once, even if two batches share its views, and makes the views."""
 
     def __init__(self, spec: FeatureSpec, seconds: StageSeconds, hands: Hands, make_views: MakeViews):
         self._spec, self._seconds, self._hands, self._make_views = spec, seconds, hands, make_views
@@ -168,7 +193,7 @@ class _Decoder:
         self._last: tuple[bytes, np.ndarray | ImageError] | None = None
 
     def pixels(self, part: Part) -> np.ndarray | ImageError:
-        """(views, size, size, 3) uint8 of a part, or why there are none."""
+        """(views, size, size, 3) uint8 of a part, or the reason why there are none."""
         if self._last is None or self._last[0] != part.key:
             self._last = part.key, self._decoded(part)
         picture = self._last[1]

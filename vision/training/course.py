@@ -67,7 +67,7 @@ class Course:
         self._began = time.perf_counter() - before.get("seconds", 0.0)
         self._epoch_before: float = before.get("seconds_of_epoch", 0.0)
         self._resumed = checkpoint if self.step else None
-        self._spec, self.steps, self._report, self._pace = spec, steps, report, Pace(report)
+        self.epochs, self.steps, self._report, self._pace = spec.epochs, steps, report, Pace(report)
         keep_rows(log_folder / "epochs.csv", lambda row: int(row[0]) < self.epoch)
         self.log = StepLog(log_folder / "steps.csv", self.epoch, self.step)
 
@@ -113,7 +113,7 @@ class Course:
         self.log.add(self.epoch, self.step, float(logs["loss"]))
         self.step += 1
         self._seconds_of_epoch = self._epoch_before + time.perf_counter() - self._epoch_began
-        place = {"epoch": self.epoch + 1, "epochs": self._spec.epochs, "step": self.step, "steps": self.steps}
+        place = {"epoch": self.epoch + 1, "epochs": self.epochs, "step": self.step, "steps": self.steps}
         if not math.isfinite(total):
             self.diverged = Divergence(self.epoch + 1, self.step)
             self._keep_figures(dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), math.nan))
@@ -141,5 +141,5 @@ class Course:
         self.history.append({name: float(value) for name, value in logs.items()})
         self.epoch_seconds.append(self._seconds_of_epoch)
         self.log.flush()
-        self._report({"epoch": self.epoch + 1, "epochs": self._spec.epochs, **self.history[-1]})
+        self._report({"epoch": self.epoch + 1, "epochs": self.epochs, **self.history[-1]})
         self.epoch, self.step = self.epoch + 1, 0

@@ -130,25 +130,36 @@ def _tunable(job: HeadJob, head):
 def _train(
     job: HeadJob, version: Version, data: Samples, report: Callable[[dict], None], checkpoint: Checkpoint | None
 ) -> HeadResult:
+    """Train the head, test it, write it and its report."""
+    trained = _fit_from(job, version, data, report, checkpoint)
+    store, record = job.space.store, _record(job, version, data, trained)
+    temporary = data.folder / "writing.keras"
+    _whole(job, trained.model).save(temporary)
+    keep_logs(store, job.name)
+    write_head(store, job.name, record, temporary)
+    remove_checkpoint(store, job.name)
+    lies_at = write_report(job, version, record, trained.validation, data.validation, training=data.training)
+    figures = finite({**record["metrics"], **test_metrics(record["test"]), "history": trained.history})
+    return HeadResult(job.name, True, False, **figures, report=lies_at, diverged=divergence(store, job.name, record))
+
+
+def _fit_from(
+    job: HeadJob, version: Version, data: Samples, report: Callable[[dict], None], checkpoint: Checkpoint | None
+) -> Trained:
+    """Resume at the checkpoint. Training begins anew if the checkpoint does not fit."""
     if checkpoint is not None:
         report({"resumed": True, "epoch": checkpoint.epoch + 1, "after_steps": checkpoint.step})
     try:
-        trained = _fit(job, version, data, report, checkpoint)
+        return _fit(job, version, data, report, checkpoint)
     except CheckpointError as error:
         logger.warning("head %s begins anew: %s", job.name, error)
-        trained = _fit(job, version, data, report, None)
+        return _fit(job, version, data, report, None)
     except HeadError as error:
         raise StoreDamaged(f"{error}; train the head to go on from again with --force-retrain") from error
-    metrics = {
-        "epochs": len(trained.history),
-        "val_accuracy": trained.validation.accuracy,
-        "val_loss": trained.validation.loss,
-        "train_seconds": trained.seconds,
-        "train_samples_per_second": trained.samples / trained.seconds,
-    }
-    test = _tested(job, data, trained.model)
-    temporary = data.folder / "writing.keras"
-    _whole(job, trained.model).save(temporary)
+
+
+def _record(job: HeadJob, version: Version, data: Samples, trained: Trained) -> dict:
+    """What the store keeps beside the model; docs/store.md describes it."""
     record = {
         "format_version": 1,
         "fingerprint": job.space.fingerprint,
@@ -159,10 +170,16 @@ def _train(
         "samples": {"train": len(data.training), "validation": len(data.validation)},
         "head": job.spec.record(),
         "seed": job.seed,
-        "metrics": metrics,
+        "metrics": {
+            "epochs": len(trained.history),
+            "val_accuracy": trained.validation.accuracy,
+            "val_loss": trained.validation.loss,
+            "train_seconds": trained.seconds,
+            "train_samples_per_second": trained.samples / trained.seconds,
+        },
         "per_class": per_class(job.spec.classes, trained.validation),
         "confusion": trained.validation.confusion.tolist(),
-        "test": test,
+        "test": _tested(job, data, trained.model),
         "history": trained.history,
         "epoch_seconds": [round(seconds, 3) for seconds in trained.epoch_seconds],
         "environment": environment(),
@@ -174,13 +191,7 @@ def _train(
         record |= {"base": _base(job, version), "start": trained.start}
     if job.spec.variants > 1:
         record |= {"lacking": lacking(job.space.store, version, job.spec).samples}
-    keep_logs(job.space.store, job.name)
-    write_head(job.space.store, job.name, record, temporary)
-    remove_checkpoint(job.space.store, job.name)
-    lies_at = write_report(job, version, record, trained.validation, data.validation, training=data.training)
-    figures = finite({**metrics, **test_metrics(test), "history": trained.history})
-    diverged = divergence(job.space.store, job.name, record)
-    return HeadResult(job.name, True, False, **figures, report=lies_at, diverged=diverged)
+    return record
 
 
 def _whole(job: HeadJob, model):

@@ -21,7 +21,7 @@ from vision.engines import load_engine
 from vision.engines.engine import Engine
 from vision.pixels.augmentation import Augmentation
 from vision.specs import cut_shape
-from vision.training.loop import TrainingData
+from vision.training.feeds import TrainingData
 from workers.jobs.image_stream import ImageStream
 from workers.jobs.records import HeadJob
 

@@ -22,11 +22,12 @@ from vision.errors import HeadError, SpecError
 from vision.specs import FeatureSpec
 from vision.training.checkpoint import Checkpoint
 from vision.training.evaluation import evaluate
+from vision.training.feeds import TrainingData
 from vision.training.fine_tuning import build_tunable, build_whole
 from vision.training.head import HeadSpec
 from vision.training.head_model import build_head, load_head
 from vision.training.keeper import Keeping
-from vision.training.loop import Trained, TrainingData, train
+from vision.training.loop import Trained, train
 from vision.training.statistics import Statistics
 
 pytestmark = [

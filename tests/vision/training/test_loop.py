@@ -15,10 +15,11 @@ from vision.batches import Held
 from vision.training.checkpoint import Checkpoint, CheckpointError
 from vision.training.course import Divergence
 from vision.training.evaluation import evaluate, precision_and_recall
+from vision.training.feeds import TrainingData
 from vision.training.head import HeadSpec
 from vision.training.head_model import load_head
 from vision.training.keeper import Keeping
-from vision.training.loop import Trained, TrainingData, train
+from vision.training.loop import Trained, train
 
 pytestmark = [
     # Keras 3.15 on NumPy 2, wherever it saves: keras/src/backend/tensorflow/core.py, convert_to_numpy.
