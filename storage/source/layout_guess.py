@@ -4,11 +4,10 @@ Pure. What is guessed beyond the plain names of splits is said; what can be mean
 the user to decide.
 """
 
-import shlex
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 
-from storage.errors import InputError
+from storage.source.doubts import Doubts, shown
 from storage.source.folder_checks import (
     has_classes,
     is_wrapper,
@@ -42,7 +41,7 @@ class _Guess:
         self.remarks: list[str] = []
         self.top = self._unwrapped(root)
         self.folders = self.top.folders
-        self.as_classes = "--layout classes" if self.top is root else f"{self._images(self.top)} --layout classes"
+        self.doubts = Doubts(root, self.top, self.name)
 
     def layout(self) -> FolderLayout:
         splits = splits_of(self.folders) or splits_with_a_stem(self.folders)
@@ -54,25 +53,16 @@ class _Guess:
     def _doubtful_inside(self, found: FolderLayout) -> FolderLayout | None:
         """A set within itself, or splits below a class; None where there are none."""
         for part in found.parts:
-            folder, way = self.root.at(part.path), self.as_classes if part == Part(self.top.path) else "--layout splits"
+            folder, way = (
+                self.root.at(part.path),
+                self.doubts.as_classes if part == Part(self.top.path) else "--layout splits",
+            )
             if part.name is None and (twice := set_in_itself(folder)):
-                doubt = self._doubt(
-                    f"{self._shown(twice[0])} in {self.name} holds folders of the names of those beside it, {some(twice[1])}",
-                    f"move it out if it is the same set once more; {way} takes it for a class",
-                )
-                return replace(found, doubt=doubt.doubt, suspect=twice[0].name)
+                return replace(found, doubt=self.doubts.set_in_itself(*twice, way), suspect=twice[0].name)
             for each in folder.folders.values() if part.name is None else [folder]:
-                if inside := [self._shown(split) for split in splits_below(each)]:
-                    doubt = self._doubtful_splits_below(inside, way)
-                    return replace(found, doubt=doubt.doubt, suspect=part.name or each.name)
+                if inside := list(splits_below(each)):
+                    return replace(found, doubt=self.doubts.splits_below(inside, way), suspect=part.name or each.name)
         return None
-
-    def _doubtful_splits_below(self, folders: list[str], way: str) -> FolderLayout:
-        return self._doubt(
-            f"{some(folders)} in {self.name} look like splits within a class, but not every image lies in one",
-            f"{way} trains on all of them; "
-            "else put every image of every class into such a folder (train/cats/ or cats/train/)",
-        )
 
     def _unwrapped(self, root: Folder) -> Folder:
         """The folder that holds classes or splits: the root, or below it where no other folder has images."""
@@ -83,14 +73,8 @@ class _Guess:
                 break
             folder = below
         if folder is not root:
-            self.remarks.append(f"{self._shown(folder)} holds all images of {self.name}: taken for the image folder")
+            self.remarks.append(f"{shown(folder)} holds all images of {self.name}: taken for the image folder")
         return folder
-
-    def _images(self, folder: Folder) -> str:
-        return f"--images {shlex.quote(f'{self.name}/{self._shown(folder)}')}"
-
-    def _shown(self, folder: Folder) -> str:
-        return visible(folder.path)
 
     # Folders of splits
 
@@ -106,25 +90,9 @@ class _Guess:
         elif len(meanings) == 1 and self.asked == "auto":
             return self._classes()  # a class of such a name
         if self.asked == "splits":
-            raise self._no_split(strangers[0].name)
-        return self._doubtful_splits(splits, strangers)
-
-    def _doubtful_splits(self, splits: dict[str, str], strangers: list[Folder]) -> FolderLayout:
-        seen = f"{some(sorted(splits))} in {self._where()} look like splits"
-        if any(has_classes(self.folders[name]) for name in splits):
-            return self._doubt(
-                f"{seen}, and {some(sorted(folder.name for folder in strangers))} beside them does not",
-                f"move out what is no split, and --layout splits takes the others so; {self.as_classes} takes all for classes",
-            )
-        return self._doubt(
-            f"{seen} and hold no class folders",
-            f"give the classes by --labels with a table; or {self.as_classes} takes these folders for the classes",
-        )
-
-    def _no_split(self, name: str) -> InputError:
-        return InputError(
-            f"--layout splits: {self.name} holds the folder {name!r}, which is none of {', '.join(PLAIN)}"
-        )
+            raise self.doubts.no_split(strangers[0].name)
+        has_class = any(has_classes(self.folders[name]) for name in splits)
+        return _doubtful(self.doubts.splits_and_others(splits, strangers if has_class else []))
 
     def _splits(self, splits: dict[str, str], strangers: list[Folder]) -> FolderLayout:
         starts = {name: self._start(self.folders[name], split) for name, split in splits.items()}
@@ -141,7 +109,7 @@ class _Guess:
     def _tell_left_out(self, folders: list[Folder]) -> None:
         for folder in folders[:SHOWN]:
             number = count(self._start(folder).images, "image")
-            self.remarks.append(f"{self._shown(folder)} holds no class folder: {number} left out")
+            self.remarks.append(f"{shown(folder)} holds no class folder: {number} left out")
         if others := folders[SHOWN:]:
             number = count(sum(self._start(folder).images for folder in others), "image")
             self.remarks.append(f"{count(len(others), 'more folder')} without class folders: {number} left out")
@@ -153,7 +121,7 @@ class _Guess:
             return {}
         for folder in below.values():
             if has_classes(folder):
-                self.remarks.append(f"{self._shown(folder)} is no class: the folders in it are the classes")
+                self.remarks.append(f"{shown(folder)} is no class: the folders in it are the classes")
         return below
 
     def _inner(self, folders: list[Folder]) -> str:
@@ -189,9 +157,12 @@ class _Guess:
         if is_full and (self.asked == "splits" or not self._has_classes_in_splits(splits)):
             return self._classes_of_splits(splits)
         if self.asked == "splits":
-            raise self._no_split(next(iter(self.folders)))
+            raise self.doubts.no_split(next(iter(self.folders)))
         if any(len(set(of.values())) > 1 for of in splits.values()) or sum(map(bool, splits.values())) > 1:
-            return self._doubtful_classes(splits, is_full)
+            name = next(name for name, of in splits.items() if of)
+            inside = [self.folders[name].folders[below] for below in splits[name]]
+            way = self.doubts.as_classes
+            return _doubtful(self.doubts.either_level(inside) if is_full else self.doubts.splits_below(inside, way))
         return self._doubtful_filler() or self._doubtful_levels() or self._doubtful_names() or self._classes()
 
     def _has_classes_in_splits(self, splits: dict[str, dict[str, str]]) -> bool:
@@ -212,27 +183,11 @@ class _Guess:
         self.remarks.append(f"each class folder holds splits: {as_read(read)}")
         return self._held_out(parts, {split for of in splits.values() for split in of.values()})
 
-    def _doubtful_classes(self, splits: dict[str, dict[str, str]], is_full: bool) -> FolderLayout:
-        name = next(name for name, of in splits.items() if of)
-        folders = [self._shown(self.folders[name].folders[below]) for below in splits[name]]
-        seen = f"{some(folders)} in {self.name} look like splits within a class"
-        if is_full:
-            return self._doubt(
-                f"{seen}, but hold folders of the same names, which may be the classes",
-                f"--layout splits takes {some(sorted(self.folders))} for the classes, each with its splits; "
-                f"{self.as_classes} trains on all of them",
-            )
-        return self._doubtful_splits_below(folders, self.as_classes)
-
     def _doubtful_filler(self) -> FolderLayout | None:
         """`images/cats`, `images/dogs` beside another folder: no class is called `images`; None where there is none."""
         for name, folder in self.folders.items():
             if is_filler(name) and len(self._start(folder).folders) > 1 and len(self.folders) > 1:
-                beside = some(sorted(self.folders.keys() - {name}))
-                return self._doubt(
-                    f"{self._shown(folder)} in {self.name} holds folders as if they were the classes, and {beside} beside it",
-                    f"{self._images(folder)} takes the folders in it; {self.as_classes} takes it for a class",
-                )
+                return _doubtful(self.doubts.filler(folder, self.folders.keys() - {name}))
         return None
 
     def _doubtful_names(self) -> FolderLayout | None:
@@ -240,7 +195,7 @@ class _Guess:
         where they are not."""
         pairs = pairs_of(list(self.folders))
         if len(pairs) == len(self.folders):
-            return self._doubtful_pairs({stem for stem, _ in stems_of(pairs).values()})
+            return _doubtful(self.doubts.pairs({stem for stem, _ in stems_of(pairs).values()}))
         if pairs:
             self.remarks.append(f"taken for classes, though named like splits: {some(sorted(pairs))}")
         stems = stems_of(self.folders)
@@ -250,16 +205,7 @@ class _Guess:
         if not any({"train"} < found for found in splits.values()):
             self.remarks.append(f"taken for classes, though named like splits: {some(sorted(self.folders))}")
             return None
-        return self._doubtful_pairs(splits)
-
-    def _doubtful_pairs(self, stems: Collection[str]) -> FolderLayout:
-        way = "put each into the folder of its split (train/cats/)"
-        if len(stems) == 1:
-            way = "if they are splits, name them train, validation and test"
-        return self._doubt(
-            f"{some(sorted(self.folders))} in {self._where()} name a class and a split at once",
-            f"{way}; or {self.as_classes} takes each for a class",
-        )
+        return _doubtful(self.doubts.pairs(splits))
 
     def _doubtful_levels(self) -> FolderLayout | None:
         """Folders that hold the same folders: nothing says which level the classes are; None where they do not."""
@@ -267,7 +213,7 @@ class _Guess:
         same = set.intersection(*inside)
         is_alike = len(inside) > 1 and len(same) > 1 and 2 * len(same) >= len(set.union(*inside))
         if is_alike and not all(folder.images for folder in self.folders.values()):
-            return self._doubtful_tops(sorted(self.folders), sorted(same))
+            return _doubtful(self.doubts.tops(self.folders, same))
         return self._doubtful_stems()
 
     def _doubtful_stems(self) -> FolderLayout | None:
@@ -277,24 +223,12 @@ class _Guess:
             for other, folder in self.folders.items():
                 same = names_below(self.folders[name]) & names_below(folder)
                 if other != name and len(same) > 1:
-                    return self._doubtful_tops(sorted([name, other]), sorted(same))
+                    return _doubtful(self.doubts.tops([name, other], same))
         if like_splits:
             self.remarks.append(f"taken for classes, though named like splits: {some(sorted(like_splits))}")
         return None
 
-    def _doubtful_tops(self, tops: list[str], same: list[str]) -> FolderLayout:
-        names = some(tops)
-        return self._doubt(
-            f"{names} in {self._where()} hold the same folders {some(same)}, "
-            "and nothing says which of the two levels are the classes",
-            f"{self.as_classes} takes {names} for the classes; "
-            "if they are splits, name them train, validation and test, and --layout splits takes them so",
-        )
-
     # What is found
-
-    def _where(self) -> str:
-        return self.name if self.top is self.root else f"{self._shown(self.top)} of {self.name}"
 
     def _classes(self) -> FolderLayout:
         return self._layout([Part(self.top.path)])
@@ -302,5 +236,6 @@ class _Guess:
     def _layout(self, parts: list[Part], held_out: bool = False) -> FolderLayout:
         return FolderLayout(tuple(parts), tuple(self.remarks), held_out=held_out)
 
-    def _doubt(self, seen: str, way: str) -> FolderLayout:
-        return FolderLayout(doubt=f"--images: {seen}: {way}")
+
+def _doubtful(doubt: str) -> FolderLayout:
+    return FolderLayout(doubt=doubt)
