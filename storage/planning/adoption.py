@@ -13,7 +13,8 @@ from storage.manifest.segments import in_order, rows_of
 from storage.manifest.versions import Version, read_version, version_numbers
 from storage.planning.rows import Missing, has_missing
 from storage.schemas import DIGEST
-from storage.shards.shard import Shard, ShardRef, footer_ref, is_intact, unlisted_shards
+from storage.shards.inventory import footer_ref, is_intact, unlisted_shards
+from storage.shards.shard import Shard, ShardRef
 from storage.shards.view_ids import PLAIN, indices_of, listed, numbered, of_view, variants_of
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,6 @@ docs/store.md gives the layout and the measurements behind it.
 
 import errno
 import json
-import logging
 import math
 import os
 import re
@@ -22,14 +21,12 @@ import numpy as np
 import pyarrow as pa
 
 from storage.backend.atomic import put
-from storage.backend.paths import Place, sizes
+from storage.backend.paths import Place
 from storage.errors import BytesDamaged, StoreDamaged
-from storage.layout import ROWS_PER_GROUP, SHARD_NAME, Store
-from storage.records import file_sha256, sha256
+from storage.layout import ROWS_PER_GROUP, Store
+from storage.records import sha256
 from storage.shards import npz, parquet
 from storage.shards.view_ids import MOST_VARIANTS
-
-logger = logging.getLogger(__name__)
 
 Format = Literal["parquet", "npz"]
 
@@ -279,30 +276,3 @@ def checksum_of_footer(file: IO[bytes], format: str) -> str:
     file.seek(-encoding.TAIL, os.SEEK_END)
     file.seek(-min(size, encoding.footer_size(file.read())), os.SEEK_END)
     return sha256(file.read())
-
-
-def unlisted_shards(store: Store, committed: Mapping[str, ShardRef]) -> dict[str, int]:
-    """Names and sizes of the shards in the store that are not among those committed."""
-    return {n: size for n, size in sizes(store.shards).items() if n not in committed and SHARD_NAME.fullmatch(n)}
-
-
-def footer_ref(store: Store, name: str, size_bytes: int) -> ShardRef | None:
-    """What a shard that no version need list says of itself, unproved; None where it says nothing that can be."""
-    path, format = store.shard(name), name.partition(".")[2]
-    try:
-        with path.open("rb") as file:
-            footer_checksum = checksum_of_footer(file, format)
-        return ShardRef(name, size_bytes, ROWS[format](path).num_rows, footer_checksum)
-    except FileNotFoundError:
-        return None  # a file of such a name that lies in another folder
-    except DAMAGES as error:
-        logger.warning("%s is left alone: %s", path, error)
-        return None
-
-
-def is_intact(store: Store, ref: ShardRef) -> bool:
-    """The bytes of a shard, read piece by piece, are those that its name says; a warning tells where they are not."""
-    if f"{file_sha256(store.shard(ref.name))}{store.shard(ref.name).suffix}" == ref.name:
-        return True
-    logger.warning("%s is left alone: its sha256 is not the one in its name", store.shard(ref.name))
-    return False

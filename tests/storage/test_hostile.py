@@ -29,7 +29,8 @@ from storage.reading.samples import SAMPLE, SampleTable
 from storage.reading.stream import FeatureStream
 from storage.records import canonical, sealed, sha256
 from storage.schemas import ROWS_SCHEMA
-from storage.shards.shard import ENCODINGS, FeatureType, Shard, ShardRef, unlisted_shards, write_shard
+from storage.shards.inventory import unlisted_shards
+from storage.shards.shard import ENCODINGS, FeatureType, Shard, ShardRef, write_shard
 from storage.source.labels import read_labels
 from storage.source.listing import list_images
 from storage.source.scan import scan_folder

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from storage.errors import StoreDamaged
 from storage.layout import ROWS_PER_GROUP, Store
 from storage.planning.adoption import intact_shards
-from storage.shards.inventory import is_present
-from storage.shards.shard import Format, Shard, ShardRef, unlisted_shards, write_shard
+from storage.shards.inventory import is_present, unlisted_shards
+from storage.shards.shard import Format, Shard, ShardRef, write_shard
 from tests.examples import examples
 
 METADATA = {"fingerprint": "f" * 32, "engine": "toy"}

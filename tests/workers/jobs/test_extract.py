@@ -11,7 +11,8 @@ from storage.manifest.space import create_space
 from storage.planning.adoption import intact_shards
 from storage.planning.chunks import pack
 from storage.planning.plan import Plan, finish
-from storage.shards.shard import Shard, ShardRef, unlisted_shards
+from storage.shards.inventory import unlisted_shards
+from storage.shards.shard import Shard, ShardRef
 from tests import toy
 from vision.engines.extract import NoHands
 from workers.jobs.extract import process_chunks, try_alone
