@@ -10,7 +10,7 @@ from pathlib import Path
 from storage.backend.paths import place
 from storage.cli import commands
 from storage.cli.bounds import at_least
-from storage.cli.maintenance import add_commands
+from storage.cli.maintenance import Add, add_commands
 from storage.errors import InputError, StorageError
 from storage.source.splits import SPLITS
 
@@ -62,6 +62,21 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     subparsers = parser.add_subparsers(
         metavar="show|history|diff|export|verify|repair|compact|gc|quarantine|promote", required=True
     )
+    common = _common()
+
+    def add(name: str, run: Callable[[argparse.Namespace], Iterator[str]], text: str) -> argparse.ArgumentParser:
+        command = subparsers.add_parser(name, parents=[common], help=text, description=text, allow_abbrev=False)
+        command.set_defaults(run=run)
+        return command
+
+    _add_inspection(add)
+    _add_export(add)
+    add_commands(add)
+    return parser.parse_args(arguments)
+
+
+def _common() -> _Parser:
+    """The flags of every subcommand."""
     common = _Parser(add_help=False)
     common.add_argument("--store", metavar="FOLDER", type=place, default="./store", help="the store (./store)")
     common.add_argument(
@@ -70,12 +85,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         default="",
         help="first digits of a feature space's fingerprint, if the store has several",
     )
+    return common
 
-    def add(name: str, run: Callable[[argparse.Namespace], Iterator[str]], text: str) -> argparse.ArgumentParser:
-        command = subparsers.add_parser(name, parents=[common], help=text, description=text, allow_abbrev=False)
-        command.set_defaults(run=run)
-        return command
 
+def _add_inspection(add: Add) -> None:
     show = add("show", commands.show, "what each feature space holds: images, shards, unusable files, heads")
     show.add_argument("--version", metavar="N", type=int, help="an older version")
     add("history", commands.history, "one line per version: counts, and what changed since its parent")
@@ -85,6 +98,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     diff.add_argument(
         "--limit", metavar="N", type=at_least(0, int), default=50, help="at most N images, 0 for all (50)"
     )
+
+
+def _add_export(add: Add) -> None:
     export = add("export", commands.export, "write features and labels as files for other programs")
     export.add_argument(
         "--format", choices=commands.EXPORTS, default="npz", help="npz: FOLDER/<split>/<i>_<label>.npz (npz)"
@@ -97,5 +113,3 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="index order of the labels; images of other classes are left out (sorted names)",
     )
     export.add_argument("--version", metavar="N", type=int, help="an older version")
-    add_commands(add)
-    return parser.parse_args(arguments)

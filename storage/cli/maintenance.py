@@ -25,50 +25,10 @@ Add = Callable[..., argparse.ArgumentParser]
 
 
 def add_commands(add: Add) -> None:
-    """The subcommands; `add` makes one from its name, what runs it, and a line of help."""
-    check = add("verify", lambda given: verify(_target(given), given.deep), "check every file of the store")
-    mend = add(
-        "repair",
-        lambda given: repair(_target(given), given.deep),
-        "commit what is left after files were lost or damaged; the next run extracts the rest",
-    )
-    for command in (check, mend):
-        command.add_argument("--deep", action="store_true", help="read every byte of every shard and head")
-    merge = add(
-        "compact",
-        lambda given: compaction(_target(given), _compaction(given)),
-        "merge small shards, and drop rows that no image uses",
-    )
-    rows = between(1, MAX_ROWS, int)
-    merge.add_argument("--rows", metavar="N", type=rows, default=ROWS_A_SHARD, help="rows of a full shard (256)")
-    merge.add_argument(
-        "--dead-fraction",
-        metavar="F",
-        type=between(0, 1, float),
-        default=0.0,
-        help="rewrite a full shard when this share of its rows is unused (0: when one row is)",
-    )
-    merge.add_argument("--drop-variants", action="store_true", help="drop the augmented variants of all images")
-    remove = add(
-        "gc", lambda given: gc(_target(given), given.keep, given.grace), "remove what the newest versions do not need"
-    )
-    remove.add_argument("--keep", metavar="N", type=at_least(1, int), required=True, help="number of versions to keep")
-    remove.add_argument(
-        "--grace",
-        metavar="HOURS",
-        type=at_least(0, float),
-        default=GRACE_HOURS,
-        help="keep what was written or used within the last HOURS (24)",
-    )
-    bad = add(
-        "quarantine",
-        lambda given: quarantine(_target(given), given.retry),
-        "list unusable images, with reason, attempts and times",
-    )
-    bad.add_argument("--retry", action="store_true", help="try them again in the next run")
-    put = add("promote", lambda given: promote(_target(given), given.head), "make a head current without comparing it")
-    put.add_argument("head", metavar="HEAD", help="name of the head, as `show` prints it")
-    for command in (mend, merge, remove, bad, put):
+    """The subcommands. `add` makes one from its name, the function that runs it, and a line of help."""
+    _add_verify(add)
+    changing = [_add_repair(add), _add_compact(add), _add_gc(add), _add_quarantine(add), _add_promote(add)]
+    for command in changing:
         command.add_argument(
             "--wait",
             metavar="SECONDS",
@@ -76,6 +36,77 @@ def add_commands(add: Add) -> None:
             default=0.0,
             help="seconds to wait for another run on the store (0)",
         )
+
+
+def _add_verify(add: Add) -> None:
+    command = add("verify", lambda given: verify(_target(given), given.deep), "check every file of the store")
+    _add_deep(command)
+
+
+def _add_repair(add: Add) -> argparse.ArgumentParser:
+    command = add(
+        "repair",
+        lambda given: repair(_target(given), given.deep),
+        "commit what is left after files were lost or damaged; the next run extracts the rest",
+    )
+    return _add_deep(command)
+
+
+def _add_deep(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command.add_argument("--deep", action="store_true", help="read every byte of every shard and head")
+    return command
+
+
+def _add_compact(add: Add) -> argparse.ArgumentParser:
+    command = add(
+        "compact",
+        lambda given: compaction(_target(given), _compaction(given)),
+        "merge small shards, and drop rows that no image uses",
+    )
+    rows = between(1, MAX_ROWS, int)
+    command.add_argument("--rows", metavar="N", type=rows, default=ROWS_A_SHARD, help="rows of a full shard (256)")
+    command.add_argument(
+        "--dead-fraction",
+        metavar="F",
+        type=between(0, 1, float),
+        default=0.0,
+        help="rewrite a full shard when this share of its rows is unused (0: when one row is)",
+    )
+    command.add_argument("--drop-variants", action="store_true", help="drop the augmented variants of all images")
+    return command
+
+
+def _add_gc(add: Add) -> argparse.ArgumentParser:
+    command = add(
+        "gc", lambda given: gc(_target(given), given.keep, given.grace), "remove what the newest versions do not need"
+    )
+    command.add_argument("--keep", metavar="N", type=at_least(1, int), required=True, help="number of versions to keep")
+    command.add_argument(
+        "--grace",
+        metavar="HOURS",
+        type=at_least(0, float),
+        default=GRACE_HOURS,
+        help="keep what was written or used within the last HOURS (24)",
+    )
+    return command
+
+
+def _add_quarantine(add: Add) -> argparse.ArgumentParser:
+    command = add(
+        "quarantine",
+        lambda given: quarantine(_target(given), given.retry),
+        "list unusable images, with reason, attempts and times",
+    )
+    command.add_argument("--retry", action="store_true", help="try them again in the next run")
+    return command
+
+
+def _add_promote(add: Add) -> argparse.ArgumentParser:
+    command = add(
+        "promote", lambda given: promote(_target(given), given.head), "make a head current without comparing it"
+    )
+    command.add_argument("head", metavar="HEAD", help="name of the head, as `show` prints it")
+    return command
 
 
 def _target(given: argparse.Namespace) -> Target:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -137,34 +138,19 @@ def commit(
 ) -> Version:
     """Make `files` and `rows` the next version after `parent`.
 
-    files: FILES_SCHEMA sorted by path. rows: ROWS_SCHEMA sorted by (digest, view), every shard of it in
-    `shards` and durable. augmentations: what its views are of; those of the parent where it is None. number: where versions after `parent` are there but cannot be read, the next that
-    is free. Committing the same again gives the version that is there; raises VersionConflict where another
-    commit took the number.
+    files: FILES_SCHEMA sorted by path. rows: ROWS_SCHEMA sorted by (digest, view); every shard of it is in `shards` and
+    durable. augmentations: what its views are of; None takes those of the parent. number: the next free one, if versions
+    after `parent` exist but cannot be read. Committing the same content again returns the existing version. Raises
+    VersionConflict if another commit took the number.
     """
-    file_segments = write_files(store, files, parent.files if parent else ())
-    row_segments = write_rows(store, rows, parent.rows if parent else ())
-    for folder in {store.shard(name).parent for name in shards if parent is None or name not in parent.shards}:
-        sync_folder(folder)  # a shard that was adopted may have been named by a run that died right then
-    parent_number = parent.number if parent else 0
-    number = number or parent_number + 1
-    classes: dict[str, dict[str, int]] = {}
-    for (split, name), count in class_counts(files).items():
-        classes.setdefault(split, {})[name] = count
-    content = {
-        "number": number,
-        "parent": parent_number,
-        "files": file_segments,
-        "rows": row_segments,
-        "shards": {name: list(asdict(ref).values())[1:] for name, ref in sorted(shards.items())},
-        "counts": counts(files),
-        "classes": classes,
-        "data_digest": data_digest(files),
-    }
+    number = number or (parent.number if parent else 0) + 1
     if augmentations is None:
         augmentations = parent.augmentations if parent else ()
+    content = {"number": number, **_content(store, parent, files, rows, shards)}
     if augmentations:
         content["augmentations"] = augmentations
+    for folder in {store.shard(name).parent for name in shards if parent is None or name not in parent.shards}:
+        sync_folder(folder)  # a shard that was adopted may have been named by a run that died right then
     record = {
         "format_version": FORMAT_VERSION,
         "commit_id": sha256(canonical(content))[:32],
@@ -176,3 +162,21 @@ def commit(
     if not is_ours and version.commit_id != record["commit_id"]:
         raise VersionConflict(f"another run committed version {number} first; run again to build on it")
     return version
+
+
+def _content(
+    store: Store, parent: Version | None, files: pa.Table, rows: pa.Table, shards: dict[str, ShardRef]
+) -> dict[str, Any]:
+    """What the record of a version says of its tables, whose segments are written here."""
+    classes: dict[str, dict[str, int]] = {}
+    for (split, name), count in class_counts(files).items():
+        classes.setdefault(split, {})[name] = count
+    return {
+        "parent": parent.number if parent else 0,
+        "files": write_files(store, files, parent.files if parent else ()),
+        "rows": write_rows(store, rows, parent.rows if parent else ()),
+        "shards": {name: list(asdict(ref).values())[1:] for name, ref in sorted(shards.items())},
+        "counts": counts(files),
+        "classes": classes,
+        "data_digest": data_digest(files),
+    }

@@ -87,13 +87,53 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
     known = Known()
     before = known.heard(parent.file_segments(store) if parent else ())
     files, changes = compare(listing.files, before, listing.scan.unreadable, options.validation_fraction)
-    _check_removals(listing, changes, parent.counts["images"] if parent else 0, files.num_rows, options)
-    if options.classes is not None:
-        check_found(options.classes, pc.unique(files["class"]).to_pylist())
+    _check(listing, files, changes, parent, options)
+    files = with_attempts(files, known.retried)
+    found = _usable(store, parent, files, known, options)
+    has_row = plain(found.rows)["digest"].combine_chunks()
+    files = with_status(files, has_row, found.failures, known.variant_failures)
+    readable = listing.files.filter(pc.is_valid(listing.files["digest"]))["path"]
+    todo, waiting = _within_limit(_todo(files, found.missing, readable), options.limit)
+    return Plan(
+        parent=parent,
+        files=files,
+        rows=found.rows,
+        shards=found.shards,
+        failures=found.failures,
+        variant_failures=known.variant_failures,
+        todo=todo,
+        changes=changes,
+        adopted=found.adopted,
+        lost=found.lost,
+        stale=_count_stale(store, found.missing) if parent is None else 0,
+        ignored=listing.scan.ignored,
+        chunk_size=options.chunk_size or automatic_size(todo.num_rows),
+        format=options.format,
+        needs_commit=is_news(store, parent, files, found.shards) or todo.num_rows > 0,
+        augmentation=_varied(options),
+        augmentations=found.augmentations,
+        findings=_findings(listing, files, changes, parent, options),
+        waiting=waiting,
+    )
 
+
+@dataclass(frozen=True)
+class _Usable:
+    """What the store has of the listed images, as the fields of a Plan say. missing: what it does not have."""
+
+    rows: pa.Table
+    shards: dict[str, ShardRef]
+    failures: dict[bytes, str]
+    augmentations: tuple[str, ...]
+    missing: Missing
+    adopted: int
+    lost: int
+
+
+def _usable(store: Store, parent: Version | None, files: pa.Table, known: Known, options: PlanOptions) -> _Usable:
+    """What the newest version has, and what interrupted runs left on disk."""
     rows, shards, lost = present_rows(store, parent)
-    failures, files = known.failures, with_attempts(files, known.retried)
-    augmentation = options.augmentation if options.variants > 1 else ""
+    failures, augmentation = known.failures, _varied(options)
     augmentations = parent.augmentations if parent else ()
     if augmentation:
         listed(augmentations, augmentation)  # before work is done for one that has no place
@@ -110,40 +150,33 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
         found = {digest: code for digest, code in found.items() if digest not in known.retried}
         has_row = set(plain(rows)["digest"].to_pylist())
         failures = {digest: code for digest, code in (failures | found).items() if digest not in has_row}
-        before_them, missing = missing, still_missing()
-        adopted = sum(missing.get(digest) != views for digest, views in before_them.items())
-    files = with_status(files, plain(rows)["digest"].combine_chunks(), failures, known.variant_failures)
+        before, missing = missing, still_missing()
+        adopted = sum(missing.get(digest) != views for digest, views in before.items())
+    num_lost = count_lost(lost, missing, views_of(augmentations, augmentation, options.variants))
+    return _Usable(rows, shards, failures, augmentations, missing, adopted, num_lost)
+
+
+def _varied(options: PlanOptions) -> str:
+    """The augmentation whose variants are wanted; empty if only plain rows are."""
+    return options.augmentation if options.variants > 1 else ""
+
+
+def _within_limit(todo: pa.Table, limit: int | None) -> tuple[pa.Table, int]:
+    """The images that this run extracts, and how many wait. The digest decides which, so every class gets its share."""
+    if limit is None or todo.num_rows <= limit:
+        return todo, 0
+    picked = todo.take(pc.sort_indices(todo["digest"]).slice(0, limit))
+    return picked.sort_by([("split", "ascending"), ("digest", "ascending")]), todo.num_rows - limit
+
+
+def _findings(
+    listing: Listing, files: pa.Table, changes: Changes, parent: Version | None, options: PlanOptions
+) -> tuple[str, ...]:
     by_hash = listing.files["split"].null_count > 0
-    readable = listing.files.filter(pc.is_valid(listing.files["digest"]))["path"]
-    todo = _todo(files, missing, readable)
-    waiting = 0 if options.limit is None else max(0, todo.num_rows - options.limit)
-    if waiting:
-        picked = todo.take(pc.sort_indices(todo["digest"]).slice(0, options.limit))
-        todo = picked.sort_by([("split", "ascending"), ("digest", "ascending")])
-    return Plan(
-        parent=parent,
-        files=files,
-        rows=rows,
-        shards=shards,
-        failures=failures,
-        variant_failures=known.variant_failures,
-        todo=todo,
-        changes=changes,
-        adopted=adopted,
-        lost=count_lost(lost, missing, views_of(augmentations, augmentation, options.variants)),
-        stale=_count_stale(store, missing) if parent is None else 0,
-        ignored=listing.scan.ignored,
-        chunk_size=options.chunk_size or automatic_size(todo.num_rows),
-        format=options.format,
-        needs_commit=is_news(store, parent, files, shards) or todo.num_rows > 0,
-        augmentation=augmentation,
-        augmentations=augmentations,
-        findings=(
-            *listing.scan.layout.remarks,
-            *findings(files, str(listing.scan.root), options.classes, by_hash),
-            *_from_test(changes, parent),
-        ),
-        waiting=waiting,
+    return (
+        *listing.scan.layout.remarks,
+        *findings(files, str(listing.scan.root), options.classes, by_hash),
+        *_from_test(changes, parent),
     )
 
 
@@ -188,13 +221,16 @@ def _from_test(changes: Changes, parent: Version | None) -> Iterator[str]:
         )
 
 
-def _check_removals(listing: Listing, changes: Changes, before: int, now: int, options: PlanOptions) -> None:
+def _check(listing: Listing, files: pa.Table, changes: Changes, parent: Version | None, options: PlanOptions) -> None:
+    before = parent.counts["images"] if parent else 0
     if changes.removed > options.max_removed_fraction * before and not options.allow_removals:
         raise TooManyRemovals(
-            f"{changes.removed} of {before} images are gone from {listing.scan.root} ({now} are there), more than "
+            f"{changes.removed} of {before} images are gone from {listing.scan.root} ({files.num_rows} are there), more than "
             f"--max-removed-fraction {options.max_removed_fraction:g} allows: nothing was committed. "
             "If they are meant to be gone, run again with --allow-removals"
         )
+    if options.classes is not None:
+        check_found(options.classes, pc.unique(files["class"]).to_pylist())
 
 
 def _todo(files: pa.Table, missing: Missing, readable: pa.ChunkedArray) -> pa.Table:
