@@ -1,4 +1,4 @@
-"""Batches of features: where they come from, and how Keras takes them."""
+"""Batches of features: the interface of their sources, and the datasets that Keras reads."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Batches(Protocol):
-    """Where features come from."""
+    """A source of features."""
 
     @property
     def steps(self) -> int: ...
@@ -18,19 +18,19 @@ class Batches(Protocol):
     def batches(
         self, epoch: int = 0, first_step: int = 0, *, epochs: int | None = 1
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Batches of some epochs, each (features, labels) of at least one sample."""
+        """The batches of `epochs` epochs from a step of `epoch` on, each (features, labels) with at least one sample."""
 
     def numbered(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Each sample once at most: `steps` batches, each (samples, features, labels).
+        """Each sample at most once: `steps` batches, each (samples, features, labels).
 
-        samples: (n,) their places in the order of the split. A sample that cannot be read any more is missing, so a
-        batch may be empty.
+        samples: (n,) places in the order of the split. A sample that can no longer be read is missing, so a batch may
+        be empty.
         """
 
 
 @dataclass(frozen=True)
 class Held:
-    """Batches in memory, each (samples, features, labels): the same ones each epoch."""
+    """Batches in memory, each (samples, features, labels). Every epoch has the same ones."""
 
     held: tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]
 
@@ -49,9 +49,9 @@ class Held:
 
 
 class Faults:
-    """The errors of batches that Keras asks for, which would reach its caller as an error of a TensorFlow graph.
+    """Errors raised by batches that Keras reads. Without it, the caller of Keras gets an error of a TensorFlow graph.
 
-    `batches` keeps what its batches raise, and within `as_raised` TensorFlow's error makes place for that.
+    `batches` keeps the first error, and `as_raised` raises it in place of TensorFlow's.
     """
 
     def __init__(self) -> None:
@@ -75,17 +75,17 @@ class Faults:
 
         try:
             yield
-        except tf.errors.OpError:  # and no other: what is read ahead may fail while something else goes wrong
+        except tf.errors.OpError:  # no other error: a batch that is read ahead may fail after it
             if self._first is None:
                 raise
             raise self._first from None
 
 
 def epochs_dataset(stream, class_weights: np.ndarray | None = None):
-    """A tf.data pipeline over a stream that knows the `kind` of its features: epoch after epoch, without an end.
+    """An endless tf.data pipeline over a stream that knows the `kind` of its features, epoch after epoch.
 
-    What `fit` of a model of one's own takes: x=epochs_dataset(stream), steps_per_epoch=stream.steps. class_weights:
-    (classes,), whose entries become the weights of their samples, the third element.
+    For `fit` of your own model: x=epochs_dataset(stream), steps_per_epoch=stream.steps. class_weights: (classes,); the
+    weight of each sample's class becomes the third element.
     """
     return dataset(stream.epochs, stream.kind.shape, np.dtype(stream.kind.dtype).name, class_weights)
 
@@ -99,9 +99,9 @@ def dataset(
 ):
     """A tf.data pipeline of whole batches: (features, labels), and the weight of each sample's class if given.
 
-    Features stay in their stored dtype until they are in the graph: half the bytes cross over. steps: how many batches
-    there are; None where `fit` is told how many make an epoch: over an iterator that goes on, it does not wait for the
-    first batch of each. Nothing is left for tf.data to tune, which now and then takes seconds when an iterator begins.
+    Features keep their stored dtype until they are in the graph, which halves the bytes to copy. steps: the number of
+    batches. None if `fit` gets `steps_per_epoch`: it then keeps one iterator for all epochs, and no epoch waits for its first
+    batch. Autotune is off, because it sometimes takes seconds when an iterator starts.
     """
     import tensorflow as tf
 

@@ -1,17 +1,17 @@
-"""What can go wrong with specs, weights and heads: `exit_status` is that of the command that the error ends."""
+"""Errors of specs, weights and heads. `exit_status` is the status of the command that the error ends."""
 
 
 class HeadError(ValueError):
-    """A file is no head, or one that only code of its own could make work."""
+    """A file is not a head, or Keras could load it only with custom code."""
 
 
 class SpecError(ValueError):
-    """A feature space that cannot be."""
+    """A feature space that cannot exist, or that this machine cannot compute."""
 
     exit_status = 2
 
 
 class WeightsError(ValueError):
-    """The weights cannot be used; the message gives the way out."""
+    """The weights cannot be used; the message says what to do."""
 
     exit_status = 2

@@ -1,4 +1,4 @@
-"""What a feature is: the backbones, and everything that changes a feature's value. No Keras in here."""
+"""The backbones, and the specification of a feature: everything that changes its value. Imports no Keras."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ SixteenBit = Literal["clip", "scale"]
 
 @dataclass(frozen=True)
 class Tensor:
-    """One array of a layer. Random weights hold `value` throughout or, given a deviation, normal values about zero."""
+    """One array of a layer. Random weights are `value`, or, given a deviation, normally distributed around zero."""
 
     shape: tuple[int, ...]
     value: float = 0.0
@@ -25,14 +25,13 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A frozen network without its top: all that the project knows of it, so that a new one is an entry below.
+    """A frozen network without its top. A new backbone is only an entry in BACKBONES.
 
-    application: module and function of Keras that build it. preprocessing: how pixels come to be, and the mode of the module's
-    `preprocess_input` (vision/backbones/preprocessing.py), as a fingerprint records it.
-    tensors: name of each layer with weights → its arrays in Keras' own order (`Layer.get_weights`).
-    side: side of the image in pixels → side of the feature map in cells, from smallest_image on.
-    imagenet: file name, address and md5 of the ImageNet weights that Keras ships. is_vgg: whether it is
-    nothing but blocks of 3x3 convolutions, as vision/backbones/vgg_reference.py computes them.
+    application: module and function of Keras that build it. preprocessing: decoding, resizing and the mode of the module's
+    `preprocess_input` (vision/backbones/preprocessing.py), as recorded in a fingerprint. tensors: name of each layer with
+    weights → its arrays in Keras' order (`Layer.get_weights`). side: side of the image in pixels → side of the feature
+    map in cells, for images of at least smallest_image. imagenet: file name, address and md5 of Keras' ImageNet weights.
+    is_vgg: whether it consists of blocks of 3x3 convolutions, as in vision/backbones/vgg_reference.py.
     """
 
     name: str
@@ -76,8 +75,8 @@ def _vgg(*convolutions: int) -> dict[str, tuple[Tensor, ...]]:
 def _resnet(*blocks: int) -> dict[str, tuple[Tensor, ...]]:
     """Four stages of so many bottleneck blocks, the first with a projection for its shortcut (He et al. 2015, table 1).
 
-    Random weights would grow from block to block, beyond float16 (4.5e5 at 224 pixels, measured); so the
-    gamma that a residual branch ends with is 1 / sqrt(blocks), as in Hayou et al. 2021, "Stable ResNet".
+    With random weights the values would grow from block to block beyond float16 (4.5e5 at 224 pixels, measured). So the
+    last gamma of a residual branch is 1 / sqrt(blocks), as in Hayou et al. 2021, "Stable ResNet".
     """
     tensors = {"conv1_conv": _convolution(7, 3, 64), "conv1_bn": _batch_norm(64)}
     channels, damped = 64, 1 / sqrt(sum(blocks))
@@ -128,7 +127,7 @@ BACKBONES = {
         tensors=_resnet(3, 4, 6, 3),
         channels=2048,
         side=lambda pixels: -(-pixels // 32),  # five strides of 2, each padded so that it rounds up
-        smallest_image=32,  # Keras takes no less, though one pixel would do
+        smallest_image=32,  # the smallest size that Keras accepts
         imagenet=_imagenet("resnet", "resnet50", "4d473c1dd8becc155b73f8504c6f6626"),
     ),
 }
@@ -136,13 +135,13 @@ BACKBONES = {
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """Everything that changes the value of a feature; its hash names the feature space.
+    """Everything that changes the value of a feature. Its hash names the feature space.
 
-    weights: digest of the weights' tensors (weights.py). image_size: side of the square in pixels.
-    preprocessing: the backbone's own, filled in; given, it must be that. exif: whether pictures are turned as their
-    EXIF says. rescale: what the preprocessed values are multiplied by, as by Keras' ImageDataGenerator. sixteen_bit: whether
-    greys of 16 bits are cut off at 255, as by Pillow and Keras, or scaled. The defaults of these two stand in no
-    record, so that spaces from before they were there keep their names. Raises SpecError.
+    weights: digest of the weights' tensors (weights.py). image_size: side of the square in pixels. preprocessing: that of
+    the backbone; empty is filled in, anything else is refused. exif: whether to apply the orientation of the EXIF. rescale:
+    factor for the preprocessed values, as in Keras' ImageDataGenerator. sixteen_bit: whether to clip 16-bit greys at 255, as
+    Pillow and Keras do, or to scale them. The record omits the defaults of rescale and sixteen_bit, so that older spaces
+    keep their names. Raises SpecError.
     """
 
     weights: str
@@ -170,7 +169,7 @@ class FeatureSpec:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one image's features: (height, width, channels), or (channels,) when pooled."""
+        """The shape of one image's features: (height, width, channels), or (channels,) if pooled."""
         backbone = BACKBONES[self.backbone]
         side = backbone.side(self.image_size)
         return (side, side, backbone.channels) if self.pooling == "none" else (backbone.channels,)
@@ -185,10 +184,10 @@ class FeatureSpec:
 
 
 def cut_shape(spec: FeatureSpec, before: str | None) -> tuple[int, ...]:
-    """Shape of what a network gives for one image when it ends before a block: (height, width, channels).
+    """The shape of the maps of one image if the network ends in front of a block: (height, width, channels).
 
-    before: `block2` to `block5`; the maps are those behind the pooling of the block in front of it. None is the whole
-    network: spec.shape. Raises SpecError where there is no such block, or the backbone is no VGG.
+    before: `block2` to `block5`; the maps are the output of the pooling before it. None is the whole network: spec.shape.
+    Raises SpecError if there is no such block, or if the backbone is no VGG.
     """
     if before is None:
         return spec.shape

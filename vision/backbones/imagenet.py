@@ -1,4 +1,4 @@
-"""Fetch the ImageNet weights through Keras: `python -m vision.backbones.imagenet BACKBONE`, in a process of its own."""
+"""Download ImageNet weights with Keras: `python -m vision.backbones.imagenet BACKBONE`, in its own process."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from vision.specs import BACKBONES, Backbone
 
 
 def imagenet_file(backbone: Backbone) -> Path:
-    """Where Keras keeps the ImageNet weights; fetched by Keras if they are not there yet."""
+    """The path of the ImageNet weights in the cache of Keras. A missing file is downloaded."""
     name = backbone.imagenet[0]
     home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
     path = home / "models" / name

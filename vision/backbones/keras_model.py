@@ -1,4 +1,4 @@
-"""The frozen network in Keras, from raw pixels to features."""
+"""The frozen network as a Keras model, from pixels to features."""
 
 from importlib import import_module
 
@@ -14,11 +14,12 @@ from vision.specs import BACKBONES, FeatureSpec, cut_shape
 def build_backbone(spec: FeatureSpec, tensors: Tensors, before: str | None = None) -> keras.Model:
     """A model from (n, size, size, 3) uint8 RGB to (n, *cut_shape(spec, before)) float32, with `tensors` set and frozen.
 
-    before: the block in front of which it ends, None where it is whole. Raises SpecError for one that is not there.
+    before: the block in front of which the model ends; None is the whole network. Raises SpecError if there is no such
+    block.
     """
-    cut_shape(spec, before)  # is there such a block?
+    cut_shape(spec, before)  # raises if there is no such block
     keras.mixed_precision.set_global_policy(spec.precision)
-    keras.config.set_image_data_format("channels_last")  # whatever the user's keras.json says
+    keras.config.set_image_data_format("channels_last")  # overrides the user's keras.json
     module_name, _, function = BACKBONES[spec.backbone].application.partition(":")
     pixels = keras.Input((spec.image_size, spec.image_size, 3), dtype="uint8")
     network = getattr(import_module(module_name), function)(

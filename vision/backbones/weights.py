@@ -1,4 +1,4 @@
-"""The backbone's weights as numpy tensors: from a file, from ImageNet, or drawn from a seed. No Keras in here."""
+"""The backbone's weights as numpy tensors: from a file, from ImageNet, or drawn from a seed. Imports no Keras."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ RANDOM_ALGORITHM = "he-normal pcg64 seed 0 version 1"
 
 
 def random_weights(backbone: Backbone) -> Tensors:
-    """Tensors as the backbone's entry says, in its order, from one generator: the same everywhere."""
+    """Tensors in the order of the backbone's entry, drawn from one generator. They are the same on every machine."""
     generator = np.random.Generator(np.random.PCG64(0))
     return {name: tuple(_draw(generator, tensor) for tensor in layer) for name, layer in backbone.tensors.items()}
 
@@ -27,7 +27,7 @@ def _draw(generator: np.random.Generator, tensor: Tensor) -> np.ndarray:
 
 
 def load_weights(backbone: Backbone, source: str) -> Tensors:
-    """Tensors from `random`, `imagenet` or the path of a file."""
+    """Tensors from a source: `random`, `imagenet` or the path of a file."""
     if source == "random":
         return random_weights(backbone)
     return read_weights(backbone, imagenet_file(backbone) if source == "imagenet" else Path(source))
@@ -44,7 +44,7 @@ def tensors_digest(tensors: Tensors) -> str:
 
 
 def weights_digest(backbone: Backbone, source: str, memo: Path) -> str:
-    """The digest of the weights that `source` names, remembered in the JSON file `memo` by path, size and time."""
+    """The digest of the weights of a source. The JSON file `memo` remembers it by path, size and modification time."""
     if source == "random":
         return hashlib.sha256(f"{RANDOM_ALGORITHM} {backbone.name}".encode()).hexdigest()[:32]
     path = imagenet_file(backbone) if source == "imagenet" else Path(source)
@@ -61,7 +61,7 @@ def weights_digest(backbone: Backbone, source: str, memo: Path) -> str:
 
 
 def _read_memo(memo: Path) -> dict[str, str]:
-    """Digests of files seen before; none where a digit of it was changed, for that would be another feature space."""
+    """Known digests; none if the checksum of the memo is wrong, because a wrong digest would name another feature space."""
     try:
         checksum, found = json.loads(memo.read_text())
         return dict(found) if checksum == _checksum(found) else {}
@@ -78,4 +78,4 @@ def _write_memo(memo: Path, known: dict[str, str]) -> None:
         memo.parent.mkdir(parents=True, exist_ok=True)
         memo.write_text(json.dumps([_checksum(known), known], indent=1))
     except OSError:
-        pass  # only time is lost: the next run hashes the file again
+        pass  # the next run hashes the file again

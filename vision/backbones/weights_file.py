@@ -1,4 +1,4 @@
-"""Read weights from a Keras file."""
+"""Read weights from a file that Keras saved."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ Tensors = dict[str, tuple[np.ndarray, ...]]
 
 
 def read_weights(backbone: Backbone, path: Path) -> Tensors:
-    """Layer name → its arrays in Keras' order, float32, from an HDF5 file of Keras 2 or Keras 3.
+    """Layer name → its float32 arrays in Keras' order, from an HDF5 file of Keras 2 or Keras 3.
 
-    The backbone may lie in a larger model of the file, as under a head. Raises WeightsError where the file
-    is missing, is not such a file, or is of another architecture.
+    The backbone may be part of a larger model, for example below a head. Raises WeightsError if the file is missing, is
+    no such file, or belongs to another architecture.
     """
     try:
         with h5py.File(path) as file:
@@ -25,7 +25,7 @@ def read_weights(backbone: Backbone, path: Path) -> Tensors:
             found = {
                 name: tuple(np.asarray(array, np.float32) for array in layers[name])
                 for name in backbone.tensors
-                if shapes[name] == expected[name]  # of a file that lies nothing is read
+                if shapes[name] == expected[name]  # a false shape could claim any amount of memory
             }
             kernels = [name for name, arrays in layers.items() if any(array.ndim == 4 for array in arrays)]
     except FileNotFoundError:
@@ -46,7 +46,7 @@ def read_weights(backbone: Backbone, path: Path) -> Tensors:
                 f"--weights: {path} is not of {backbone.name}: layer {name} should hold {expected[name]}, "
                 f"the file has {shapes[name] or 'no such layer'}"
             )
-    # VGG19 has every layer of VGG16, in name and shape, and ResNet101 those of ResNet50.
+    # VGG19 has all layers of VGG16, with the same names and shapes; so has ResNet101 those of ResNet50.
     foreign = [name for name in kernels if name not in backbone.tensors]
     if foreign:
         raise WeightsError(f"--weights: {path} is not of {backbone.name}, which has no convolution {foreign[0]}")
@@ -54,17 +54,17 @@ def read_weights(backbone: Backbone, path: Path) -> Tensors:
 
 
 def _layers(file: h5py.File) -> dict[str, list[h5py.Dataset]]:
-    """Each layer's name and arrays in Keras' order, however deep its model lies in another.
+    """Layer name → its arrays in Keras' order, at any depth of nested models.
 
-    Keras 3 numbers them in a group `vars` that has the name as an attribute. Keras 2 lists them in an
-    attribute of a group, cut in pieces (weight_names0, …) beyond 64 KB: as `block1_conv1_W_1:0` in the
-    layer's group, or as `conv1_conv/kernel:0`, in the group of the outermost model or layer.
+    Keras 3 numbers the arrays in a group `vars` whose attribute is the name of the layer. Keras 2 lists the names of the
+    arrays in an attribute of a group, in pieces (weight_names0, …) above 64 KB. A name is `block1_conv1_W_1:0` in the
+    layer's group, or `conv1_conv/kernel:0` in the group of the outermost model or layer.
     """
     layers: dict[str, list[h5py.Dataset]] = {}
 
     def visit(_: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset) or item.name.startswith("/optimizer"):
-            return  # an optimizer has arrays by the layers' names, too
+            return  # an optimizer has arrays under the names of layers, too
         parent, own = item.name.split("/")[-2:]
         if own == "vars":
             numbers = [str(number) for number in range(len(item))]
@@ -84,10 +84,10 @@ def _has(group: h5py.Group, name: str) -> bool:
 
 
 def _array(group: h5py.Group, path: str) -> h5py.Dataset:
-    """An array that lies in this very file. Raises ValueError where HDF5 would open another one for it."""
+    """An array of this file. Raises ValueError if HDF5 would open another file for it."""
     item = group
     for part in path.strip("/").split("/"):
-        # Asked of h5py's groups themselves, the question would open the other file.
+        # `get_info` reads the link alone; indexing the group would open the other file.
         if item.id.links.get_info(part.encode()).type == h5py.h5l.TYPE_EXTERNAL:
             raise ValueError(f"{path} is a link to another file")
         item = item[part]

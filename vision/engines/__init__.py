@@ -1,4 +1,4 @@
-"""Engines: what turns a batch of pixels into features, which of them a run takes, and the check before it is believed.
+"""Engines turn a batch of pixels into features. This module loads one, and checks it before it is used.
 
 This module loads no library of an engine. Each engine loads its own when it is made, in the process that computes.
 """

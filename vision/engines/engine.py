@@ -1,4 +1,4 @@
-"""What an engine is: pixels in, features out."""
+"""The interface of an engine: pixels in, features out."""
 
 from typing import Protocol
 
@@ -8,12 +8,11 @@ from vision.specs import FeatureSpec
 
 
 class Engine(Protocol):
-    """What turns pixels into features.
+    """Turns pixels into features.
 
-    name: the library and its version, kept in every shard. batch_size: images that it takes at a time; it
-    may become smaller where memory runs out. fallback: why it stands in for the engine
-    that was chosen, None where it is that one. before: the block in front of which it ends, as `block5`; None where the
-    network is whole.
+    name: the library and its version, which every shard records. batch_size: the number of images per batch; it shrinks
+    if memory runs out. fallback: why this engine replaces the chosen one; None if it is the chosen one. before: the block in
+    front of which the network ends, for example `block5`; None is the whole network.
     """
 
     name: str

@@ -1,8 +1,8 @@
-"""The VGG family on MNN, whose 3x3 convolutions use Winograd's algorithm: twice TensorFlow's rate on a CPU.
+"""The VGG family on MNN. Its 3x3 convolutions use Winograd's algorithm, at twice TensorFlow's rate on a CPU.
 
-S. Winograd, "Arithmetic complexity of computations" (1980); A. Lavin and S. Gray, "Fast algorithms for
-convolutional neural networks" (2015). MNN's converter, which calls its makers, is not used: the network
-is built here from the weights, and nothing leaves the machine.
+S. Winograd, "Arithmetic complexity of computations" (1980); A. Lavin and S. Gray, "Fast algorithms for convolutional
+neural networks" (2015). This module builds the network from the weights. It does not use MNN's converter, which sends
+usage data to its makers.
 """
 
 import logging
@@ -21,15 +21,15 @@ from vision.specs import BACKBONES, FeatureSpec
 
 logger = logging.getLogger(__name__)
 
-# MNN multiplies 24 tiles at a time (48 with AVX-512); those that are left over it adds up in another
-# order, which changes the last digits. In a multiple of 24 images none is left over.
+# MNN multiplies 24 tiles at a time (48 with AVX-512). It adds up the remaining tiles in another order, which changes
+# the last digits. In a multiple of 24 images no tile remains.
 TILES_AT_A_TIME = (24, 48)
-# Measured at 224 pixels: 8 to 24 images a batch are equally fast and one is slower; 24 take 1.1 GB. Beyond
-# 320 pixels an image has tiles enough (16 of 6x6 in the smallest maps) to be alone with what is left over.
+# Measured at 224 pixels: batches of 8 to 24 images are equally fast, and single images slower; 24 images take 1.1 GB.
+# Above 320 pixels an image has so many tiles (16 of 6x6 in the smallest maps) that no other image shares its remaining ones.
 PIXELS_A_BATCH = 24 * 320 * 320
 
-# MNN's hint of how much memory its Winograd may take, which decides its tiles: of large ones the features
-# are 1e-4 away and the rate is highest; of small ones 1e-6, at two thirds of the rate (measured).
+# MNN's hint of the memory for Winograd's algorithm decides the size of the tiles. Measured: with large tiles the features
+# are 1e-4 from the reference and the rate is highest; with small ones 1e-6, at two thirds of the rate.
 WINOGRAD_MEMORY_HINT = 3
 LARGE_TILES, SMALL_TILES = 3, 1
 
@@ -37,9 +37,8 @@ LARGE_TILES, SMALL_TILES = 3, 1
 class MnnEngine(SerialEngine):
     """A VGG as one MNN session.
 
-    A feature is of its image alone, to the last bit: what MNN would compute otherwise, at the end of a
-    batch, is not of an image. before: the block in front of which it ends, None where it is whole. Raises ImportError where MNN is not installed, RuntimeError where it
-    cannot run the network.
+    A feature depends on its image alone, to the last bit: spare places fill the end of a batch, where MNN adds in another
+    order. Raises ImportError if MNN is not installed, RuntimeError if MNN cannot run the network.
     """
 
     @staticmethod
@@ -81,10 +80,9 @@ class MnnEngine(SerialEngine):
         return self._run(pixels, count)[: len(pixels)]
 
     def _exact_shapes(self, room: int) -> tuple[int, int]:
-        """How many images have no tile left over, and how many places at the end of any other batch take all that are.
+        """The number of images that leaves no tile over, and the spare places that any other batch needs at its end.
 
-        Found by trying, since it depends on the processor and on the tiles that MNN has chosen, where there is
-        `room` for so many.
+        Both depend on the processor and on MNN's tiles, so they are measured. room: the largest batch that fits in memory.
         """
         size = self.spec.image_size
         picture = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
@@ -98,7 +96,7 @@ class MnnEngine(SerialEngine):
         return TILES_AT_A_TIME[0], 0
 
     def _run(self, pixels: np.ndarray, count: int) -> np.ndarray:
-        """Features of `count` images, of which those beyond the pixels are black."""
+        """The features of `count` images; those beyond the given pixels are black."""
         shape = (count, 3, self.spec.image_size, self.spec.image_size)
         entry = self._network.getSessionInput(self._session)
         if entry.getShape() != shape:
@@ -116,13 +114,13 @@ class MnnEngine(SerialEngine):
         return np.ascontiguousarray(vgg.pooled(maps, self.spec) if self.before is None else maps)
 
     def _tensor(self, values: np.ndarray):
-        """A tensor of MNN over a copy of `values`, (n, channels, height, width)."""
+        """An MNN tensor with a copy of `values`, (n, channels, height, width)."""
         caffe = self._mnn.Tensor_DimensionType_Caffe
         return self._mnn.Tensor(values.shape, self._mnn.Halide_Type_Float, values, caffe)
 
 
 def _save(tensors: Tensors, size: int, path: Path) -> None:
-    """Write the network as MNN's file. The weights are parameters of its layers: as inputs they would do without Winograd."""
+    """Write the network as a file of MNN. The weights are parameters, because MNN uses no Winograd for inputs."""
     from MNN import expr, nn
 
     pixels = expr.placeholder([1, 3, size, size], expr.NCHW, expr.float)

@@ -1,4 +1,4 @@
-"""Compare an engine with the reference before it is used."""
+"""Check an engine against the reference before it is used."""
 
 import numpy as np
 
@@ -6,32 +6,32 @@ from vision.backbones import vgg_reference as vgg
 from vision.backbones.weights_file import Tensors
 from vision.engines.engine import Engine
 
-# How far an engine's features may be from the reference, as a part of their length. What is stored as
-# float16 loses up to 5e-4 more; who asks for float32 wants its digits.
+# The largest distance of an engine's features from the reference, relative to their length. Storing float16 adds an error
+# of up to 5e-4; float32 is asked for because of its digits.
 LARGEST_ERROR = {"float16": 3e-4, "float32": 1e-5}
 
 
 class ParityError(ValueError):
-    """An engine gives other features than the reference."""
+    """The features of an engine are too far from the reference."""
 
 
 def check_parity(engine: Engine, tensors: Tensors) -> None:
-    """Hold the engine against the reference on one picture, which takes as long as two or three.
+    """Compare engine and reference on one picture, in the time of two or three pictures.
 
-    Raises ParityError where it is farther away than LARGEST_ERROR.
+    Raises ParityError if the relative distance exceeds LARGEST_ERROR.
     """
     spec = engine.spec
     picture = sample_picture(spec.image_size)[None]
     expected = vgg.features(spec, tensors, picture, engine.before).astype(np.float64)
     error = np.linalg.norm(engine.features(picture) - expected) / np.linalg.norm(expected)
-    if not error <= LARGEST_ERROR[spec.dtype]:  # not a number is no parity either
+    if not error <= LARGEST_ERROR[spec.dtype]:  # also true for NaN
         raise ParityError(
             f"{engine.name} is {error:.1e} away from the reference, more than {LARGEST_ERROR[spec.dtype]:.0e}"
         )
 
 
 def sample_picture(size: int) -> np.ndarray:
-    """(size, size, 3) uint8 with what photos have: slopes, edges and grain."""
+    """(size, size, 3) uint8 with gradients, edges and noise, as in a photo."""
     draw = np.random.default_rng(0)
     rows, columns = np.mgrid[0:size, 0:size] / size
     slopes = 120 * np.stack([rows, columns, 1 - rows], axis=-1)

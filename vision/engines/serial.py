@@ -1,4 +1,4 @@
-"""What every engine shares: its batches run one at a time, whatever threads ask for them."""
+"""The base of every engine: one batch at a time, whichever threads ask."""
 
 from abc import ABC, abstractmethod
 from threading import Lock
@@ -27,7 +27,7 @@ class SerialEngine(ABC):
         return ""
 
     def __init__(self, spec: FeatureSpec, tensors: Tensors, threads: int, before: str | None = None):
-        """tensors: the weights of the backbone. threads: CPU threads of one batch. before: see vision/specs.py, cut_shape."""
+        """tensors: the backbone's weights. threads: CPU threads of one batch. before: see vision/specs.py, cut_shape."""
         self.spec, self.before = spec, before
         self._lock = Lock()
 
@@ -38,4 +38,4 @@ class SerialEngine(ABC):
 
     @abstractmethod
     def _features(self, pixels: np.ndarray) -> np.ndarray:
-        """What `features` gives; one thread is in here at a time."""
+        """See `features`. Only one thread at a time calls it."""

@@ -11,25 +11,22 @@ from vision.specs import FeatureSpec
 
 logger = logging.getLogger(__name__)
 
-# Measured: on CPUs nothing is won above 8 to 16 images of 224 pixels.
+# Measured: on CPUs more than 8 to 16 images of 224 pixels gain nothing.
 PIXELS_A_BATCH = 16 * 224 * 224
 LARGEST_BATCH = 32
-# Not measured: no GPU was at hand. One that has no room for so many halves the batch.
+# Not measured on a GPU. If the memory is too small, the engine halves the batch.
 PIXELS_A_GPU_BATCH = 128 * 224 * 224
 LARGEST_GPU_BATCH = 1024
 
 
 def batch_size_for(image_size: int, on_gpu: bool = False) -> int:
-    """One batch shape for all images of a size, so that features never depend on how many came."""
+    """The batch size for images of a size. It is fixed, so features do not depend on the number of images."""
     pixels, largest = (PIXELS_A_GPU_BATCH, LARGEST_GPU_BATCH) if on_gpu else (PIXELS_A_BATCH, LARGEST_BATCH)
     return int(np.clip(pixels // image_size**2, 1, largest))
 
 
 class TensorFlowEngine(SerialEngine):
-    """The backbone as one TensorFlow function of a fixed batch shape; out of memory halves it.
-
-    threads: CPU threads for one operation. before: the block in front of which it ends, None where it is whole.
-    """
+    """The backbone as one TensorFlow function with a fixed batch shape. If memory runs out, the batch size is halved."""
 
     def __init__(self, spec: FeatureSpec, tensors: Tensors, threads: int, before: str | None = None):
         super().__init__(spec, tensors, threads, before)

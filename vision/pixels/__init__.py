@@ -1,1 +1,1 @@
-"""From file bytes to pixels, and how pixels are varied."""
+"""Decode the bytes of files to pixels, and augment pixels."""

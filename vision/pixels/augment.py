@@ -1,4 +1,4 @@
-"""Augmentation of pixels, with Keras."""
+"""Augment pixels with Keras."""
 
 import numpy as np
 
@@ -6,10 +6,10 @@ from vision.pixels.augmentation import Augmentation, Draws
 
 
 def augmented(pixels: np.ndarray, draws: Draws, augmentation: Augmentation) -> np.ndarray:
-    """(n, size, size, 3) uint8 → the same, each picture moved and lit as drawn for it.
+    """(n, size, size, 3) uint8 → the same shape, each picture transformed by its draw.
 
-    Interpolated once, bilinearly, then multiplied by the brightness, cut to 0 to 255 and rounded. Pixels depend neither on
-    their neighbours in the batch nor on their place in it; what is drawn as it is comes back as it is.
+    One bilinear interpolation, then brightness, clipping to 0…255 and rounding. A picture depends neither on the others in
+    the batch nor on its place. A draw that changes nothing returns the same pixels.
     """
     import keras
 

@@ -1,4 +1,4 @@
-"""How pictures may be augmented: Keras' parameters, checked, and what they come to for a key. No pixels, no Keras in here."""
+"""The parameters of an augmentation, checked, and the draw that belongs to a key. Neither pixels nor Keras."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -17,12 +17,12 @@ from vision.pixels.draws import Draws, affine, units
 FillMode = Literal["nearest", "constant", "reflect", "wrap"]
 Shift = float | int | tuple[float, ...]
 
-LONGEST_SHIFT = 65_536  # pixels: more than any picture has
+LONGEST_SHIFT = 65_536  # pixels: more than the side of any picture
 
 _STATISTICS = "it needs statistics of all images; the head standardises the features instead (--standardize)"
 _PREPROCESSING = "the frozen network has its own preprocessing, which every picture goes through"
 _FIXED = "pictures are float32 RGB, channels last, and are interpolated bilinearly"
-# Parameters of ImageDataGenerator that are not taken, and why.
+# Parameters of ImageDataGenerator that are refused, and why.
 REFUSED = {
     "rescale": "it is no random thing, and part of the feature space: take it out first (split_rescale)",
     "featurewise_center": _STATISTICS,
@@ -42,19 +42,18 @@ REFUSED = {
 
 @dataclass(frozen=True, eq=False)
 class Augmentation:
-    """The parameters of Keras' ImageDataGenerator that move or light a picture, with its meanings and defaults.
+    """The parameters of Keras' ImageDataGenerator for geometry and brightness, with its meanings and defaults.
 
-    shear_range: degrees, from -shear_range to shear_range (so 0.2 is a fifth of a degree, hardly to be seen), horizontally.
-    zoom_range: z for factors from 1 - z to 1 + z, or both ends; drawn for each axis, over 1 shows more of the picture, smaller.
-    rotation_range: degrees, from -rotation_range to rotation_range.
-    width_shift_range, height_shift_range: horizontally, vertically; a float below 1 is a part of the side, any other float
-    pixels, both to either side; an int n is one of 0 to n - 1 whole pixels, a tuple one of its numbers (parts
-    of the side where all are below 1), to a side by coin. horizontal_flip, vertical_flip: by coin.
-    brightness_range: both ends of what the values are multiplied by. fill_mode: what lies beyond the edges; cval (0 to
-    255) with "constant".
+    shear_range: horizontal, from -shear_range to shear_range degrees (0.2 is a fifth of a degree, hardly visible).
+    zoom_range: z for factors from 1 - z to 1 + z, or both ends; drawn per axis. A factor over 1 shrinks the picture.
+    rotation_range: from -rotation_range to rotation_range degrees. width_shift_range, height_shift_range: a float below 1 is
+    a fraction of the side, any other float is pixels, both in either direction; an int n draws from 0 to n - 1 whole pixels,
+    a tuple draws one of its numbers (fractions of the side if all are below 1), in a random direction. horizontal_flip,
+    vertical_flip: with probability one half. brightness_range: both ends of the factor for the values. fill_mode: what
+    fills the picture beyond its edges; cval (0 to 255) is the value for "constant".
 
-    What means the same is the same: lists and tuples, ints and floats but for the shifts, either order of two ends, ranges that change
-    nothing and none. Raises SpecError.
+    Equal meanings give equal objects: lists and tuples, ints and floats (except for shifts), either order of two ends, and
+    None for a range without effect. Raises SpecError.
     """
 
     shear_range: float = 0.0
@@ -81,7 +80,7 @@ class Augmentation:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Augmentation":
-        """From JSON or YAML, or record(). Raises SpecError, which names what was perhaps meant."""
+        """From JSON, YAML or record(). Raises SpecError, which suggests similar names."""
         if not isinstance(record, Mapping):
             raise SpecError(f"--augment: parameters with their values, as rotation_range: 20; got {record!r}")
         known = [field.name for field in fields(cls)]
@@ -97,18 +96,18 @@ class Augmentation:
 
     @classmethod
     def parse(cls, text: str) -> "Augmentation":
-        """From its text. Raises SpecError, or ValueError where that is no JSON."""
+        """From its text. Raises SpecError, or ValueError if the text is not JSON."""
         return cls.of(json.loads(text))
 
     def record(self) -> dict[str, Any]:
-        """What differs from the defaults, in JSON's types."""
+        """The parameters that differ from their defaults, as JSON types."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         changed = {field.name for field in fields(self) if given[field.name] != field.default}
         return {name: list(v) if isinstance(v, tuple) else v for name, v in given.items() if name in changed}
 
     @property
     def text(self) -> str:
-        """record() as JSON, the same for ever."""
+        """record() as JSON. Its form never changes, because digests depend on it."""
         return json.dumps(self.record(), sort_keys=True, separators=(",", ":"))
 
     @property
@@ -117,11 +116,11 @@ class Augmentation:
 
     @property
     def is_plain(self) -> bool:
-        """Whether pictures stay as they are."""
+        """Whether no picture changes."""
         return self.record().keys() <= {"fill_mode", "cval"}
 
     def draw(self, keys: np.ndarray, size: int) -> Draws:
-        """What each key, (n,) uint64, does to a picture of `size` pixels a side; the same key does the same, always."""
+        """The draw of each key, (n,) uint64, for pictures with sides of `size` pixels. Equal keys give equal draws."""
         unit = units(keys)
         matrices = affine(
             size,
@@ -138,7 +137,7 @@ class Augmentation:
 
 
 def split_rescale(record: Mapping[str, Any]) -> tuple[float | None, dict[str, Any]]:
-    """ImageDataGenerator's `rescale`, which goes into the FeatureSpec (None if it is not given), and the rest. Raises SpecError."""
+    """`rescale`, which belongs into the FeatureSpec (None if it is not given), and the rest. Raises SpecError."""
     rest = dict(record)
     given = rest.pop("rescale", None)
     rescale = None if given is None else _number("rescale", given)
@@ -148,7 +147,7 @@ def split_rescale(record: Mapping[str, Any]) -> tuple[float | None, dict[str, An
 
 
 def variant_keys(augmentation: str, image: bytes, numbers: Sequence[int]) -> np.ndarray:
-    """Keys (n,) uint64 of an image's variants with these numbers: of the augmentation's digest, the image's, and the number."""
+    """(n,) uint64, one key per variant: a hash of the augmentation's digest, the image's digest and the number."""
     hashes = [sha256(augmentation.encode() + image + number.to_bytes(2, "little")).digest() for number in numbers]
     return np.array([int.from_bytes(digest[:8], "little") for digest in hashes], np.uint64)
 
@@ -166,7 +165,7 @@ def _zooms(given: float | tuple[float, float]) -> tuple[float, float]:
 
 
 def _shifts(given: Shift, size: int, unit: np.ndarray, coin: np.ndarray) -> np.ndarray:
-    """Pixels. Of an int n nothing (0) is drawn twice as often as any other number, as by ImageDataGenerator."""
+    """Shifts in pixels. An int n draws 0 twice as often as any other shift, as ImageDataGenerator does."""
     if isinstance(given, float):
         return _either_side(unit, given * size if given < 1 else given)
     choices = np.arange(given) if isinstance(given, int) else np.asarray(given)

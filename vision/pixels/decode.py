@@ -1,4 +1,4 @@
-"""From the bytes of a file to pixels."""
+"""Decode the bytes of a file to pixels."""
 
 import io
 import logging
@@ -15,7 +15,7 @@ from vision.specs import Exif, SixteenBit
 
 logger = logging.getLogger(__name__)
 
-ORIENTATION = 274  # EXIF 2.32, table 4: which corner of the scene the first pixel is
+ORIENTATION = 274  # EXIF 2.32, table 4: the corner of the scene where the first pixel is
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -27,7 +27,8 @@ TURNS = {
 }
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 OURS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"RIFF")
-# How images of other formats begin: TIFF, Photoshop, icons, JPEG 2000 and XL, Netpbm, QOI, SVG. HEIC and AVIF say `ftyp` at 4.
+# First bytes of other formats: TIFF, Photoshop, icons, JPEG 2000 and XL, Netpbm, QOI, SVG. HEIC and AVIF have `ftyp`
+# at 4.
 OTHERS = (
     b"II*\0",
     b"MM\0*",
@@ -43,8 +44,8 @@ OTHERS = (
 )
 
 
-# What can be lost of a picture that is read: values over 255 of a grey of 16 bits, or all of it, where it is drawn in
-# nothing but transparency, which is dropped.
+# What decoding can lose: values over 255 of 16-bit greys, or a whole picture that is drawn in transparency alone, because
+# transparency is dropped.
 Loss = Literal["sixteen_bit", "transparency"]
 
 
@@ -52,11 +53,11 @@ Code = Literal["zero_byte", "not_image", "unsupported", "truncated", "too_many_p
 
 
 class ImageError(ValueError):
-    """An image that cannot be used. `code` is the reason that the store keeps: a Code of its bytes, or what hindered their reading.
+    """An image that cannot be used. code: the reason that the store keeps, a Code or a reason why the file could not be read.
 
-    zero_byte: there are none. not_image: they begin as no image does. unsupported: as an image of another format
-    does. truncated: the end is missing. too_many_pixels: more than Pillow's 89 million. decode_error: any
-    other fault of an image in one of FORMATS.
+    zero_byte: the file is empty. not_image: its first bytes are those of no image. unsupported: they are those of another
+    format. truncated: the end is missing. too_many_pixels: more than Pillow's 89 million. decode_error: any other fault
+    of an image in one of FORMATS.
     """
 
     def __init__(self, code: str, message: str):
@@ -71,11 +72,11 @@ def decode(
     sixteen_bit: SixteenBit = "clip",
     on_loss: Callable[[Loss], None] = lambda loss: None,
 ) -> np.ndarray:
-    """The image as (size, size, 3) uint8 RGB: first frame, antialiased bilinear resize; docs/images.md has it all.
+    """The image as (size, size, 3) uint8 RGB: first frame, antialiased bilinear resize. docs/images.md has the details.
 
-    The format is found by content, not by name. exif: whether the picture is turned as the camera was held. sixteen_bit:
-    whether greys of 16 bits are cut off at 255 or scaled. on_loss: is told what of the picture does not show. Raises
-    ImageError; for too many pixels before there is memory for any of them.
+    The content decides the format, not the name. exif: whether to apply the orientation. sixteen_bit: whether to clip
+    16-bit greys at 255 or to scale them. on_loss: hears what decoding loses. Raises ImageError; if there are too many
+    pixels, before memory is allocated for them.
     """
     fast = fast_jpeg()
     try:
@@ -89,7 +90,7 @@ def decode(
 
 
 def _code(data: bytes, error: Exception) -> Code:
-    """What is wrong with bytes of which Pillow says this."""
+    """The reason for an error of the decoder."""
     if not data:
         return "zero_byte"
     if isinstance(error, (Image.DecompressionBombWarning, Image.DecompressionBombError)):
@@ -100,9 +101,9 @@ def _code(data: bytes, error: Exception) -> Code:
 
 
 def _check_webp(data: bytes) -> None:
-    """Refuse a WebP of too many pixels by its header: Pillow makes room for two pictures before it looks at the size.
+    """Refuse a WebP with too many pixels by its header, because Pillow allocates two pictures before it checks the size.
 
-    RFC 9649, sections 2.5 to 2.7: the first chunk has the size of the canvas, or of the one picture.
+    RFC 9649, sections 2.5 to 2.7: the first chunk has the size of the canvas or of the single picture.
     """
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
         return
@@ -120,11 +121,11 @@ def _check_webp(data: bytes) -> None:
 
 
 def _upright(image: Image.Image, data: bytes) -> Image.Image:
-    """The image turned as its EXIF says; one whose EXIF cannot be read stays as it is."""
+    """The image in the orientation that its EXIF gives; unchanged if the EXIF cannot be read."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as header:
             turn = TURNS.get(header.getexif().get(ORIENTATION, 1))
-    except Exception:  # of broken EXIF Pillow's parser raises almost anything
+    except Exception:  # Pillow's parser raises almost anything on broken EXIF
         return image
     return image if turn is None else image.transpose(turn)
 
@@ -132,8 +133,8 @@ def _upright(image: Image.Image, data: bytes) -> Image.Image:
 def by_pillow(
     data: bytes, sixteen_bit: SixteenBit = "clip", on_loss: Callable[[Loss], None] = lambda loss: None
 ) -> Image.Image:
-    """The image in RGB. Raises whatever Pillow does, and DecompressionBombError where Pillow only warns."""
-    # The filters of warnings are of the whole process, and two streams decode at the same time: none is relied on.
+    """The image in RGB. Raises what Pillow raises, and DecompressionBombError where Pillow only warns."""
+    # Warning filters belong to the whole process, and two streams may decode at once. So the check is our own.
     with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
             raise Image.DecompressionBombError(f"an image of {image.width} x {image.height} pixels")
@@ -148,12 +149,12 @@ def by_pillow(
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether it is a grey of 16 bits, of which Pillow cuts off what is over 255; colours of 16 bits it scales."""
+    """Whether it is a 16-bit grey. Pillow clips those at 255, and scales 16-bit colours."""
     return image.mode.startswith("I")
 
 
 def _loss_of(image: Image.Image) -> Loss | None:
-    """What an image loses on its way to RGB, where it is more than a little."""
+    """What the conversion to RGB loses; None if that is little or nothing."""
     if is_deep(image):
         return "sixteen_bit" if image.getextrema()[1] > 255 else None  # type: ignore[operator]
     if image.mode not in ("RGBA", "LA"):
@@ -165,10 +166,10 @@ def _loss_of(image: Image.Image) -> Loss | None:
 
 @lru_cache(maxsize=1)
 def fast_jpeg() -> Callable[[bytes], Image.Image | None] | None:
-    """libjpeg-turbo without Pillow's ways around it, 1.3 times as fast; None where its pixels would be others.
+    """A decoder that calls libjpeg-turbo directly, 1.3 times as fast as Pillow; None if its pixels would differ.
 
-    What it gives is None for what is better left to Pillow: other formats, other colours than the usual
-    three of a JPEG, too many pixels, and every fault.
+    The decoder returns None for everything that is left to Pillow: other formats, JPEGs in other colours than YCbCr, too
+    many pixels, and all errors.
     """
     try:
         from simplejpeg import decode_jpeg, decode_jpeg_header
@@ -197,7 +198,7 @@ def _are_the_same(one: Image.Image | None, other: Image.Image) -> bool:
 
 
 def _sample_jpegs() -> list[bytes]:
-    """JPEGs of every common way to keep colours, of sides that are no multiple of a block."""
+    """One JPEG for each common colour subsampling, with sides that are no multiple of a block."""
     rows, columns = np.mgrid[0:45, 0:61]
     grain = np.random.default_rng(0).integers(0, 90, (45, 61, 3))
     picture = Image.fromarray((np.stack([rows * 3, columns * 2, rows + columns], axis=-1) + grain).astype(np.uint8))

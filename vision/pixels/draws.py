@@ -1,10 +1,10 @@
-"""What is done to one picture, as numbers: matrices, and the randomness of a key."""
+"""Draws: the random numbers of a key, and the matrices that move a picture."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-# Raw words of a key, one for each thing that is drawn, used or not: no parameter's draw depends on which others are given.
+# One raw random word of a key per draw, used or not, so that the draw of one parameter never depends on the others.
 WORDS = (
     "rotation",
     "x_shift",
@@ -22,10 +22,10 @@ WORDS = (
 
 @dataclass(frozen=True)
 class Draws:
-    """What is done to n pictures.
+    """How n pictures are transformed.
 
-    matrices: (n, 3, 3) float64, homogeneous: from a pixel (x, y, 1) of the outcome to its place in the picture.
-    brightness: (n,) float64, what the values are multiplied by.
+    matrices: (n, 3, 3) float64, homogeneous, from a pixel (x, y, 1) of the result to its place in the original.
+    brightness: (n,) float64, factors for the values.
     """
 
     matrices: np.ndarray
@@ -33,7 +33,7 @@ class Draws:
 
 
 def units(keys: np.ndarray) -> dict[str, np.ndarray]:
-    """For each of WORDS (n,) float64 in [0, 1). NumPy keeps the raw words of Philox for ever (NEP 19), those of a Generator not."""
+    """For each of WORDS (n,) float64 in [0, 1). NumPy guarantees Philox' raw words (NEP 19), not a Generator's draws."""
     words = [np.random.Philox(key=int(key)).random_raw(len(WORDS)) for key in keys]
     units = (np.array(words, np.uint64).reshape(-1, len(WORDS)) >> np.uint64(11)) * 2.0**-53
     return dict(zip(WORDS, units.T, strict=True))
@@ -51,9 +51,10 @@ def affine(
     mirror: np.ndarray | bool = False,
     turn_over: np.ndarray | bool = False,
 ) -> np.ndarray:
-    """(n, 3, 3), or (3, 3) of numbers: the matrix of Keras' apply_affine_transform about the centre, then its flips.
+    """(n, 3, 3), or (3, 3) for scalars: the matrix of Keras' apply_affine_transform about the centre, then the flips.
 
-    Degrees, pixels and factors. A flip comes last for the picture, so first for a pixel's way back to its place in it.
+    Units are degrees, pixels and factors. Flips are applied to the picture last, so their matrices are multiplied first
+    on a pixel's way back to the original.
     """
     turn, slant = np.deg2rad(rotation), np.deg2rad(shear)
     centre, last = size / 2 - 0.5, size - 1
@@ -70,6 +71,6 @@ def affine(
 
 
 def _matrix(*rows: tuple) -> np.ndarray:
-    """Homogeneous matrices of two rows, whose entries are numbers or one for each picture."""
+    """Homogeneous matrices from two rows; an entry is a number or one number per picture."""
     entries = np.broadcast_arrays(*(np.asarray(entry, np.float64) for row in (*rows, (0, 0, 1)) for entry in row))
     return np.stack(entries, axis=-1).reshape(*entries[0].shape, 3, 3)

@@ -1,4 +1,4 @@
-"""Views of an image: view 0 is the image as it is, k its variant k of an augmentation. Keras is loaded when one is made."""
+"""Views of an image: view 0 is the plain image, view k its variant k. The first variant loads Keras."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,10 @@ from vision.runtime import prepare_tensorflow
 
 
 class Variants:
-    """Makes the variants of an augmentation, a text. Warm once it is made: no image is kept waiting for Keras to load.
+    """Makes variants. The constructor loads Keras and makes one variant, so that no image waits for it.
 
-    threads: CPU threads of TensorFlow, where nothing runs on it yet. Raises SpecError for what is no augmentation.
+    augmentation: its text. threads: CPU threads of TensorFlow, if nothing runs on it yet. Raises SpecError if the text is
+    no augmentation.
     """
 
     def __init__(self, augmentation: str, threads: int, size: int):
@@ -20,9 +21,9 @@ class Variants:
         self.views(np.zeros((size, size, 3), np.uint8), bytes(32), [1])
 
     def views(self, pixels: np.ndarray, key: bytes, numbers: Sequence[int]) -> np.ndarray:
-        """(size, size, 3) uint8 of the image with the digest `key` → (n, size, size, 3) uint8, its views of these numbers.
+        """(size, size, 3) uint8 of the image with digest `key` → (n, size, size, 3) uint8, the views with these numbers.
 
-        A function of the image, the augmentation and the number alone, whatever other views are made.
+        A view depends only on image, augmentation and number, not on the other views of the call.
         """
         from vision.pixels.augment import augmented
 
@@ -35,10 +36,10 @@ class Variants:
 
 
 def image_keys(digests: Sequence[bytes]) -> np.ndarray:
-    """(n,) uint64, the beginnings of the digests of images, from which draws are hashed."""
+    """(n,) uint64: the first 8 bytes of each digest, which the draws are hashed from."""
     return np.array([int.from_bytes(digest[:8], "little") for digest in digests], np.uint64)
 
 
 def plain_views(pixels: np.ndarray, key: bytes, numbers: Sequence[int]) -> np.ndarray:
-    """(size, size, 3) uint8 → (n, size, size, 3) uint8: the image as it is, once for each number."""
+    """(size, size, 3) uint8 → (n, size, size, 3) uint8: one copy of the plain image per number."""
     return np.repeat(pixels[None], len(numbers), axis=0)

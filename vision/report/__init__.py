@@ -1,4 +1,4 @@
-"""The report of a trained head: one page for people. Knows figures and pixels, not where files lie.
+"""The report of a trained head: one page for people. Knows figures and pixels, not where files are.
 
-page.py with page.html and style.css, charts.py, thumbnails.py, augmented.py. matplotlib and jinja2 are imported inside functions.
+Functions import matplotlib and jinja2, so that importing this folder loads neither.
 """

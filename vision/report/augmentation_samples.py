@@ -1,4 +1,4 @@
-"""What augmentation has made of a few training images: their pictures, and in words what was done."""
+"""A few training images and their augmented pictures, and the augmentation in words."""
 
 import base64
 from collections.abc import Sequence
@@ -16,8 +16,9 @@ from vision.specs import FeatureSpec
 
 @dataclass(frozen=True)
 class Sample:
-    """A training image. own: its class. path: of the file, as text. pictures: JPEGs of it as it is and as it was augmented;
-    None where there are none any more, and `fault` says why.
+    """A training image. own: its class. path: of the file, as text. pictures: JPEGs of the plain and the augmented image.
+
+    pictures is None if the file can no longer be used, and `fault` says why.
     """
 
     own: str
@@ -33,11 +34,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Augmented:
-    """How training images were augmented, and a few of them.
+    """How training images were augmented, with examples.
 
-    augmentation: in words. views: of each image that are stored, the plain one counted; 0 where none are. period: `epoch`, or
-    `pass` where epochs are of so many steps: each takes one of the views, or else makes pictures of its own. names: of the
-    pictures of each sample, the plain one first.
+    augmentation: in words. views: the number of stored views per image, including the plain one; 0 if none are stored.
+    period: `epoch`, or `pass` if an epoch is a number of steps. Each period uses one stored view, or makes new pictures.
+    names: of the pictures of each sample, the plain one first.
     """
 
     augmentation: str
@@ -53,9 +54,9 @@ def address(jpeg: bytes) -> str:
 
 
 def pictures(data: bytes, spec: FeatureSpec, augmentation: Augmentation, keys: np.ndarray) -> tuple[bytes, ...]:
-    """Small JPEGs of the bytes of an image: as it is, and as each of the keys, (n,) uint64, augments it.
+    """Small JPEGs of an image from its bytes: the plain image, and one augmented by each of the keys, (n,) uint64.
 
-    At the size that the network sees, made small afterwards. Raises ImageError.
+    They are augmented at the size that the network sees, then reduced. Raises ImageError.
     """
     plain = decode(data, spec.image_size, spec.exif, spec.sixteen_bit)
     copies = np.repeat(plain[None], len(keys), axis=0)
@@ -64,7 +65,7 @@ def pictures(data: bytes, spec: FeatureSpec, augmentation: Augmentation, keys: n
 
 
 def in_words(augmentation: Augmentation) -> str:
-    """What differs from the defaults as people write it: `rotation_range 20, zoom_range 0.8 to 1.2, horizontal_flip`."""
+    """The parameters that differ from their defaults: `rotation_range 20, zoom_range 0.8 to 1.2, horizontal_flip`."""
     return ", ".join(f"{name} {_value(name, value)}".strip() for name, value in augmentation.record().items())
 
 

@@ -1,6 +1,6 @@
-"""Charts as SVG that lies in a page: it takes the page's font and its colours, light or dark.
+"""Charts as inline SVG with the font and the colours of the page, light or dark.
 
-matplotlib draws with colours of ours that stand for roles; in the text of the SVG each becomes the page's own.
+matplotlib draws with placeholder colours, one per role. In the text of the SVG, CSS variables replace them.
 """
 
 import io
@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-# Which CSS variable each colour stands for.
+# Placeholder colours, and the CSS variable that replaces each.
 INK, LINES, TRAINING, VALIDATION = ROLES = "#010203", "#040506", "#070809", "#0a0b0c"
 VARIABLES = dict(zip(ROLES, ("muted", "line", "training", "validation"), strict=True))
 HEAT = "#2f6fdb"
 
 STYLE = {
-    "svg.fonttype": "none",  # text stays text: it can be searched, and takes the page's font
+    "svg.fonttype": "none",  # text stays text: searchable, and in the page's font
     "svg.image_inline": True,
     "font.size": 9.5,
     "axes.edgecolor": LINES,
@@ -43,15 +43,15 @@ def learning_curve(
     before: int = 0,
     top: float | None = None,
 ) -> str:
-    """Two lines over the epochs. name: what they show, with its unit. best: which of them was kept, from 1.
+    """Two lines over the epochs. name: what they show, with its unit. best: the kept epoch of these, counted from 1.
 
-    before: the number of the epoch before the first.
+    before: how many epochs were done before the first of these.
     """
 
     def draw(figure) -> None:
         axes = figure.add_subplot()
         epochs = np.arange(before + 1, before + len(training) + 1)
-        line: dict[str, Any] = {"linewidth": 1.6, "clip_on": False}  # a loss of nothing lies on the axis, and is whole
+        line: dict[str, Any] = {"linewidth": 1.6, "clip_on": False}  # a line on the axis is drawn at its full width
         mark = {"marker": "o", "markersize": 3} if len(epochs) <= 30 else {}
         axes.plot(epochs, training, color=TRAINING, linestyle=(0, (4, 1.5)), **line, **mark)
         axes.plot(epochs, validation, color=VALIDATION, **line, **mark)
@@ -65,7 +65,7 @@ def learning_curve(
 
 
 def _mark_best(axes, best: int, value: float, place: float) -> None:
-    """place: of the best epoch among all, from 0 to 1."""
+    """place: of the best epoch on the axis, from 0 to 1."""
     axes.axvline(best, color=INK, linewidth=0.8, linestyle=(0, (1, 2)))
     axes.plot([best], [value], "o", color=VALIDATION, markersize=6, clip_on=False)
     side = "left" if place < 0.3 else "right" if place > 0.7 else "center"
@@ -80,14 +80,14 @@ def _mark_best(axes, best: int, value: float, place: float) -> None:
 
 
 def heat_map(confusion: np.ndarray, name: str) -> str:
-    """Which class was taken for which, where a table of it would be too wide. confusion: (classes, classes) counts."""
+    """A confusion matrix that is too wide for a table. confusion: (classes, classes) counts."""
 
     def draw(figure) -> None:
         from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
         axes = figure.add_subplot()
         shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-        # Half of the way is a quarter of a class: what happens seldom can be seen beside what happens always.
+        # A square-root scale: a quarter of a class has half of the colour, so that rare mistakes stay visible.
         axes.imshow(
             shares,
             cmap=LinearSegmentedColormap.from_list("heat", [f"{HEAT}00", HEAT]),
@@ -100,7 +100,7 @@ def heat_map(confusion: np.ndarray, name: str) -> str:
 
 
 def _svg(draw: Callable, inches: tuple[float, float], name: str) -> str:
-    """The SVG element of what `draw` puts into a figure, the same for the same figures."""
+    """The SVG element of what `draw` draws. Equal figures give equal text."""
     from matplotlib import style
     from matplotlib.figure import Figure
 
@@ -115,7 +115,7 @@ def _svg(draw: Callable, inches: tuple[float, float], name: str) -> str:
 
 
 def _at_home(svg: str, prefix: str) -> str:
-    """The SVG with the page's colours, and with ids that no other chart of the page has."""
+    """The SVG with the page's colours, and with ids that are unique in the page."""
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", svg)
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable})")

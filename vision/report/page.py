@@ -1,7 +1,7 @@
-"""The page: what is known of a trained head, in one file that needs no script and no network.
+"""The page about a trained head, in one file that needs no script and no network.
 
-Names of classes and files are anybody's: jinja2 escapes whatever is put in, but for the SVG that charts.py draws
-from numbers alone, and the page forbids itself to load or run anything.
+Names of classes and files are untrusted. jinja2 escapes everything except the SVG of charts.py, which is made of numbers
+alone, and the page's own policy forbids it to load or run anything.
 """
 
 import math
@@ -18,12 +18,12 @@ from vision.report.charts import heat_map, learning_curve
 from vision.training.evaluation import wilson_interval
 from vision.training.head import HeadSpec, epochs_before
 
-# A wider confusion matrix, or a longer list, is nothing to look at.
+# A wider confusion matrix or a longer list is unreadable.
 LARGEST_MATRIX = 20
 LONGEST_LIST = 200
 CONFUSIONS_LISTED = 20
 
-# Of what shapes a head: how it is called, its unit, and what it means where it is not given.
+# Field of a head → its label, its unit, and the text for None.
 SETTINGS = {
     "kind": ("kind", "", ""),
     "epochs": ("epochs at most", "", ""),
@@ -43,7 +43,7 @@ SETTINGS = {
     "fine_tune_epochs": ("epochs of fine-tuning at most", "", ""),
     "fine_tune_learning_rate": ("learning rate of fine-tuning", "", ""),
 }
-# Those whose value people write in another way than head.json.
+# Fields whose value the page writes in another way than head.json.
 MEANINGS: dict[str, Callable[[Any], str]] = {
     "augment": lambda text: in_words(Augmentation.parse(text)),
     "train_on": {"features": "features of the store", "images": "images, afresh for each epoch"}.__getitem__,
@@ -52,10 +52,10 @@ MEANINGS: dict[str, Callable[[Any], str]] = {
 
 @dataclass(frozen=True)
 class Shown:
-    """A mistake as it is shown.
+    """A mistake as the page shows it.
 
-    own, predicted: what it is and what it was taken for. own_score, score: the probabilities that the head gave to them.
-    path: of the file, as text. thumbnail: a JPEG; None where there is no picture any more, and `fault` says why.
+    own, predicted: the true and the predicted class. own_score, score: the probabilities that the head gave to them.
+    path: of the file, as text. thumbnail: a JPEG; None if the file can no longer be used, and `fault` says why.
     """
 
     own: str
@@ -74,11 +74,11 @@ class Shown:
 
 @dataclass(frozen=True)
 class Report:
-    """What the page is made of.
+    """The content of the page.
 
-    name: of the head. record: what head.json says of it (docs/store.md). classes: their names as text of one line.
-    images: where they lie. committed, trained: the times of the version and of the head, as text. mistakes: of the
-    validation images, the worst first. augmented: None where training images were taken as they are.
+    name: of the head. record: head.json (docs/store.md). classes: their names, each in one line. images: the image folder.
+    committed, trained: the times of the version and of the head, as text. mistakes: on the validation images, the worst
+    first. augmented: None if training images were not augmented.
     """
 
     name: str
@@ -93,10 +93,10 @@ class Report:
 
 @dataclass(frozen=True)
 class Split:
-    """How the head does on a split: the figures of head.json, and what follows from them.
+    """The figures of the head on a split: those of head.json, and others derived from them.
 
-    right: how many images were taken for what they are. low, high: the 95 % interval of the accuracy. largest: the share
-    of the most frequent class, which is the accuracy of always naming it.
+    right: number of correct predictions. interval: the 95 % interval of the accuracy. largest: the share of the most
+    frequent class, which is the accuracy of always predicting it.
     """
 
     name: str
@@ -123,7 +123,7 @@ class Split:
 
     @property
     def shares(self) -> np.ndarray:
-        """(classes, classes) which part of a class was taken for which."""
+        """(classes, classes) the confusion matrix as shares of the true class."""
         return self.confusion / np.maximum(self.confusion.sum(axis=1, keepdims=True), 1)
 
 
@@ -168,7 +168,7 @@ def render(report: Report) -> str:
 
 
 def splits_of(record: Mapping[str, Any]) -> list[Split]:
-    """Validation, and test where the head was tested."""
+    """Validation, and test if the head was tested."""
     metrics, test = record["metrics"], record.get("test")
     validation = Split(
         "validation",
@@ -186,9 +186,10 @@ def splits_of(record: Mapping[str, Any]) -> list[Split]:
 
 
 def best_epoch(history: Sequence[Mapping[str, float]], start: Mapping[str, float] | None = None) -> int | None:
-    """The epoch whose weights were kept, as a place in the history, from 1: the first with the lowest validation loss; None where none has one.
+    """The kept epoch as a place in the history, from 1: the first with the lowest finite validation loss.
 
-    start: the figures before the first epoch, where there were some: None too where no epoch bettered their loss.
+    start: the figures before the first epoch, if there were any. None if no epoch has a finite loss, or none is below that
+    of `start`.
     """
     losses = [(logs["val_loss"], number) for number, logs in enumerate(history, 1) if math.isfinite(logs["val_loss"])]
     best = min(losses, default=None)
@@ -206,7 +207,7 @@ def accuracy_curve(history: Sequence[Mapping[str, float]], best: int | None, bef
 
 
 def class_order(validation: Split, is_wide: bool) -> list[int]:
-    """Which classes are listed, in which order: as they are, or, where there are many, those first of which least was found."""
+    """The listed classes in order: all of them, or, if there are many, those with the lowest recall first."""
     order = range(len(validation.per_class))
     if not is_wide:
         return list(order)
@@ -215,7 +216,7 @@ def class_order(validation: Split, is_wide: bool) -> list[int]:
 
 
 def confusions(confusion: np.ndarray) -> list[tuple[int, int, int]]:
-    """The most frequent mistakes: class, what it was taken for, and how often."""
+    """The most frequent mistakes: true class, predicted class and count."""
     wrong = confusion - np.diag(np.diag(confusion))
     places = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS_LISTED]
     pairs = zip(*np.unravel_index(places, wrong.shape), strict=True)
@@ -223,7 +224,7 @@ def confusions(confusion: np.ndarray) -> list[tuple[int, int, int]]:
 
 
 def settings(head: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What shapes the head, by name; what is not known here goes by the name that it has."""
+    """The settings of the head as labels and texts. An unknown field keeps its own name."""
     usual = ("fine_tune_epochs", "fine_tune_learning_rate") if head.get("fine_tune") else ()
     found = []
     for name, value in {**head, **{name: head.get(name, getattr(HeadSpec, name)) for name in usual}}.items():
@@ -235,7 +236,7 @@ def settings(head: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def setting(value: Any) -> str:
-    """A value as people write it: True as yes, (7, 7, 512) as 7 × 7 × 512."""
+    """A value as text: True is yes, (7, 7, 512) is 7 × 7 × 512."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -244,7 +245,7 @@ def setting(value: Any) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share in percent; one that is not quite all or nothing does not look so. None where there was nothing to divide by."""
+    """A share in percent. Rounding never makes it 0 or 100. None, from a division by zero, is a dash."""
     if share is None:
         return "–"
     if math.isnan(share):

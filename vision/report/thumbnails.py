@@ -1,4 +1,4 @@
-"""Small pictures of images, as the network sees them."""
+"""Thumbnails of images, as the network sees them."""
 
 import io
 
@@ -8,11 +8,11 @@ from PIL import Image
 from vision.pixels.decode import decode
 from vision.specs import Exif, SixteenBit
 
-SIDE = 192  # pixels: sharp at half that size on screens of double density
+SIDE = 192  # pixels, shown at half that size: sharp on screens with double density
 
 
 def thumbnail(data: bytes, exif: Exif = "ignore", sixteen_bit: SixteenBit = "clip") -> bytes:
-    """The bytes of an image as a small JPEG: a square, as the network sees it. Raises ImageError."""
+    """A small square JPEG of an image from its bytes. Raises ImageError."""
     return small(decode(data, SIDE, exif, sixteen_bit))
 
 

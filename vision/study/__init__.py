@@ -1,1 +1,1 @@
-"""The batch-size study: what trainings say about batch sizes."""
+"""The batch-size study: rows, cells and advice from finished trainings."""

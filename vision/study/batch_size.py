@@ -1,4 +1,4 @@
-"""What trainings that differ by batch size and seed tell: a row each, and advice from the measured rows alone."""
+"""Trainings that differ by batch size and seed: one row each, and advice that uses only these rows."""
 
 import math
 from collections.abc import Sequence
@@ -9,19 +9,20 @@ import numpy as np
 
 from vision.training.head import LEARNING_RATES
 
-# A training loss that has grown so often over its first epoch's, and is worse than knowing nothing, diverged.
+# A training diverged if its last loss is over this multiple of its first epoch's, and over that of a constant prediction.
 GROWTH = 2.0
-# A loss of this part of what the shares of the classes alone give is that of a constant.
+# A validation loss of at least this part of that of a constant prediction is no better than a constant.
 NEAR = 0.95
 
 
 @dataclass(frozen=True)
 class Row:
-    """One training. Figures are of the kept epoch (lowest validation loss); those named `last` of the last one.
+    """One training. Figures belong to the kept epoch (lowest validation loss), or to the last one if named `last`.
 
-    batch_size: what it came to, which is never more than the training images. learning_rate: the one used. steps: an epoch's. kept_epoch: counts from 1; 0 where no epoch had a finite
-    validation loss, so that the initial weights were kept. images: of the validation split. largest_share: of them,
-    that of the largest class. epoch_seconds, step_ms: of the training part of an epoch, see `row_of`. faults: what went wrong, in words.
+    batch_size: the effective one, at most the number of training images. learning_rate: the effective one. steps: per
+    epoch. kept_epoch: counts from 1; 0 if no epoch had a finite validation loss, so that the initial weights were kept.
+    images: of the validation split. largest_share: the share of its largest class. epoch_seconds, step_ms: the training
+    part of an epoch, see `row_of`. faults: what went wrong, in words.
     """
 
     head: str
@@ -57,8 +58,8 @@ class Row:
 def row_of(name: str, record: dict) -> Row:
     """The row of a head, from its head.json.
 
-    epoch_seconds is the median of the epochs' own times without the first, which holds the tracing of the graph;
-    for a head that has not kept them, its whole training time (statistics and validation too) by its epochs.
+    epoch_seconds: the median of the epochs' times without the first, which includes the tracing of the graph. A head
+    without these times gives its whole training time, with statistics and validation, divided by its epochs.
     """
     spec, history, metrics = record["head"], [_numbers(logs) for logs in record["history"]], _numbers(record["metrics"])
     samples = record["samples"]["train"]
@@ -95,7 +96,7 @@ def row_of(name: str, record: dict) -> Row:
 
 
 def _numbers(logs: dict) -> dict[str, float]:
-    """The figures of a record, which has null for what is not finite."""
+    """The figures of a record, with NaN for null, which stands for every figure that is not finite."""
     return {name: math.nan if value is None else value for name, value in logs.items()}
 
 
@@ -112,11 +113,11 @@ def _epoch_seconds(record: dict) -> float:
 
 
 def faults(history: Sequence[dict], confusion: np.ndarray) -> tuple[str, ...]:
-    """What is wrong with a training, in words; empty where nothing is.
+    """The faults of a training, in words.
 
-    history: `loss`, `val_loss` and `val_accuracy` of each epoch. confusion: (classes, classes) of the kept epoch, rows
-    the true class. A constant prediction is seen in it; at the end of a training in an accuracy that is the share of
-    one class, at a loss no better than that of the shares.
+    history: `loss`, `val_loss` and `val_accuracy` of each epoch. confusion: (classes, classes) of the kept epoch, with the
+    true class in rows; it shows a constant prediction. At the end of the training, a constant shows as an accuracy equal
+    to the share of one class, with a loss no better than that of the shares.
     """
     shares = confusion.sum(axis=1) / confusion.sum()
     known = shares[shares > 0]
@@ -146,12 +147,12 @@ def _divergence(losses: list[float], constant_loss: float) -> str | None:
 
 def _is_constant(last: dict, shares: np.ndarray, constant_loss: float, images: int) -> bool:
     is_share = bool((np.abs(shares - last["val_accuracy"]) < 0.5 / images).any())
-    return is_share and not last["val_loss"] < NEAR * constant_loss  # a loss that is no number is no better
+    return is_share and not last["val_loss"] < NEAR * constant_loss  # NaN is no better
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Trainings that differ by their seed alone."""
+    """Trainings that differ only by their seed."""
 
     rows: tuple[Row, ...]
 
@@ -185,7 +186,7 @@ class Cell:
 
     @property
     def standard_error(self) -> float:
-        """Of the mean validation accuracy: between seeds, or, of one seed, of the share of right images (binomial)."""
+        """The standard error of the mean validation accuracy: between seeds, or binomial for a single seed."""
         if self.spread is not None:
             return self.spread / math.sqrt(len(self.rows))
         accuracy = self.rows[0].val_accuracy
@@ -202,12 +203,12 @@ def cells(rows: Sequence[Row]) -> list[Cell]:
 
 @dataclass(frozen=True)
 class Advice:
-    """What to take, and what to try.
+    """What to use, and what to try.
 
-    best: highest mean validation accuracy. chosen: the least time an epoch among those within one standard error of
-    it. has_learnt: the best does better, by more than one standard error, than naming the largest class for every image.
-    rule: how the learning rate is scaled with the batch size, `linear` or `square root`. learning_rates:
-    batch size → what that gives, from the rate that `chosen` was trained with.
+    best: the highest mean validation accuracy. chosen: the shortest epoch among the cells within one standard error of the
+    best. has_learnt: the best is better, by more than one standard error, than predicting the largest class for every
+    image. rule: how the learning rate scales with the batch size, `linear` or `square root`. learning_rates: batch size →
+    the scaled rate, starting from the rate of `chosen`.
     """
 
     best: Cell
@@ -218,11 +219,11 @@ class Advice:
 
 
 def advise(rows: Sequence[Row]) -> Advice | None:
-    """Advice from the rows of one optimizer and learning rate; None where a training of each combination diverged.
+    """Advice from the rows of one optimizer and learning rate; None if a training of every combination diverged.
 
-    The one-standard-error rule is that of Breiman et al., "Classification and Regression Trees" (1984). The learning
-    rate grows linearly with the batch size for SGD (Goyal et al. 2017, arXiv:1706.02677), with its square root for
-    optimizers that divide by the gradients' size (Malladi et al. 2022, arXiv:2205.10287). Both are rules of thumb.
+    The one-standard-error rule comes from Breiman et al., "Classification and Regression Trees" (1984). The learning rate
+    grows linearly with the batch size for SGD (Goyal et al. 2017, arXiv:1706.02677), and with its square root for
+    optimizers that divide by the size of the gradients (Malladi et al. 2022, arXiv:2205.10287). Both are rules of thumb.
     """
     all_cells = [cell for cell in cells(rows) if all(row.is_finite for row in cell.rows)]
     if not all_cells:

@@ -1,4 +1,4 @@
-"""Keep the weights of the best epoch."""
+"""Early stopping that keeps the weights of the best epoch."""
 
 import math
 from typing import Any
@@ -9,9 +9,9 @@ from vision.training.checkpoint import Checkpoint, values
 
 
 def keep_best(patience: int, checkpoint: Checkpoint | None, start: dict[str, float] | None):
-    """Early stopping that has room for the best weights from the beginning, so that no later epoch needs more memory.
+    """Keras' early stopping. It allocates the best weights at the beginning, so that no later epoch needs more memory.
 
-    start: the figures that the first epoch has to better, None where any is better.
+    start: the figures that an epoch has to improve on; None if the first finite ones do.
     """
     import keras
 
@@ -22,7 +22,7 @@ def keep_best(patience: int, checkpoint: Checkpoint | None, start: dict[str, flo
 
         def on_train_begin(self, logs=None):
             if self.best_weights is not None:
-                return  # the second part of a training that was resumed
+                return  # the second `fit` of a resumed training
             super().on_train_begin(logs)
             self.best_weights = checkpoint.best_weights if checkpoint else self.model.get_weights()
             for name, value in (checkpoint.record["best"] if checkpoint else before_any).items():
@@ -30,7 +30,7 @@ def keep_best(patience: int, checkpoint: Checkpoint | None, start: dict[str, flo
 
         def on_epoch_end(self, epoch, logs=None):
             if not math.isfinite(logs["val_loss"]):
-                return  # Keras would take it for the best where it is the first
+                return  # Keras would take it for the best if it is the first
             super().on_epoch_end(epoch, logs)
             if self.best_epoch == epoch:
                 for kept, variable in zip(self.best_weights or [], self.model.weights, strict=True):
@@ -40,4 +40,4 @@ def keep_best(patience: int, checkpoint: Checkpoint | None, start: dict[str, flo
         def record(self) -> dict[str, Any]:
             return {name: getattr(self, name) for name in ("best", "wait", "best_epoch", "stopped_epoch")}
 
-    return KeepBest("val_loss", patience=patience)  # `train` puts the best weights back when the last part is done
+    return KeepBest("val_loss", patience=patience)  # `train` restores the best weights after the last `fit`

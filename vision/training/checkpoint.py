@@ -1,6 +1,6 @@
-"""Where a training stands, so that it can go on as if it had never stopped.
+"""The state of a training, from which it resumes bit for bit.
 
-Keras' own BackupAndRestore puts weights back, but neither the place in the data nor the running figures of an epoch.
+Keras' BackupAndRestore restores the weights, but neither the position in the data nor the running figures of an epoch.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,16 +13,16 @@ from vision.training.statistics import Statistics
 
 
 class CheckpointError(ValueError):
-    """A checkpoint is not of this training: the training has to begin anew."""
+    """A checkpoint belongs to another training. The training has to start again."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """Everything that the next step depends on.
 
-    epoch, step: of the next step to take, both counted from 0. arrays: `model/i`, `optimizer/i` and `metrics/i` as Keras
-    orders its variables (the seeds of dropout are among the model's), `best/i` the weights of the best epoch so far,
-    `statistics/mean` and `statistics/variance`. record: the figures so far, as JSON has them: whoever resumes adds to them.
+    epoch, step: of the next step, both counted from 0. arrays: `model/i`, `optimizer/i` and `metrics/i` in Keras' order of
+    variables (the model's include the seeds of dropout), `best/i` with the weights of the best epoch so far,
+    `statistics/mean` and `statistics/variance`. record: the figures so far, as JSON types; a resumed training extends them.
     """
 
     epoch: int
@@ -42,7 +42,7 @@ class Checkpoint:
 
 
 def state(model, best_weights: list[np.ndarray], statistics: Statistics | None) -> Iterator[tuple[str, np.ndarray]]:
-    """The arrays of a checkpoint, one after the other, each only until the next: it is no copy."""
+    """The arrays of a checkpoint, one by one. Each is a view and valid only until the next."""
     for part in ("model", "optimizer", "metrics"):
         for number, variable in enumerate(_variables(model, part)):
             yield f"{part}/{number}", values(variable)
@@ -54,9 +54,9 @@ def state(model, best_weights: list[np.ndarray], statistics: Statistics | None) 
 
 
 def put_back(model, checkpoint: Checkpoint, *parts: str) -> None:
-    """Give the variables of these parts (`model`, `optimizer`, `metrics`) their values.
+    """Restore the variables of these parts (`model`, `optimizer`, `metrics`).
 
-    Raises CheckpointError where the model has others.
+    Raises CheckpointError if the model has variables of other shapes.
     """
     for part in parts:
         variables = _variables(model, part)
@@ -69,7 +69,7 @@ def put_back(model, checkpoint: Checkpoint, *parts: str) -> None:
 
 
 def values(variable) -> np.ndarray:
-    """What a Keras variable holds, where it lies (on a CPU): whoever goes on assigning to it while this is held pays for a copy."""
+    """The value of a Keras variable. On a CPU it is a view: an assignment while it is held costs a copy."""
     import keras
 
     return np.asarray(keras.ops.convert_to_tensor(variable))

@@ -1,4 +1,4 @@
-"""Follow a training step by step."""
+"""Track the progress and the figures of a training, step by step."""
 
 import math
 import time
@@ -18,18 +18,18 @@ REPORT_EVERY_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Divergence:
-    """Where a loss stopped being finite, both counted from 1. step: None where it is the validation loss."""
+    """Where a loss stopped being finite, both counted from 1. step: None if it is the validation loss."""
 
     epoch: int
     step: int | None = None
 
 
 class Diverged(ArithmeticError):
-    """Leaves `fit` at once: a validation of broken weights would tell nothing."""
+    """Ends `fit` at once, because validating broken weights is useless."""
 
 
 class Pace:
-    """Reports at most once a second."""
+    """Reports at most once per second."""
 
     def __init__(self, report: Callable[[dict], None]):
         self._report = report
@@ -42,7 +42,7 @@ class Pace:
 
 
 class Course:
-    """Follows Keras from step to step: what each one lost, the history, and how far the training is.
+    """Position, losses and history of a training, updated by callbacks of Keras.
 
     epoch, step: of the next step, counted from 0.
     """
@@ -80,7 +80,7 @@ class Course:
         return self.step in (0, self.steps)
 
     def record(self) -> dict[str, Any]:
-        """The figures so far, as a checkpoint keeps them."""
+        """The figures so far, in the form of a checkpoint."""
         return {
             "history": self.history,
             "epoch_seconds": self.epoch_seconds,
@@ -92,7 +92,7 @@ class Course:
         }
 
     def begin_epoch(self, model, epoch: int) -> None:
-        """Keras has set its metrics to nothing; those of a broken epoch get back what they had."""
+        """Restore the metrics of an interrupted epoch, which Keras has just reset."""
         self.epoch = epoch
         self._loss = next(metric for metric in model.metrics if metric.name == "loss")
         if self._resumed is not None:
@@ -104,7 +104,7 @@ class Course:
         self._epoch_began = time.perf_counter()
 
     def begin_step(self) -> None:
-        self._loss.reset_state()  # Keras' is a mean over the epoch; a step's own loss is wanted too
+        self._loss.reset_state()  # Keras computes the mean over the epoch; this gives the loss of a single step
 
     def end_step(self, logs: dict[str, float]) -> None:
         total, count = (float(variable.numpy()) for variable in self._loss.variables)
@@ -121,15 +121,15 @@ class Course:
         self._pace.tell(place)
 
     def check_validation(self, logs: dict[str, float]) -> None:
-        """Stop the training after an epoch whose validation loss is not finite. The epoch has ended by now."""
+        """Stop the training after an epoch whose validation loss is not finite."""
         if not math.isfinite(logs["val_loss"]):
             self.diverged = Divergence(self.epoch)
             raise Diverged
 
     def end_epoch(self, model, logs: dict[str, float]) -> None:
-        """Put the epoch's mean loss where Keras has that of the last step, for every callback behind this one.
+        """Replace Keras' loss, which is that of the last step, by the mean of the epoch for all later callbacks.
 
-        Weights that are not finite have no validation loss, though TensorFlow's relu makes numbers of NaN.
+        If a weight is not finite, the validation loss becomes NaN, because TensorFlow's relu turns NaN into numbers.
         """
         total, count = self._losses
         logs["loss"] = total / count if count else math.nan

@@ -1,4 +1,4 @@
-"""How a head does on images that it was not trained on."""
+"""Evaluate a head on images that it was not trained on."""
 
 from dataclasses import dataclass
 from math import sqrt
@@ -7,16 +7,16 @@ import numpy as np
 
 from vision.batches import Batches, Faults, dataset
 
-LONGEST_REASON = 300  # Keras puts whole configurations into its messages
-MISTAKES_KEPT = 24  # as many pictures as one looks through
+LONGEST_REASON = 300  # characters; Keras puts whole configurations into its messages
+MISTAKES_KEPT = 24  # as many pictures as a reader looks through
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A sample that was taken for another class.
+    """A sample with a wrong prediction.
 
-    sample: its place in the order of its split. label, predicted: indices of classes. score, own_score: the
-    probability that the head gave to the predicted class, and to the right one.
+    sample: its place in the order of its split. label, predicted: indices of classes. score, own_score: the probability
+    that the head gave to the predicted class, and to the true one.
     """
 
     sample: int
@@ -28,10 +28,10 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Loss and accuracy over a split, which class was taken for which, and the worst mistakes.
+    """Loss, accuracy, confusion matrix and worst mistakes on a split.
 
-    confusion: (classes, classes) int64, rows the true class, columns the predicted one. mistakes: the
-    MISTAKES_KEPT with the highest score, the highest first, of equal ones the earlier sample.
+    confusion: (classes, classes) int64, with the true class in rows and the predicted one in columns. mistakes: the
+    MISTAKES_KEPT with the highest scores, highest first; of equal scores the earlier sample.
     """
 
     loss: float
@@ -41,7 +41,7 @@ class Evaluation:
 
 
 def evaluate(model, batches: Batches, shape: tuple[int, ...], dtype: str, num_classes: int) -> Evaluation:
-    """Ask a compiled head once about every sample of a split that can be read. Raises what the batches raise."""
+    """Evaluate a compiled head on every readable sample of a split once. Raises what the batches raise."""
     faults = Faults()
     pairs = faults.batches(lambda: ((features, labels) for _, features, labels in batches.numbered()))
     with faults.as_raised():
@@ -57,10 +57,10 @@ def evaluate(model, batches: Batches, shape: tuple[int, ...], dtype: str, num_cl
 
 
 def class_scores(outputs: np.ndarray) -> np.ndarray:
-    """(n, classes) probabilities from what a head gives.
+    """(n, classes) probabilities from the outputs of a head.
 
-    One column is the probability of the second class. Keras' accuracy takes that class from above one half, and so
-    does the largest of the two.
+    A single output column is the probability of the second class. The larger of the two columns is then the class that
+    Keras' accuracy predicts: the second above one half.
     """
     return outputs if outputs.shape[1] > 1 else np.concatenate([1 - outputs, outputs], axis=1)
 
@@ -81,9 +81,9 @@ def _worst(mistakes: list[Mistake]) -> list[Mistake]:
 
 
 def precision_and_recall(confusion: np.ndarray) -> list[tuple[float | None, float | None]]:
-    """Of each class: which part of what was taken for it is it, and which part of it was found.
+    """Precision and recall of each class.
 
-    None where there is nothing to divide by: nothing was taken for the class, or no sample is of it.
+    None if it would divide by zero: no sample was predicted as the class, or no sample belongs to it.
     """
     right = np.diag(confusion)
     return [
@@ -93,10 +93,10 @@ def precision_and_recall(confusion: np.ndarray) -> list[tuple[float | None, floa
 
 
 def wilson_interval(hits: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share of which `hits` of `count` were seen (E. B. Wilson 1927); 0 to 1 where none was."""
+    """The 95 % interval of a share after `hits` of `count` (E. B. Wilson 1927); 0 to 1 if the count is 0."""
     if not count:
         return 0.0, 1.0
-    z = 1.959964  # 97.5 % of a normal distribution lie below
+    z = 1.959964  # 97.5 % quantile of the normal distribution
     share, spread = hits / count, z * z / count
     middle = (share + spread / 2) / (1 + spread)
     half = z * sqrt(share * (1 - share) / count + spread / (4 * count)) / (1 + spread)

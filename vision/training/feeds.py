@@ -30,7 +30,7 @@ class TrainingData:
 
 
 class Feeds:
-    """The datasets of a training, a new one for each call of Keras. faults: errors of the batches, which Keras would hide."""
+    """The datasets of a training, a new one per call of Keras. faults: the errors of batches, which Keras would hide."""
 
     def __init__(self, spec: HeadSpec, data: TrainingData):
         self.faults = Faults()

@@ -1,7 +1,7 @@
-"""The last blocks of a backbone and the head as one network: what is trained of it, and the whole of it.
+"""Fine-tuning: the last blocks of a backbone and the head as one model to train, and the whole network to save.
 
-The frozen blocks below are computed by an engine (vision/engines) while it is trained; in the end they, the tuned blocks
-and the head are one Keras model that needs no code of ours.
+During training an engine (vision/engines) computes the frozen blocks below. In the end the frozen blocks, the tuned blocks
+and the head become one Keras model that loads without code of this project.
 """
 
 from itertools import groupby
@@ -18,12 +18,12 @@ from vision.training.head_model import compile_classifier
 def build_tunable(
     spec: FeatureSpec, tensors: Tensors, head, before: str, optimizer: Optimizer, learning_rate: float | None, seed: int
 ):
-    """A compiled Keras model from the maps below a block, (n, *cut_shape(spec, before)), to what the head gives.
+    """A compiled Keras model from the maps below a block, (n, *cut_shape(spec, before)), to the outputs of the head.
 
-    The block and those behind it begin with the backbone's weights and are trained; so are the layers of `head`
-    (vision/training/head.py), which are copied, but for its standardisation: that stays as it is. In float32 throughout: features
-    between the two are not rounded as the store does. seed: of the dropout. Loss and metrics are the head's. Raises
-    SpecError where the backbone cannot be cut there, HeadError for a head of other features.
+    Trainable are the block `before` and those after it, which start with the backbone's weights, and copies of the layers of
+    `head`. The standardisation of the head stays fixed. Everything is float32; features are not rounded to the dtype of
+    the store. seed: of the dropout. Loss and metrics are those of the head. Raises SpecError if the backbone cannot be cut
+    there, HeadError if the head takes other features.
     """
     import keras
 
@@ -41,10 +41,10 @@ def build_tunable(
 
 
 def build_whole(spec: FeatureSpec, tensors: Tensors, tunable):
-    """A Keras model from (n, size, size, 3) uint8 RGB to what `tunable` gives, whose layers it shares.
+    """A Keras model from (n, size, size, 3) uint8 RGB to the outputs of `tunable`, whose layers it shares.
 
-    Keras' own layers alone: whoever has Keras loads it, in safe mode too. Below the tuned blocks it has the backbone's
-    `tensors`, frozen. Compiled, so that it can be evaluated as it is. Everything is in float32.
+    It has only layers of Keras, so it loads in safe mode without code of this project. Below the tuned blocks it has the
+    backbone's `tensors`, frozen. It is compiled, so that it can be evaluated. Everything is float32.
     """
     import keras
 
@@ -56,12 +56,12 @@ def build_whole(spec: FeatureSpec, tensors: Tensors, tunable):
     for layer in tunable.layers[1:]:
         values = layer(values)
     model = keras.Model(pixels, values, name=f"{spec.backbone}_with_head")
-    compile_classifier(model, "sgd", None)  # the one without a state beside the weights: nobody goes on from here
+    compile_classifier(model, "sgd", None)  # SGD has no state, and nobody resumes from here
     return model
 
 
 def _through(values, tensors: Tensors, is_trained: bool):
-    """Behind `values` the VGG blocks of these tensors (vision/backbones/vgg_reference.py): convolutions of 3x3 with relu, a pooling of 2x2."""
+    """The VGG blocks of these tensors applied to `values`: 3x3 convolutions with relu, then a 2x2 max pooling each."""
     from keras import layers
 
     for block, names in groupby(tensors, lambda name: name.partition("_")[0]):
@@ -92,7 +92,7 @@ def _pooled(maps, spec: FeatureSpec):
 
 
 def _through_head(values, head, seed: int):
-    """Behind `values` copies of the head's layers; the dropout begins anew, from `seed`."""
+    """Copies of the head's layers applied to `values`. The dropout starts from `seed`."""
     from keras import layers
 
     for own in head.layers[1:]:

@@ -10,11 +10,11 @@ ClassWeight = Literal["none", "balanced"]
 Sampling = Literal["shuffle", "bootstrap"]
 TrainOn = Literal["features", "images"]
 
-# What Keras' optimizers take where no learning rate is given.
+# Keras' defaults.
 LEARNING_RATES: dict[Optimizer, float] = {"rmsprop": 0.001, "adam": 0.001, "sgd": 0.01}
 
 
-# Fields of a HeadSpec that came when there were heads already.
+# Fields that were added to HeadSpec after the first heads were stored.
 LATER = {
     "initial_epoch",
     "initial_head",
@@ -30,20 +30,20 @@ LATER = {
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """Everything that shapes a trained head, beside the data, the seed and the head it goes on from.
+    """Everything that determines a trained head, except the data, the seed and the weights of the head it goes on from.
 
-    classes: names in index order. kind: `mlp` has a hidden layer, `linear` none. epochs: the number of the last one;
-    initial_epoch: how many are done already, by the head it goes on from; initial_head: the name of that head where it
-    went on from another one itself, empty where it was trained from the beginning. steps_per_epoch: None is
-    one pass over the data. validation_steps: batches after each epoch, always the same; None is all. learning_rate: None takes the optimizer's own default. patience: epochs
-    without a lower validation loss after which training ends; None goes on to the last. sampling:
-    `bootstrap` draws with replacement. shuffle_memory_mb: bounds the window of the shuffle, so it
+    classes: names in index order. kind: `mlp` has a hidden layer, `linear` none. epochs: the number of the last epoch.
+    initial_epoch: the epochs that the head it goes on from has done. initial_head: the name of that head if it went on from
+    another one itself; empty if it was trained from the start. steps_per_epoch: None is one pass over the data.
+    validation_steps: number of batches after each epoch, always the same ones; None is all. learning_rate: None is the
+    optimizer's default. patience: training ends after so many epochs without a lower validation loss; None trains to the
+    last epoch. sampling: `bootstrap` draws with replacement. shuffle_memory_mb: the size of the shuffle's window, which
     changes the order of the samples.
 
-    augment: how training images are augmented, as text (vision/pixels/augmentation.py), empty: not at all. variants: views of
-    each that are stored, the plain one counted, of which an epoch takes one. train_on: `images` are augmented afresh for
-    each epoch instead. fine_tune: the block of the backbone that is trained with the head once that is (vision/training/fine_tuning.py),
-    and those behind it, for so many epochs at that learning rate; empty: none.
+    augment: the augmentation of training images as text (vision/pixels/augmentation.py); empty is none. variants: number of
+    stored views per image, including the plain one; an epoch uses one of them. train_on: `images` augments images anew for
+    each epoch instead. fine_tune: the first block of the backbone to train together with the finished head
+    (vision/training/fine_tuning.py), for fine_tune_epochs at fine_tune_learning_rate; empty is no fine-tuning.
     """
 
     classes: tuple[str, ...]
@@ -70,18 +70,18 @@ class HeadSpec:
 
     @property
     def untuned(self) -> "HeadSpec":
-        """The head that fine-tuning begins at."""
+        """The head that fine-tuning starts from."""
         usual: dict[str, Any] = {field.name: field.default for field in fields(self) if "fine_tune" in field.name}
         is_augmented = self.variants > 1 or self.train_on == "images"
         return replace(self, **usual, augment=self.augment if is_augmented else "")
 
     def record(self) -> dict:
-        """Everything, but for what came later and is at its default: heads from before keep their names."""
+        """All fields except later ones at their default, so that the names of stored heads never change."""
         usual = {field.name: field.default for field in fields(self) if field.name in LATER}
         known = {name: value for name, value in asdict(self).items() if name not in usual or value != usual[name]}
         return known | {"classes": list(self.classes)}
 
 
 def epochs_before(head: Mapping[str, Any]) -> int:
-    """How many epochs were done before those of the history. head: the spec; fine-tuning counts its own epochs."""
+    """The number of epochs before those of the history. head: the record of a spec. Fine-tuning counts its own epochs."""
     return 0 if head.get("fine_tune") else head.get("initial_epoch", 0)

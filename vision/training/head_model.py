@@ -9,12 +9,12 @@ from vision.training.statistics import Statistics
 
 
 def load_head(path: str):
-    """A saved head, read in Keras' safe mode. Raises HeadError where that refuses it, or it is no head at all."""
+    """A saved head, loaded in Keras' safe mode. Raises HeadError if Keras refuses it or it is no model."""
     import keras
 
     try:
         return keras.saving.load_model(path, safe_mode=True)
-    except Exception as error:  # Keras raises almost anything of what is not its own
+    except Exception as error:  # Keras raises almost anything on other files
         reason = " ".join(str(error).split())[:LONGEST_REASON]
         raise HeadError(
             f"{path} cannot be loaded: Keras safe mode refused it, or it is not a Keras model ({reason})"
@@ -24,9 +24,9 @@ def load_head(path: str):
 def build_head(spec: HeadSpec, shape: tuple[int, ...], statistics: Statistics | None, seed: int):
     """The head, compiled. `mlp` is the tutorial's: Flatten, Dense 256 relu, Dropout 0.5, one sigmoid or a softmax.
 
-    Takes (n, *shape) float16 or float32; gives (n, 1) for two classes, the probability of the second,
-    else (n, classes). F. Chollet, "Building powerful image classification models using very little
-    data" (2016), is where the layers come from.
+    It takes (n, *shape) float16 or float32. Its outputs are (n, 1) for two classes, the probability of the second one, and
+    (n, classes) otherwise. The layers are those of F. Chollet, "Building powerful image classification models using very
+    little data" (2016).
     """
     import keras
     from keras import initializers, layers
@@ -56,9 +56,9 @@ def build_head(spec: HeadSpec, shape: tuple[int, ...], statistics: Statistics | 
 
 
 def compile_classifier(model, optimizer: Optimizer, learning_rate: float | None) -> None:
-    """Compile a model that gives (n, 1), the probability of the second of two classes, or (n, classes).
+    """Compile a model whose outputs are (n, 1), the probability of the second of two classes, or (n, classes).
 
-    learning_rate: None takes the optimizer's own default.
+    learning_rate: None is the optimizer's default.
     """
     import keras
 
@@ -71,10 +71,10 @@ def compile_classifier(model, optimizer: Optimizer, learning_rate: float | None)
 
 
 def compile_update(model) -> None:
-    """Let XLA make one pass over memory of the optimizer's update, where Keras does not compile the whole step anyway.
+    """Compile the optimizer's update with XLA, unless Keras compiles the whole step.
 
-    TensorFlow goes over the weights once for each term of it, for a head on VGG16's features longer than it multiplies.
-    The optimizer has to be built. A model that is saved knows nothing of it.
+    XLA makes one pass over the weights. TensorFlow makes one per term of the update, which takes longer than the matrix
+    products of a head on VGG16's features. The optimizer has to be built. A saved model is not affected.
     """
     import tensorflow as tf
 

@@ -14,9 +14,9 @@ from vision.training.statistics import Statistics
 
 @dataclass(frozen=True)
 class Keeping:
-    """Where checkpoints go: `write` gets the arrays one after the other (vision/checkpoint.py) and the record.
+    """How checkpoints are kept. write: gets epoch, step, the arrays one by one and the record (checkpoint.py).
 
-    At an epoch's end or between two steps, when `every_seconds` have gone by since the one before.
+    every_seconds: the shortest time between two checkpoints, each after an epoch or between two steps.
     """
 
     write: Callable[[int, int, Iterable[tuple[str, np.ndarray]], dict[str, Any]], None]
@@ -24,14 +24,14 @@ class Keeping:
 
 
 class Keeper:
-    """Writes a checkpoint when it is time for one."""
+    """Writes checkpoints of a training."""
 
     def __init__(self, keeping: Keeping | None, course: Course, best, statistics: Statistics | None):
         self._keeping, self._course, self._best, self._statistics = keeping, course, best, statistics
         self._kept = time.monotonic()
 
     def after_step(self, model) -> None:
-        if not self._course.is_between_epochs:  # the last step's is written when the epoch has its validation
+        if not self._course.is_between_epochs:  # after the last step, `after_epoch` writes it with the validation
             self._keep(model)
 
     def after_epoch(self, model) -> None:

@@ -86,7 +86,7 @@ def train(
 
 
 def _prepare(model, shape: tuple[int, ...], checkpoint: Checkpoint | None) -> None:
-    """Make the variables of metrics and optimizer, which Keras makes late otherwise, and restore those of the checkpoint."""
+    """Make the variables of metrics and optimizer now, not in the first step, and restore the checkpoint."""
     model.test_on_batch(np.zeros((1, *shape), np.float32), np.zeros(1, np.int32))
     model.optimizer.build(model.trainable_variables)
     compile_update(model)

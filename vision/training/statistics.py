@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# A channel that varies less than this part of the mean variance is dead in the training rows; without
-# a floor a single later value in it would be blown up a thousandfold.
+# A channel whose variance is below this part of the mean variance is dead in the training rows. Without a floor,
+# standardisation would enlarge a single later value in it a thousandfold.
 VARIANCE_FLOOR = 1e-4
 
 
@@ -19,10 +19,10 @@ class Statistics:
 
 
 def feature_statistics(batches: Iterable[np.ndarray]) -> Statistics:
-    """One sequential pass over (n, ..., channels) batches; sums in float64, in the order given.
+    """One sequential pass over (n, ..., channels) batches. Sums are float64, in the given order.
 
-    Batches are merged by Chan, Golub and LeVeque's update (1979), which does not cancel. The variance
-    has the floor VARIANCE_FLOOR times its mean over the channels, and is 1 where all are constant.
+    The update of Chan, Golub and LeVeque (1979) merges batches without cancellation. The floor of the variance is
+    VARIANCE_FLOOR times its mean over the channels; the variance is 1 if all channels are constant.
     """
     count, mean, squares = 0, np.zeros(0), np.zeros(0)
     for batch in batches:
@@ -43,9 +43,9 @@ def feature_statistics(batches: Iterable[np.ndarray]) -> Statistics:
 
 
 def balanced_weights(counts: np.ndarray) -> np.ndarray:
-    """Weights of the classes, from the number of samples of each, that make every class count the same.
+    """Weights that make every class count the same, from the number of samples per class.
 
-    samples / (classes * count), over the classes that have samples, as scikit-learn's `balanced` (G. King
-    and L. Zeng, "Logistic regression in rare events data", 2001); the mean over all samples is 1.
+    samples / (classes * count) over the classes that have samples, as scikit-learn's `balanced` (G. King and L. Zeng,
+    "Logistic regression in rare events data", 2001). The mean over all samples is 1.
     """
     return np.where(counts > 0, counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1)), 0)

@@ -1,4 +1,4 @@
-"""The logs of a training that can be gone on with: what a dead run has written beyond its checkpoint is cut off."""
+"""Logs of a resumable training: rows that a dead run wrote after its checkpoint are removed."""
 
 import csv
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def keep_rows(path: Path, is_kept: Callable[[list[str]], bool]) -> None:
-    """Drop the rows of a CSV file, header aside, that are not to be kept or not whole."""
+    """Drop rows of a CSV file that are incomplete or not to be kept. The header stays."""
     if not path.exists():
         return
     with open(path, newline="") as file:
@@ -19,15 +19,15 @@ def keep_rows(path: Path, is_kept: Callable[[list[str]], bool]) -> None:
 
 
 class StepLog:
-    """`steps.csv`: epoch, step and the loss of that step's batch, one row a step, both counted from 0.
+    """`steps.csv`: one row per step with its epoch and number, both counted from 0, and the loss of its batch.
 
-    The loss is written with the nine digits that tell every float32 from its neighbours.
+    The loss has nine digits, which distinguish every float32 from its neighbours.
     """
 
     HEADER = ("epoch", "step", "loss")
 
     def __init__(self, path: Path, epoch: int, step: int):
-        """Go on at this step; the file keeps the rows before it."""
+        """Resume at this step. The file keeps the rows before it."""
         keep_rows(path, lambda row: (int(row[0]), int(row[1])) < (epoch, step))
         is_new = not path.exists()
         self._file = open(path, "a", newline="")  # noqa: SIM115
