@@ -112,7 +112,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(path=paths, seed=st.integers(8, 12), how=st.sampled_from(["any", "variants"]))
     def curse(self, path, seed, how):
-        """An image that ends the child that has it in hand, or the one that makes variants of it."""
+        """An image that kills the child that processes it, or only the child that makes its variants."""
         self.write(path, seed)
         self.cursed[hashlib.sha256(self.model[path]).digest()] = how
 
