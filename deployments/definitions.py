@@ -5,35 +5,42 @@ from typing import Any
 
 import yaml
 
-from flows.registry import FLOWS, PIPELINE
+from flows.registry import FLOWS, PIPELINE, FlowEntry
 
 PROJECT = Path(__file__).parents[1]
 FILE = Path(__file__).with_name("prefect.yaml")
 MAIN = PIPELINE.name
+ENTRYPOINTS = {flow.entrypoint: flow for flow in FLOWS.values()}
 
 
 def read_definitions(path: Path = FILE) -> dict[str, Any]:
     return yaml.safe_load(path.read_text())
 
 
+def flows_of(document: dict[str, Any]) -> dict[str, FlowEntry]:
+    """The flow of each deployment, by the deployment's name. A flow may have several deployments."""
+    return {each["name"]: ENTRYPOINTS[each["entrypoint"]] for each in document["deployments"]}
+
+
 def with_parameters(document: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """The same deployments, with the parameters `given`.
 
-    extract-and-train takes all of them. Each other deployment takes those that name its input (images, classes, store)
-    or its output folder.
+    A deployment of the pipeline takes all of them. Each other deployment takes those that name its input (images,
+    classes, store) or its output folder.
     """
+    flows = flows_of(document)
 
     def changed(deployment: dict[str, Any]) -> dict[str, Any]:
-        known = {name: given[name] for name in _taken(deployment["name"]) if name in given}
+        known = {name: given[name] for name in _taken(flows[deployment["name"]]) if name in given}
         return deployment | {"parameters": deployment.get("parameters", {}) | known}
 
     return document | {"deployments": [changed(deployment) for deployment in document["deployments"]]}
 
 
-def _taken(deployment: str) -> list[str]:
-    """The names of the given parameters that a deployment takes."""
-    fields = FLOWS[deployment].options.model_fields
-    return [name for name, field in fields.items() if deployment == MAIN or field.title == "input" or name == "out"]
+def _taken(flow: FlowEntry) -> list[str]:
+    """The names of the given parameters that a deployment of this flow takes."""
+    fields = flow.options.model_fields
+    return [name for name, field in fields.items() if flow is PIPELINE or field.title == "input" or name == "out"]
 
 
 def parameters_of(document: dict[str, Any], name: str) -> dict[str, Any]:

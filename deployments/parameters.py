@@ -8,12 +8,11 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from deployments.definitions import MAIN, parameters_of, read_definitions, with_parameters
+from deployments.definitions import MAIN, flows_of, parameters_of, read_definitions, with_parameters
 from flows.options.flat import checked
 from flows.options.pipeline import PipelineOptions
 from flows.options.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS, joined
 from flows.options.watch import WatchOptions
-from flows.registry import FLOWS
 from storage.classes import check_found
 from storage.errors import InputError
 
@@ -57,7 +56,7 @@ def check_parameters(document: dict[str, Any], environment: dict[str, str]) -> N
     This check lists the images once, as the watcher does when it starts.
     """
     with _variables(environment):
-        for name, flow in FLOWS.items():
+        for name, flow in flows_of(document).items():
             parameters = parameters_of(document, name)
             _check_placeholders(parameters)
             options = checked(flow.options, parameters)

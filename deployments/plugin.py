@@ -1,8 +1,8 @@
 """A Prefect plugin: `prefect deployment run extract-and-train` finds `extract-and-train/extract-and-train`.
 
-Prefect expects `flow/deployment`. Every deployment here has the name of its flow, so one name is enough. The plugin
-replaces a method of a private module that looks deployments up. It therefore works with the pinned version, and leaves
-any Prefect without that method unchanged.
+Prefect expects `flow/deployment`. No two deployments of prefect.yaml have the same name, so one name is enough. The
+plugin replaces a method of a private module that looks deployments up. It therefore works with the pinned version, and
+leaves any Prefect without that method unchanged.
 """
 
 from functools import wraps
@@ -12,8 +12,13 @@ from prefect.plugins import HookContext, register_hook
 
 
 def full_name(name: str) -> str:
-    """`flow/deployment`; a single name stands for both."""
-    return name if "/" in name else f"{name}/{name}"
+    """`flow/deployment`, from the name of a deployment of prefect.yaml. Any other single name stands for both."""
+    if "/" in name:
+        return name
+    from deployments.definitions import flows_of, read_definitions  # the commands that name no deployment save the time
+
+    flow = flows_of(read_definitions()).get(name)
+    return f"{flow.name if flow else name}/{name}"
 
 
 @register_hook

@@ -12,11 +12,9 @@ from flows.options.maintenance import MaintenanceOptions
 from flows.options.pipeline import PipelineOptions
 from flows.options.study import StudyOptions
 from flows.options.watch import WatchOptions
-from flows.preflight.maintenance import check_maintenance
 from flows.preflight.pipeline import check_pipeline
-from flows.preflight.start import Result, Start
+from flows.preflight.start import Result, Start, check_options
 from flows.preflight.study import check_study
-from flows.preflight.watch import check_watch
 
 JSON_LINE = "The last line on standard output is one JSON object."
 
@@ -25,8 +23,7 @@ JSON_LINE = "The last line on standard output is one JSON object."
 class FlowEntry:
     """A flow and its command line.
 
-    name: of the flow and of its deployment. preflight: takes the options and the switches, and runs before Prefect is
-    imported. switches: flags that only the command line has, each with its help. needs_server: why a configured Prefect
+    preflight: takes the options and the switches, and runs before Prefect is imported. switches: flags that only the command line has, each with its help. needs_server: why a configured Prefect
     server is required; if empty, a run starts a server when none is configured. interrupted: what remains after an
     interrupt.
     """
@@ -35,11 +32,11 @@ class FlowEntry:
     module: str
     function: str
     options: type[pydantic.BaseModel]
-    preflight: Callable[..., Result | Start]
     usage: str
     description: str
     epilog: str
     interrupted: str
+    preflight: Callable[..., Result | Start] = check_options
     switches: Mapping[str, str] = field(default_factory=dict)
     needs_server: str = ""
 
@@ -62,7 +59,7 @@ PIPELINE = FlowEntry(
     "flows.pipeline",
     "extract_and_train",
     PipelineOptions,
-    check_pipeline,
+    preflight=check_pipeline,
     usage="%(prog)s [--images FOLDER] [--store FOLDER] [--weights imagenet|random|FILE] [options]",
     description="Extract features of a folder of images, only what is new, and train a classifier on them. "
     "Without --images a demo runs.",
@@ -76,7 +73,7 @@ STUDY = FlowEntry(
     "flows.batch_size_study",
     "batch_size_study",
     StudyOptions,
-    check_study,
+    preflight=check_study,
     usage="%(prog)s [--store STORE] [--batch-sizes 8,32,128] [--seeds 0,1,2] [options]",
     description="Train heads with several batch sizes on one version of a store, and compare them. "
     "Existing heads are not trained again, and none of them becomes the current head.",
@@ -88,7 +85,6 @@ WATCH = FlowEntry(
     "flows.watch_images",
     "watch_images",
     WatchOptions,
-    check_watch,
     usage="%(prog)s --images FOLDER [--store STORE] [options]",
     description="Watch a folder of images, and emit the event images.arrived to the Prefect server of PREFECT_API_URL "
     "each time the folder has changed and come to rest.",
@@ -101,7 +97,6 @@ MAINTENANCE = FlowEntry(
     "flows.store_maintenance",
     "store_maintenance",
     MaintenanceOptions,
-    check_maintenance,
     usage="%(prog)s [--store STORE] [--keep N] [options]",
     description="Verify a store, merge its small shards, and remove what its newest versions do not need.",
     epilog="Exit status: 0 done, 1 a damaged store or a failure, 2 bad arguments or input, 5 store busy, "

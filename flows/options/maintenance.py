@@ -6,6 +6,7 @@ from pydantic import Field
 from flows.options.paths import check_path
 from flows.options.pipeline import PipelineOptions
 from storage.backend.paths import place
+from storage.layout import Store
 from storage.maintenance.collect import GRACE_HOURS
 from storage.maintenance.compact import ROWS_A_SHARD, CompactOptions
 from storage.maintenance.target import Target
@@ -31,6 +32,10 @@ class MaintenanceOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_
     wait: float = PipelineOptions.model_fields["wait"]
 
     _paths = pydantic.field_validator("store")(check_path)
+
+    def check(self) -> Store:
+        """Raise InputError if there is no store, or it lacks the requested feature space. Returns what must be free."""
+        return self.target().stores()[0]
 
     def target(self, wait_seconds: float | None = None) -> Target:
         return Target(place(self.store), self.space, self.wait if wait_seconds is None else wait_seconds)

@@ -63,5 +63,9 @@ class WatchOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_na
     def patience(self) -> Patience:
         return Patience(self.quiet_seconds, self.most_seconds, self.poll_seconds)
 
+    def check(self) -> None:
+        """Raise InputError if the folder cannot be listed. No store must be free."""
+        self.look()
+
     def look(self) -> Scan:
         return scan_folder(self.folder, self.layout, place(self.labels) if self.labels else None, self.outside_links)

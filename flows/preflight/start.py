@@ -1,4 +1,4 @@
-"""What a preflight returns."""
+"""What a preflight returns, and the preflight of a flow without its own."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,3 +20,17 @@ class Start:
 
     options: pydantic.BaseModel
     store: Store | None = None
+
+
+class Checked(Protocol):
+    """Options that can check more than their values: `check` raises InputError if the run cannot work.
+
+    It returns the store that must be free for the run, None if no store must be.
+    """
+
+    def check(self) -> Store | None: ...
+
+
+def check_options(options: Any) -> Start:
+    """The preflight of a flow without its own: there is always work to do, if the options are Checked and pass."""
+    return Start(options, options.check())

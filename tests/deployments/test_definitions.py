@@ -1,10 +1,12 @@
 """prefect.yaml, and what is made of it: each deployment is one of a flow that is there, with parameters that it takes."""
 
 import pytest
+import yaml
 from prefect.events import DeploymentEventTrigger
 from prefect.flows import load_flow_from_entrypoint
 
-from deployments.definitions import MAIN, PROJECT, parameters_of, read_definitions, with_parameters
+from deployments.definitions import MAIN, PROJECT, flows_of, parameters_of, read_definitions, with_parameters
+from deployments.parameters import prepare
 from deployments.plugin import full_name
 from deployments.serve import served
 from deployments.settings import POOL, WORKER
@@ -12,6 +14,7 @@ from flows.console.loggers import PREFECT_LOGGERS
 from flows.options.pipeline import PipelineOptions
 from flows.registry import FLOWS
 from tasks.announce_images import EVENT, resource_id
+from tests import toy
 
 DEFINITIONS = read_definitions()["deployments"]
 
@@ -22,13 +25,13 @@ def in_the_project(monkeypatch):
 
 
 @pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda each: each["name"])
-def test_a_deployment_is_of_the_flow_of_its_name_and_takes_its_parameters(definition):
-    assert definition["entrypoint"] == FLOWS[definition["name"]].entrypoint
+def test_a_deployment_is_of_a_flow_of_the_table_and_takes_its_parameters(definition):
+    entry = flows_of(read_definitions())[definition["name"]]
     flow = load_flow_from_entrypoint(definition["entrypoint"])
-    assert flow.name == definition["name"]
+    assert flow.name == entry.name
     assert full_name(definition["name"]) == f"{flow.name}/{definition['name']}"
     flow.validate_parameters(definition["parameters"])
-    FLOWS[definition["name"]].options(**definition["parameters"])
+    entry.options(**definition["parameters"])
     assert definition["work_pool"]["name"] == POOL
     assert definition["concurrency_limit"]["limit"] == 1
 
@@ -40,8 +43,31 @@ def test_a_run_that_prefect_deploys_has_the_settings_of_a_worker():
         assert given.items() >= PREFECT_LOGGERS.items()
 
 
-def test_there_is_one_deployment_a_flow():
-    assert sorted(each["name"] for each in DEFINITIONS) == sorted(FLOWS)
+def test_every_flow_has_a_deployment_of_its_name():
+    """`prefect deployment run NAME` and `up` find it so."""
+    names = [each["name"] for each in DEFINITIONS]
+    assert len(set(names)) == len(names)
+    assert {name: flow for name, flow in flows_of(read_definitions()).items() if name in FLOWS} == FLOWS
+
+
+@pytest.fixture
+def nightly(monkeypatch, tmp_path):
+    """prefect.yaml with one entry more: a second deployment of the pipeline."""
+    document = read_definitions()
+    (first,) = [each for each in document["deployments"] if each["name"] == MAIN]
+    document["deployments"].append(first | {"name": "nightly", "parameters": {"epochs": 9}})
+    file = tmp_path / "prefect.yaml"
+    file.write_text(yaml.safe_dump(document))
+    monkeypatch.setattr(read_definitions, "__defaults__", (file,))
+
+
+def test_a_second_deployment_of_a_flow_is_one_entry_in_one_file(nightly, tmp_path):
+    images = toy.pictures(tmp_path / "images", per_class=1)
+    given = {"images": str(images), "store": str(tmp_path / "store"), "weights": "random", "image_size": 64}
+    document, _ = prepare(tmp_path / "home", given)
+    assert parameters_of(document, "nightly") == {"epochs": 9} | given
+    assert full_name("nightly") == f"{MAIN}/nightly"
+    assert full_name("no-such-thing") == "no-such-thing/no-such-thing"
 
 
 def test_the_trigger_hears_what_the_watcher_says():
