@@ -27,6 +27,7 @@ from deployments.definitions import PROJECT, read_definitions
 from flows.cli.command import describe
 from flows.cli.prefect_server import check_configured
 from flows.console.exit_status import exit_status
+from flows.console.messages import say
 from storage.errors import InputError
 
 
@@ -54,5 +55,5 @@ if __name__ == "__main__":
     try:
         main()
     except (InputError, OSError, httpx.ConnectError) as error:
-        print(f"error: {describe(error)}", file=sys.stderr)
+        say(f"error: {describe(error)}")
         raise SystemExit(exit_status(error)) from None

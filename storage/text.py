@@ -1,8 +1,26 @@
 """Format names, numbers and tables as plain text."""
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
+
+# A parameter in a message: `limit`, `layout=splits`, `images='my photos'`. White space or punctuation surrounds it, so
+# that a path with backquotes is not mistaken for one. A value with other characters is quoted for a shell.
+PARAMETER = re.compile(r"""(?<![^\s(])`([a-z][a-z0-9_]*)(?:=((?:'[^']*'|"'"|[^\s`'"])*))?`(?![^\s,.;:)])""")
+
+
+def as_flags(message: str) -> str:
+    """A message for a user of a command line: `` `layout=splits` `` becomes `--layout splits`.
+
+    Messages name parameters as Python and Prefect do. Only command lines call this function.
+    """
+    return PARAMETER.sub(_flag, message)
+
+
+def _flag(found: re.Match[str]) -> str:
+    name, value = found.groups()
+    return f"--{name.replace('_', '-')}{'' if value is None else f' {value}'}"
 
 
 def visible(name: bytes | str) -> str:

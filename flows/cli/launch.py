@@ -8,6 +8,7 @@ from flows.console.exit_status import is_foreseen
 from flows.console.loggers import PREFECT_LOGGERS
 from flows.console.messages import say
 from storage.layout import Store
+from storage.text import as_flags
 from workers.runners.base import PoolClosed
 
 ENVIRONMENT = {
@@ -33,7 +34,7 @@ def start_prefect(store: Store) -> None:
 
     start_server(store.cache / "logs" / "server.log")
     for name in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(name).addFilter(_without_noise)
+        logging.getLogger(name).addFilter(_for_terminal)
 
 
 def set_environment() -> None:
@@ -42,8 +43,9 @@ def set_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def _without_noise(record: logging.LogRecord) -> bool:
-    """Drop the traceback of an expected error, and the messages that an interrupt causes. Everything else stays."""
+def _for_terminal(record: logging.LogRecord) -> bool:
+    """Write parameters as flags. Drop the traceback of an expected error, and the messages that an interrupt causes."""
+    record.msg, record.args = as_flags(record.getMessage()), None
     if record.exc_info and record.exc_info[1] and is_foreseen(record.exc_info[1]):
         record.exc_info = None
     return not any(noise in record.getMessage() for noise in NOISE)

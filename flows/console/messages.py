@@ -8,7 +8,7 @@ from pathlib import Path
 from flows.console.outcome import Outcome
 from storage.finite import is_finite
 from storage.heads.registry import WHOLE
-from storage.text import count
+from storage.text import as_flags, count
 from storage.watching.arrivals import Arrival
 from vision.study.batch_size import Cell, Row
 from vision.training.head import HeadSpec
@@ -18,8 +18,9 @@ from workers.runners.inline import CAUTION
 
 
 def say(*lines: str) -> None:
+    """Print lines to standard error, with the flags of the parameters that they name."""
     for line in lines:
-        print(line, file=sys.stderr, flush=True)
+        print(as_flags(line), file=sys.stderr, flush=True)
 
 
 def changes(images: int, counts: dict[str, int]) -> str:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
 from flows.console.messages import duration
+from storage.text import as_flags
 
 SAY_EVERY_SECONDS = 10.0
 
@@ -73,7 +74,7 @@ class Progress:
         for line in lines:
             self._log(line)
             if self._bars is not None:
-                self._bars.console.print(line, soft_wrap=True)
+                self._bars.console.print(as_flags(line), soft_wrap=True)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:

@@ -81,7 +81,7 @@ def create(path: Place, data: bytes, aside: Place) -> bool:
         if not (aside.parent.parent / SINGLE_WRITER).exists():
             raise StorageError(
                 f"{path.parent} lies on a file system without hard links, which the store needs to create a file "
-                "exclusively; put --store on a local disk, or declare with --single-writer that no two runs use it at a time"
+                "exclusively; put `store` on a local disk, or declare with `single_writer` that no two runs use it at a time"
             ) from error
         if path.exists():
             return False

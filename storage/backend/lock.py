@@ -34,7 +34,7 @@ def hold(root: Place, wait_seconds: float = 0, say: Callable[[str], None] | None
     with open(root / "lock", "a+") as file:
         while not _try_lock(file.fileno()):
             if time.monotonic() >= deadline:
-                raise StoreBusy(f"the store {root} is in use{_holder(file)}; wait for it, or pass --wait SECONDS")
+                raise StoreBusy(f"the store {root} is in use{_holder(file)}; wait for it, or pass `wait=SECONDS`")
             if say is not None:
                 say(f"the store {root} is in use{_holder(file)}: waiting until it is free")
                 say = None

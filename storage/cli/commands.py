@@ -19,7 +19,7 @@ from storage.manifest.space import read_spec
 from storage.manifest.versions import Version, differing_files, read_version, version_numbers
 from storage.shards.inventory import is_present
 from storage.shards.shard import ShardRef
-from storage.text import count, indented, one_line, size, visible
+from storage.text import as_flags, count, indented, one_line, size, visible
 
 REPORT_SECONDS = 10.0
 
@@ -117,5 +117,6 @@ def describe(error: BaseException) -> str:
 
 
 def say(message: str) -> None:
+    """Print a message to standard error, with the flags of its parameters."""
     with suppress(OSError):  # a closed stderr must not fail the command
-        print(message, file=sys.stderr, flush=True)
+        print(as_flags(message), file=sys.stderr, flush=True)

@@ -116,7 +116,7 @@ def make_current(store: Store, name: str) -> None:
             f"head {name} was fine-tuned and takes pictures; the current head takes the features of the store"
         )
     if not has_finite_loss(record):
-        raise InputError(f"the loss of head {name} is not finite: train another one, with a lower --learning-rate")
+        raise InputError(f"the loss of head {name} is not finite: train another one, with a lower `learning_rate`")
     promote_head(store, name)
 
 

@@ -52,7 +52,7 @@ def _without_images(classes: Classes, names: Sequence[str], by_hash: bool) -> It
     empty = [split for split in ("train", "validation") if not chosen.get(split)]
     if empty:
         yield f"there are no images in {' and '.join(empty)}: features are extracted, but no head can be trained"
-    side = "; the hash of the bytes decides the side: add images, or change --validation-fraction" if by_hash else ""
+    side = "; the hash of the bytes decides the side: add images, or change `validation_fraction`" if by_hash else ""
     untrained = [name for name in names if name not in chosen.get("train", {})]
     if untrained and "train" not in empty:
         yield f"no training images of {some(untrained)}: the head cannot learn what they are{side}"
@@ -62,13 +62,13 @@ def _without_images(classes: Classes, names: Sequence[str], by_hash: bool) -> It
 
 
 def _left_out(classes: Classes, names: Sequence[str], is_by_test: bool) -> Iterator[str]:
-    """Warn of classes that no head learns: they have only test images, or --classes does not name them."""
+    """Warn of classes that no head learns: they have only test images, or `classes` does not name them."""
     others = [name for name in names_in(classes) if name not in names]
     if others and is_by_test:
         yield f"only test images of {some(others)}: the head has no output for them, and is not tested on them"
     elif others:
         images = sum(sum(of.values()) for of in only(classes, others).values())
-        yield f"--classes leaves out {count(images, 'image')} of {some(others)}"
+        yield f"`classes` leaves out {count(images, 'image')} of {some(others)}"
 
 
 def _alone(files: pa.Table, names: Sequence[str], root: str) -> Iterator[str]:
@@ -82,7 +82,7 @@ def _alone(files: pa.Table, names: Sequence[str], root: str) -> Iterator[str]:
     if len(inside) > 1 and not splits_of(map(text, inside)) and pc.all(pc.equal(first, name.encode() + b"/")).as_py():
         shown = some(sorted(map(visible, inside)))
         hint = (
-            f"; if the classes are the folders in it, {shown}, give --images {visible(shlex.quote(f'{root}/{name}'))}"
+            f"; if the classes are the folders in it, {shown}, give `images={visible(shlex.quote(f'{root}/{name}'))}`"
         )
     yield f"there is one class, {quoted(name)}, and training needs two{hint}"
 

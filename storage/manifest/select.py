@@ -1,6 +1,7 @@
 """Find the feature space and the version that the flags of `python -m storage` name."""
 
 import os
+import shlex
 
 from storage.backend.paths import Place
 from storage.classes import only
@@ -19,13 +20,13 @@ def chosen_spaces(root: Place, prefix: str) -> list[Store]:
     """
     shown = visible(os.fsencode(str(root)))
     if not root.is_dir():
-        raise InputError(f"--store: there is no folder {shown}; give the one that a run wrote with its --store")
+        raise InputError(f"`store`: there is no folder {shown}; give the one that a run wrote with its `store`")
     found = spaces(root)
     if not found:
-        raise InputError(f"--store: {shown} is no store, or no run has begun to fill it: it has no feature space")
+        raise InputError(f"`store`: {shown} is no store, or no run has begun to fill it: it has no feature space")
     chosen = [store for store in found if store.fingerprint.startswith(prefix)]
     if not chosen:
-        raise InputError(f"--space {prefix}: there is no such feature space; {shown} has {_listed(found)}")
+        raise InputError(f"`space={shlex.quote(prefix)}`: there is no such feature space; {shown} has {_listed(found)}")
     return chosen
 
 
@@ -33,7 +34,7 @@ def one_space(root: Place, prefix: str) -> Store:
     """The only feature space of `chosen_spaces`. Raises InputError if there are several, or none."""
     found = chosen_spaces(root, prefix)
     if len(found) > 1:
-        raise InputError(f"--space PREFIX has to choose one of {len(found)} feature spaces: {_listed(found)}")
+        raise InputError(f"`space=PREFIX` has to choose one of {len(found)} feature spaces: {_listed(found)}")
     return found[0]
 
 
@@ -67,5 +68,7 @@ def splits_of(version: Version, wanted: str, classes: tuple[str, ...] | None = N
     if not found:
         raise InputError(f"version {version.number} has no usable image; there is nothing to export")
     if wanted != "all" and wanted not in found:
-        raise InputError(f"--split {wanted}: version {version.number} has usable images only in {', '.join(found)}")
+        raise InputError(
+            f"`split={shlex.quote(wanted)}`: version {version.number} has usable images only in {', '.join(found)}"
+        )
     return found if wanted == "all" else (wanted,)

@@ -33,7 +33,7 @@ def check_format(path: Place, found: object) -> None:
     if found != FORMAT_VERSION:
         raise InputError(
             f"{path} has format_version {found}, this program reads {FORMAT_VERSION}; "
-            "use the program that wrote it, or another --store"
+            "use the program that wrote it, or another `store`"
         )
 
 

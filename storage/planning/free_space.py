@@ -34,6 +34,6 @@ def check_room(store: Store, plan: Plan, row_bytes: float) -> None:
     if free is not None and expected > free:
         raise NoRoom(
             f"the features of {plan.todo.num_rows} images will take about {expected / 1e6:,.1f} MB, the disk of "
-            f"{store.root} has {free / 1e6:,.1f} MB left: nothing was begun. Make room, put --store on another disk, "
-            "or extract a part with --limit"
+            f"{store.root} has {free / 1e6:,.1f} MB left: nothing was begun. Make room, put `store` on another disk, "
+            "or extract a part with `limit`"
         )

@@ -209,8 +209,8 @@ def _check_not_empty(listing: Listing, parent: Version | None) -> None:
             else " (there is no file at all)"
         )
         raise InputError(
-            f"--images: no images in {listing.scan.root}{ignored}; expected class folders (cats/1.jpg, dogs/2.jpg), "
-            "split folders of class folders (train/cats/1.jpg), or --labels with a table of paths and classes"
+            f"`images`: no images in {listing.scan.root}{ignored}; expected class folders (cats/1.jpg, dogs/2.jpg), "
+            "split folders of class folders (train/cats/1.jpg), or `labels` with a table of paths and classes"
         )
 
 
@@ -226,8 +226,8 @@ def _check(listing: Listing, files: pa.Table, changes: Changes, parent: Version 
     if changes.removed > options.max_removed_fraction * before and not options.allow_removals:
         raise TooManyRemovals(
             f"{changes.removed} of {before} images are gone from {listing.scan.root} ({files.num_rows} are there), more than "
-            f"--max-removed-fraction {options.max_removed_fraction:g} allows: nothing was committed. "
-            "If they are meant to be gone, run again with --allow-removals"
+            f"`max_removed_fraction={options.max_removed_fraction:g}` allows: nothing was committed. "
+            "If they are meant to be gone, run again with `allow_removals`"
         )
     if options.classes is not None:
         check_found(options.classes, pc.unique(files["class"]).to_pylist())

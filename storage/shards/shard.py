@@ -116,7 +116,7 @@ def check_values(features: np.ndarray) -> None:
     if not np.isfinite(largest):
         raise StoreDamaged("the backbone gave a feature that is not finite; check the weights")
     if features.dtype == np.float16 and largest > LARGEST_FLOAT16:
-        raise StoreDamaged(f"a feature of {largest:.0f} does not fit float16; use --dtype float32")
+        raise StoreDamaged(f"a feature of {largest:.0f} does not fit float16; use `dtype=float32`")
 
 
 def _largest(features: np.ndarray) -> float:

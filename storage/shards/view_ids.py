@@ -58,7 +58,7 @@ def listed(known: tuple[str, ...], augmentation: str) -> tuple[str, ...]:
         return known
     if len(known) == MOST_AUGMENTATIONS:
         raise InputError(
-            f"--augment: the store has variants of {MOST_AUGMENTATIONS} augmentations, as many as there may be; "
+            f"`augment`: the store has variants of {MOST_AUGMENTATIONS} augmentations, as many as there may be; "
             "`python -m storage compact --drop-variants` leaves them all out"
         )
     return (*known, augmentation)

@@ -20,7 +20,7 @@ class Doubts:
         self._name = name
         self._folders = top.folders
         self._where = name if top is root else f"{shown(top)} of {name}"
-        self.as_classes = "--layout classes" if top is root else f"{self._images(top)} --layout classes"
+        self.as_classes = "`layout=classes`" if top is root else f"{self._images(top)} `layout=classes`"
 
     def set_in_itself(self, twice: Folder, names: Sequence[str], way: str) -> str:
         return _doubt(
@@ -42,23 +42,23 @@ class Doubts:
         if others:
             return _doubt(
                 f"{seen}, and {some(sorted(folder.name for folder in others))} beside them does not",
-                f"move out what is no split, and --layout splits takes the others so; {self.as_classes} takes all for classes",
+                f"move out what is no split, and `layout=splits` takes the others so; {self.as_classes} takes all for classes",
             )
         return _doubt(
             f"{seen} and hold no class folders",
-            f"give the classes by --labels with a table; or {self.as_classes} takes these folders for the classes",
+            f"give the classes by `labels` with a table; or {self.as_classes} takes these folders for the classes",
         )
 
     def no_split(self, name: str) -> InputError:
         return InputError(
-            f"--layout splits: {self._name} holds the folder {name!r}, which is none of {', '.join(PLAIN)}"
+            f"`layout=splits`: {self._name} holds the folder {name!r}, which is none of {', '.join(PLAIN)}"
         )
 
     def either_level(self, splits: Iterable[Folder]) -> str:
         return _doubt(
             f"{some([shown(split) for split in splits])} in {self._name} look like splits within a class, "
             "but hold folders of the same names, which may be the classes",
-            f"--layout splits takes {some(sorted(self._folders))} for the classes, each with its splits; "
+            f"`layout=splits` takes {some(sorted(self._folders))} for the classes, each with its splits; "
             f"{self.as_classes} trains on all of them",
         )
 
@@ -84,12 +84,12 @@ class Doubts:
             f"{names} in {self._where} hold the same folders {some(sorted(same))}, "
             "and nothing says which of the two levels are the classes",
             f"{self.as_classes} takes {names} for the classes; "
-            "if they are splits, name them train, validation and test, and --layout splits takes them so",
+            "if they are splits, name them train, validation and test, and `layout=splits` takes them so",
         )
 
     def _images(self, folder: Folder) -> str:
-        return f"--images {shlex.quote(f'{self._name}/{shown(folder)}')}"
+        return f"`images={shlex.quote(f'{self._name}/{shown(folder)}')}`"
 
 
 def _doubt(seen: str, way: str) -> str:
-    return f"--images: {seen}: {way}"
+    return f"`images`: {seen}: {way}"

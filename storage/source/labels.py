@@ -31,29 +31,29 @@ def read_labels(file: Place, root: Place) -> dict[bytes, Label]:
     table, shown = read_table(file), visible(str(file))
     splits = splits_of([value for value in table["split"].unique().to_pylist() if value])
     if read := {name: split for name, split in splits.items() if name not in PLAIN}:
-        logger.info("--labels: in the column split %s", as_read(read))
+        logger.info("`labels`: in the column split %s", as_read(read))
     labels: dict[bytes, Label] = {}
     for number, (path, name, split) in enumerate(zip(*table.to_pydict().values(), strict=True), 1):
         if not path and not name and not split:
             continue  # a spreadsheet's empty row
         if not path or not name:
-            raise InputError(f"--labels: row {number} of {shown} has no {'class' if path else 'path'}")
+            raise InputError(f"`labels`: row {number} of {shown} has no {'class' if path else 'path'}")
         if split and split.strip() and split not in splits:
             raise InputError(
-                f"--labels: row {number} of {shown} has the split {quoted(split)}; expected {', '.join(PLAIN)}, or nothing"
+                f"`labels`: row {number} of {shown} has the split {quoted(split)}; expected {', '.join(PLAIN)}, or nothing"
             )
         place, label = _below(path, root), Label(name, splits.get(split))
         if labels.setdefault(place, label) != label:
             raise two_labels(file, path, labels[place], label)
     if not labels:
-        raise InputError(f"--labels: {shown} has a header and no rows; expected a row for each image")
+        raise InputError(f"`labels`: {shown} has a header and no rows; expected a row for each image")
     return labels
 
 
 def two_labels(file: Place, path: bytes, one: Label, other: Label) -> InputError:
     """The error of a table that gives one file two labels."""
     shown = quoted(os.fsdecode(path))
-    return InputError(f"--labels: {visible(str(file))} has two labels for {shown}: {_shown(one)} and {_shown(other)}")
+    return InputError(f"`labels`: {visible(str(file))} has two labels for {shown}: {_shown(one)} and {_shown(other)}")
 
 
 def _shown(label: Label) -> str:

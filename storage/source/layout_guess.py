@@ -55,7 +55,7 @@ class _Guess:
         for part in found.parts:
             folder, way = (
                 self.root.at(part.path),
-                self.doubts.as_classes if part == Part(self.top.path) else "--layout splits",
+                self.doubts.as_classes if part == Part(self.top.path) else "`layout=splits`",
             )
             if part.name is None and (twice := set_in_itself(folder)):
                 return replace(found, doubt=self.doubts.set_in_itself(*twice, way), suspect=twice[0].name)
@@ -141,7 +141,7 @@ class _Guess:
         """Parts, and the splits that have classes; where validation is none of these, a part of train is held out."""
         if "train" not in given or "validation" in given | set(splits_of(self.others).values()):
             return self._layout(parts)
-        self.remarks.append("no folder is for validation: --validation-fraction of the training images is held out")
+        self.remarks.append("no folder is for validation: `validation_fraction` of the training images is held out")
         return self._layout(
             [Part(part.path, None if part.split == "train" else part.split, part.name) for part in parts], True
         )

@@ -65,7 +65,7 @@ class Rows:
         if missing:
             guess = guessed(missing, self._unnamed)
             if len(missing) == len(self.labels) and is_whole and self._unnamed:
-                raise InputError(f"--labels: none of {count(len(missing), 'row')} matches a file below {root}: {guess}")
+                raise InputError(f"`labels`: none of {count(len(missing), 'row')} matches a file below {root}: {guess}")
             said.append(
                 f"{len(missing):,} of the {len(self.labels):,} paths in {table} are of no image below {root}: {guess}"
             )

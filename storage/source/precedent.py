@@ -39,13 +39,13 @@ def agreed(found: FolderLayout, folders: Collection[bytes], version: Precedent) 
     if seen.differing and (is_new or not seen.is_plain):
         return replace(found, doubt=seen.complaint(), is_change=True)
     if seen.differing:
-        return _as_before(version, found.remarks, "; --allow-relabels takes them as they look")
+        return _as_before(version, found.remarks, "; `allow_relabels` takes them as they look")
     if found.held_out and version.classes.get("validation") and not seen.has_held_out:
         return replace(found, doubt=seen.loss(), is_change=True)
     is_otherwise = found.is_plain and not seen.is_plain  # the version took its splits from folders
     if not found.doubt or is_otherwise or (found.suspect not in version.names if found.suspect else is_new):
         return found
-    doubt = found.doubt.removeprefix("--images: ")
+    doubt = found.doubt.removeprefix("`images`: ")
     if found.is_plain:
         return _as_before(version, [doubt])
     return replace(
@@ -111,19 +111,19 @@ class _Comparison:
 
     def complaint(self) -> str:
         number = f"{self.differing:,} of {count(self.common, 'image')}"
-        keep = "--layout classes keeps the labels" if self.is_plain else "--labels if they came from a table"
-        way = self.found.doubt.removeprefix("--images: ") or f"run again with --allow-relabels if that is meant; {keep}"
+        keep = "`layout=classes` keeps the labels" if self.is_plain else "`labels` if they came from a table"
+        way = self.found.doubt.removeprefix("`images`: ") or f"run again with `allow_relabels` if that is meant; {keep}"
         return (
-            f"--images: the folders label {number} otherwise than version {self.version.number}, as "
+            f"`images`: the folders label {number} otherwise than version {self.version.number}, as "
             f"{self._example}: nothing was committed; {way}"
         )
 
     def loss(self) -> str:
         validation = count(sum(self.version.classes["validation"].values()), "validation image")
         return (
-            f"--images: {validation} of version {self.version.number} lie in no folder any more, and a part of the "
+            f"`images`: {validation} of version {self.version.number} lie in no folder any more, and a part of the "
             "training images would take their place: nothing was committed; "
-            "if that is meant, run again with --allow-relabels"
+            "if that is meant, run again with `allow_relabels`"
         )
 
 

@@ -47,7 +47,7 @@ def scan_folder(
     scanned_ns = time.time_ns()
     check_folder(root)
     if labels is not None and layout != "auto":
-        raise InputError(f"--layout {layout} takes the labels from folders, --labels from a table: give one of them")
+        raise InputError(f"`layout={layout}` takes the labels from folders, `labels` from a table: give one of them")
     if labels is not None:
         walk, files, found = _scan_by_table(root, labels, outside_links)
     else:
@@ -65,7 +65,7 @@ def _scan_by_table(root: Place, labels: Place, outside_links: bool) -> tuple[Wal
     remarks = [*_of_system(walk), *walk.ignored.told()]
     splits = {label.split for label in rows.labels.values()}
     if "train" in splits and not splits & {None, "validation"}:
-        remarks.append("no row is for validation: --validation-fraction of the training images is held out")
+        remarks.append("no row is for validation: `validation_fraction` of the training images is held out")
         files = _with_labels(files, files["class"], pc.if_else(pc.equal(files["split"], "train"), None, files["split"]))
     return walk, files, FolderLayout((), tuple(remarks))
 
@@ -164,7 +164,7 @@ def _without_image(unread: Mapping[Label, Counter[str]]) -> Iterator[str]:
 def _warn(root: Place, walk: Walk | ObjectWalk) -> None:
     if walk.outside:
         logger.warning(
-            "%d links lead out of %s, as %s, and are not followed; --outside-links follows them",
+            "%d links lead out of %s, as %s, and are not followed; `outside_links` follows them",
             len(walk.outside),
             root,
             ascii(os.fsdecode(walk.outside[0])),
@@ -193,8 +193,8 @@ def check_folder(root: Place) -> None:
             root.fs.ls(root.path, detail=True)
     except FileNotFoundError:
         missing = f"no folder {root}" if isinstance(root, Path) else f"nothing below {root}"
-        raise InputError(f"--images: there is {missing}") from None
+        raise InputError(f"`images`: there is {missing}") from None
     except NotADirectoryError:
-        raise InputError(f"--images: {root} is a file; give the folder that holds the class folders") from None
+        raise InputError(f"`images`: {root} is a file; give the folder that holds the class folders") from None
     except OSError as error:
-        raise InputError(f"--images: {root} cannot be listed: {error.strerror or error}") from error
+        raise InputError(f"`images`: {root} cannot be listed: {error.strerror or error}") from error

@@ -137,9 +137,9 @@ def _check_columns(table: pa.Table, file: Place) -> None:
         }
         hint = " and ".join(f"{quoted(others[0])} {name}" for name, others in like.items() if others)
         raise InputError(
-            f"--labels: {visible(str(file))} has no column {missing[0]!r}; expected path, class and maybe split, "
+            f"`labels`: {visible(str(file))} has no column {missing[0]!r}; expected path, class and maybe split, "
             f"found {found}{hint and f': call {hint}'}"
         )
     twice = [name for name in COLUMNS if table.column_names.count(name) > 1]
     if twice:
-        raise InputError(f"--labels: {visible(str(file))} has the column {twice[0]!r} more than once")
+        raise InputError(f"`labels`: {visible(str(file))} has the column {twice[0]!r} more than once")

@@ -32,7 +32,7 @@ def read_table(file: Place) -> pa.Table:
     """
     readers = {".csv": _read_csv, ".parquet": _read_parquet}
     if file.suffix.lower() not in readers:
-        raise InputError(f"--labels: {visible(str(file))} should be a .csv or a .parquet file")
+        raise InputError(f"`labels`: {visible(str(file))} should be a .csv or a .parquet file")
     try:
         table = with_our_names(readers[file.suffix.lower()](file), file)
         if "split" not in table.column_names:
@@ -44,7 +44,7 @@ def read_table(file: Place) -> pa.Table:
         # Arrow counts the columns of a CSV file from 0.
         fault = re.sub(r"column #(\d+)", lambda found: f"column {int(found[1]) + 1}", str(error))
         raise InputError(
-            f"--labels: {visible(str(file))} cannot be read: {visible(' '.join(fault.split()))}"
+            f"`labels`: {visible(str(file))} cannot be read: {visible(' '.join(fault.split()))}"
         ) from error
 
 
@@ -64,7 +64,7 @@ def _read_csv(file: Place) -> pa.Table:
         head = source.read(HEAD_BYTES)
     if head.startswith(UTF16) or b"\0" in head:
         kind = "is UTF-16" if head.startswith(UTF16) else "holds NUL bytes, as UTF-16 and binary files do"
-        raise InputError(f"--labels: {visible(str(file))} {kind}; save it as CSV in UTF-8")
+        raise InputError(f"`labels`: {visible(str(file))} {kind}; save it as CSV in UTF-8")
     line = re.split(rb"[\r\n]", head.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n"), maxsplit=1)[0]
     separator, names = _separated(line)
     if separator in SEPARATORS:
@@ -98,5 +98,5 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType, name: str, file: Place) ->
         return pc.cast(pc.cast(values, pa.string()) if is_number else values, kind)
     except pa.ArrowNotImplementedError:
         raise InputError(
-            f"--labels: the column {name!r} of {visible(str(file))} is of type {column.type}; expected text"
+            f"`labels`: the column {name!r} of {visible(str(file))} is of type {column.type}; expected text"
         ) from None

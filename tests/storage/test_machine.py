@@ -195,7 +195,7 @@ class StoreMachine(RuleBasedStateMachine):
         if version is None:
             return
         if rows > MAX_ROWS:
-            with pytest.raises(InputError, match="--rows"):
+            with pytest.raises(InputError, match="`rows`"):
                 CompactOptions(rows, dead_fraction, drop_variants)
             return
         done = compact(self.store, version, CompactOptions(rows, dead_fraction, drop_variants))

@@ -104,7 +104,7 @@ def test_every_object_is_listed_page_by_page_in_the_order_of_a_local_scan(bucket
 
 
 def test_a_bucket_that_is_not_there_is_said_in_one_line(bucket):
-    with pytest.raises(InputError, match="--images: there is nothing below s3://no-such-bucket/photos"):
+    with pytest.raises(InputError, match="`images`: there is nothing below s3://no-such-bucket/photos"):
         scan_folder(place("s3://no-such-bucket/photos"))
 
 
@@ -130,7 +130,7 @@ def test_a_table_of_labels_may_be_an_object(bucket, tmp_path, suffix):
     (pq.write_table if suffix == ".parquet" else csv.write_csv)(table, tmp_path / f"l{suffix}")
     bucket.fs.put(f"{tmp_path}/l{suffix}", (bucket / f"l{suffix}").path)
     assert scan_folder(images, labels=place(f"{bucket}/l{suffix}")).files["class"].to_pylist() == ["one"]
-    with pytest.raises(InputError, match=f"--labels: {bucket}/none{suffix} cannot be read"):
+    with pytest.raises(InputError, match=f"`labels`: {bucket}/none{suffix} cannot be read"):
         scan_folder(images, labels=place(f"{bucket}/none{suffix}"))
 
 

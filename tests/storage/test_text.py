@@ -1,10 +1,11 @@
 import re
+import shlex
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from storage.text import columns, count, date, one_line, ranges, size, visible, width
+from storage.text import as_flags, columns, count, date, one_line, ranges, size, visible, width
 
 ESCAPES = re.compile(r"\\(\\|[nrt]|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
 SHORT = {"\\": b"\\", "n": b"\n", "r": b"\r", "t": b"\t"}
@@ -90,3 +91,29 @@ def test_a_count_agrees_with_its_noun():
 def test_a_date_that_is_none_stays_as_it_is():
     assert date("2025-09-01T12:00:00+00:00") == "2025-09-01 12:00:00 UTC"
     assert date("last\nweek") == "last\\nweek"
+
+
+@pytest.mark.parametrize(
+    ("message", "typed"),
+    [
+        ("`labels`: row 3 has no class", "--labels: row 3 has no class"),
+        ("run again with `allow_removals`.", "run again with --allow-removals."),
+        ("(`layout=splits` or `labels`)", "(--layout splits or --labels)"),
+        (
+            f"give `images={shlex.quote('my photos/it`s')}`; or not",
+            f"give --images {shlex.quote('my photos/it`s')}; or not",
+        ),
+        ("`space=''`: none", "--space '': none"),
+        ("run `python -m storage repair --store /x`: it", "run `python -m storage repair --store /x`: it"),
+        ("/photos/`limit`/a.png is gone", "/photos/`limit`/a.png is gone"),
+        ("'`limit`' is gone", "'`limit`' is gone"),
+    ],
+)
+def test_parameters_become_flags_and_nothing_else_changes(message, typed):
+    assert as_flags(message) == typed
+
+
+@given(st.text())
+def test_a_value_of_a_parameter_is_typed_as_one_word(value):
+    quoted = shlex.quote(value)
+    assert as_flags(f"give `images={quoted}`: it") == f"give --images {quoted}: it"

@@ -58,7 +58,7 @@ def no_links(monkeypatch):
 
 def test_without_hard_links_a_store_is_refused_unless_it_was_declared_to_have_one_writer(no_links, tmp_path):
     store = Store(tmp_path / "store", "0" * 32)
-    with pytest.raises(StorageError, match="--single-writer"):
+    with pytest.raises(StorageError, match="`single_writer`"):
         create_space(store, {})
     assert not list(store.aside.iterdir())
     create_space(store, {}, is_single_writer=True)

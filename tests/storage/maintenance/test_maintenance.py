@@ -270,7 +270,7 @@ def test_more_rows_than_a_shard_can_have_are_refused_before_anything_is_written(
     assert (status, lines, error.count("\n")) == (2, [], 1)
     assert "--rows" in error
     assert set((lived / "store").rglob("*")) == before
-    with pytest.raises(InputError, match="--rows: 1 to 65535"):
+    with pytest.raises(InputError, match="`rows`: 1 to 65535"):
         CompactOptions(rows)
 
 

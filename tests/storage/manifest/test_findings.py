@@ -13,6 +13,7 @@ from storage.manifest.findings import findings, unusable_classes
 from storage.planning.plan_files import load_plan, save_plan
 from storage.source.ignored import Ignored, suffix_of
 from storage.source.scan_files import prepare
+from storage.text import as_flags
 from tests import toy
 
 
@@ -83,7 +84,7 @@ def test_the_path_that_is_advised_for_a_folder_around_the_classes_has_them(tmp_p
         "there is one class, 'a b', and training needs two; if the classes are the folders in it, 'cats', 'dogs'"
         in line
     )
-    (advised,) = shlex.split(line.rpartition("--images ")[2])
+    (advised,) = shlex.split(as_flags(line).rpartition("--images ")[2])
     assert warnings(list(toy.plan(Path(advised), tmp_path / "other").findings)) == []
 
 
@@ -173,7 +174,7 @@ def test_an_error_of_a_folder_without_images_has_the_suffixes(tmp_path, store):
 
 def test_classes_that_are_not_asked_for_are_told_and_not_warned_of(tmp_path, store):
     lines = told(tmp_path / "images", WELL | {"train/eels": 1, "test/newts": 3}, store, classes=("dogs", "cats"))
-    assert warnings(lines) == ["warning: --classes leaves out 4 images of 'eels', 'newts'"]
+    assert warnings(lines) == ["warning: `classes` leaves out 4 images of 'eels', 'newts'"]
 
 
 def test_an_emptied_folder_has_findings_too(images, store):

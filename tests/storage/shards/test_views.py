@@ -167,10 +167,10 @@ def test_limit_counts_images_and_not_their_views(images, store):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"variants": 0}, "--variants: 1 to 256"),
-        ({"variants": 257}, "--variants: 1 to 256"),
-        ({"variants": 2, "augmentation": ""}, "--augment"),
-        ({"variants": 256, "chunk_size": 256}, "--chunk-size 255 is the largest"),
+        ({"variants": 0}, "`variants`: 1 to 256"),
+        ({"variants": 257}, "`variants`: 1 to 256"),
+        ({"variants": 2, "augmentation": ""}, "`augment`"),
+        ({"variants": 256, "chunk_size": 256}, "`chunk_size=255` is the largest"),
     ],
 )
 def test_variants_that_cannot_be_are_refused_in_words(options, match):

@@ -15,6 +15,7 @@ from storage.source.layout_guess import guess
 from storage.source.scan import scan_folder
 from storage.source.scan_table import Scan
 from storage.source.splits import PLAIN, splits_of
+from storage.text import as_flags
 from tests import toy
 from tests.examples import examples
 
@@ -117,9 +118,9 @@ def test_names_that_merely_contain_a_split_are_classes(tops):
 )
 def test_what_can_be_meant_in_two_ways_is_refused_and_the_advice_works(tmp_path, paths):
     write(tmp_path / "images", *paths)
-    with pytest.raises(InputError, match="--layout") as raised:
+    with pytest.raises(InputError, match="`layout=") as raised:
         toy.plan(tmp_path / "images", tmp_path / "store")
-    told = str(raised.value)
+    told = as_flags(str(raised.value))
     assert str(tmp_path / "images") in told
     ways = re.findall(r"(?:--images (\S+) )?--layout (classes|splits) (?:trains|takes (?:'|it|each|all|these))", told)
     assert ways
@@ -287,7 +288,7 @@ def test_without_a_validation_folder_a_part_of_train_is_held_out_by_digest(tmp_p
         by_top.setdefault(path.split(b"/")[0], set()).add(split)
     expected = {top.encode(): {"train", "validation"} if "rain" in top else {"test"} for top in tops.split()}
     assert by_top == expected
-    assert any("--validation-fraction of the training images is held out" in line for line in planned.findings)
+    assert any("`validation_fraction` of the training images is held out" in line for line in planned.findings)
     more = toy.plan(tmp_path / "images", tmp_path / "store", layout=layout, validation_fraction=1.0)
     assert "train" not in more.files["split"].to_pylist()
 

@@ -65,8 +65,8 @@ def test_a_new_folder_beside_splits_relabels_nothing_and_the_advice_works(images
     grow(images, "new")
     complaint = refused(images, store)
     assert "12 of 12 images otherwise than version 1" in complaint
-    assert "--allow-relabels" not in complaint  # it would not help
-    assert "--layout classes" in complaint
+    assert "`allow_relabels`" not in complaint  # it would not help
+    assert "`layout=classes`" in complaint
     assert toy.run(images, store, layout="classes")[0].changes.relabelled == 12
 
 
@@ -100,7 +100,7 @@ def test_labels_from_a_table_are_not_given_up_for_those_of_folders(images, store
         + "".join(f"{top}/{index}.png,{'xy'[index % 2]}\n" for top in ("one", "two") for index in range(3))
     )
     toy.run(images, store, labels=tmp_path / "l.csv")
-    assert "--labels if they came from a table" in refused(images, store)
+    assert "`labels` if they came from a table" in refused(images, store)
     assert not toy.plan(images, store, labels=tmp_path / "l.csv").needs_commit
     assert toy.plan(images, store, allow_relabels=True).changes.relabelled == 6
 
@@ -142,7 +142,7 @@ def test_what_a_store_goes_on_with_is_said_and_the_way_out_works(images, store, 
     toy.run(grow(images, *tops), store, layout="classes")
     told = " ".join(toy.plan(images, store).findings)
     assert "the first folders are the classes, as in version 1" in told
-    can_change = "--allow-relabels takes them as they look" in told
+    can_change = "`allow_relabels` takes them as they look" in told
     assert can_change == (tops != ("a", "b"))
     if can_change:
         assert toy.plan(images, store, allow_relabels=True).changes.relabelled == 6 * len(tops)
@@ -153,7 +153,7 @@ def test_a_split_that_comes_to_a_store_of_classes_is_no_further_class_without_a_
     grow(images, "train", "test")
     complaint = refused(images, store)
     assert "6 of 6 images otherwise than version 1" in complaint
-    assert "--layout classes keeps the labels" in complaint
+    assert "`layout=classes` keeps the labels" in complaint
     assert toy.plan(images, store, layout="classes").changes.relabelled == 0
 
 
