@@ -50,6 +50,7 @@ from tasks.scan_images import scan_images
 from tasks.train_head import logs_of, train_head
 from workers.jobs.records import HeadResult, ScanRecord, Space, VersionRecord
 from workers.jobs.size_and_rate import remember_rate, seconds_a_chunk
+from workers.jobs.spaces import keep_space_weights
 from workers.runners.running import running
 
 
@@ -106,6 +107,7 @@ def scan(space: Space, options: PipelineOptions, **how):
 def extract(space: Space, options: PipelineOptions, progress: Progress) -> tuple[Outcome, VersionRecord, ScanRecord]:
     """Extract and commit the next version. If another run commits one first, start again on top of it."""
     create_space(space.store, space.spec.record(), options.single_writer)
+    keep_space_weights(space)
     return until_committed(lambda: _extract(space, options, progress), progress.say)
 
 

@@ -40,6 +40,7 @@ FOLDERS = {
         "backbones": "",
         "engines": "backbones pixels",
         "training": "backbones",
+        "prediction": "training",
         "report": "pixels training",
         "study": "training",
     },

@@ -12,6 +12,7 @@ from storage.heads.current import current_head
 from storage.heads.pins import pinned_version
 from storage.heads.registry import PIN, list_heads, remove_head
 from storage.layout import HEAD_NAME, SHARD_NAME, Store
+from storage.manifest.kept_weights import spare_copies
 from storage.manifest.space import spaces
 from storage.manifest.versions import read_version, version_numbers
 
@@ -84,8 +85,10 @@ def _collect_space(store: Store, kept: set[int], needed: set[str], since: float)
         sync_folder(store.versions)  # else a power cut could bring a version back without the files that it names
     segments = [path for path in store.segments.glob("*.parquet") if path.name not in needed]
     shards = [path for path in store.shards.glob("*/*") if SHARD_NAME.fullmatch(path.name) and path.name not in needed]
-    segments, shards = ([path for path in paths if not _is_young(path, since)] for paths in (segments, shards))
-    size += sum(map(_remove, [*segments, *shards]))
+    segments, shards, copies = (
+        [path for path in paths if not _is_young(path, since)] for paths in (segments, shards, spare_copies(store))
+    )
+    size += sum(map(_remove, [*segments, *shards, *copies]))
     return Collected(len(old), len(segments), len(shards), 0, size)
 
 

@@ -13,6 +13,7 @@ from storage.heads.registry import list_heads
 from storage.layout import Store
 from storage.maintenance.verify import segment_fault, shard_fault
 from storage.manifest.file_table import Known, with_status
+from storage.manifest.kept_weights import check_kept, forget_weights
 from storage.manifest.segments import in_order, read_segments
 from storage.manifest.space import read_spec
 from storage.manifest.versions import Version, commit, read_version, version_numbers
@@ -47,6 +48,7 @@ def repair_space(store: Store, is_deep: bool) -> Repair:
     images. Afterwards `verify` finds no fault, and a run extracts exactly what was lost.
     """
     _repair_spec(store)
+    _repair_weights(store, is_deep)
     numbers = version_numbers(store)
     versions = {number: version for number in numbers if (version := _readable(store, number))}
     bad = _damaged(store, list(versions.values()), is_deep)
@@ -142,6 +144,15 @@ def _repair_spec(store: Store) -> None:
     except StoreDamaged as error:
         _say(store, error)
         path.unlink(missing_ok=True)
+
+
+def _repair_weights(store: Store, is_deep: bool) -> None:
+    """Remove a damaged record or copy of the weights. The next run that has the weights keeps them again."""
+    try:
+        check_kept(store, is_deep)
+    except StoreDamaged as error:
+        _say(store, error)
+        forget_weights(store)
 
 
 def repair_heads(root: Store, is_deep: bool) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from storage.heads.pins import pinned_version
 from storage.heads.registry import PIN, list_heads
 from storage.layout import ROWS_PER_GROUP, Store
 from storage.manifest.file_table import class_counts, counts, data_digest, usable
+from storage.manifest.kept_weights import RECORD, check_kept
 from storage.manifest.segments import read_segments
 from storage.manifest.space import read_spec
 from storage.manifest.versions import Version, read_version, version_numbers
@@ -38,7 +39,7 @@ def verify_space(store: Store, is_deep: bool) -> Iterator[Finding]:
     Reads versions and segments whole. Reads the footer and the digests of a shard, or every byte if `is_deep`. Also
     checks that the newest version agrees with its own segments and shards.
     """
-    yield from _space_faults(store)
+    yield from _space_faults(store, is_deep)
     versions: list[Version] = []
     for number in version_numbers(store):
         try:
@@ -77,11 +78,15 @@ def _finding(store: Store, path: Place, fault: StorageError | str) -> Finding:
     return Finding(str(path).removeprefix(f"{store.root}/"), text, isinstance(fault, BytesDamaged))
 
 
-def _space_faults(store: Store) -> Iterator[Finding]:
+def _space_faults(store: Store, is_deep: bool) -> Iterator[Finding]:
     try:
         read_spec(store)
     except StorageError as error:
         yield _finding(store, store.space / "space.json", error)
+    try:
+        check_kept(store, is_deep)
+    except StorageError as error:
+        yield _finding(store, store.space / RECORD, error)
 
 
 def segment_fault(store: Store, kind: str, name: str) -> StorageError | None:

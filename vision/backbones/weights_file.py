@@ -1,5 +1,6 @@
-"""Read weights from a file that Keras saved."""
+"""Read weights from a file that Keras saved, and write them as Keras 3 does."""
 
+import io
 from pathlib import Path
 
 import h5py
@@ -51,6 +52,18 @@ def read_weights(backbone: Backbone, path: Path) -> Tensors:
     if foreign:
         raise WeightsError(f"--weights: {path} is not of {backbone.name}, which has no convolution {foreign[0]}")
     return found
+
+
+def weights_bytes(tensors: Tensors) -> bytes:
+    """The tensors as an HDF5 file in Keras 3's layout, which `read_weights` and Keras' `load_weights` read."""
+    sink = io.BytesIO()
+    with h5py.File(sink, "w") as file:
+        for name, arrays in tensors.items():
+            group = file.create_group(f"layers/{name}/vars")
+            group.attrs["name"] = name
+            for number, array in enumerate(arrays):
+                group.create_dataset(str(number), data=np.asarray(array, np.float32))
+    return sink.getvalue()
 
 
 def _layers(file: h5py.File) -> dict[str, list[h5py.Dataset]]:

@@ -1,22 +1,31 @@
 """From options to the records that the steps pass on, without Prefect or TensorFlow."""
 
+import logging
 import os
 from dataclasses import asdict, fields, replace
+from functools import partial
+from pathlib import Path
 
 from storage.backend.paths import Place
+from storage.errors import InputError
 from storage.layout import Store
+from storage.manifest.kept_weights import keep_weights, read_kept, verified_copy
 from storage.manifest.space import check_space, read_spec
 from storage.manifest.versions import Version, read_version
 from storage.planning.plan import Plan
 from storage.reading.samples import Lacking
 from storage.records import fingerprint
-from vision.backbones.weights import weights_digest
+from vision.backbones.weights import tensors_digest, weights_digest
+from vision.backbones.weights_file import read_weights, weights_bytes
+from vision.errors import WeightsError
 from vision.specs import BACKBONES, FeatureSpec
 from vision.training.head import HeadSpec
 from workers.jobs.head_identity import head_name
 from workers.jobs.initial_head import with_initial_head
 from workers.jobs.lacking import data_name, is_half_augmented, lacking
 from workers.jobs.records import HeadJob, PlanRecord, Promotion, Space, VersionRecord
+
+logger = logging.getLogger(__name__)
 
 NAMED_WEIGHTS = ("imagenet", "random")  # anything else is a path
 
@@ -32,6 +41,49 @@ def find_space(root: Place, images: Place, spec: FeatureSpec, weights: str) -> S
     space = Space(str(root), str(images), fingerprint(spec.record()), spec, source)
     check_space(space.store)
     return space
+
+
+def keep_space_weights(space: Space) -> None:
+    """Keep the weights of a space in the store, unless they are there: their name, or a copy of the file's tensors.
+
+    Raises WeightsError if the file no longer has the weights of the space.
+    """
+    if read_kept(space.store) is None:
+        keep_weights(space.store, space.weights if space.weights in NAMED_WEIGHTS else "", partial(_copy, space))
+
+
+def _copy(space: Space) -> bytes:
+    tensors = read_weights(BACKBONES[space.spec.backbone], Path(space.weights))
+    if tensors_digest(tensors) != space.spec.weights:
+        raise WeightsError(f"`weights`: {space.weights} changed while the run was going on; run again")
+    return weights_bytes(tensors)
+
+
+def computable_space(root: Place, spec: FeatureSpec, weights: str | None = None) -> Space:
+    """A stored feature space with the weights that compute its features.
+
+    weights: `imagenet`, `random` or a path, for a store that does not have them; it keeps them from then on. Raises InputError if
+    the store does not have them and none are given, WeightsError if those given are of another space.
+    """
+    store = Store(root, fingerprint(spec.record()))
+    if weights is not None:
+        space = find_space(root, root, replace(spec, weights=""), weights)
+        if space.store != store:
+            raise WeightsError(
+                f"`weights`: {weights} are not the weights that feature space {store.fingerprint} was computed with"
+            )
+        try:
+            keep_space_weights(space)
+        except OSError as error:
+            logger.warning("%s does not keep the weights: %s", root, error.strerror or error)
+        return replace(space, images="")
+    kept = read_kept(store)
+    if kept is None:
+        raise InputError(
+            f"feature space {store.fingerprint} does not say which weights its features were computed with; give them once as "
+            "`weights`, and the store keeps them"
+        )
+    return Space(str(root), "", store.fingerprint, spec, kept.source or str(verified_copy(store, kept)))
 
 
 def stored_space(store: Store) -> Space:
