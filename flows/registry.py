@@ -3,6 +3,7 @@
 The table names a flow's module as text, because importing the module imports Prefect.
 """
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -48,6 +49,10 @@ class FlowEntry:
     @property
     def entrypoint(self) -> str:
         return f"{self.path}:{self.function}"
+
+    def load(self) -> Callable[..., Result]:
+        """The flow. This imports its module, hence Prefect."""
+        return getattr(importlib.import_module(self.module), self.function)
 
     @property
     def prog(self) -> str:

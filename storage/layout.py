@@ -24,6 +24,13 @@ FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 HEAD_NAME = re.compile(r"[0-9a-f]{32}")
 
 
+def machine_cache() -> Path:
+    """The folder of this machine's user for what may be deleted at the cost of time."""
+    given = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    root = Path(given if os.path.isabs(given) else "/.cache")  # expanduser keeps the `~` of a user without a home
+    return root / "extract-and-train"
+
+
 @dataclass(frozen=True)
 class Store:
     """The paths of one feature space in the store at `root`."""
@@ -61,8 +68,7 @@ class Store:
         """The cache folder: in the store, or in a folder of this machine if the store is an object store."""
         if is_local(self.root):
             return self.root / "cache"
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return home / "extract-and-train" / sha256(str(self.root).encode())[:16]
+        return machine_cache() / sha256(str(self.root).encode())[:16]
 
     @property
     def plans(self) -> Path:

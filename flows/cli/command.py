@@ -3,7 +3,6 @@
 It imports Prefect, TensorFlow and the flow only once there is something to do.
 """
 
-import importlib
 import json
 import logging
 import signal
@@ -13,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from flows.cli.launch import set_environment, start_prefect
+from flows.cli.launch import load_flow, set_environment
 from flows.cli.parser import options_parser, read_options
 from flows.cli.prefect_server import check_configured, shut_out, unreached
 from flows.console.exit_status import exit_status, is_foreseen
@@ -64,9 +63,8 @@ def _run_flow(flow: FlowEntry, start: Start) -> Result:
     elif start.store is not None:
         with hold(start.store.root, start.options.wait):
             pass  # report a busy store now, not after a server has started
-        start_prefect(start.store)
-    function = getattr(importlib.import_module(flow.module), flow.function)
-    return function(**start.options.model_dump())
+        return load_flow(flow, start.store)(**start.options.model_dump())
+    return flow.load()(**start.options.model_dump())
 
 
 def finish(work: Callable[[list[str], float], dict[str, Any]], arguments: list[str] | None = None) -> int:

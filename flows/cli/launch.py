@@ -3,10 +3,13 @@
 import logging
 import os
 import sys
+from collections.abc import Callable
 
 from flows.console.exit_status import is_foreseen
 from flows.console.loggers import PREFECT_LOGGERS
 from flows.console.messages import say
+from flows.preflight.start import Result
+from flows.registry import FlowEntry
 from storage.layout import Store
 from storage.text import as_flags
 from workers.runners.base import PoolClosed
@@ -26,15 +29,19 @@ WATCHED = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING"}
 NOISE = (PoolClosed.__name__, "was aborted by an interrupt signal", "was aborted by a termination signal")
 
 
-def start_prefect(store: Store) -> None:
-    """Give this process a Prefect server, and keep expected messages off the terminal. Import flows only afterwards."""
+def load_flow(flow: FlowEntry, store: Store) -> Callable[..., Result]:
+    """Import a flow, and give this process a Prefect server: the configured one, or its own, which starts meanwhile."""
     set_environment()
     say("starting Prefect, which takes half a minute the first time")
     from flows.cli.prefect_server import start_server
 
-    start_server(store.cache / "logs" / "server.log")
+    server = start_server(store)
+    function = flow.load()
+    if server is not None:
+        server.wait()
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(_for_terminal)
+    return function
 
 
 def set_environment() -> None:

@@ -12,9 +12,13 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
+from flows.cli.server_database import Database, find_database
 from storage.errors import InputError
+from storage.layout import Store
 
 PROJECT = Path(__file__).parents[2]
 # A first start migrates the database, which takes half a minute on a slow disk.
@@ -23,39 +27,66 @@ STOP_SECONDS = 10.0
 
 
 START_ONE = "start one with `prefect server start`, and name it with `export PREFECT_API_URL=http://127.0.0.1:4200/api`"
+# Settings of Prefect by which a user names a database.
+DATABASE_SETTINGS = {"connection_url", "driver", "host", "port", "name", "user", "password"}
 LAPTOP = "extract-and-train"  # the profile that `python -m deployments up` makes
 
 
 class ServerFailed(RuntimeError):
     """No Prefect server could be started for this run."""
 
+    exit_status = 1
 
-def start_server(log: Path) -> None:
-    """Make sure that this process has a Prefect server: the configured one, or its own until the process ends.
 
-    Call this before using anything of Prefect but its settings. `log` receives the server's standard error.
-    Raises ServerFailed if the server does not start within START_SECONDS.
+@dataclass(frozen=True)
+class OwnServer:
+    """A Prefect server that this process has started for itself. log: receives its standard error."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    database: Database | None
+
+    def wait(self) -> None:
+        """Wait until the server answers, and use it. Raises ServerFailed if it does not within START_SECONDS."""
+        from prefect.context import refresh_global_settings_context
+
+        address = f"http://127.0.0.1:{self.process.stdout.readline().decode().strip()}/api"  # type: ignore[union-attr]
+        if not _answers(f"{address}/health", self.process):
+            ways = [self.database.way_out] if self.database else []
+            raise ServerFailed(
+                f"the Prefect server of this run did not start, see {self.log}; {'; or '.join([*ways, START_ONE])}"
+            )
+        if self.database:
+            self.database.keep_template()
+        os.environ |= {"PREFECT_API_URL": address, "PREFECT_UI_URL": ""}  # no web pages, so Prefect logs no link
+        refresh_global_settings_context()
+
+
+def start_server(store: Store) -> OwnServer | None:
+    """Start a Prefect server for this process and until it ends. Returns None if a server is configured.
+
+    Import whatever else of Prefect only afterwards, and call `OwnServer.wait` before using it.
     """
-    from prefect.context import refresh_global_settings_context
-    from prefect.settings import PREFECT_API_URL
+    from prefect.settings import PREFECT_API_URL, get_current_settings
 
     if PREFECT_API_URL.value():
-        return
+        return None
+    is_configured = DATABASE_SETTINGS & get_current_settings().server.database.model_fields_set
+    database = None if is_configured else find_database(store, version("prefect"))
+    log = store.cache / "logs" / "server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "wb") as lines:
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.cli.prefect_server"],
             cwd=PROJECT,
+            env=os.environ | (database.environment if database else {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=lines,
             start_new_session=True,
         )
     atexit.register(_stop, process)  # registered first, so it runs last: Prefect talks to the server until then
-    address = f"http://127.0.0.1:{process.stdout.readline().decode().strip()}/api"  # type: ignore[union-attr]
-    _wait_for(f"{address}/health", process, log)
-    os.environ |= {"PREFECT_API_URL": address, "PREFECT_UI_URL": ""}  # no web pages, so Prefect logs no link
-    refresh_global_settings_context()
+    return OwnServer(process, log, database)
 
 
 def check_configured(why: str) -> None:
@@ -93,17 +124,18 @@ def shut_out() -> str:
     )
 
 
-def _wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
+def _answers(address: str, process: subprocess.Popen) -> bool:
+    """Whether the server answers within START_SECONDS. Returns False as soon as it has ended."""
     import urllib.request  # takes 50 ms, which a run with nothing to do saves
 
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         try:
             with urllib.request.urlopen(address, timeout=5):
-                return
+                return True
         except OSError:
-            time.sleep(0.1)
-    raise ServerFailed(f"the Prefect server of this run did not start, see {log}; or {START_ONE}")
+            time.sleep(0.05)
+    return False
 
 
 def _stop(process: subprocess.Popen) -> None:

@@ -8,6 +8,7 @@ import sys
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -73,16 +74,13 @@ def prefect(environment: dict[str, str]):
 
 @pytest.fixture
 def without_server(server: str, prefect_home: Path, tmp_path: Path) -> dict[str, str]:
-    """An environment that names no server, with a database that has been migrated already."""
-    home = tmp_path / "prefect"
-    home.mkdir()
-    with (
-        closing(sqlite3.connect(prefect_home / "prefect.db")) as source,
-        closing(sqlite3.connect(home / "prefect.db")) as copy,
-    ):
+    """An environment that names no server, with the template of a database that has been migrated already."""
+    template = tmp_path / "machine/extract-and-train/prefect-server" / f"{version('prefect')}.db"
+    template.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(prefect_home / "prefect.db")) as source, closing(sqlite3.connect(template)) as copy:
         source.backup(copy)
     kept = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
-    return {**kept, "PREFECT_HOME": str(home)}
+    return {**kept, "PREFECT_HOME": str(tmp_path / "prefect"), "XDG_CACHE_HOME": str(tmp_path / "machine")}
 
 
 @pytest.fixture(scope="session")
