@@ -109,6 +109,8 @@ DAMAGE: dict[str, tuple[Where, Harm]] = {
 }
 # Caches, and what a training begins anew without: nothing is lost with them, and nothing has to be repaired.
 HARMLESS = {"digest cache", "checkpoint", "head.json missing"}
+# What only a read of every byte finds.
+DEEP = {"features of a shard", "head.keras", "model.keras"}
 
 
 def run(root: Path) -> None:
@@ -143,16 +145,18 @@ LOOKS: dict[str, Callable[[Path], None]] = {
 COMMANDS = {"verify": [], "verify --deep": [], "gc": ["--keep", "1"], "compact": ["--rows", "100"]}
 
 
-def told(look: str, root: Path, capsys) -> str:
-    """What is said of the damage by whoever looks; empty where it is not noticed."""
+def told(look: str, root: Path, capsys) -> tuple[str, list[str]]:
+    """What a look says of the damage, empty if it does not notice it; and the lines on standard output."""
     if look in COMMANDS:
+        capsys.readouterr()
         main([*look.split(), *COMMANDS[look], "--store", str(root / "store")])
-        return capsys.readouterr().err
+        out, error = capsys.readouterr()
+        return error, out.splitlines()
     try:
         LOOKS[look](root)
     except (StorageError, FileNotFoundError) as error:
-        return str(error)
-    return ""
+        return str(error), []
+    return "", []
 
 
 def lost_by(what: str, version: Version, store: Store, harmed: Path) -> int:
@@ -163,52 +167,39 @@ def lost_by(what: str, version: Version, store: Store, harmed: Path) -> int:
     return int(what.startswith("files"))  # that one image is broken was known there alone
 
 
+def content(root: Path) -> dict[Path, bytes]:
+    return {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
 @pytest.mark.parametrize("what", DAMAGE)
 def test_the_advice_of_whoever_finds_a_damage_mends_it_and_costs_no_more_than_was_lost(what, whole, tmp_path, capsys):
+    """`verify --deep` also blames the damaged file; and only what needs it is told to read every byte again."""
     where, harm = DAMAGE[what]
-    noticed = set()
+    noticed, mended = set(), []
     for look in (*LOOKS, *COMMANDS):
         root = shutil.copytree(whole, tmp_path / "it's a copy")
         images, store = root / "images", store_of(root)
         before, harmed = read_version(store, 3), where(store)
         lost = lost_by(what, before, store, harmed)
         harm(harmed)
-        message = told(look, root, capsys)
+        message, lines = told(look, root, capsys)
+        if look == "verify --deep" and message:
+            assert any(line.startswith(f"{harmed.relative_to(store.root)}: ") for line in lines), lines
+            # On a store of 100 GB that takes minutes, and in an object store money.
+            assert ("repair --deep --store" in message) == (what in DEEP)
         if message:
             noticed.add(look)
             (advice,) = re.findall(r"`(python -m storage [^`]*)`", message)
-            assert main(shlex.split(advice)[3:]) == 0, (look, advice)
-            planned, version = toy.run(images, root / "store")
-            assert (planned.todo.num_rows, version.data_digest) == (lost, before.data_digest), look
-            assert main(["verify", "--deep", "--store", str(root / "store")]) == 0, (look, capsys.readouterr())
-            assert not any(told(name, root, capsys) for name in LOOKS), look
+            if (case := (advice, content(root))) not in mended:  # the same advice does the same to the same store
+                mended.append(case)
+                assert main(shlex.split(advice)[3:]) == 0, (look, advice)
+                planned, version = toy.run(images, root / "store")
+                assert (planned.todo.num_rows, version.data_digest) == (lost, before.data_digest), look
+                assert main(["verify", "--deep", "--store", str(root / "store")]) == 0, (look, capsys.readouterr())
+                assert not any(told(name, root, capsys)[0] for name in LOOKS), look
         shutil.rmtree(root)
     assert ("verify --deep" in noticed) == (what not in HARMLESS)
     assert what not in HARMLESS or not noticed
-
-
-def test_verify_blames_the_file_that_is_damaged(whole, tmp_path, capsys):
-    for what, (where, harm) in DAMAGE.items():
-        if what not in HARMLESS:
-            root = shutil.copytree(whole, tmp_path / "copy")
-            path = where(store_of(root))
-            harm(path)
-            assert main(["verify", "--deep", "--store", str(root / "store")]) == 1
-            lines = capsys.readouterr().out.splitlines()
-            assert any(line.startswith(f"{path.relative_to(root / 'store')}: ") for line in lines), (what, lines)
-            shutil.rmtree(root)
-
-
-def test_every_byte_is_read_again_only_where_less_would_not_find_it(whole, tmp_path, capsys):
-    """On a store of 100 GB that takes minutes, and in an object store money."""
-    deep = {"features of a shard", "head.keras", "model.keras"}
-    for what in DAMAGE.keys() - HARMLESS:
-        where, harm = DAMAGE[what]
-        root = shutil.copytree(whole, tmp_path / "copy")
-        harm(where(store_of(root)))
-        main(["verify", "--deep", "--store", str(root / "store")])
-        assert ("repair --deep --store" in capsys.readouterr().err) == (what in deep), what
-        shutil.rmtree(root)
 
 
 def test_the_advice_works_in_a_shell(whole, tmp_path):
