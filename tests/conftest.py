@@ -29,6 +29,14 @@ def _log_goes_where_it_went():
         room.handlers = handlers
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _the_power_stays():
+    """fsync takes time and no test cuts the power: tests/storage/faults.py simulates a disk that loses what was not synced."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     return toy.pictures(tmp_path / "images")

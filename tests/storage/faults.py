@@ -208,7 +208,7 @@ def faults(monkeypatch: Any, folder: Path, way: Way, at: int = -1) -> Iterator[F
     """Let everything below `folder` go through a FaultyDisk for the length of the block; its death ends the block."""
     disk = FaultyDisk(folder, way, at)
     with monkeypatch.context() as patch:
-        for name in REAL:
+        for name in (*REAL, "fsync"):
             patch.setattr(os, name, getattr(disk, name))
         patch.setattr(builtins, "open", disk.open)
         patch.setattr(io, "open", disk.open)

@@ -34,10 +34,11 @@ NONE = ("--grace", "0")
 AUGMENTATION = '{"rotation_range":20.0}'
 
 
-@pytest.fixture
-def lived(tmp_path: Path) -> Path:
-    """Pictures and a store of three versions with two heads; returns the folder of both."""
-    images, root = toy.pictures(tmp_path / "images", per_class=6), tmp_path / "store"
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures and a store of three versions with two heads, only to be copied; returns the folder of both."""
+    folder = tmp_path_factory.mktemp("original")
+    images, root = toy.pictures(folder / "images", per_class=6), folder / "store"
     store = toy.space(images, root).store
     toy.run(images, root, chunk_size=4)
     (images / "cats/000.png").rename(images / "dogs/was a cat.png")
@@ -50,7 +51,12 @@ def lived(tmp_path: Path) -> Path:
         of = {"version": version, "data_digest": read_version(store, version).data_digest}
         toy.head(store, name, RECORD | {"fingerprint": store.fingerprint} | of, b"a model " * 50)
     promote_head(store, "b" * 32)
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def lived(original: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(original, tmp_path, dirs_exist_ok=True)
 
 
 def store_of(lived: Path) -> Store:
@@ -100,10 +106,12 @@ def cut(path: Path, at: int) -> None:
     "kind",
     ["space.json", "newest version", "older version", "files", "rows", "shard", "head.json", "head.keras", "current"],
 )
-def test_a_bit_flipped_or_a_tail_cut_anywhere_is_found_and_repaired(kind, harm, lived, tmp_path, capsys):
-    for path in files_of(lived)[kind]:
-        size = path.stat().st_size
-        for at in np.linspace(0, size - 1, examples(3)).astype(int).tolist():
+def test_a_bit_flipped_or_a_tail_cut_anywhere_is_found_and_repaired(kind, harm, original, tmp_path, capsys):
+    """Anywhere in a file of each kind: the places are dealt out among the files."""
+    lived, paths = original, files_of(original)[kind]
+    for index, path in enumerate(paths):
+        size, count = path.stat().st_size, max(examples(3), len(paths))
+        for at in np.linspace(0, size - 1, count).astype(int).tolist()[index :: len(paths)]:
             if kind == "current" and path.read_bytes()[:at].strip() == path.read_bytes().strip():
                 continue  # the line feed behind the name
             root = shutil.copytree(lived, tmp_path / "harmed")
