@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 Way = Literal["counts", "fails", "dies", "loses power"]
-REAL = {
-    name: getattr(os, name) for name in ("link", "replace", "rename", "unlink", "mkdir", "scandir", "listdir")
-}
+REAL = {name: getattr(os, name) for name in ("link", "replace", "rename", "unlink", "mkdir", "scandir", "listdir")}
 REAL_OPEN = builtins.open
 
 
