@@ -88,7 +88,9 @@ def load(name: str, spec: FeatureSpec, tensors: Tensors):
     if name == "mnn":
         from vision.engines.mnn_engine import MnnEngine
 
-        return MnnEngine(spec, tensors, 1)
+        mnn = MnnEngine(spec, tensors, 1)
+        mnn.adopt(mnn.measure())
+        return mnn
     from vision.engines.tensorflow_engine import TensorFlowEngine
 
     engine = TensorFlowEngine(spec, tensors, 1)

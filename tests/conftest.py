@@ -37,6 +37,18 @@ def _the_power_stays():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _caches_of_this_session(tmp_path_factory):
+    """Facts about engines are kept in a folder of the session, which its processes share."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with pytest.MonkeyPatch.context() as patch:
+        # Matplotlib lists the machine's fonts once, which takes seconds.
+        patch.setenv("MPLCONFIGDIR", os.environ.get("MPLCONFIGDIR") or str(Path.home() / ".cache" / "matplotlib"))
+        patch.setenv("XDG_CACHE_HOME", str(shared / "cache-home"))
+        yield
+
+
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     return toy.pictures(tmp_path / "images")

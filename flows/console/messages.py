@@ -10,6 +10,7 @@ from storage.finite import is_finite
 from storage.heads.registry import WHOLE
 from storage.text import as_flags, count
 from storage.watching.arrivals import Arrival
+from vision.engines.facts import remarks
 from vision.study.batch_size import Cell, Row
 from vision.training.head import HeadSpec
 from workers.jobs.records import ChunkResult, HeadJob, HeadResult, PlanRecord, VersionRecord
@@ -37,8 +38,8 @@ def run_name(folder: str, images: int, plan: PlanRecord) -> str:
 
 
 def cautions(runner: RunnerName) -> list[str]:
-    """Warnings about the runner: what the inline runner lacks."""
-    return [CAUTION] if runner == "inline" else []
+    """Warnings about the runner and the cache of facts about engines."""
+    return [*([CAUTION] if runner == "inline" else []), *remarks()]
 
 
 def arrived(arrival: Arrival) -> str:

@@ -6,14 +6,17 @@ This module loads no library of an engine. Each engine loads its own when it is 
 import gc
 import logging
 from threading import RLock
+from typing import Any
 
 import numpy as np
 
 from vision.backbones.weights import load_weights, tensors_digest
 from vision.backbones.weights_file import Tensors
 from vision.engines.engine import Engine
-from vision.engines.parity import ParityError, check_parity
+from vision.engines.facts import cache_folder, engine_key, kept
+from vision.engines.parity import ParityError, check_distance, distance, witness
 from vision.engines.selection import FALLBACK, engine_class
+from vision.engines.serial import SerialEngine
 from vision.errors import WeightsError
 from vision.specs import BACKBONES, FeatureSpec, cut_shape
 
@@ -55,15 +58,39 @@ def _made(name: str, spec: FeatureSpec, weights: str, threads: int, before: str 
     fallback = None
     if name != FALLBACK:
         try:
-            engine = engine_class(name)(spec, tensors, threads, before)
-            check_parity(engine, tensors)
-            return engine
-        except (ImportError, RuntimeError, ParityError) as error:
+            return _checked(engine_class(name)(spec, tensors, threads, before), tensors, threads)
+        except ParityError as error:
+            fallback = (
+                f"{name} gives way to {FALLBACK}: {error}; to check it again, delete the facts in {cache_folder()}"
+            )
+            logger.warning("%s", fallback)
+        except (ImportError, RuntimeError) as error:
             fallback = f"{name} gives way to {FALLBACK}: {error}"
             logger.warning("%s", fallback)
     engine = engine_class(FALLBACK)(spec, tensors, threads, before)
     engine.fallback = fallback
     engine.features(np.zeros((engine.batch_size, spec.image_size, spec.image_size, 3), np.uint8))
+    return engine
+
+
+def _checked(engine: SerialEngine, tensors: Tensors, threads: int) -> SerialEngine:
+    """The engine, ready to use. Raises ParityError if its features are too far from the reference.
+
+    The cache of facts has the distance, not the verdict: the bound of today decides, and an engine that is too far stays
+    refused until the fact is deleted. Every process computes one picture anew, so that a fact cannot hide other features.
+    """
+
+    def find() -> dict[str, Any]:
+        measured = engine.measure()
+        engine.adopt(measured)
+        return {"measured": measured, "distance": distance(engine, tensors), "witness": witness(engine)}
+
+    def holds(fact: dict[str, Any]) -> bool:
+        engine.adopt(fact["measured"])
+        return witness(engine) == fact["witness"]
+
+    fact = kept(engine_key(engine, threads), find, holds)
+    check_distance(engine, fact["distance"])
     return engine
 
 

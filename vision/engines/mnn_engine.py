@@ -7,6 +7,7 @@ usage data to its makers.
 
 import logging
 import tempfile
+from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,6 +42,8 @@ class MnnEngine(SerialEngine):
     order. Raises ImportError if MNN is not installed, RuntimeError if MNN cannot run the network.
     """
 
+    distributions = ("MNN",)
+
     @staticmethod
     def obstacle(spec: FeatureSpec) -> str:
         """Why MNN cannot compute these features here; empty if it can."""
@@ -65,9 +68,21 @@ class MnnEngine(SerialEngine):
         tiles = SMALL_TILES if spec.dtype == "float32" else LARGE_TILES
         self._network.setSessionHint(WINOGRAD_MEMORY_HINT, tiles)
         self._session = self._network.createSession({"backend": "CPU", "precision": "high", "numThread": threads})
-        room = max(1, PIXELS_A_BATCH // spec.image_size**2)
-        self._whole, self._spare = self._exact_shapes(room)
-        self.batch_size = min(self._whole, room)
+        whole = TILES_AT_A_TIME[0]
+        self.adopt({"whole": whole, "spare": whole if whole <= self._room else 1})  # until they are measured
+
+    def measure(self) -> dict[str, int]:
+        whole, spare = self._exact_shapes(self._room)
+        return {"whole": whole, "spare": spare}
+
+    def adopt(self, measured: Mapping[str, int]) -> None:
+        self._whole, self._spare = measured["whole"], measured["spare"]
+        self.batch_size = min(self._whole, self._room)
+
+    @property
+    def _room(self) -> int:
+        """The largest batch that fits in memory."""
+        return max(1, PIXELS_A_BATCH // self.spec.image_size**2)
 
     def _features(self, pixels: np.ndarray) -> np.ndarray:
         starts = range(0, len(pixels), self.batch_size)

@@ -1,5 +1,8 @@
 """Check an engine against the reference before it is used."""
 
+from collections.abc import Mapping
+from hashlib import sha256
+
 import numpy as np
 
 from vision.backbones import vgg_reference as vgg
@@ -16,18 +19,30 @@ class ParityError(ValueError):
 
 
 def check_parity(engine: Engine, tensors: Tensors) -> None:
-    """Compare engine and reference on one picture, in the time of two or three pictures.
+    """Compare engine and reference on one picture, in the time of two or three pictures. Raises ParityError."""
+    check_distance(engine, distance(engine, tensors))
 
-    Raises ParityError if the relative distance exceeds LARGEST_ERROR.
-    """
+
+def distance(engine: Engine, tensors: Tensors) -> dict[str, float]:
+    """The distances of the engine's features from the reference, on one picture. None of them is a verdict."""
     spec = engine.spec
     picture = sample_picture(spec.image_size)[None]
     expected = vgg.features(spec, tensors, picture, engine.before).astype(np.float64)
     error = np.linalg.norm(engine.features(picture) - expected) / np.linalg.norm(expected)
-    if not error <= LARGEST_ERROR[spec.dtype]:  # also true for NaN
-        raise ParityError(
-            f"{engine.name} is {error:.1e} away from the reference, more than {LARGEST_ERROR[spec.dtype]:.0e}"
-        )
+    return {"relative_l2": float(error)}
+
+
+def check_distance(engine: Engine, found: Mapping[str, float]) -> None:
+    """Raises ParityError if the relative distance exceeds LARGEST_ERROR."""
+    error, largest = found["relative_l2"], LARGEST_ERROR[engine.spec.dtype]
+    if not error <= largest:  # also true for NaN
+        raise ParityError(f"{engine.name} is {error:.1e} away from the reference, more than {largest:.0e}")
+
+
+def witness(engine: Engine) -> str:
+    """A digest of the engine's features of one picture. It changes if anything changes them, in the time of a picture."""
+    picture = sample_picture(engine.spec.image_size)[None]
+    return sha256(np.ascontiguousarray(engine.features(picture)).tobytes()).hexdigest()[:32]
 
 
 def sample_picture(size: int) -> np.ndarray:

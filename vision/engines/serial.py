@@ -1,7 +1,9 @@
 """The base of every engine: one batch at a time, whichever threads ask."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,7 @@ class SerialEngine(ABC):
     name: str
     batch_size: int
     fallback: str | None = None
+    distributions: tuple[str, ...] = ()  # pip's names of the libraries that compute
 
     @staticmethod
     def obstacle(spec: FeatureSpec) -> str:
@@ -30,6 +33,17 @@ class SerialEngine(ABC):
         """tensors: the backbone's weights. threads: CPU threads of one batch. before: see vision/specs.py, cut_shape."""
         self.spec, self.before = spec, before
         self._lock = Lock()
+
+    def measure(self) -> dict[str, Any]:
+        """What has to be found out by running, before features are computed: JSON. The first process alone does it."""
+        return {}
+
+    def adopt(self, measured: Mapping[str, Any]) -> None:  # noqa: B027 - most engines measure nothing
+        """Take what `measure` returned, here or in another process."""
+
+    def limit_batch(self, largest: int) -> None:
+        """Infer at most `largest` images per batch, where memory holds no more."""
+        self.batch_size = min(self.batch_size, largest)
 
     def features(self, pixels: np.ndarray) -> np.ndarray:
         """(n, size, size, 3) uint8 RGB → (n, *cut_shape(spec, before)) float32."""

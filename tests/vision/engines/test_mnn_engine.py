@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 
 from tests.vision.engines.test_tensorflow_engine import pixels, relative_error
+from vision.backbones.weights_file import Tensors
 from vision.engines.mnn_engine import MnnEngine
 from vision.engines.parity import LARGEST_ERROR
+from vision.specs import FeatureSpec
+
+
+def measured(spec: FeatureSpec, tensors: Tensors) -> MnnEngine:
+    engine = MnnEngine(spec, tensors, threads=1)
+    engine.adopt(engine.measure())
+    return engine
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +36,14 @@ def of_tensorflow(engine, spec, tensors):
 @pytest.mark.parametrize("pooling", ["none", "max"])
 def test_mnn_gives_the_features_of_tensorflow_within_its_bound(of_tensorflow, spec, tensors, dtype, size, pooling):
     own = dataclasses.replace(spec, dtype=dtype, image_size=size, pooling=pooling)
-    found = MnnEngine(own, tensors, threads=1).features(pixels(9, size))
+    found = measured(own, tensors).features(pixels(9, size))
     assert (found.shape, found.dtype) == ((9, *own.shape), np.float32)
     assert relative_error(found, of_tensorflow(size, pooling)) < LARGEST_ERROR[dtype]
 
 
 @pytest.fixture(scope="module")
 def mnn(spec, tensors) -> MnnEngine:
-    return MnnEngine(spec, tensors, threads=1)
+    return measured(spec, tensors)
 
 
 def test_with_mnn_a_feature_does_not_depend_on_its_neighbours_nor_on_how_many_came(mnn):
@@ -62,13 +70,13 @@ def test_with_mnn_a_feature_does_not_depend_on_its_place_in_a_batch(mnns, size, 
 @pytest.fixture(scope="module")
 def mnns(spec, tensors):
     """Engines by image size, each made once."""
-    return lru_cache(lambda size: MnnEngine(dataclasses.replace(spec, image_size=size), tensors, threads=1))
+    return lru_cache(lambda size: measured(dataclasses.replace(spec, image_size=size), tensors))
 
 
 def test_with_mnn_the_same_batch_gives_the_same_bits_again_and_in_another_engine(mnn, spec, tensors):
     found = mnn.features(pixels(5))
     assert np.array_equal(mnn.features(pixels(5)), found)
-    assert np.array_equal(MnnEngine(spec, tensors, threads=1).features(pixels(5)), found)
+    assert np.array_equal(measured(spec, tensors).features(pixels(5)), found)
 
 
 def test_with_mnn_more_images_than_a_batch_has_room_for_are_taken_in_turn(mnn):
