@@ -15,6 +15,7 @@ from threading import Thread
 from tests.flows.prefect_server import free_port
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+LISTED = 100  # objects in a page of a listing; 1000 in S3 itself
 REFUSALS = {
     "slow down": (503, b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"),
     "deny": (403, b"<Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>"),
@@ -28,7 +29,7 @@ def s3_server(log: Path) -> Iterator[str]:
     with open(log, "wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-            env=os.environ | KEYS,
+            env=os.environ | KEYS | {"MOTO_S3_DEFAULT_MAX_KEYS": str(LISTED)},
             stdout=output,
             stderr=output,
         )

@@ -1,5 +1,6 @@
 """Images and stores in an object store: a real S3 server, real requests, real races."""
 
+import json
 import os
 import random
 import subprocess
@@ -18,14 +19,15 @@ from storage.backend.atomic import create, put, replace
 from storage.backend.lock import hold
 from storage.backend.paths import place
 from storage.cli.main import main
-from storage.errors import InputError, StorageError
+from storage.errors import InputError, StorageError, VersionConflict
 from storage.layout import Store
 from storage.maintenance.verify import verify_space
 from storage.manifest.file_table import MEANING
-from storage.manifest.versions import latest_version, read_version, version_numbers
+from storage.manifest.versions import commit, latest_version, read_version, version_numbers
 from storage.source.scan import scan_folder
 from tests import toy
-from tests.storage.s3 import between
+from tests.storage.manifest.test_versions import content
+from tests.storage.s3 import LISTED, between
 
 PROJECT = Path(__file__).parents[2]
 
@@ -81,7 +83,7 @@ def test_what_is_not_installed_is_named_with_the_way_out(monkeypatch):
 
 
 def test_every_object_is_listed_page_by_page_in_the_order_of_a_local_scan(bucket, tmp_path):
-    names = [f"cats/{number:04d}.jpg" for number in range(1100)]
+    names = [f"cats/{number:04d}.jpg" for number in range(LISTED + 10)]
     names += [
         "dogs/a/b.png",
         "dogs/a-b.png",
@@ -99,8 +101,10 @@ def test_every_object_is_listed_page_by_page_in_the_order_of_a_local_scan(bucket
     found, local = scan_folder(bucket / "photos"), scan_folder(tmp_path / "images")
     columns = ["path", "size", "class", "split"]
     assert found.files.select(columns).equals(local.files.select(columns))
-    assert found.files.num_rows == 1104
-    assert len(set(found.files["digest"].to_pylist())) == 1104
+    assert found.files.num_rows == len(set(found.files["digest"].to_pylist())) == LISTED + 14
+    name, _, prefix = (bucket / "photos").path.partition("/")
+    page = bucket.fs.call_s3("list_objects_v2", Bucket=name, Prefix=prefix)
+    assert (page["IsTruncated"], len(page["Contents"])) == (True, LISTED)
 
 
 def test_a_bucket_that_is_not_there_is_said_in_one_line(bucket):
@@ -339,37 +343,38 @@ def test_a_store_of_objects_is_never_busy(bucket):
         pass
 
 
-COMMITTER = """
-import sys
-from storage.errors import VersionConflict
-from storage.layout import Store
-from storage.backend.paths import place
-from storage.manifest.versions import commit, latest_version
-from tests.storage.manifest.test_versions import content
+def win(store: Store, first: int, count: int) -> dict[int, str]:
+    """Commit so many versions, beside whoever else does; returns version → commit id."""
+    won: dict[int, str] = {}
+    while len(won) < count:
+        with suppress(VersionConflict):
+            made = commit(store, latest_version(store), *content(store, [*range(3), 1000 * first + len(won)]))
+            won[made.number] = made.commit_id
+    return won
 
-store, first, count = Store(place(sys.argv[1]), "0" * 32), int(sys.argv[2]), int(sys.argv[3])
-won = lost = 0
-while won < count:
-    parent = latest_version(store)
-    try:
-        version = commit(store, parent, *content(store, [*range(3), 1000 * first + won]))
-    except VersionConflict:
-        lost += 1
-        continue
-    won += 1
-    print(version.number, version.commit_id, flush=True)
-print("lost", lost)
+
+OTHER = """
+import json, sys
+from storage.backend.paths import place
+from storage.layout import Store
+from tests.storage.test_objects import win
+
+print("ready", flush=True)
+sys.stdin.readline()
+print(json.dumps(win(Store(place(sys.argv[1]), "0" * 32), 2, int(sys.argv[2]))))
 """
 
 
 def test_of_two_committers_racing_no_version_is_lost(bucket):
     """COMMITS says how many versions, 20 where it does not."""
     each = int(os.environ.get("COMMITS", "20")) // 2
-    calls = [[sys.executable, "-c", COMMITTER, f"{bucket}/store", str(number), str(each)] for number in (1, 2)]
-    processes = [subprocess.Popen(call, cwd=PROJECT, stdout=subprocess.PIPE, text=True) for call in calls]
-    said = [process.communicate()[0].split("\n") for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    won = dict(line.split() for lines in said for line in lines if line and not line.startswith("lost"))
     store = Store(bucket / "store", "0" * 32)
-    assert sorted(map(int, won)) == version_numbers(store) == list(range(1, 2 * each + 1))
-    assert all(read_version(store, int(number)).commit_id == commit_id for number, commit_id in won.items())
+    call = [sys.executable, "-c", OTHER, str(store.root), str(each)]
+    with subprocess.Popen(call, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        won = win(store, 1, each)
+        others = {int(number): of for number, of in json.loads(process.communicate()[0]).items()}
+    assert sorted([*won, *others]) == version_numbers(store) == list(range(1, 2 * each + 1))
+    assert all(read_version(store, number).commit_id == of for number, of in (won | others).items())

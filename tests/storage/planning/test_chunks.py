@@ -10,7 +10,7 @@ from vision.engines.tensorflow_engine import batch_size_for
 
 
 def test_work_of_any_size_is_cut_into_whole_batches_and_enough_pieces():
-    for num_images in range(1, 5_001):
+    for num_images in (*range(1, 1_000), *range(1_000, 5_001, 19)):
         size = automatic_size(num_images)
         todo = pa.table({"image": range(num_images)})
         pieces = [chunk(todo, index, size) for index in range(-(-num_images // size))]
