@@ -94,12 +94,12 @@ def test_the_best_epoch_before_a_divergence_can_be_made_the_current_head(committ
     assert main([*given]) == 2
     line = capsys.readouterr().err
     assert "the validation loss of epoch 3 is not finite" in line
-    assert f"the best epoch before that (val_loss 0.25) is kept as head {job.name}, which is not made current" in line
+    assert f"Head {job.name} keeps the best epoch before that (val_loss 0.25); it is not the current head" in line
     command = line.split("`")[1].split()
     assert subprocess.run([sys.executable, *command[1:]], cwd=PROJECT, check=False).returncode == 0
     assert current_head(job.space.store) == job.name
     assert main([*given]) == 2
-    assert "which somebody has made the current one" in capsys.readouterr().err
+    assert "it is the current head, because somebody promoted it" in capsys.readouterr().err
 
 
 def test_promote_does_not_start_anything_for_a_head_that_diverged_and_never_becomes_current(committed, capsys):

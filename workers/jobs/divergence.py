@@ -18,7 +18,7 @@ def divergence(store: Store, name: str, record: Mapping[str, Any]) -> str | None
     flag, lower, rate = _lower_rate(record["head"])
     return (
         f"the training diverged at a learning rate of {rate:g}: {_place(where)}; "
-        f"try {flag} {lower:g}; {_kept(store, name, record)}"
+        f"try {flag} {lower:g}. {_kept(store, name, record)}"
     )
 
 
@@ -43,13 +43,13 @@ def _lower_rate(head: Mapping[str, Any]) -> tuple[str, float, float]:
 
 def _kept(store: Store, name: str, record: Mapping[str, Any]) -> str:
     if not has_finite_loss(record):
-        return f"head {name} is not usable and is not the current head"
-    best = f"the best epoch before that (val_loss {record['metrics']['val_loss']:.4g}) is kept as head {name}"
+        return f"Head {name} is unusable and is not the current head"
+    best = f"Head {name} keeps the best epoch before that (val_loss {record['metrics']['val_loss']:.4g})"
     if "base" in record:
         return best
     if current_head(store) == name:
-        return f"{best}, which somebody has made the current one"
-    return f"{best}, which is not made current; `{promote_command(store, name)}` does that"
+        return f"{best}; it is the current head, because somebody promoted it"
+    return f"{best}; it is not the current head, `{promote_command(store, name)}` makes it so"
 
 
 def promote_command(store: Store, name: str) -> str:

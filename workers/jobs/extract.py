@@ -67,7 +67,7 @@ def _extract(
     )
     paths = dict(zip(todo["digest"].to_pylist(), todo["path"].to_pylist(), strict=True))
     for digest, (code, message) in found.errors.items():
-        logger.warning("%s has no row, %s: %s", visible(paths[digest]), code, visible(message))
+        logger.warning("%s has no features (%s): %s", visible(paths[digest]), code, visible(message))
     varied = {bytes.fromhex(digest): (code, "its variants") for digest, code in job.plain_only.items()}
     found.errors |= {digest: error for digest, error in varied.items() if digest in paths.keys() - found.errors.keys()}
     return found

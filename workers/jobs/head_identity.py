@@ -57,18 +57,18 @@ def check_trainable(classes: Counts, names: tuple[str, ...], only_reads: bool = 
     message advises to run the pipeline for what is missing.
     """
     if len(names) < 2:
-        given = f"there is {quoted(*names)} alone" if names else "there is none"
-        way_out = "the features are stored: add class folders, or pass --extract-only"
+        given = f"found only {quoted(*names)}" if names else "found none"
+        way_out = "add class folders, or pass --extract-only (the features are stored)"
         if only_reads:
-            way_out = "name more with --classes, or run the pipeline on images of more classes first"
-        raise InputError(f"training needs at least two classes, {given}; {way_out}")
+            way_out = "name more classes with --classes, or run the pipeline on images of more classes first"
+        raise InputError(f"training needs at least two classes, but {given}; {way_out}")
     classes = only(classes, names)
     way_out = (
-        "the features are stored: add images; change --validation-fraction, if no folder or table gives the split; "
-        "or pass --extract-only"
+        "add images, change --validation-fraction (if no folder or table gives the split), "
+        "or pass --extract-only (the features are stored)"
     )
     if only_reads:
-        way_out = "name others with --classes, or run the pipeline on more images first"
+        way_out = "name other classes with --classes, or run the pipeline on more images first"
     for split in ("train", "validation"):
         if not classes.get(split):
-            raise InputError(f"training needs images in the {split} split, there is none; {way_out}")
+            raise InputError(f"training needs images in the {split} split, which has none; {way_out}")

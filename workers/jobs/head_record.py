@@ -6,10 +6,12 @@ from vision.training.evaluation import Evaluation, precision_and_recall
 
 
 def test_metrics(test: dict | None) -> dict[str, float | None]:
+    """`test_accuracy` and `test_loss` from the key `test` of head.json; None without test images."""
     return {f"test_{name}": test[name] if test else None for name in ("accuracy", "loss")}
 
 
 def per_class(classes: tuple[str, ...], found: Evaluation) -> dict[str, dict[str, float | int | None]]:
+    """Class → precision, recall and number of images. A score that would divide by zero is None."""
     scores = precision_and_recall(found.confusion)
     images = found.confusion.sum(axis=1).tolist()
     return {

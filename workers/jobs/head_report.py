@@ -106,7 +106,7 @@ def _augmented(job: HeadJob, version: Version, epochs: int, table: SampleTable |
         augmentation=in_words(augmentation),
         views=0 if from_images else spec.variants,
         period=period,
-        names=("as it is", *(f"{period} {n + 1}" if from_images else f"variant {n}" for n in numbers)),
+        names=("original", *(f"{period} {n + 1}" if from_images else f"variant {n}" for n in numbers)),
         samples=tuple(_samples(job, version, table, augmentation, keys)),
     )
 
@@ -144,7 +144,7 @@ def _root(job: HeadJob) -> Place | None:
 def _made(root: Place | None, path: bytes, digest: bytes, make: Callable[[bytes], T]) -> tuple[T | None, str]:
     """What `make` returns for the image with this digest, or None with the reason."""
     if root is None:
-        return None, "its folder was not available"
+        return None, "the image folder is not known"
     try:
         return make(read_image(root, path, digest)), ""
     except ImageError as error:

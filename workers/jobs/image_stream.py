@@ -12,7 +12,7 @@ from storage.backend.paths import Place
 from storage.errors import InputError
 from storage.reading.order import AUGMENTATIONS, mix
 from storage.reading.stream import FeatureStream
-from storage.text import visible
+from storage.text import count, visible
 from vision.engines.engine import Engine
 from vision.engines.extract import Image, MakeViews, extract
 from vision.pixels.augmentation import Augmentation
@@ -105,7 +105,7 @@ class ImageStream:
         found = extract(self._engine, images, make_views=self._views_of(passes))
         for key, file in zip(keys, files, strict=True):
             if key in found.errors:
-                self._tell(file["path"], *found.errors[key])
+                self._warn_once(file["path"], *found.errors[key])
         rows = {key: row for row, key in enumerate(found.keys)}
         for _, samples in steps:
             mine, keys = keys[: len(samples)], keys[len(samples) :]
@@ -121,7 +121,8 @@ class ImageStream:
     def _check(self, gone: set[int], code: str, message: str) -> None:
         if len(gone) >= min(MOST_GONE, len(self._rows.table)):
             raise InputError(
-                f"none of {len(gone)} pictures could be read again ({code}: {message}); are they still there?"
+                f"{count(len(gone), 'image')} in succession could not be read ({code}: {message}); "
+                "check that the image folder is still complete"
             )
 
     def _views_of(self, passes: Mapping[bytes, int]) -> MakeViews:
@@ -138,7 +139,7 @@ class ImageStream:
 
         return views
 
-    def _tell(self, path: bytes, code: str, message: str) -> None:
+    def _warn_once(self, path: bytes, code: str, message: str) -> None:
         if path not in self._missed:
             self._missed.add(path)
-            logger.warning("%s is left out, %s: %s", visible(path), code, visible(message))
+            logger.warning("%s is left out (%s): %s", visible(path), code, visible(message))

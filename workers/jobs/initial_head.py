@@ -5,6 +5,7 @@ from dataclasses import replace
 from storage.errors import InputError
 from storage.heads.registry import list_heads, read_head
 from storage.layout import Store
+from storage.text import count
 from vision.training.head import HeadSpec
 from workers.jobs.head_identity import base_name, find_head, head_name
 
@@ -23,12 +24,12 @@ def with_initial_head(store: Store, fingerprint: str, data_digest: str, spec: He
         chained = _chained(store, fingerprint, data_digest, head, seed)
         if chained is None:
             raise InputError(
-                f"--initial-epoch: no head was trained for {spec.initial_epoch} epochs on these images with the other "
-                f"options the same; train it first, with --epochs {spec.initial_epoch}"
+                f"--initial-epoch: no head was trained for {count(spec.initial_epoch, 'epoch')} with the same other options "
+                f"on these images; train it first, with --epochs {spec.initial_epoch}"
             )
         found, spec = find_head(store, chained), replace(spec, initial_head=chained)
     if found and found.diverged:
-        raise InputError(f"--initial-epoch: nothing can go on from epoch {spec.initial_epoch}: {found.diverged}")
+        raise InputError(f"--initial-epoch: training cannot continue from epoch {spec.initial_epoch}: {found.diverged}")
     return spec
 
 

@@ -82,18 +82,18 @@ def promoted(job: HeadJob, result: HeadResult, data: Samples) -> HeadResult:
 def _decide(job: HeadJob, result: HeadResult, data: Samples, current: str | None) -> Decision:
     if result.diverged:
         is_kept = current == job.name and is_finite(result.val_loss)  # somebody promoted it by hand
-        return Decision(is_kept, "the head is not made current since its training diverged")
+        return Decision(is_kept, "the head is not promoted, because its training diverged")
     if current == job.name or job.promote == "never":
         return Decision(current == job.name)
     if current is None:
         return Decision(True)
-    back = f"`{promote_command(job.space.store, current)}` puts that back"
+    undo = f"`{promote_command(job.space.store, current)}` reverts this"
     if job.promote == "always":
-        return Decision(True, f"the head takes the place of {current} without a comparison, as --promote asks; {back}")
+        return Decision(True, f"the head replaces {current} without a comparison, as --promote requests; {undo}")
     try:
         return Contest(job, result, data, current).decision()
     except Unusable as error:
-        return Decision(True, f"the head takes the place of {current}, which cannot be used: {error}")
+        return Decision(True, f"the head replaces {current}, which cannot be used: {error}")
 
 
 class Contest:
@@ -122,32 +122,31 @@ class Contest:
 
     def decision(self) -> Decision:
         """The decision, with one line that also says how to reverse it. Raises Unusable."""
-        known, wanted = self.record["classes"], self.job.spec.classes
-        command = f"`{promote_command(self.job.space.store, self.current)}` puts that back"
-        if set(known) != set(wanted):
-            classes = f"that knows the classes {some(known)} and the new head {some(wanted)}"
+        known, classes = self.record["classes"], self.job.spec.classes
+        undo = f"`{promote_command(self.job.space.store, self.current)}` reverts this"
+        if set(known) != set(classes):
+            reason = f"because it knows the classes {some(known)} and the new head {some(classes)}"
             if set(known) == set(learnt(self.data.version.classes)):
                 return Decision(
                     False,
-                    f"head {self.current} stays the current one without a comparison, since {classes}; "
-                    "--promote replaces it",
+                    f"head {self.current} stays current without a comparison, {reason}; --promote replaces it",
                 )
             return Decision(
                 True,
-                f"the head takes the place of {self.current} without a comparison, since {classes}; {command}",
+                f"the head replaces {self.current} without a comparison, {reason}; {undo}",
             )
         try:
             own, other, note = self._scores()
         except NotComparable as error:
             return Decision(
-                False, f"head {self.current} stays the current one without a comparison: {error}; --promote replaces it"
+                False, f"head {self.current} stays current without a comparison: {error}; --promote replaces it"
             )
         figures = f"{own} against {other} on {count(own.images, 'validation image')} that neither was trained on{note}"
         if own.is_worse_than(other):
             return Decision(
-                False, f"head {self.current} stays the current one: the new head has {figures}; --promote replaces it"
+                False, f"head {self.current} stays current: the new head has {figures}; --promote replaces it"
             )
-        return Decision(True, f"the head takes the place of {self.current}: it has {figures}; {command}")
+        return Decision(True, f"the head replaces {self.current}: it has {figures}; {undo}")
 
     def _scores(self) -> tuple[Score, Score, str]:
         """The scores of the new and the current head, and a note on the images. Raises NotComparable and Unusable."""

@@ -22,8 +22,8 @@ Promotion = Literal["if_better", "always", "never"]
 class Space:
     """A feature space in a store, and where its images and weights come from.
 
-    fingerprint: the hash of `spec`. weights: `imagenet`, `random` or a path. Both `images` and `weights` are empty
-    where nothing is to be extracted.
+    fingerprint: the hash of `spec`. weights: `imagenet`, `random` or a path. `images` and `weights` are empty in a
+    space that is only read.
     """
 
     root: str
@@ -43,9 +43,9 @@ class Space:
 
 @dataclass(frozen=True)
 class ScanRecord:
-    """A scan at `path` (a file in the store's cache) and the digest of what it saw.
+    """A scan of the image folder. path: its file in the store's cache. digest: hash of everything that it saw.
 
-    is_settled: no file was so young that it may have changed again unnoticed.
+    is_settled: every file was old enough that a later change also changes its times.
     """
 
     path: str
@@ -57,9 +57,9 @@ class ScanRecord:
 
 @dataclass(frozen=True)
 class ListingRecord:
-    """A listing at `path`; hashed: how many files had to be read for it; unreadable: how many could not be.
+    """A listing. path: its file in the store's cache. hashed: number of files that were read for it.
 
-    What has vanished since the scan could not be read either.
+    unreadable: number of files that could not be read, including those that have vanished since the scan.
     """
 
     path: str
@@ -70,11 +70,11 @@ class ListingRecord:
 
 @dataclass(frozen=True)
 class PlanRecord:
-    """A plan at `path` (a folder in the store's cache) for a feature space.
+    """A plan for a feature space. path: its folder in the store's cache.
 
-    images: how many are to be extracted. parent: number of the version that the plan builds on.
-    counts: new, changed, moved, relabelled, removed, unchanged, stale, lost, adopted, ignored. rows: how many rows those
-    images will have. augmentation: what the variants among them are of, a text. findings: lines about the classes.
+    parent: number of the version that the plan builds on. images: number of images to extract. rows: number of rows
+    that these images get. counts: new, changed, moved, relabelled, removed, unchanged, stale, lost, adopted, ignored.
+    augmentation: text of the augmentation that the planned variants belong to. findings: lines about the classes.
     """
 
     path: str
@@ -95,7 +95,7 @@ class PlanRecord:
 class VersionRecord:
     """A committed version: its number, counts by status, and usable images by split and class.
 
-    findings: lines about classes that the extraction showed to be unusable; who reads the version does not have them.
+    findings: warnings about classes without a usable image. Only the run that commits the version has them.
     """
 
     number: int
@@ -106,18 +106,19 @@ class VersionRecord:
     findings: tuple[str, ...] = field(default=(), compare=False)
 
     def of_classes(self, names: tuple[str, ...]) -> "VersionRecord":
-        """What the version says of these classes alone."""
+        """The same record, reduced to these classes."""
         return replace(self, classes=only(self.classes, names), class_names=names)
 
 
 @dataclass(frozen=True)
 class ChunksJob:
-    """`count` chunks of a plan, from chunk `start` on: all that is needed to extract them, on any machine.
+    """Extract `count` chunks of a plan, from chunk `start` on. The job has everything for that, on any machine.
 
-    rows: the rows of the plan's todo that those chunks are of, packed (storage/planning/chunks.py). engine: the one that the run has chosen (vision/engines). condemned: hex digest → code of the images that ended
-    a child before: they are not touched. plain_only: the same of those of which only the variants do: their plain rows are
-    extracted. apart: hex digests of images that are inferred each without others. alone:
-    the one image to be tried, of which nothing is kept. augmentation: what the variants are of, a text.
+    rows: the plan's rows of these chunks, packed (storage/planning/chunks.py). engine: the engine that the run has
+    chosen (vision/engines). condemned: hex digest → code of images that killed a child; they are not read. plain_only:
+    hex digest → code of images whose variants killed a child; only their plain rows are extracted. apart: hex digests
+    of images that are inferred in batches of their own. alone: hex digest of a single image to try; its features are
+    not kept. augmentation: text of the augmentation of the variants.
     """
 
     space: Space
@@ -136,11 +137,11 @@ class ChunksJob:
 
     @cached_property
     def todo(self) -> pa.Table:
-        """The rows of all its chunks: TODO_SCHEMA."""
+        """The rows of all chunks of the job, in TODO_SCHEMA."""
         return unpack(self.rows)
 
     def chunk(self, index: int) -> pa.Table:
-        """The rows of the plan's chunk `index`, which is one of those of this job."""
+        """The rows of chunk `index` of the plan, which must belong to this job."""
         return chunk(self.todo, index - self.start, self.chunk_size)
 
     def rest(self, done: int) -> "ChunksJob":
@@ -160,13 +161,13 @@ class ChunksJob:
 
 @dataclass(frozen=True)
 class ChunkResult:
-    """What became of a chunk.
+    """The result of a chunk.
 
-    images: how many were tried. rows: how many rows `shard` has, one a view. quarantined: images with content errors,
-    named in the shard. skipped: code → how many could not be read and stay pending. started, ended: seconds
-    since the epoch, from the first read with a warm engine to the shard durable. seconds: by stage.
-    engine: what computed the features. fallback: why that is not the engine that the run had chosen. losses: what of
-    pictures does not show in their features (vision/pixels/decode.py) → of how many images; lossy: the path of one of them.
+    images: number of images tried. rows: number of rows in `shard`, one per view. quarantined: number of images with
+    content errors, which the shard names. skipped: code → number of images that could not be read and stay pending.
+    started, ended: seconds since the epoch, from the first read with a warm engine until the shard is durable. seconds:
+    by stage. engine: the engine that computed the features. fallback: why it is not the chosen one. losses: what
+    decoding lost (vision/pixels/decode.py) → number of images. lossy: what decoding lost → path of one such image.
     """
 
     shard: str
@@ -188,14 +189,12 @@ class ChunkResult:
 
 @dataclass(frozen=True)
 class HeadJob:
-    """Train, or find, the head of a version. `name` is the head digest: cache key and folder.
+    """Train the head of a version, or find it. name: the head's name, which is also its folder and its cache key.
 
-    is_forced: train it though it may be there. promote: whether it becomes the current head; if_better: as
-    workers/jobs/promote.py compares the two.
-    checkpoint_seconds: at most so often a training keeps what it needs to go on after its death. read_threads: row
-    groups read at a time. engine, threads: what sends pictures through the network, where some are trained on. None of
-    these changes the head. lacking: how many training images have not all the variants that the spec asks for; the
-    name says which.
+    is_forced: train the head even if it exists. promote: whether it becomes the current head; `if_better` compares it
+    with the current one (workers/jobs/promote.py). checkpoint_seconds: minimum seconds between checkpoints.
+    read_threads: row groups read in parallel. engine, threads: of the frozen network, for a training on images. None of
+    these changes the head. lacking: number of training images without all variants of the spec; `name` depends on which.
     """
 
     space: Space
@@ -222,12 +221,12 @@ class HeadJob:
 
 @dataclass(frozen=True)
 class HeadResult:
-    """The head of a version: what head.json says of it, and whether it was trained just now and promoted.
+    """The head of a version: figures from head.json, whether this run trained it, and whether it is the current head.
 
-    test_accuracy, test_loss: None where the version has no test images. report: where that of a head that was
-    trained just now lies, None where it could not be written. promotion: what decided whether it is the current head,
-    and how to decide otherwise; None where there was nothing to decide. diverged: what went wrong and what to do, in one
-    line, where a loss was not finite. A figure that is not finite is None.
+    test_accuracy, test_loss: None without test images. report: path of the report of a new head, None if it could not
+    be written. promotion: why the head is or is not the current one, and how to reverse that; None if nothing was
+    decided. diverged: what went wrong and what to do, in one line; None if every loss was finite. A figure that is not
+    finite is None.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""From options to the records that the steps pass on, without Prefect or TensorFlow."""
+"""Make the records that the steps pass on, from options and from what storage returns. No Prefect or TensorFlow here."""
 
 import logging
 import os
@@ -31,9 +31,10 @@ NAMED_WEIGHTS = ("imagenet", "random")  # anything else is a path
 
 
 def find_space(root: Place, images: Place, spec: FeatureSpec, weights: str) -> Space:
-    """The space of a spec whose weights' digest is still empty. Reads the weights only where they are new to this store.
+    """The feature space of a spec; this function fills in the digest of its weights.
 
-    Raises WeightsError or InputError (a store of another format) with the way out.
+    It reads the weights only if they are new to the store. Raises WeightsError, or InputError if the store has another
+    format.
     """
     source = weights if weights in NAMED_WEIGHTS else os.path.abspath(weights)
     digest = weights_digest(BACKBONES[spec.backbone], source, Store(root, "").cache / "weights.json")
@@ -87,13 +88,14 @@ def computable_space(root: Place, spec: FeatureSpec, weights: str | None = None)
 
 
 def stored_space(store: Store) -> Space:
-    """A feature space that is there, to train on: its images and weights are not asked for."""
+    """An existing feature space to train on, without images and weights. Raises StoreDamaged for a damaged space.json."""
     return Space(str(store.root), "", store.fingerprint, FeatureSpec(**read_spec(store)), "")
 
 
 def plan_record(space: Space, plan: Plan, path: str) -> PlanRecord:
+    """The record of a plan that is saved at `path`."""
     changes = asdict(plan.changes)
-    del changes["from_test"]  # no sort of change, and a finding tells it
+    del changes["from_test"]  # not a kind of change; a finding reports it
     parent = plan.parent.number if plan.parent else None
     counts = changes | {name: getattr(plan, name) for name in ("adopted", "lost", "stale", "ignored")}
     images = {"images": plan.todo.num_rows, "rows": plan.num_rows}
@@ -104,6 +106,7 @@ def plan_record(space: Space, plan: Plan, path: str) -> PlanRecord:
 
 
 def version_record(version: Version) -> VersionRecord:
+    """The record of a committed version."""
     names = sorted({name for by_class in version.classes.values() for name in by_class})
     return VersionRecord(version.number, version.data_digest, version.counts, version.classes, tuple(names))
 
@@ -116,9 +119,9 @@ def head_job(
     is_forced: bool = False,
     promote: Promotion = "if_better",
 ) -> HeadJob:
-    """The training that this version asks for; its name tells whether it was done before.
+    """The job that trains a head of `spec` on a version. A head with the job's name is the result of an earlier run.
 
-    Raises InputError where the head that it goes on from is not there.
+    Raises InputError if the head that the training continues from does not exist.
     """
     lacks = Lacking()
     if spec.variants > 1:

@@ -1,4 +1,4 @@
-"""Train, find and promote heads: features out of storage, gradients in vision. Runs in a child; no Prefect here."""
+"""Train heads on features from storage, with the training loop of vision. Runs in a child; no Prefect here."""
 
 import logging
 from collections.abc import Callable
@@ -38,16 +38,16 @@ logger = logging.getLogger(__name__)
 
 
 def train_head(job: HeadJob, report: Callable[[dict], None]) -> HeadResult:
-    """The head of `job`, found or trained, and promoted if it is not worse than the current one.
+    """Find or train the head of `job`, and promote it if it is not worse than the current one.
 
-    `report` hears of each epoch, and of steps (vision/training/loop.py). Raises StoreDamaged for shards that are not what the version says.
+    report: receives progress records (vision/training/loop.py). Raises StoreDamaged if shards disagree with the version.
     """
     with _working_alone(job):
         return _found_or_trained(job, report)
 
 
 def _working_alone(job: HeadJob) -> AbstractContextManager[None]:
-    """On an object store no lock keeps another run of this machine from training the same head in the same folder."""
+    """Lock the training folder, which is local. A store on disk has a lock of its own; an object store has none."""
     store = job.space.store
     folder = working_folder(store, job.name)
     return nullcontext() if is_local(store.root) else alone(folder.with_suffix(".lock"))
@@ -69,9 +69,9 @@ def _found_or_trained(job: HeadJob, report: Callable[[dict], None]) -> HeadResul
 
 
 def _begun(job: HeadJob) -> tuple[Checkpoint | None, int]:
-    """Where a training of this head was when it was stopped, and the version that it has to stay on.
+    """The checkpoint of an interrupted training, or None, and the number of the version to train on.
 
-    Another version of the same data may have its rows in another order.
+    A resumed training stays on its version, because another version of the same data may order its rows differently.
     """
     store = job.space.store
     if (kept := read_checkpoint(store, job.name)) is None:
@@ -81,7 +81,9 @@ def _begun(job: HeadJob) -> tuple[Checkpoint | None, int]:
         version = read_version(store, record["version"])
         return Checkpoint(record["epoch"], record["step"], arrays, record["figures"]), version.number
     except (FileNotFoundError, StorageError) as error:
-        logger.warning("head %s was begun on version %s, which is gone: %s", job.name, record["version"], error)
+        logger.warning(
+            "head %s: training starts over, because its version %s is gone: %s", job.name, record["version"], error
+        )
         return None, job.version
 
 
@@ -96,7 +98,7 @@ def _fit(
 
     if checkpoint is None:
         for log in (data.folder / "logs").glob("**/*.*"):
-            log.unlink()  # of a training that died, or is done again
+            log.unlink()  # left by a training that died or is repeated
     base = _base(job, version)
     keeping, logs = Keeping(keep, job.checkpoint_seconds), data.folder / "logs"
     if not job.spec.fine_tune:
@@ -113,15 +115,15 @@ def _base(job: HeadJob, version: Version) -> str | None:
 
 
 def _file_of(store: Store, base: str) -> str:
-    """The file of the head to go on from. Raises HeadError where that is gone, StoreDamaged where it is damaged."""
+    """The file of the head to continue from. Raises HeadError if it is missing, StoreDamaged if it is damaged."""
     try:
         return str(model_file(store, base))
     except FileNotFoundError:
-        raise HeadError(f"the head {base} is gone") from None
+        raise HeadError(f"head {base} is missing") from None
 
 
 def _tunable(job: HeadJob, head):
-    """The blocks to be tuned and a trained head as one model."""
+    """The blocks to tune and a trained head, as one model."""
     spec, tensors = job.spec, load_weights(BACKBONES[job.space.spec.backbone], job.space.weights)
     optimizer, rate = spec.optimizer, spec.fine_tune_learning_rate
     return build_tunable(job.space.spec, tensors, head, spec.fine_tune, optimizer, rate, job.seed)
@@ -130,7 +132,7 @@ def _tunable(job: HeadJob, head):
 def _train(
     job: HeadJob, version: Version, data: Samples, report: Callable[[dict], None], checkpoint: Checkpoint | None
 ) -> HeadResult:
-    """Train the head, test it, write it and its report."""
+    """Train the head, test it, and write it with its report."""
     trained = _fit_from(job, version, data, report, checkpoint)
     store, record = job.space.store, _record(job, version, data, trained)
     temporary = data.folder / "writing.keras"
@@ -138,28 +140,30 @@ def _train(
     keep_logs(store, job.name)
     write_head(store, job.name, record, temporary)
     remove_checkpoint(store, job.name)
-    lies_at = write_report(job, version, record, trained.validation, data.validation, training=data.training)
+    report_path = write_report(job, version, record, trained.validation, data.validation, training=data.training)
     figures = finite({**record["metrics"], **test_metrics(record["test"]), "history": trained.history})
-    return HeadResult(job.name, True, False, **figures, report=lies_at, diverged=divergence(store, job.name, record))
+    return HeadResult(
+        job.name, True, False, **figures, report=report_path, diverged=divergence(store, job.name, record)
+    )
 
 
 def _fit_from(
     job: HeadJob, version: Version, data: Samples, report: Callable[[dict], None], checkpoint: Checkpoint | None
 ) -> Trained:
-    """Resume at the checkpoint. Training begins anew if the checkpoint does not fit."""
+    """Resume at the checkpoint. Training starts over if the checkpoint does not fit."""
     if checkpoint is not None:
         report({"resumed": True, "epoch": checkpoint.epoch + 1, "after_steps": checkpoint.step})
     try:
         return _fit(job, version, data, report, checkpoint)
     except CheckpointError as error:
-        logger.warning("head %s begins anew: %s", job.name, error)
+        logger.warning("head %s: training starts over: %s", job.name, error)
         return _fit(job, version, data, report, None)
     except HeadError as error:
-        raise StoreDamaged(f"{error}; train the head to go on from again with --force-retrain") from error
+        raise StoreDamaged(f"{error}; train the head that it continues from again, with --force-retrain") from error
 
 
 def _record(job: HeadJob, version: Version, data: Samples, trained: Trained) -> dict:
-    """What the store keeps beside the model; docs/store.md describes it."""
+    """The content of head.json, which docs/store.md describes."""
     record = {
         "format_version": 1,
         "fingerprint": job.space.fingerprint,
@@ -195,14 +199,14 @@ def _record(job: HeadJob, version: Version, data: Samples, trained: Trained) -> 
 
 
 def _whole(job: HeadJob, model):
-    """What is saved: the head, or, of one that was fine-tuned, the whole network from pixels on."""
+    """The model to save: the head, or after fine-tuning the whole network from pixels on."""
     if not job.spec.fine_tune:
         return model
     return build_whole(job.space.spec, load_weights(BACKBONES[job.space.spec.backbone], job.space.weights), model)
 
 
 def _tested(job: HeadJob, data: Samples, model: object) -> dict | None:
-    """How the head that was kept does on the images that had no part in its training; None where there are none."""
+    """The figures of the kept head on the test images; None if there are none."""
     if data.test is None:
         return None
     rows = data.to_evaluate("test", data.test)

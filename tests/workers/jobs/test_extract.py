@@ -118,7 +118,7 @@ def test_a_file_that_never_was_an_image_is_named_in_the_shard_and_costs_its_row_
     assert (result.images, result.rows, result.quarantined, result.skipped) == (21, 20, 1, {})
     assert list(shard.errors().values()) == [code]
     assert set(shard.errors()).isdisjoint(shard.digests())
-    assert f"cats/bad.png has no row, {code}: " in caplog.text
+    assert f"cats/bad.png has no features ({code}): " in caplog.text
 
 
 def test_a_chunk_of_which_nothing_is_left_still_becomes_a_shard(job):

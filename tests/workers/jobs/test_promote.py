@@ -304,7 +304,7 @@ def test_a_head_of_every_class_stays_beside_one_of_some(world, is_asked):
     result = world.trained(version, Pretended(CLASSES), promote="always" if is_asked else "if_better")
     assert result.is_promoted is is_asked
     if not is_asked:
-        assert "stays the current one without a comparison, since that knows the classes" in result.promotion
+        assert "stays current without a comparison, because it knows the classes" in result.promotion
 
 
 def test_heads_of_some_of_the_classes_are_compared_on_those(world):
@@ -388,7 +388,7 @@ def test_a_current_head_that_cannot_be_used_gives_way_and_it_is_said(world, dama
         (world.store.head(name) / RECORD).write_text("{}")
     result = world.trained(version, Pretended(CLASSES))
     assert (result.is_promoted, current_head(world.store)) == (True, result.name)
-    assert f"takes the place of {name}, which cannot be used" in result.promotion
+    assert f"replaces {name}, which cannot be used" in result.promotion
     assert "\n" not in result.promotion
 
 

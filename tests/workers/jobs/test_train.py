@@ -152,14 +152,14 @@ def test_the_name_of_a_head_does_not_depend_on_how_the_rows_were_cut_into_shards
 # Classes and splits
 
 
-@pytest.mark.parametrize(("names", "there"), [((), "there is none"), (("cats",), "there is 'cats' alone")])
+@pytest.mark.parametrize(("names", "there"), [((), "found none"), (("cats",), "found only 'cats'")])
 def test_one_class_cannot_be_trained_on_and_is_named(names, there):
     with pytest.raises(InputError, match=rf"at least two classes, {there};.*--extract-only"):
         check_trainable({"train": {"cats": 3}, "validation": {"cats": 1}}, names)
 
 
 def test_a_split_that_only_classes_which_are_left_out_have_is_empty():
-    with pytest.raises(InputError, match="in the validation split, there is none"):
+    with pytest.raises(InputError, match="in the validation split, which has none"):
         check_trainable({"train": {"a": 3, "b": 3, "c": 1}, "validation": {"c": 1}}, ("a", "b"))
 
 
@@ -170,7 +170,7 @@ def test_a_split_without_images_is_refused_by_name(missing, how):
     classes[missing] = {}
     if how == "absent":
         del classes[missing]
-    with pytest.raises(InputError, match=rf"in the {missing} split, there is none;.*--validation-fraction"):
+    with pytest.raises(InputError, match=rf"in the {missing} split, which has none;.*--validation-fraction"):
         check_trainable(classes, ("cats", "dogs"))
 
 

@@ -199,7 +199,7 @@ def test_a_training_on_pictures_that_are_gone_says_so_in_one_line_of_its_own(pla
             shutil.rmtree(images)
 
     for report in (after_an_epoch, lambda record: None):
-        with pytest.raises(InputError, match=r"could be read again .*are they still there"):
+        with pytest.raises(InputError, match=r"in succession could not be read .*check that the image folder"):
             train_head(job, report)
 
 
