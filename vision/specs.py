@@ -157,14 +157,18 @@ class FeatureSpec:
 
     def __post_init__(self):
         if self.backbone not in BACKBONES:
-            raise SpecError(f"--backbone: {self.backbone!r} is not known; expected one of {', '.join(BACKBONES)}")
+            raise SpecError(f"`backbone`: unknown backbone {self.backbone!r}; expected one of {', '.join(BACKBONES)}")
         own = BACKBONES[self.backbone]
         if self.image_size < own.smallest_image:
-            raise SpecError(f"--image-size: at least {own.smallest_image} pixels for {own.name}, got {self.image_size}")
+            raise SpecError(
+                f"`image_size`: {own.name} needs at least {own.smallest_image} pixels, got {self.image_size}"
+            )
         if self.preprocessing not in ("", own.preprocessing):
-            raise SpecError(f"{own.name} is preprocessed as {own.preprocessing!r}, not as {self.preprocessing!r}")
+            raise SpecError(f"{own.name} has the preprocessing {own.preprocessing!r}, not {self.preprocessing!r}")
         if not 0 < self.rescale < inf:
-            raise SpecError(f"--rescale: a finite number over 0, as 0.00392156862745098 for 1/255; got {self.rescale}")
+            raise SpecError(
+                f"`rescale`: expected a finite number over 0, for example 0.00392156862745098; got {self.rescale}"
+            )
         object.__setattr__(self, "preprocessing", own.preprocessing)  # frozen for everyone else
 
     @property
@@ -175,6 +179,7 @@ class FeatureSpec:
         return (side, side, backbone.channels) if self.pooling == "none" else (backbone.channels,)
 
     def record(self) -> dict:
+        """The fields as JSON types, which are hashed to the fingerprint."""
         record = asdict(self)
         if self.rescale == 1.0:
             del record["rescale"]
@@ -195,11 +200,11 @@ def cut_shape(spec: FeatureSpec, before: str | None) -> tuple[int, ...]:
     if not backbone.is_vgg:
         family = ", ".join(name for name, other in BACKBONES.items() if other.is_vgg)
         raise SpecError(
-            f"--fine-tune: {backbone.name} has no blocks that can be trained by themselves, only {family} have"
+            f"`fine_tune`: {backbone.name} has no blocks that can be trained separately; choose a backbone of {family}"
         )
     blocks = list(dict.fromkeys(name.partition("_")[0] for name in backbone.tensors))
     if before not in blocks[1:]:
-        raise SpecError(f"--fine-tune: {before!r} is no block to begin at; expected one of {', '.join(blocks[1:])}")
+        raise SpecError(f"`fine_tune`: cannot start at block {before!r}; expected one of {', '.join(blocks[1:])}")
     poolings = blocks.index(before)
     last = [layer for name, layer in backbone.tensors.items() if name.startswith(blocks[poolings - 1] + "_")][-1]
     side = spec.image_size >> poolings  # each pooling of 2 rounds down

@@ -74,7 +74,7 @@ def test_a_head_that_diverged_is_status_2_with_one_line_of_advice_and_json_witho
     assert (record["val_loss"], record["promoted"], record["head"]) == (None, False, jobs_of(given)[0].name)
     line = err.strip().splitlines()[-1]
     assert line.startswith("error: the training diverged at a learning rate of 1e+30: ")
-    assert "; try --learning-rate 0.01; " in line
+    assert "; try --learning-rate 0.01. " in line
     pretend(jobs_of((*committed, "--learning-rate", "0.01", "--optimizer", "sgd"))[0])  # what is advised can be typed
     assert main([*committed, "--learning-rate", "0.01", "--optimizer", "sgd"]) == 0
 
@@ -84,7 +84,7 @@ def test_the_rate_that_is_advised_is_always_lower(committed, capsys):
         given = (*committed, "--learning-rate", rate)
         pretend(jobs_of(given)[0], NAN)
         assert main([*given]) == 2
-        assert f"try --learning-rate {advised};" in capsys.readouterr().err
+        assert f"try --learning-rate {advised}." in capsys.readouterr().err
 
 
 def test_the_best_epoch_before_a_divergence_can_be_made_the_current_head(committed, capsys):
@@ -117,7 +117,7 @@ def test_fine_tuning_that_diverged_advises_its_own_learning_rate(committed, caps
     pretend(tuned, NAN, base=head.name)
     assert main([*given]) == 2
     out, err = capsys.readouterr()
-    assert "try --fine-tune-learning-rate 1e-05;" in err
+    assert "try --fine-tune-learning-rate 1e-05." in err
     record = read(out.splitlines()[-1])
     assert (record["val_loss"], record["model"], record["model_val_loss"]) == (0.5, tuned.name, None)
 
@@ -126,7 +126,7 @@ def test_nothing_is_fine_tuned_from_a_head_that_diverged(committed, capsys):
     given = (*committed, "--fine-tune", "block5")
     pretend(jobs_of(given)[0], NAN)
     assert main([*given]) == 2
-    assert "try --learning-rate 0.0001;" in capsys.readouterr().err
+    assert "try --learning-rate 0.0001." in capsys.readouterr().err
 
 
 # Numbers that are none

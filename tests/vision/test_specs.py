@@ -36,12 +36,14 @@ def test_pooled_features_have_one_value_a_channel(backbone, pooling, size):
 @pytest.mark.parametrize("size", [31, 0, -224])
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_an_image_too_small_for_the_network_is_refused(backbone, size):
-    with pytest.raises(SpecError, match=rf"--image-size: at least 32 pixels for {backbone}, got {size}"):
+    with pytest.raises(SpecError, match=rf"`image_size`: {backbone} needs at least 32 pixels, got {size}"):
         FeatureSpec("0" * 32, backbone, size)
 
 
 def test_an_unknown_backbone_is_refused_with_those_that_are_known():
-    with pytest.raises(SpecError, match=r"--backbone: 'vgg17' is not known; expected one of vgg16, vgg19, resnet50"):
+    with pytest.raises(
+        SpecError, match=r"`backbone`: unknown backbone 'vgg17'; expected one of vgg16, vgg19, resnet50"
+    ):
         FeatureSpec("0" * 32, backbone="vgg17")
 
 
@@ -75,13 +77,13 @@ def test_the_record_has_the_preprocessing_of_the_backbone(monkeypatch):
 
 
 def test_a_preprocessing_that_is_not_the_backbones_is_refused():
-    with pytest.raises(SpecError, match="vgg16 is preprocessed as 'pillow-rgb bilinear caffe 1', not as 'another'"):
+    with pytest.raises(SpecError, match="vgg16 has the preprocessing 'pillow-rgb bilinear caffe 1', not 'another'"):
         FeatureSpec("0" * 32, preprocessing="another")
 
 
 @pytest.mark.parametrize("rescale", [0.0, -1.0, float("inf"), float("nan")])
 def test_a_rescale_that_leaves_nothing_of_a_picture_is_refused(rescale):
-    with pytest.raises(SpecError, match=r"--rescale: a finite number over 0, .* got"):
+    with pytest.raises(SpecError, match=r"`rescale`: expected a finite number over 0, .* got"):
         FeatureSpec("0" * 32, rescale=rescale)
 
 

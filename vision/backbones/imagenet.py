@@ -10,7 +10,10 @@ from vision.specs import BACKBONES, Backbone
 
 
 def imagenet_file(backbone: Backbone) -> Path:
-    """The path of the ImageNet weights in the cache of Keras. A missing file is downloaded."""
+    """The path of the ImageNet weights in the cache of Keras. A missing file is downloaded.
+
+    Raises WeightsError if the download fails.
+    """
     name = backbone.imagenet[0]
     home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
     path = home / "models" / name
@@ -24,14 +27,15 @@ def imagenet_file(backbone: Backbone) -> Path:
         if fetch.returncode or not path.exists():
             reason = (fetch.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise WeightsError(
-                f"--weights imagenet: {name} could not be downloaded ({reason}). Ways out: a network that reaches "
-                f"{backbone.imagenet[1]}; --weights PATH of that file or of a Keras 3 .weights.h5; or "
-                "--weights random, for a trial without meaning"
+                f"`weights=imagenet`: {name} could not be downloaded ({reason}). Connect to a network that reaches "
+                f"{backbone.imagenet[1]}; or pass that file, or a Keras 3 .weights.h5, as `weights`; or use "
+                "`weights=random` for a trial run, whose accuracy means nothing"
             )
     return path
 
 
 def fetch(backbone: Backbone) -> None:
+    """Download the ImageNet weights into the cache of Keras. Raises what Keras raises."""
     import keras
 
     name, address, md5 = backbone.imagenet

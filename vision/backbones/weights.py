@@ -27,7 +27,7 @@ def _draw(generator: np.random.Generator, tensor: Tensor) -> np.ndarray:
 
 
 def load_weights(backbone: Backbone, source: str) -> Tensors:
-    """Tensors from a source: `random`, `imagenet` or the path of a file."""
+    """Tensors from a source: `random`, `imagenet` or the path of a file. Raises WeightsError."""
     if source == "random":
         return random_weights(backbone)
     return read_weights(backbone, imagenet_file(backbone) if source == "imagenet" else Path(source))
@@ -51,7 +51,7 @@ def weights_digest(backbone: Backbone, source: str, memo: Path) -> str:
     try:
         status = path.stat()
     except OSError as error:
-        raise WeightsError(f"--weights: {path} cannot be read: {error.strerror}") from error
+        raise WeightsError(f"`weights`: {path} cannot be read: {error.strerror}") from error
     key = f"{backbone.name} {path.resolve()} {status.st_size} {status.st_mtime_ns}"
     known = _read_memo(memo)
     if key not in known:

@@ -30,7 +30,7 @@ def read_weights(backbone: Backbone, path: Path) -> Tensors:
             }
             kernels = [name for name, arrays in layers.items() if any(array.ndim == 4 for array in arrays)]
     except FileNotFoundError:
-        raise WeightsError(f"--weights: there is no file {path}") from None
+        raise WeightsError(f"`weights`: there is no file {path}") from None
     except (
         OSError,
         RuntimeError,
@@ -40,17 +40,17 @@ def read_weights(backbone: Backbone, path: Path) -> Tensors:
         KeyError,
     ) as error:  # h5py raises any of these
         reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"--weights: {path} cannot be read as HDF5 weights of Keras ({reason})") from error
+        raise WeightsError(f"`weights`: {path} cannot be read as HDF5 weights of Keras ({reason})") from error
     for name in backbone.tensors:
         if name not in found:
             raise WeightsError(
-                f"--weights: {path} is not of {backbone.name}: layer {name} should hold {expected[name]}, "
-                f"the file has {shapes[name] or 'no such layer'}"
+                f"`weights`: {path} does not fit {backbone.name}: expected layer {name} with shapes {expected[name]}, "
+                f"found {shapes[name] or 'no such layer'}"
             )
     # VGG19 has all layers of VGG16, with the same names and shapes; so has ResNet101 those of ResNet50.
     foreign = [name for name in kernels if name not in backbone.tensors]
     if foreign:
-        raise WeightsError(f"--weights: {path} is not of {backbone.name}, which has no convolution {foreign[0]}")
+        raise WeightsError(f"`weights`: {path} does not fit {backbone.name}, which has no layer {foreign[0]}")
     return found
 
 

@@ -61,11 +61,11 @@ def _made(name: str, spec: FeatureSpec, weights: str, threads: int, before: str 
             return _checked(engine_class(name)(spec, tensors, threads, before), tensors, threads)
         except ParityError as error:
             fallback = (
-                f"{name} gives way to {FALLBACK}: {error}; to check it again, delete the facts in {cache_folder()}"
+                f"{FALLBACK} replaces {name}: {error}; to check it again, delete the facts in {cache_folder()}"
             )
             logger.warning("%s", fallback)
         except (ImportError, RuntimeError) as error:
-            fallback = f"{name} gives way to {FALLBACK}: {error}"
+            fallback = f"{FALLBACK} replaces {name}: {error}"
             logger.warning("%s", fallback)
     engine = engine_class(FALLBACK)(spec, tensors, threads, before)
     engine.fallback = fallback
@@ -98,5 +98,5 @@ def _checked_weights(spec: FeatureSpec, source: str) -> Tensors:
     tensors = load_weights(BACKBONES[spec.backbone], source)
     digest = spec.weights if source == "random" else tensors_digest(tensors)
     if digest != spec.weights:
-        raise WeightsError(f"--weights: {source} changed while the run was going on; run again")
+        raise WeightsError(f"`weights`: {source} changed during the run; run again")
     return tensors

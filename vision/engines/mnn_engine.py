@@ -48,7 +48,7 @@ class MnnEngine(SerialEngine):
     def obstacle(spec: FeatureSpec) -> str:
         """Why MNN cannot compute these features here; empty if it can."""
         if not BACKBONES[spec.backbone].is_vgg:
-            return f"computes the VGG family alone, not {spec.backbone}"
+            return f"computes only the VGG family, not {spec.backbone}"
         if spec.precision != "float32":
             return f"computes in float32, not in {spec.precision}"
         if find_spec("MNN") is None:
@@ -107,7 +107,7 @@ class MnnEngine(SerialEngine):
             found = self._run(np.repeat(picture, whole, axis=0), whole)
             if (found == found[0]).all():
                 return whole, 1 if np.array_equal(self._run(picture, 2)[0], found[0]) else whole
-        logger.warning("%s gives an image other last digits at the end of a batch", self.name)
+        logger.warning("%s: the last digits of a feature depend on the place of its image in the batch", self.name)
         return TILES_AT_A_TIME[0], 0
 
     def _run(self, pixels: np.ndarray, count: int) -> np.ndarray:

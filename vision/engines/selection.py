@@ -32,5 +32,5 @@ def choose(wanted: EngineName, spec: FeatureSpec, has_gpu: bool) -> str:
     if wanted == "auto":
         return FALLBACK if has_gpu else next(name for name in ENGINES if not engine_class(name).obstacle(spec))
     if obstacle := engine_class(wanted).obstacle(spec):
-        raise SpecError(f"--engine {wanted} {obstacle}; or leave the choice to --engine auto")
+        raise SpecError(f"`engine={wanted}` {obstacle}; or use `engine=auto`")
     return wanted

@@ -51,7 +51,11 @@ class TensorFlowEngine(SerialEngine):
                 if self.batch_size == 1:
                     raise
                 self.batch_size //= 2
-                logger.warning("out of memory: from here on %d images a batch", self.batch_size)
+                logger.warning(
+                    "out of memory: batches have %s from now on",
+                    "1 image" if self.batch_size == 1 else f"{self.batch_size} images",
+                    self.batch_size,
+                )
 
     def _padded(self, pixels: np.ndarray) -> np.ndarray:
         padded = np.zeros((self.batch_size, *pixels.shape[1:]), np.uint8)

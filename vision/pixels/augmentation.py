@@ -19,12 +19,12 @@ Shift = float | int | tuple[float, ...]
 
 LONGEST_SHIFT = 65_536  # pixels: more than the side of any picture
 
-_STATISTICS = "it needs statistics of all images; the head standardises the features instead (--standardize)"
-_PREPROCESSING = "the frozen network has its own preprocessing, which every picture goes through"
-_FIXED = "pictures are float32 RGB, channels last, and are interpolated bilinearly"
+_STATISTICS = "it needs statistics of all images; the head standardises the features instead (`standardize`)"
+_PREPROCESSING = "the frozen network has its own preprocessing"
+_FIXED = "images are always float32 RGB, channels last, with bilinear interpolation"
 # Parameters of ImageDataGenerator that are refused, and why.
 REFUSED = {
-    "rescale": "it is no random thing, and part of the feature space: take it out first (split_rescale)",
+    "rescale": "it is not random, but part of the feature space; split_rescale takes it out",
     "featurewise_center": _STATISTICS,
     "featurewise_std_normalization": _STATISTICS,
     "zca_whitening": _STATISTICS,
@@ -32,11 +32,11 @@ REFUSED = {
     "samplewise_center": _PREPROCESSING,
     "samplewise_std_normalization": _PREPROCESSING,
     "preprocessing_function": _PREPROCESSING,
-    "channel_shift_range": "it adds to all channels alike; brightness_range, which multiplies them, is what there is",
+    "channel_shift_range": "it adds the same number to all channels; use brightness_range, which multiplies them",
     "data_format": _FIXED,
     "dtype": _FIXED,
     "interpolation_order": _FIXED,
-    "validation_split": "how images are split is said by their folders, or by --validation-fraction",
+    "validation_split": "folders, tables or `validation_fraction` decide the split",
 }
 
 
@@ -82,16 +82,18 @@ class Augmentation:
     def of(cls, record: Mapping[str, Any]) -> "Augmentation":
         """From JSON, YAML or record(). Raises SpecError, which suggests similar names."""
         if not isinstance(record, Mapping):
-            raise SpecError(f"--augment: parameters with their values, as rotation_range: 20; got {record!r}")
+            raise SpecError(
+                f"`augment`: expected parameters with their values, for example rotation_range: 20; got {record!r}"
+            )
         known = [field.name for field in fields(cls)]
         for name in record:
             if name in REFUSED:
-                raise SpecError(f"--augment: {name} is not taken: {REFUSED[name]}")
+                raise SpecError(f"`augment`: {name} is not supported: {REFUSED[name]}")
             if name not in known:
                 near = [other for other in known if str(name) in other] or get_close_matches(
                     str(name), known, cutoff=0.4
                 )
-                raise SpecError(f"--augment: {name!r} is not known; expected one of {', '.join(near or known)}")
+                raise SpecError(f"`augment`: unknown parameter {name!r}; expected one of {', '.join(near or known)}")
         return cls(**record)
 
     @classmethod
@@ -112,6 +114,7 @@ class Augmentation:
 
     @property
     def digest(self) -> str:
+        """32 hex digits of the sha256 of `text`."""
         return sha256(self.text.encode()).hexdigest()[:32]
 
     @property
@@ -142,7 +145,7 @@ def split_rescale(record: Mapping[str, Any]) -> tuple[float | None, dict[str, An
     given = rest.pop("rescale", None)
     rescale = None if given is None else _number("rescale", given)
     if rescale is not None and rescale <= 0:
-        raise SpecError(f"--augment: rescale is a number over 0, as {1 / 255!r} for 1/255; got {given!r}")
+        raise SpecError(f"`augment`: rescale takes a number over 0, for example {1 / 255!r} for 1/255; got {given!r}")
     return rescale, rest
 
 
@@ -176,8 +179,8 @@ def _shifts(given: Shift, size: int, unit: np.ndarray, coin: np.ndarray) -> np.n
 def _number(name: str, value: Any, low: float = -inf, high: float = inf) -> float:
     bounds = f" from {low:g} to {high:g}" if isfinite(high) else f" of at least {low:g}" if isfinite(low) else ""
     if not _is_finite(value) or not low <= float(value) <= high:
-        hint = ": written out, as 0.004, no sum and no text" if isinstance(value, str) else ""
-        raise SpecError(f"--augment: {name} takes a finite number{bounds}, got {value!r}{hint}")
+        hint = "; write a number such as 0.004, not a formula or a text" if isinstance(value, str) else ""
+        raise SpecError(f"`augment`: {name} takes a finite number{bounds}, got {value!r}{hint}")
     return float(value) + 0.0  # -0.0 is 0.0
 
 
@@ -194,7 +197,7 @@ def _reach(name: str, value: Any) -> float:
 
 def _ends(name: str, value: Any) -> tuple[float, float]:
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
-        raise SpecError(f"--augment: {name} takes two numbers, as [0.8, 1.2], got {value!r}")
+        raise SpecError(f"`augment`: {name} takes two numbers, for example [0.8, 1.2]; got {value!r}")
     low, high = sorted(_reach(name, end) for end in value)
     return low, high
 
@@ -202,7 +205,9 @@ def _ends(name: str, value: Any) -> tuple[float, float]:
 def _zoom(name: str, value: Any) -> float | tuple[float, float]:
     zoom = _ends(name, value) if isinstance(value, Sequence) and not isinstance(value, str) else _reach(name, value)
     if _zooms(zoom)[0] <= 0:
-        raise SpecError(f"--augment: {name} takes z below 1, for 1 - z to 1 + z, or two numbers over 0; got {value!r}")
+        raise SpecError(
+            f"`augment`: {name} takes z below 1 (from 1 - z to 1 + z), or two numbers over 0; got {value!r}"
+        )
     return 0.0 if zoom == (1.0, 1.0) else zoom
 
 
@@ -216,7 +221,7 @@ def _shift(name: str, value: Any) -> Shift:
 
 def _flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise SpecError(f"--augment: {name} takes true or false, got {value!r}")
+        raise SpecError(f"`augment`: {name} takes true or false, got {value!r}")
     return value
 
 
@@ -227,7 +232,7 @@ def _brightness(name: str, value: Any) -> tuple[float, float] | None:
 
 def _fill_mode(name: str, value: Any) -> str:
     if value not in get_args(FillMode):
-        raise SpecError(f"--augment: {name} takes one of {', '.join(get_args(FillMode))}, got {value!r}")
+        raise SpecError(f"`augment`: {name} takes one of {', '.join(get_args(FillMode))}, got {value!r}")
     return value
 
 

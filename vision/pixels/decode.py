@@ -16,7 +16,7 @@ from vision.specs import Exif, SixteenBit
 logger = logging.getLogger(__name__)
 
 ORIENTATION = 274  # EXIF 2.32, table 4: the corner of the scene where the first pixel is
-TURNS = {
+TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -124,10 +124,10 @@ def _upright(image: Image.Image, data: bytes) -> Image.Image:
     """The image in the orientation that its EXIF gives; unchanged if the EXIF cannot be read."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as header:
-            turn = TURNS.get(header.getexif().get(ORIENTATION, 1))
+            transposition = TRANSPOSITIONS.get(header.getexif().get(ORIENTATION, 1))
     except Exception:  # Pillow's parser raises almost anything on broken EXIF
         return image
-    return image if turn is None else image.transpose(turn)
+    return image if transposition is None else image.transpose(transposition)
 
 
 def by_pillow(
@@ -189,7 +189,7 @@ def fast_jpeg() -> Callable[[bytes], Image.Image | None] | None:
 
     if all(_are_the_same(decoded(sample), by_pillow(sample)) for sample in _sample_jpegs()):
         return decoded
-    logger.warning("simplejpeg gives other pixels than Pillow here, and is not used")
+    logger.warning("simplejpeg is not used, because its pixels differ from Pillow's on this machine")
     return None
 
 

@@ -93,7 +93,7 @@ def heat_map(confusion: np.ndarray, name: str) -> str:
             cmap=LinearSegmentedColormap.from_list("heat", [f"{HEAT}00", HEAT]),
             norm=PowerNorm(0.5, vmin=0, vmax=1),
         )
-        axes.set(xlabel="taken for class", ylabel="class")
+        axes.set(xlabel="predicted class", ylabel="true class")
         axes.grid(False)
 
     return _svg(draw, (4.2, 4.2), name)

@@ -27,26 +27,26 @@ CONFUSIONS_LISTED = 20
 SETTINGS = {
     "kind": ("kind", "", ""),
     "epochs": ("epochs at most", "", ""),
-    "steps_per_epoch": ("steps an epoch", "", "one pass over the images"),
+    "steps_per_epoch": ("steps per epoch", "", "one pass over the images"),
     "batch_size": ("batch size", "images", ""),
     "optimizer": ("optimizer", "", ""),
     "learning_rate": ("learning rate", "", "the optimizer's own"),
-    "patience": ("patience", "epochs", "none: to the last epoch"),
+    "patience": ("patience", "epochs", "none: trains to the last epoch"),
     "class_weight": ("class weights", "", ""),
     "sampling": ("sampling", "", ""),
-    "standardize": ("features are standardised", "", ""),
-    "shuffle_memory_mb": ("memory of the shuffle", "MB", ""),
+    "standardize": ("standardised features", "", ""),
+    "shuffle_memory_mb": ("shuffle memory", "MB", ""),
     "augment": ("augmentation of training images", "", ""),
-    "variants": ("stored views of a training image", "with the plain one", ""),
+    "variants": ("stored views of a training image", "including the original", ""),
     "train_on": ("trained on", "", ""),
-    "fine_tune": ("fine-tuned", "and what is behind it", ""),
-    "fine_tune_epochs": ("epochs of fine-tuning at most", "", ""),
-    "fine_tune_learning_rate": ("learning rate of fine-tuning", "", ""),
+    "fine_tune": ("fine-tuned", "and later blocks", ""),
+    "fine_tune_epochs": ("fine-tuning epochs at most", "", ""),
+    "fine_tune_learning_rate": ("fine-tuning learning rate", "", ""),
 }
 # Fields whose value the page writes in another way than head.json.
 MEANINGS: dict[str, Callable[[Any], str]] = {
     "augment": lambda text: in_words(Augmentation.parse(text)),
-    "train_on": {"features": "features of the store", "images": "images, afresh for each epoch"}.__getitem__,
+    "train_on": {"features": "features of the store", "images": "images, decoded again for each epoch"}.__getitem__,
 }
 
 
@@ -197,11 +197,13 @@ def best_epoch(history: Sequence[Mapping[str, float]], start: Mapping[str, float
 
 
 def loss_curve(history: Sequence[Mapping[str, float]], best: int | None, before: int) -> str:
+    """Training and validation loss as SVG; `best` and `before` as in `learning_curve`."""
     training, validation = ([logs[name] for logs in history] for name in ("loss", "val_loss"))
     return learning_curve("loss, nats", training, validation, best, before)
 
 
 def accuracy_curve(history: Sequence[Mapping[str, float]], best: int | None, before: int) -> str:
+    """Training and validation accuracy in percent as SVG; `best` and `before` as in `learning_curve`."""
     training, validation = ([100 * logs[name] for logs in history] for name in ("accuracy", "val_accuracy"))
     return learning_curve("accuracy, %", training, validation, best, before, top=100.5)
 
@@ -256,4 +258,5 @@ def percent(share: float | None) -> str:
 
 
 def figure(value: float) -> str:
+    """A loss with four decimals."""
     return "not a number" if math.isnan(value) else f"{value:.4f}"

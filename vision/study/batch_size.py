@@ -124,24 +124,24 @@ def faults(history: Sequence[dict], confusion: np.ndarray) -> tuple[str, ...]:
     constant_loss = float(-(known * np.log(known)).sum())
     found = [_divergence([logs["loss"] for logs in history], constant_loss)]
     if np.count_nonzero(confusion.sum(axis=0)) == 1:
-        found.append("one class is predicted for every validation image")
+        found.append("predicts one class for every validation image")
     elif _is_constant(history[-1], known, constant_loss, int(confusion.sum())):
         found.append(
-            f"at its end it does no better than naming one class always: val_accuracy {history[-1]['val_accuracy']:.4f}, "
+            f"ends no better than a constant prediction: val_accuracy {history[-1]['val_accuracy']:.4f}, "
             f"val_loss {history[-1]['val_loss']:.4g}"
         )
     known = tuple(text for text in found if text)
     if not known and not math.isfinite(history[-1]["val_loss"]):
-        return (f"it diverged: its validation loss is not finite in epoch {len(history)}",)
+        return (f"diverged: the validation loss is not finite in epoch {len(history)}",)
     return known
 
 
 def _divergence(losses: list[float], constant_loss: float) -> str | None:
     first_bad = next((epoch for epoch, loss in enumerate(losses, 1) if not math.isfinite(loss)), None)
     if first_bad is not None:
-        return f"it diverged: its loss is not finite from epoch {first_bad} on"
+        return f"diverged: the loss is not finite from epoch {first_bad} on"
     if losses[-1] > GROWTH * losses[0] and losses[-1] > constant_loss:
-        return f"it diverged: its loss grew from {losses[0]:.4g} to {losses[-1]:.4g}"
+        return f"diverged: the loss grew from {losses[0]:.4g} to {losses[-1]:.4g}"
     return None
 
 

@@ -15,10 +15,10 @@ def divergence(store: Store, name: str, record: Mapping[str, Any]) -> str | None
     where = record.get("diverged")
     if where is None and has_finite_loss(record):
         return None
-    flag, lower, rate = _lower_rate(record["head"])
+    parameter, lower, rate = _lower_rate(record["head"])
     return (
         f"the training diverged at a learning rate of {rate:g}: {_place(where)}; "
-        f"try {flag} {lower:g}. {_kept(store, name, record)}"
+        f"try `{parameter}={lower:g}`. {_kept(store, name, record)}"
     )
 
 
@@ -31,14 +31,14 @@ def _place(where: Mapping[str, Any] | None) -> str:
 
 
 def _lower_rate(head: Mapping[str, Any]) -> tuple[str, float, float]:
-    """The flag of the learning rate, a lower rate to try, and the rate that was used."""
+    """The parameter of the learning rate, a lower rate to try, and the rate that was used."""
     usual = HeadSpec.fine_tune_learning_rate
     if head.get("fine_tune"):
-        flag, rate = "--fine-tune-learning-rate", head.get("fine_tune_learning_rate", usual)
+        parameter, rate = "fine_tune_learning_rate", head.get("fine_tune_learning_rate", usual)
     else:
         usual = LEARNING_RATES[head["optimizer"]]
-        flag, rate = "--learning-rate", head["learning_rate"] or usual
-    return flag, min(rate / 10, usual), rate
+        parameter, rate = "learning_rate", head["learning_rate"] or usual
+    return parameter, min(rate / 10, usual), rate
 
 
 def _kept(store: Store, name: str, record: Mapping[str, Any]) -> str:

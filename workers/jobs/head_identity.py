@@ -58,17 +58,17 @@ def check_trainable(classes: Counts, names: tuple[str, ...], only_reads: bool = 
     """
     if len(names) < 2:
         given = f"found only {quoted(*names)}" if names else "found none"
-        way_out = "add class folders, or pass --extract-only (the features are stored)"
+        way_out = "add class folders, or pass `extract_only` (the features are stored)"
         if only_reads:
-            way_out = "name more classes with --classes, or run the pipeline on images of more classes first"
+            way_out = "name more classes with `classes`, or run the pipeline on images of more classes first"
         raise InputError(f"training needs at least two classes, but {given}; {way_out}")
     classes = only(classes, names)
     way_out = (
-        "add images, change --validation-fraction (if no folder or table gives the split), "
-        "or pass --extract-only (the features are stored)"
+        "add images, change `validation_fraction` (if no folder or table gives the split), "
+        "or pass `extract_only` (the features are stored)"
     )
     if only_reads:
-        way_out = "name other classes with --classes, or run the pipeline on more images first"
+        way_out = "name other classes with `classes`, or run the pipeline on more images first"
     for split in ("train", "validation"):
         if not classes.get(split):
             raise InputError(f"training needs images in the {split} split, which has none; {way_out}")

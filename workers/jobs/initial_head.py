@@ -24,12 +24,12 @@ def with_initial_head(store: Store, fingerprint: str, data_digest: str, spec: He
         chained = _chained(store, fingerprint, data_digest, head, seed)
         if chained is None:
             raise InputError(
-                f"--initial-epoch: no head was trained for {count(spec.initial_epoch, 'epoch')} with the same other options "
-                f"on these images; train it first, with --epochs {spec.initial_epoch}"
+                f"`initial_epoch`: no head was trained for {count(spec.initial_epoch, 'epoch')} with the same other options "
+                f"on these images; train it first, with `epochs={spec.initial_epoch}`"
             )
         found, spec = find_head(store, chained), replace(spec, initial_head=chained)
     if found and found.diverged:
-        raise InputError(f"--initial-epoch: training cannot continue from epoch {spec.initial_epoch}: {found.diverged}")
+        raise InputError(f"`initial_epoch`: training cannot continue from epoch {spec.initial_epoch}: {found.diverged}")
     return spec
 
 

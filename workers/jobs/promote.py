@@ -89,7 +89,7 @@ def _decide(job: HeadJob, result: HeadResult, data: Samples, current: str | None
         return Decision(True)
     undo = f"`{promote_command(job.space.store, current)}` reverts this"
     if job.promote == "always":
-        return Decision(True, f"the head replaces {current} without a comparison, as --promote requests; {undo}")
+        return Decision(True, f"the head replaces {current} without a comparison, as `promote` requests; {undo}")
     try:
         return Contest(job, result, data, current).decision()
     except Unusable as error:
@@ -129,7 +129,7 @@ class Contest:
             if set(known) == set(learnt(self.data.version.classes)):
                 return Decision(
                     False,
-                    f"head {self.current} stays current without a comparison, {reason}; --promote replaces it",
+                    f"head {self.current} stays current without a comparison, {reason}; `promote` replaces it",
                 )
             return Decision(
                 True,
@@ -139,12 +139,12 @@ class Contest:
             own, other, note = self._scores()
         except NotComparable as error:
             return Decision(
-                False, f"head {self.current} stays current without a comparison: {error}; --promote replaces it"
+                False, f"head {self.current} stays current without a comparison: {error}; `promote` replaces it"
             )
         figures = f"{own} against {other} on {count(own.images, 'validation image')} that neither was trained on{note}"
         if own.is_worse_than(other):
             return Decision(
-                False, f"head {self.current} stays current: the new head has {figures}; --promote replaces it"
+                False, f"head {self.current} stays current: the new head has {figures}; `promote` replaces it"
             )
         return Decision(True, f"the head replaces {self.current}: it has {figures}; {undo}")
 

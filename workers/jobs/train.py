@@ -159,7 +159,7 @@ def _fit_from(
         logger.warning("head %s: training starts over: %s", job.name, error)
         return _fit(job, version, data, report, None)
     except HeadError as error:
-        raise StoreDamaged(f"{error}; train the head that it continues from again, with --force-retrain") from error
+        raise StoreDamaged(f"{error}; train the head that it continues from again, with `force_retrain`") from error
 
 
 def _record(job: HeadJob, version: Version, data: Samples, trained: Trained) -> dict:

@@ -14,7 +14,7 @@ from workers.jobs.perform import perform
 from workers.runners.base import NO_LIMITS, Lease, PoolClosed, Runner
 
 CAUTION = (
-    "--runner inline: jobs run in this process, one at a time; an image that crashes it ends the run, and no time-out, "
+    "`runner=inline`: jobs run in this process, one at a time. An image that crashes it ends the run, and no time-out, "
     "memory limit or thread limit applies"
 )
 # Jobs take turns, because TensorFlow's settings and the engine belong to the whole process.

@@ -254,7 +254,7 @@ def test_a_file_that_is_no_weights_of_the_backbone_is_refused_in_one_line_that_n
         load_weights(VGG16, str(path)) if ask == "read" else weights_digest(VGG16, str(path), tmp_path / "memo.json")
     message = str(caught.value)
     assert str(path) in message
-    assert message.startswith("--weights")
+    assert message.startswith("`weights`")
     assert "\n" not in message
     assert len(message) < 400
 
@@ -267,12 +267,12 @@ def test_a_kernel_of_another_shape_names_its_layer(tmp_path, tensors):
 
 def test_vgg19_is_not_taken_for_vgg16_though_it_has_all_of_its_layers(tmp_path):
     path = write_keras2(tmp_path / "vgg19.h5", random_weights(BACKBONES["vgg19"]))
-    with pytest.raises(WeightsError, match="is not of vgg16, which has no convolution block3_conv4"):
+    with pytest.raises(WeightsError, match="does not fit vgg16, which has no layer block3_conv4"):
         read_weights(VGG16, path)
 
 
 def test_vgg16_is_not_taken_for_vgg19(keras2_file):
-    with pytest.raises(WeightsError, match=r"is not of vgg19: layer block3_conv4 .* no such layer"):
+    with pytest.raises(WeightsError, match=r"does not fit vgg19: expected layer block3_conv4 .* no such layer"):
         read_weights(BACKBONES["vgg19"], keras2_file)
 
 

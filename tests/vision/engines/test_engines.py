@@ -66,19 +66,22 @@ def test_an_engine_is_a_class_and_a_line_of_the_table(engine, spec, monkeypatch)
     assert type(load_engine("slower", spec, "random", 1)) is Slower
     monkeypatch.setitem(LARGEST_ERROR, spec.dtype, 0.0)
     unload_engine()
-    assert "slower gives way to tensorflow" in load_engine("slower", spec, "random", 1).fallback
+    assert "tensorflow replaces slower" in load_engine("slower", spec, "random", 1).fallback
 
 
 def test_without_mnn_auto_takes_tensorflow_and_who_asks_for_mnn_is_told_how_to_get_it(monkeypatch):
     monkeypatch.setattr("vision.engines.mnn_engine.find_spec", lambda name: None)
     assert choose("auto", FeatureSpec(""), has_gpu=False) == "tensorflow"
-    with pytest.raises(SpecError, match=r"--engine mnn is not installed: pip install .*\[fast\]"):
+    with pytest.raises(SpecError, match=r"`engine=mnn` is not installed: pip install .*\[fast\]"):
         choose("mnn", FeatureSpec(""), has_gpu=False)
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
-    [({"backbone": "resnet50"}, "VGG family alone, not resnet50"), ({"precision": "mixed_float16"}, "in float32, not")],
+    [
+        ({"backbone": "resnet50"}, "only the VGG family, not resnet50"),
+        ({"precision": "mixed_float16"}, "in float32, not"),
+    ],
 )
 def test_mnn_is_refused_for_what_it_cannot_compute(options, reason):
     with pytest.raises(SpecError, match=reason):
@@ -96,8 +99,8 @@ def test_an_engine_that_is_too_far_from_the_reference_gives_way_and_says_so(engi
     monkeypatch.setitem(LARGEST_ERROR, spec.dtype, 0.0)
     stand_in = load_engine("mnn", spec, "random", 1)
     assert stand_in.name.startswith("tensorflow ")
-    assert "mnn gives way to tensorflow: mnn " in stand_in.fallback
-    assert "away from the reference" in stand_in.fallback
+    assert "tensorflow replaces mnn: mnn " in stand_in.fallback
+    assert "differs from the reference" in stand_in.fallback
     assert stand_in.fallback in caplog.text
     assert np.array_equal(stand_in.features(pixels(2)), engine.features(pixels(2)))
 
@@ -113,14 +116,14 @@ def test_an_engine_that_cannot_be_loaded_gives_way_too(engine, spec, monkeypatch
 
 def test_features_of_other_weights_are_no_parity(spec, tensors):
     others = {name: (kernel * 1.01, bias) for name, (kernel, bias) in tensors.items()}
-    with pytest.raises(ParityError, match="away from the reference, more than 3e-04"):
+    with pytest.raises(ParityError, match="differs from the reference by .*, more than the allowed 3e-04"):
         check_parity(MnnEngine(spec, tensors, threads=1), others)
 
 
 @pytest.mark.parametrize("name", ["mnn", "tensorflow"])
 def test_weights_that_are_not_those_of_the_spec_any_more_are_refused(engine, spec, tensors, tmp_path, name):
     path = write_keras2(tmp_path / "mine.h5", tensors)
-    with pytest.raises(WeightsError, match="changed while the run was going on"):
+    with pytest.raises(WeightsError, match="changed during the run"):
         load_engine(name, dataclasses.replace(spec, weights="0" * 32), str(path), 1)
 
 
@@ -155,7 +158,7 @@ def test_a_cut_engine_is_held_against_the_reference_that_is_cut_there(spec, tens
     cut = MnnEngine(spec, tensors, 1, "block3")
     check_parity(cut, tensors)
     check_parity(cut, tensors | {name: others[name] for name in others if name.startswith("block3")})
-    with pytest.raises(ParityError, match="away from the reference"):
+    with pytest.raises(ParityError, match="differs from the reference"):
         check_parity(cut, tensors | {name: others[name] for name in others if name.startswith("block2")})
 
 
@@ -163,13 +166,17 @@ def test_a_cut_engine_is_held_against_the_reference_that_is_cut_there(spec, tens
 @pytest.mark.parametrize(
     ("backbone", "before", "reason"),
     [
-        ("resnet50", "block5", "resnet50 has no blocks that can be trained by themselves, only vgg16, vgg19 have"),
-        ("vgg16", "block1", "'block1' is no block to begin at; expected one of block2, block3, block4, block5"),
+        (
+            "resnet50",
+            "block5",
+            "resnet50 has no blocks that can be trained separately; choose a backbone of vgg16, vgg19",
+        ),
+        ("vgg16", "block1", "cannot start at block 'block1'; expected one of block2, block3, block4, block5"),
         ("vgg16", "block5_conv2", "'block5_conv2' is no block"),
     ],
 )
 def test_what_cannot_be_cut_is_refused_in_a_sentence(name, backbone, before, reason):
-    with pytest.raises(SpecError, match=f"--fine-tune: {reason}"):
+    with pytest.raises(SpecError, match=f"`fine_tune`: {reason}"):
         load_engine(name, FeatureSpec("", backbone, image_size=32), "random", 1, before)
 
 

@@ -84,7 +84,7 @@ def test_out_of_memory_halves_the_batch_until_it_fits_and_loses_no_image(spec, t
     found = small.features(np.concatenate([pixels(20, seed=1), pixels(5)]))
     assert small.batch_size == room
     assert relative_error(found[-5:], five) < 1e-6
-    assert f"from here on {room} images a batch" in caplog.text
+    assert f"batches have {room} image" in caplog.text
 
 
 def test_an_image_that_alone_is_too_large_for_the_memory_is_an_error(spec, tensors):

@@ -45,7 +45,7 @@ def test_a_variant_is_of_its_image_and_of_its_augmentation(variants, pixels):
 
 
 def test_what_is_no_augmentation_is_refused(engine):
-    with pytest.raises(SpecError, match="--augment"):
+    with pytest.raises(SpecError, match="`augment`"):
         Variants('{"rotate":3}', 1, 32)
 
 

@@ -286,7 +286,7 @@ def test_the_same_figures_give_the_same_page():
 
 def shown_samples(classes: tuple[str, ...]) -> Augmented:
     jpegs = tuple(thumbnail(picture(n)) for n in range(5))
-    names = ("as it is", *(f"variant {n}" for n in range(1, 5)))
+    names = ("original", *(f"variant {n}" for n in range(1, 5)))
     own, path = classes[0], r"train/<b>" + HOSTILE + r"\xff.jpg"
     samples = (Sample(own, path, jpegs), Sample(own, path, None, "the file is gone"), Sample(own, path, jpegs[:1]))
     return Augmented("fill_mode <b>", 5, "epoch", names, samples)
@@ -312,7 +312,7 @@ def test_augmented_pictures_stand_beside_each_other_whatever_they_are_called():
     assert [image["src"] for image in images[:5]] == [
         address(jpeg) for jpeg in shown_samples(NAMES).samples[0].pictures
     ]
-    assert [image["alt"].rpartition(", ")[2] for image in images] == [*shown_samples(NAMES).names, "as it is"]
+    assert [image["alt"].rpartition(", ")[2] for image in images] == [*shown_samples(NAMES).names, "original"]
     assert all(image["alt"].startswith(rf"train/<b>{HOSTILE}\xff.jpg, ") for image in images)
     assert found.open == []
     assert found.all("script") == []
@@ -366,7 +366,7 @@ def test_settings_name_what_is_not_as_usual_and_only_that():
         ("augmentation of training images", "zoom_range 0.5 to 1.5, rotation_range 20"),
         ("stored views of a training image", "4 with the plain one"),
     ]
-    assert settings({"train_on": "images"}) == [("trained on", "images, afresh for each epoch")]
+    assert settings({"train_on": "images"}) == [("trained on", "images, decoded again for each epoch")]
     tuned = dict(settings({"fine_tune": "block5", "fine_tune_epochs": 3}))
     assert tuned == {
         "fine-tuned": "block5 and what is behind it",
@@ -394,7 +394,7 @@ def test_a_page_says_what_was_fine_tuned_and_what_it_began_with():
 def test_no_epoch_is_the_best_where_none_bettered_the_start(start):
     text = page_of(start, fine_tune="block5")
     assert "Best epoch none of 6" in text
-    assert text.count("the weights of the start were kept") == 2
+    assert text.count("the initial weights were kept") == 2
     assert "(best)" not in text
     assert "best epoch:" not in text
 

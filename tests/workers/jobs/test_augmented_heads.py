@@ -331,7 +331,7 @@ def test_without_its_head_a_fine_tuning_ends_with_a_sentence(tuner, damage):
     with pytest.raises(StorageError, match=head.name) as caught:
         tuner.train(tuner.job(**TUNED))
     assert "\n" not in str(caught.value)
-    assert any(way in str(caught.value) for way in ("--force-retrain", "repair", "run again"))
+    assert any(way in str(caught.value) for way in ("`force_retrain`", "repair", "run again"))
 
 
 # gc

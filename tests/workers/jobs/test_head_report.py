@@ -244,7 +244,7 @@ def test_the_page_shows_the_variants_that_were_trained_on(images, store, variant
     training = Training.of(images, store, variants=variants)
     assert training.case.write(training.table)
     training.check(lambda digest: variant_keys(AUGMENTATION.digest, digest, shown))
-    assert f"has {variants} views in the store, one as it is and {variants - 1} augmented" in training.case.page
+    assert f"has {variants} views in the store: the original and {variants - 1} augmented" in training.case.page
     assert f"variant {shown[-1]}</p>" in training.case.page
     assert f"variant {shown[-1] + 1}</p>" not in training.case.page
 

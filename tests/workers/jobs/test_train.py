@@ -154,7 +154,7 @@ def test_the_name_of_a_head_does_not_depend_on_how_the_rows_were_cut_into_shards
 
 @pytest.mark.parametrize(("names", "there"), [((), "found none"), (("cats",), "found only 'cats'")])
 def test_one_class_cannot_be_trained_on_and_is_named(names, there):
-    with pytest.raises(InputError, match=rf"at least two classes, {there};.*--extract-only"):
+    with pytest.raises(InputError, match=rf"at least two classes, {there};.*`extract_only`"):
         check_trainable({"train": {"cats": 3}, "validation": {"cats": 1}}, names)
 
 
@@ -170,7 +170,7 @@ def test_a_split_without_images_is_refused_by_name(missing, how):
     classes[missing] = {}
     if how == "absent":
         del classes[missing]
-    with pytest.raises(InputError, match=rf"in the {missing} split, which has none;.*--validation-fraction"):
+    with pytest.raises(InputError, match=rf"in the {missing} split, which has none;.*`validation_fraction`"):
         check_trainable(classes, ("cats", "dogs"))
 
 
@@ -344,7 +344,7 @@ def test_a_head_with_code_of_its_own_is_refused_and_runs_nothing(layer, rival, t
     model = (rival.store.head(job.name) / "head.keras").read_bytes()
     record.pop("checksum")
     toy.head(rival.store, job.name, record, with_layer(model, layer(marker)))
-    with pytest.raises(StoreDamaged, match=r"head\.keras cannot be loaded: Keras safe mode .* --force-retrain"):
+    with pytest.raises(StoreDamaged, match=r"head\.keras cannot be loaded: Keras safe mode .* `force_retrain`"):
         rival.train(rival.job(epochs=3, initial_epoch=2))
     assert rival.train(rival.job(seed=1, epochs=1)).is_promoted  # it replaces the unusable current head
     assert not marker.exists()
@@ -596,7 +596,7 @@ def test_a_training_that_diverges_is_a_head_that_is_never_current_and_has_no_bar
 def test_the_rate_that_is_advised_after_a_divergence_trains(diverged):
     text = diverged.result.diverged
     assert "diverged at a learning rate of 1e+30" in text
-    (rate,) = re.findall(r"try --learning-rate ([0-9.e+-]+);", text)
+    (rate,) = re.findall(r"try `learning_rate=([0-9.e+-]+)`\.", text)
     assert diverged.train(diverged.job(learning_rate=float(rate), epochs=1)).diverged is None
 
 
