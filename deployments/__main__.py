@@ -17,6 +17,7 @@ from flows.options import demo
 from flows.options.pipeline import PipelineOptions
 from storage.cli.bounds import between
 from storage.errors import InputError
+from storage.text import count
 
 PLACES = ("images", "store", "labels", "weights")
 OVERRIDING = (
@@ -28,6 +29,7 @@ USAGE = "usage: python -m deployments up [--images FOLDER --store STORE] [--port
 
 
 def main() -> int:
+    """Run the command and return its exit status."""
     command, *rest = sys.argv[1:] or ["--help"]
     if command == "keep":
         return run_keeper(Home(Path(rest[0])))
@@ -38,6 +40,7 @@ def main() -> int:
 
 
 def stand_up(arguments: list[str]) -> dict[str, Any]:
+    """Run `up`: start everything, activate the profile, and return the JSON record. Raises InputError, CannotStart."""
     parameters, port = parse(arguments)
     if "images" not in parameters:
         parameters = _demo() | parameters
@@ -49,17 +52,17 @@ def stand_up(arguments: list[str]) -> dict[str, Any]:
     try:
         state = up(home, parameters, port)
     except KeyboardInterrupt as error:
-        raise KeyboardInterrupt("interrupted; nothing is up, and what had been started is ended") from error
+        raise KeyboardInterrupt("interrupted; everything that had started is stopped") from error
     if parameters.get("outside_links"):
-        say("--outside-links: links lead anywhere, so runs may read images from any folder of this machine")
+        say("--outside-links: links may lead anywhere, so runs may read images from any folder of this machine")
     use_profile(
         client_settings(origin(port), home.password())
         | {"PREFECT_PLUGINS_ENABLED": "true", "PREFECT_PLUGINS_ALLOW": "extract-and-train"},
         home.path / "profile-before",
     )
     say(f"up: {origin(port)} (password: {home.path}/password), watching {parameters['images']}; logs: {home.logs}")
-    say(f"now: {call('prefect')} deployment run extract-and-train --watch")
-    say(f"the end: {call('python')} -m deployments down")
+    say(f"start a run: {call('prefect')} deployment run extract-and-train --watch")
+    say(f"stop everything: {call('python')} -m deployments down")
     return {"url": origin(port), "home": str(home.path), "keeper": state["keeper"]}
 
 
@@ -94,7 +97,7 @@ def _default_port() -> int:
     text = os.environ.get("PREFECT_SERVER_API_PORT") or "4200"
     if not text.isdecimal():
         raise InputError(
-            f"PREFECT_SERVER_API_PORT is {text!r}, which is no port; `unset PREFECT_SERVER_API_PORT`, or give --port"
+            f"PREFECT_SERVER_API_PORT is {text!r}, which is not a port; `unset PREFECT_SERVER_API_PORT`, or pass --port"
         )
     return int(text)
 
@@ -115,16 +118,19 @@ def _absolute(address: str) -> str:
 def _demo() -> dict[str, Any]:
     parameters = {name: _absolute(value) if name in PLACES else value for name, value in demo.DEFAULTS.items()}
     demo.write_digits(Path(parameters["images"]))
-    say("demo: scanned digits and random, untrained weights; your own: --images FOLDER --store STORE")
+    say(
+        "demo: scanned digits, and weights that are random, not trained; for your own images: --images FOLDER --store STORE"
+    )
     return parameters
 
 
 def take_down(arguments: list[str]) -> dict[str, Any]:
+    """Run `down`: end every process of the installation, and return the JSON record."""
     if arguments:
         raise InputError(f"down takes no arguments, got {' '.join(arguments)}")
     home = default_home()
     number = down(home)
-    say(f"down: {number} processes ended" if number else "down: nothing was up")
+    say(f"down: {count(number, 'process', 'processes')} ended" if number else "down: nothing was up")
     return {"ended": number, "home": str(home.path)}
 
 

@@ -14,6 +14,7 @@ ENTRYPOINTS = {flow.entrypoint: flow for flow in FLOWS.values()}
 
 
 def read_definitions(path: Path = FILE) -> dict[str, Any]:
+    """The content of prefect.yaml."""
     return yaml.safe_load(path.read_text())
 
 
@@ -44,4 +45,5 @@ def _taken(flow: FlowEntry) -> list[str]:
 
 
 def parameters_of(document: dict[str, Any], name: str) -> dict[str, Any]:
+    """The parameters of the deployment `name`."""
     return next(each.get("parameters", {}) for each in document["deployments"] if each["name"] == name)

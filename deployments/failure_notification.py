@@ -59,20 +59,22 @@ def _delete(name: str) -> None:
 
 
 def main() -> int:
+    """Run the command and return its exit status."""
     return finish(lambda arguments, _: run(arguments))
 
 
 def run(arguments: list[str]) -> dict[str, Any]:
+    """Create the automation, and return the JSON record. Raises InputError without an address or a server."""
     url = os.environ.get("NOTIFY_URL", "")
     if arguments:
-        raise InputError("it takes no arguments; NOTIFY_URL names the address to call when a run fails")
+        raise InputError("the command takes no arguments; NOTIFY_URL is the address to call when a run fails")
     if not url.startswith(("http://", "https://")):
         raise InputError(
-            "NOTIFY_URL is not set to an address: `export NOTIFY_URL=https://…` names what to call when a run fails"
+            "NOTIFY_URL is not an address; `export NOTIFY_URL=https://…` with the address to call when a run fails"
         )
-    check_configured("it names the Prefect server whose runs are meant")
+    check_configured("it names the Prefect server whose runs to report")
     notify_of_failures(url)
-    say(f"automation {NAME} made")
+    say(f"created the automation {NAME}")
     return {"automation": NAME}
 
 

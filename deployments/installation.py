@@ -26,7 +26,7 @@ START_SECONDS = 300.0
 
 
 class CannotStart(OSError):
-    """The server, the deployments or the worker did not come up."""
+    """The server, the deployments or the worker did not start."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Home:
         return self.path / "logs"
 
     def make(self) -> None:
+        """Create the folders, readable only by their owner."""
         for folder in (self.path, self.logs, self.path / "weights"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
@@ -76,28 +77,33 @@ class Home:
         return file
 
     def is_up(self) -> bool:
+        """Whether a keeper runs."""
         lock = self.try_lock() if self.path.is_dir() else None
         if lock is not None:
             lock.close()
         return self.path.is_dir() and lock is None
 
     def read(self) -> dict[str, Any]:
+        """The state that the keeper has written; empty if there is none."""
         with suppress(OSError, ValueError):
             return json.loads(self.state.read_text())
         return {}
 
     def write(self, **state: Any) -> None:
+        """Replace the state."""
         aside = self.state.with_suffix(".writing")
         aside.write_text(json.dumps(state))
         aside.replace(self.state)
 
 
 def default_home() -> Home:
+    """The folder `extract-and-train` in PREFECT_HOME."""
     prefect = os.environ.get("PREFECT_HOME") or "~/.prefect"
     return Home(Path(prefect).expanduser().absolute() / "extract-and-train")
 
 
 def origin(port: int) -> str:
+    """The address of the server on this machine."""
     return f"http://127.0.0.1:{port}"
 
 
@@ -109,11 +115,11 @@ def up(home: Home, parameters: dict[str, Any], port: int) -> dict[str, Any]:
     """
     home.make()
     if home.is_up():
-        raise InputError("it is up already; `python -m deployments down` takes it down")
+        raise InputError("an installation is up already; `python -m deployments down` stops it")
     end_marked(home.path)  # processes that a killed keeper left behind
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise InputError(f"--port: something listens on {port} already; give another one")
+            raise InputError(f"--port: another program listens on port {port}; choose another one")
     definitions, roots = prepare(home.path, parameters)
     (home.path / "prefect.yaml").write_text(yaml.safe_dump(definitions, sort_keys=False))
     home.write(is_ready=False, port=port, roots=roots)
@@ -159,6 +165,6 @@ def _wait_until_ready(home: Home, keeper: subprocess.Popen) -> None:
         if state.get("is_ready"):
             return
         if keeper.poll() is not None:
-            raise CannotStart(state.get("error") or f"it did not come up, see {home.logs}")
+            raise CannotStart(state.get("error") or f"the installation did not start; see {home.logs}")
         time.sleep(0.2)
-    raise CannotStart(f"it did not come up within {START_SECONDS:.0f} s, see {home.logs}")
+    raise CannotStart(f"the installation did not start within {START_SECONDS:.0f} s; see {home.logs}")

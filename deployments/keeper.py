@@ -48,7 +48,7 @@ def run_keeper(home: Home) -> int:
         return 1
 
     def restarted(service: Service, status: int | None) -> None:
-        print(time.strftime("%F %T"), f"{service.name} ended with status {status}; started it again", flush=True)
+        print(time.strftime("%F %T"), f"{service.name} ended with status {status}; restarted it", flush=True)
         home.write(**state, **_pids(server, *others))
         threading.Thread(target=_reap, args=(home, state["port"], others[0].environment, is_over), daemon=True).start()
 
@@ -110,7 +110,7 @@ def _start_server(server: Service, port: int, is_over: threading.Event) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not is_over.is_set():
         if not server.is_alive() or time.monotonic() > deadline:
-            raise CannotStart(f"the Prefect server did not start, see {server.log}")
+            raise CannotStart(f"the Prefect server did not start; see {server.log}")
         if is_healthy(origin(port)):
             return
         time.sleep(0.2)
@@ -131,4 +131,4 @@ def _deploy(home: Home, environment: dict[str, str]) -> None:
         )
         (home.logs / "deploy.log").write_text(done.stdout + done.stderr)
         if done.returncode:
-            raise CannotStart(f"`prefect {' '.join(words)}` failed, see {home.logs / 'deploy.log'}")
+            raise CannotStart(f"`prefect {' '.join(words)}` failed; see {home.logs / 'deploy.log'}")

@@ -72,8 +72,8 @@ def _check_placeholders(parameters: dict[str, Any]) -> None:
     for name, value in parameters.items():
         if any("{{" in str(text) for text in (value if isinstance(value, list | tuple) else [value])):
             raise InputError(
-                f"--{name.replace('_', '-')}: {value} holds {{{{, which begins a placeholder where Prefect reads deployments; "
-                "rename it, or give a link to it"
+                f"--{name.replace('_', '-')}: {value} contains {{{{, which starts a placeholder in Prefect's deployments; "
+                "rename it, or use a link to it"
             )
 
 

@@ -30,8 +30,8 @@ def setup_environment(*, ctx: HookContext) -> None:
         stock = DeploymentAsyncClient.read_deployment_by_name
     except (ImportError, AttributeError) as error:
         ctx.logger_factory("extract-and-train").warning(
-            f"Prefect {ctx.prefect_version} looks deployments up in another way ({error}): "
-            "`prefect deployment run extract-and-train/extract-and-train` works, the short form does not"
+            f"short names do not work with Prefect {ctx.prefect_version} ({error}): "
+            "use `prefect deployment run extract-and-train/extract-and-train`"
         )
         return
     if not hasattr(stock, "__wrapped__"):

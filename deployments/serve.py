@@ -46,7 +46,8 @@ def served(definition: dict[str, Any]) -> RunnerDeployment:
 
 
 def main() -> None:
-    check_configured("the deployments are to be known to a Prefect server that runs on")
+    """Serve the deployments until interrupted. Raises InputError if no server is configured."""
+    check_configured("the deployments need a Prefect server that keeps running")
     os.chdir(PROJECT)  # entrypoints and relative folders start here
     serve(*[served(definition) for definition in read_definitions()["deployments"]])
 

@@ -28,7 +28,7 @@ from flows.console.messages import (
     tuned,
     tuning,
 )
-from flows.console.outcome import Outcome, check_converged, outcome_of, telling
+from flows.console.outcome import Outcome, check_converged, outcome_of, reporting
 from flows.console.progress import Progress, shown
 from flows.console.training_progress import Training
 from flows.options import demo
@@ -78,15 +78,15 @@ def one_round(space: Space, options: PipelineOptions, progress: Progress) -> tup
     """Bring the version and its head up to date with the folder. Returns the outcome and the digest of the scan."""
     outcome, version, scan = extract(space, options, progress)
     if not options.extract_only:
-        with telling(outcome):
+        with reporting(outcome):
             check_budget(outcome, options.max_bad_fraction, space.root)
             head = train(space, version, options, progress)
         outcome = outcome.with_head(head)
-        with telling(outcome):
+        with reporting(outcome):
             check_converged(head)
             model = tune(space, version, options, progress)
         outcome = outcome.with_model(model)
-        with telling(outcome):
+        with reporting(outcome):
             check_converged(model)
     return outcome, scan.digest
 

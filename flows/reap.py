@@ -22,6 +22,7 @@ from flows.cli.prefect_server import check_configured
 from flows.console.messages import say
 from flows.registry import FLOWS
 from storage.cli.bounds import at_least
+from storage.text import count
 from tasks.processes import Process
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
+    """Parse the flags. Raises InputError for invalid ones."""
     parser = OneLineParser(
         prog="python -m flows.reap",
         description="Set flow and task runs of this project to Crashed if the server lists them as running but their processes on "
@@ -69,14 +71,14 @@ def run(options: argparse.Namespace, began: float) -> dict[str, Any]:
     from prefect.client.orchestration import get_client
     from prefect.states import Crashed
 
-    check_configured("it names the Prefect server whose runs are to be looked at")
+    check_configured("it names the Prefect server whose runs to check")
     with get_client(sync_client=True) as client:
         active = _active(client)
         dead = [flow_run.id for flow_run in active if _reap(client, flow_run, options)]
         abandoned = _abandoned(client, dead)
         for task_run_id in abandoned:
             client.set_task_run_state(task_run_id, Crashed(message="Its flow run ended without it."), force=True)
-    say(f"{len(dead)} of {len(active)} active flow runs and {len(abandoned)} task runs were dead")
+    say(f"{len(dead)} of {count(len(active), 'active flow run')} and {count(len(abandoned), 'task run')} were dead")
     return {
         "flow_runs": len(dead),
         "task_runs": len(abandoned),
@@ -104,13 +106,13 @@ def death(flow_run: "FlowRun", now: datetime, pending_seconds: float, is_all: bo
     assert state is not None
     if state.is_pending():
         waits = (now - state.timestamp).total_seconds()
-        return f"has not begun for {waits:.0f} s" if is_all or waits >= pending_seconds else None
+        return f"it has not started for {waits:.0f} s" if is_all or waits >= pending_seconds else None
     is_alive = process.is_alive() if process else None
     if is_alive:
         return None
     if is_alive is False:
         return f"its process {process.pid} is gone"  # type: ignore[union-attr]
-    return "nothing is known of its process" if is_all else None
+    return "its process is unknown" if is_all else None
 
 
 def _active(client: "SyncPrefectClient") -> list["FlowRun"]:

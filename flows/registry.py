@@ -70,7 +70,7 @@ PIPELINE = FlowEntry(
     "Without --images a demo runs.",
     epilog="Exit status: 0 done, 1 failure, 2 bad arguments or input, 3 too many unusable images, "
     f"4 too many images gone, or folders label images differently, 5 store busy, 130 interrupted. {JSON_LINE}",
-    interrupted="finished shards are kept, and the next run goes on from them",
+    interrupted="finished shards are kept, and the next run continues from them",
     switches={"plan": "print what a run would do and why, and change nothing"},
 )
 STUDY = FlowEntry(
@@ -83,7 +83,7 @@ STUDY = FlowEntry(
     description="Train heads with several batch sizes on one version of a store, and compare them. "
     "Existing heads are not trained again, and none of them becomes the current head.",
     epilog=f"Exit status: 0 done, 1 failure, 2 bad arguments or input, 5 store busy, 130 interrupted. {JSON_LINE}",
-    interrupted="finished trainings are kept, and the next study goes on from them",
+    interrupted="finished trainings are kept, and the next study continues from them",
 )
 WATCH = FlowEntry(
     "watch-images",
@@ -92,9 +92,9 @@ WATCH = FlowEntry(
     WatchOptions,
     usage="%(prog)s --images FOLDER [--store STORE] [options]",
     description="Watch a folder of images, and emit the event images.arrived to the Prefect server of PREFECT_API_URL "
-    "each time the folder has changed and come to rest.",
+    "each time the folder has changed and settled.",
     epilog=f"Exit status: 0 done, 1 failure, 2 bad arguments or input, 130 interrupted. {JSON_LINE}",
-    interrupted="what arrives meanwhile is announced by the next watcher",
+    interrupted="the next watcher announces what arrives in the meantime",
     needs_server="events go to a Prefect server that runs on",
 )
 MAINTENANCE = FlowEntry(
@@ -106,6 +106,6 @@ MAINTENANCE = FlowEntry(
     description="Verify a store, merge its small shards, and remove what its newest versions do not need.",
     epilog="Exit status: 0 done, 1 a damaged store or a failure, 2 bad arguments or input, 5 store busy, "
     f"130 interrupted. {JSON_LINE}",
-    interrupted="the store is whole, and the next maintenance does the rest",
+    interrupted="the store is intact, and the next maintenance does the rest",
 )
 FLOWS = {entry.name: entry for entry in (PIPELINE, STUDY, WATCH, MAINTENANCE)}

@@ -40,5 +40,7 @@ def announce_images(event_id: UUID, images: str, total: int, new: int, changed: 
     with get_client(sync_client=True) as client:
         while not client.read_events(EventFilter(id=EventIDFilter(id=[event_id])), limit=1).events:
             if time.monotonic() >= deadline:
-                raise NotAnnounced(f"the server has not written down event {event_id} of {images}")
+                raise NotAnnounced(
+                    f"the server did not store event {event_id} of {images} within {WRITTEN_SECONDS:.0f} s"
+                )
             time.sleep(0.5)

@@ -16,7 +16,7 @@ from storage.heads.registry import read_head
 from storage.maintenance.quarantine import quarantined
 from storage.manifest.versions import read_version
 from storage.reasons import MEANINGS
-from storage.text import date_of, visible
+from storage.text import count, date_of, visible
 from vision.training.head import epochs_before
 from workers.jobs.records import HeadJob, HeadResult, Space, VersionRecord
 
@@ -39,6 +39,7 @@ class ProgressArtifact:
         self._updated = time.monotonic()
 
     def update(self, fraction: float) -> None:
+        """Set the bar to `fraction`, from 0 to 1, if an update is due."""
         is_due = fraction >= 1 or time.monotonic() - self._updated >= UPDATE_EVERY_SECONDS
         if self._id is not None and is_due:
             self._updated = time.monotonic()
@@ -48,13 +49,13 @@ class ProgressArtifact:
 def show_version(version: VersionRecord) -> None:
     """Create a table of the version's usable images by split and class, and of the pending and quarantined ones."""
     rows = [
-        {"split": split, "class": name, "images": count}
+        {"split": split, "class": name, "images": number}
         for split, by_class in sorted(version.classes.items())
-        for name, count in sorted(by_class.items())
+        for name, number in sorted(by_class.items())
     ]
-    others = {name: count for name, count in version.counts.items() if name in ("pending", "quarantined")}
-    rows += [{"split": "", "class": name, "images": count} for name, count in others.items()]
-    _try(create_table_artifact, table=rows, key="version", description=f"Version {version.number}")
+    others = {name: number for name, number in version.counts.items() if name in ("pending", "quarantined")}
+    rows += [{"split": "", "class": name, "images": number} for name, number in others.items()]
+    _try(create_table_artifact, table=rows, key="version", description=f"Usable images of version {version.number}")
 
 
 def show_quarantine(space: Space, version: VersionRecord) -> None:
@@ -76,8 +77,8 @@ def _create_quarantine_artifact(space: Space, version: VersionRecord) -> None:
         }
         for row in bad.slice(0, MOST_QUARANTINED).to_pylist()
     ]
-    others = f", {MOST_QUARANTINED} of them here" if bad.num_rows > MOST_QUARANTINED else ""
-    create_table_artifact(table=rows, key="quarantine", description=f"{bad.num_rows} images cannot be used{others}")
+    others = f"; the table has {MOST_QUARANTINED} of them" if bad.num_rows > MOST_QUARANTINED else ""
+    create_table_artifact(table=rows, key="quarantine", description=f"Unusable images: {bad.num_rows:,}{others}")
 
 
 def show_head(job: HeadJob, head: HeadResult) -> None:
@@ -116,10 +117,10 @@ def _create_head_artifact(job: HeadJob, head: HeadResult) -> None:
         description=f"{what} {head.name}",
         markdown=f"""# {what} `{head.name}`
 
-{"Trained just now" if head.is_new else "Found: trained before"} on version {job.version}, classes {", ".join(map(_name, job.spec.classes))}.
+{"Trained by this run" if head.is_new else "Trained by an earlier run"} on version {job.version}, classes {", ".join(map(_name, job.spec.classes))}.
 {standing}
 
-**Validation accuracy {head.val_accuracy:.4f}**, loss {_figure(head.val_loss)}{_test(head)}; {head.epochs} epochs,
+**Validation accuracy {head.val_accuracy:.4f}**, loss {_figure(head.val_loss)}{_test(head)}; {count(head.epochs, "epoch")},
 {head.train_samples_per_second:.0f} samples/s.
 
 {_table(("class", "precision", "recall", "images"), scores)}
@@ -133,10 +134,12 @@ def _create_head_artifact(job: HeadJob, head: HeadResult) -> None:
 
 def _confusion(classes: tuple[str, ...], confusion: list[list[int]]) -> str:
     if len(classes) > LARGEST_MATRIX:
-        return f"Which of the {len(classes)} classes was taken for which is in head.json, `confusion`."
+        return f"head.json has the confusion matrix of the {len(classes)} classes, under `confusion`."
     names = tuple(map(_name, classes))
     rows = [(f"**{name}**", *counts) for name, counts in zip(names, confusion, strict=True)]
-    return "Images of each class, by what they were taken for:\n\n" + _table(("", *names), rows)
+    return "Confusion matrix, with true classes in rows and predicted classes in columns:\n\n" + _table(
+        ("", *names), rows
+    )
 
 
 def _test(head: HeadResult) -> str:

@@ -74,12 +74,12 @@ class TrueRecords(Serializer):
     def loads(self, blob: bytes) -> Any:
         content = json.loads(blob)
         if "failed" in content:
-            raise StaleRecord("the record of a failure is not a result")
+            raise StaleRecord("the record is of a failure, not of a result")
         records = [TypeAdapter(RECORDS[item["kind"]]).validate_python(item["record"]) for item in content["records"]]
         store = Store(place(self.root), self.fingerprint)
         for record in records:
             if not is_true(store, record):
-                raise StaleRecord(f"{record} is not true of {self.root} any more")
+                raise StaleRecord(f"{self.root} no longer agrees with {record}")
         # The run that wrote the record trained the head and decided on it; the run that reads it did neither.
         records = [replace(r, is_new=False, promotion=None) if isinstance(r, HeadResult) else r for r in records]
         return records if content["is_list"] else records[0]

@@ -19,7 +19,7 @@ def name_process(flow, flow_run, state) -> None:
         with get_client(sync_client=True) as client:
             client.update_flow_run_labels(flow_run.id, Process.own().labels())
     except Exception as error:  # the server may be busy or gone, but the work goes on
-        logger.warning("the process of flow run %s is not known to the server: %s", flow_run.name, error)
+        logger.warning("the server did not record the process of flow run %s: %s", flow_run.name, error)
 
 
 def name_run(name: str, *tags: str) -> None:
@@ -28,4 +28,4 @@ def name_run(name: str, *tags: str) -> None:
         with get_client(sync_client=True) as client:
             client.update_flow_run(this_run.id, name=name, tags=sorted({*this_run.tags, *tags}))
     except Exception as error:
-        logger.warning("the flow run was not named %s: %s", name, error)
+        logger.warning("the server did not rename the flow run to %s: %s", name, error)

@@ -28,7 +28,7 @@ def check_budget(outcome: Outcome, max_bad_fraction: float, store: str) -> None:
     """Raise OverBudget if too many of the version's images are quarantined."""
     if outcome.images >= SMALLEST_BUDGET and outcome.quarantined > max_bad_fraction * outcome.images:
         raise OverBudget(
-            f"{outcome.quarantined} of {outcome.images} images could not be used, more than --max-bad-fraction "
-            f"{max_bad_fraction:g} allows; the others are committed as version {outcome.version}, nothing was trained. "
-            f"`python -m storage show --store {shlex.quote(store)}` names them: mend or remove them, or raise the fraction"
+            f"{outcome.quarantined:,} of {outcome.images:,} images are unusable, more than --max-bad-fraction "
+            f"{max_bad_fraction:g} allows; the others are committed as version {outcome.version}, but no head was trained. "
+            f"`python -m storage show --store {shlex.quote(store)}` names them: repair or remove them, or raise the fraction"
         )

@@ -19,6 +19,7 @@ from workers.runners.inline import CAUTION
 
 
 def say(*lines: str) -> None:
+    """Print lines to standard error."""
     """Print lines to standard error, with the flags of the parameters that they name."""
     for line in lines:
         print(as_flags(line), file=sys.stderr, flush=True)
@@ -27,14 +28,14 @@ def say(*lines: str) -> None:
 def changes(images: int, counts: dict[str, int]) -> str:
     """How the images changed since the newest version."""
     kinds = ("new", "changed", "moved", "relabelled", "removed", "unchanged")
-    told = ", ".join(f"{counts[kind]:,} {kind}" for kind in kinds if counts[kind])
-    others = f"; {counts['ignored']:,} other files ignored" if counts["ignored"] else ""
-    return f"{images:,} images: {told}{others}"
+    changed = ", ".join(f"{counts[kind]:,} {kind}" for kind in kinds if counts[kind])
+    others = f"; ignored {count(counts['ignored'], 'other file')}" if counts["ignored"] else ""
+    return f"{count(images, 'image')}: {changed}{others}"
 
 
 def run_name(folder: str, images: int, plan: PlanRecord) -> str:
     """The name of a run, once its plan is known."""
-    return f"{folder}: {images:,} images, {plan.images:,} to extract"
+    return f"{folder}: {count(images, 'image')}, {plan.images:,} to extract"
 
 
 def cautions(runner: RunnerName) -> list[str]:
@@ -45,7 +46,8 @@ def cautions(runner: RunnerName) -> list[str]:
 def arrived(arrival: Arrival) -> str:
     """What a watcher announces."""
     counts = {"new": arrival.new, "changed": arrival.changed, "gone": arrival.gone}
-    return f"{', '.join(f'{count:,} {kind}' for kind, count in counts.items() if count)}; {arrival.images:,} images"
+    changed = ", ".join(f"{number:,} {kind}" for kind, number in counts.items() if number)
+    return f"announcing {changed}; {count(arrival.images, 'image')} in the folder"
 
 
 def committed(outcome: Outcome, chunks: list[ChunkResult]) -> str:
@@ -53,19 +55,19 @@ def committed(outcome: Outcome, chunks: list[ChunkResult]) -> str:
     pace = f", {outcome.extract_images_per_second:,.1f} images/s" if outcome.extract_images_per_second else ""
     where = f" ({shares(chunks)})" if chunks else ""
     left = "".join(
-        f", {count:,} {kind}"
-        for kind, count in (("quarantined", outcome.quarantined), ("pending", outcome.pending))
-        if count
+        f", {number:,} {kind}"
+        for kind, number in (("quarantined", outcome.quarantined), ("pending", outcome.pending))
+        if number
     )
     other = f"; warning: {outcome.fallback}" if outcome.fallback else ""
     return f"version {outcome.version}: {outcome.extracted:,} extracted{pace}{where}{left}{other}"
 
 
 LOSSES = {
-    "sixteen_bit": "{images} of 16-bit greys, as {example}: every value over 255 is white, as in Keras; --sixteen-bit scale "
-    "scales them, in a feature space of its own",
-    "transparency": "{images} drawn in transparency alone, as {example}: it is dropped, and nothing is left; put them on a "
-    "background",
+    "sixteen_bit": "{images} with 16-bit greys, for example {example}: values over 255 become white, as in Keras; "
+    "--sixteen-bit scale keeps them, in another feature space",
+    "transparency": "{images} whose content is only in the transparency, for example {example}: transparency is dropped, so "
+    "they are blank; give them a background",
 }
 
 
@@ -87,7 +89,7 @@ def training_on(version: VersionRecord) -> str:
     sizes = {split: sum(by_class.values()) for split, by_class in version.classes.items()}
     testing = f", testing on {sizes['test']:,}" if sizes.get("test") else ""
     return (
-        f"training on {sizes['train']:,} images of {len(version.class_names)} classes, "
+        f"training on {count(sizes['train'], 'image')} of {count(len(version.class_names), 'class', 'classes')}, "
         f"validating on {sizes['validation']:,}{testing}"
     )
 
@@ -95,8 +97,8 @@ def training_on(version: VersionRecord) -> str:
 def half_augmented(job: HeadJob) -> str:
     """The warning that some training images lack variants."""
     return (
-        f"warning: {job.lacking:,} training images lack some of their {job.spec.variants} views, where the plain image "
-        "stands in; a run that finds every view trains another head"
+        f"warning: {count(job.lacking, 'training image')} without all of the {job.spec.variants} views: the original image "
+        "replaces a missing view, and a run that has every view trains another head"
     )
 
 
@@ -108,38 +110,38 @@ def epoch(record: dict) -> str:
 
 def resumed(record: dict) -> str:
     """Where an interrupted training resumes."""
-    return f"training resumes where it was stopped, in epoch {record['epoch']} after {record['after_steps']} steps"
+    return f"resuming the training in epoch {record['epoch']} after {count(record['after_steps'], 'step')}"
 
 
 def trained(head: HeadResult) -> str:
     """The result of a training."""
     place = "is the current head" if head.is_promoted else "is not the current head"
     figures = {name: getattr(head, name) for name in ("val_accuracy", "val_loss", "test_accuracy", "test_loss")}
-    told = ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if value is not None)
-    return f"head {head.name}: {told}; it {place}"
+    known = ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if value is not None)
+    return f"head {head.name}: {known}; it {place}"
 
 
 def tuning(job: HeadJob) -> str:
     """What fine-tuning trains, and how fast."""
-    return f"fine-tuning from {job.spec.fine_tune} on, with the head, at a learning rate of {job.spec.fine_tune_learning_rate:g}"
+    return f"fine-tuning the head and the network from {job.spec.fine_tune} on, learning rate {job.spec.fine_tune_learning_rate:g}"
 
 
 def tuned(job: HeadJob, model: HeadResult) -> str:
     """The result of fine-tuning."""
     figures = f"val_accuracy {model.val_accuracy:.4f}, val_loss {figure(model.val_loss)}"
-    return f"model {model.name}: {figures}; the whole network is {job.space.store.head(model.name) / WHOLE}"
+    return f"model {model.name}: {figures}; the whole network is in {job.space.store.head(model.name) / WHOLE}"
 
 
 def reported(head: HeadResult, logs: Path) -> str:
     """Where the report of a new head is, or the log that says why there is none."""
-    return f"report: {head.report}" if head.report else f"warning: the head has no report; {logs} says why"
+    return f"report: {head.report}" if head.report else f"warning: the head has no report; the log in {logs} says why"
 
 
 def studied(job: HeadJob, head: HeadResult) -> str:
     """The result of one training of a study."""
     return (
         f"{combination(job.spec)}, seed {job.seed}: val_accuracy {head.val_accuracy:.4f}, "
-        f"val_loss {figure(head.val_loss)}, {duration(head.train_seconds)}{'; it diverged' if head.diverged else ''}"
+        f"val_loss {figure(head.val_loss)}, {duration(head.train_seconds)}{'; diverged' if head.diverged else ''}"
     )
 
 
@@ -154,6 +156,7 @@ def combination(of: HeadSpec | Row | Cell) -> str:
 
 
 def features(standardize: bool) -> str:
+    """The name of a kind of features in a study."""
     return "standardised" if standardize else "raw"
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 
 from storage.errors import InputError
 from storage.finite import finite
+from storage.text import as_flags
 from workers.jobs.records import ChunkResult, HeadResult, PlanRecord, VersionRecord
 
 # Fields that are summed over the rounds of a run.
@@ -91,9 +92,11 @@ class Outcome:
         )
 
     def with_times(self, seconds: dict[str, float]) -> "Outcome":
+        """Add the seconds of each step."""
         return replace(self, stage_seconds={name: round(value, 3) for name, value in seconds.items()})
 
     def with_head(self, head: HeadResult) -> "Outcome":
+        """Add the result of training."""
         return replace(
             self,
             train_seconds=head.train_seconds,
@@ -105,7 +108,7 @@ class Outcome:
             test_loss=head.test_loss,
             head=head.name,
             promoted=head.is_promoted,
-            promotion=head.promotion,
+            promotion=as_flags(head.promotion) if head.promotion else None,
             peak_rss_mb=max(self.peak_rss_mb or 0, head.peak_rss_mb),
         )
 
@@ -123,6 +126,7 @@ class Outcome:
         )
 
     def line(self, elapsed_seconds: float) -> dict:
+        """The JSON record, with floats rounded to four digits and null for values that are not finite."""
         own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         record = asdict(self) | {"elapsed_seconds": elapsed_seconds, "peak_rss_mb": max(own, self.peak_rss_mb or 0)}
         return {key: round(value, 4) if isinstance(value, float) else value for key, value in finite(record).items()}
@@ -160,7 +164,7 @@ def check_converged(head: HeadResult | None) -> None:
 
 
 @contextmanager
-def telling(outcome: Outcome) -> Iterator[None]:
+def reporting(outcome: Outcome) -> Iterator[None]:
     """Attach the outcome so far to an error of the block, so that the JSON line can still be written."""
     try:
         yield

@@ -57,6 +57,7 @@ class Meter:
         return f"{done:,} of {total:,} {self._unit}{pace}"
 
     def end(self) -> None:
+        """Remove the bar."""
         if self._bars is not None and self._bar is not None:
             self._bars.remove_task(self._bar)
 

@@ -1,4 +1,4 @@
-"""`--augment` in every accepted notation, and the one value that it becomes."""
+"""Parse `--augment`, in every accepted notation, to one value."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def parse_augment(value: Any) -> tuple[Augmentation | None, float | None]:
     record = _read_augmentation(text) if isinstance(text, str) else text
     if not isinstance(record, Mapping):
         raise ValueError(
-            "--augment: expected parameters with their values, as '{\"rotation_range\": 20}', or a file of them"
+            "--augment: expected parameters with their values, for example '{\"rotation_range\": 20}', or a file of them"
         )
     rescale, rest = split_rescale(record)
     augmentation = Augmentation.of(rest)
@@ -49,7 +49,7 @@ def move_rescale(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float | None:
-    """None for what is no number: the field itself complains of it."""
+    """The value as a number, or None if it is none, which the field's own validation reports."""
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
@@ -68,18 +68,16 @@ def _augmentation(value: Any) -> Augmentation | dict[str, Any] | None:
 
 
 def _read_augmentation(text: str) -> Any:
-    """What a text says, as JSON where it is that: YAML takes JSON's 1e-05 for a word."""
+    """Parse a text as JSON, or else as YAML, which reads JSON's 1e-05 as a text."""
     try:
         try:
             return json.loads(text)
         except ValueError:
             return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"--augment: neither JSON nor YAML: {' '.join(str(error).split())}") from None
+        raise ValueError(f"--augment: expected JSON or YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
-        raise ValueError(
-            "--augment: lists in lists in lists without an end; expected '{\"rotation_range\": 20}'"
-        ) from None
+        raise ValueError("--augment: nested too deeply; expected '{\"rotation_range\": 20}'") from None
 
 
 def _file_of_augmentation(path: str) -> str:

@@ -28,8 +28,8 @@ ClassNames = Annotated[
 def _stays_below_the_roots(follows: bool) -> bool:
     if follows and can_lead_out(IMAGE_ROOTS):
         raise ValueError(
-            f"--outside-links: links may lead out of {joined(roots(IMAGE_ROOTS))}, beyond which no run may read; "
-            f"leave it out, or set {IMAGE_ROOTS}=/ where the worker is started"
+            f"--outside-links: links may lead out of the allowed roots ({joined(roots(IMAGE_ROOTS))}); "
+            f"leave the flag out, or set {IMAGE_ROOTS}=/ where the worker starts"
         )
     return follows
 

@@ -63,6 +63,7 @@ class ImageOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_na
 
     @property
     def label_file(self) -> Place | None:
+        """The table of labels; None if folders give the labels."""
         return place(self.labels) if self.labels else None
 
     @property
@@ -73,7 +74,7 @@ class ImageOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_na
         inside = str(root).removeprefix(above) if str(root).startswith(above) else None
         if root == folder or (inside and not any(part.startswith(".") for part in inside.split("/"))):
             raise InputError(
-                f"--store: {root} lies in the image folder {folder}, where it would be taken for a class; "
-                "put it beside, or give it a name that begins with a dot"
+                f"--store: {root} is in the image folder {folder}, where it would be read as a class; "
+                "put it beside that folder, or choose a name that begins with a dot"
             )
         return root

@@ -38,7 +38,9 @@ class MaintenanceOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_
         return self.target().stores()[0]
 
     def target(self, wait_seconds: float | None = None) -> Target:
+        """The store and feature space to maintain. wait_seconds: overrides --wait."""
         return Target(place(self.store), self.space, self.wait if wait_seconds is None else wait_seconds)
 
     def compaction(self) -> CompactOptions:
+        """The options of `compact`."""
         return CompactOptions(self.rows, DEAD_FRACTION)

@@ -30,8 +30,8 @@ def check_path(value: str | None, info: pydantic.ValidationInfo) -> str | None:
         path.encode()
     except UnicodeEncodeError:
         raise ValueError(
-            f"--{info.field_name}: the path {path!a} is not UTF-8, and Prefect and Arrow keep paths as text; "
-            "make a link to it that is (names below the image folder may be any bytes)"
+            f"--{info.field_name}: the path {path!a} is not UTF-8, which Prefect and Arrow need; "
+            "use a link whose path is UTF-8 (file names below the image folder may be any bytes)"
         ) from None
     if value and (is_path or "://" in value):
         check_below(f"--{info.field_name}", value, ROOTS[info.field_name or ""])

@@ -67,8 +67,8 @@ class PipelineOptions(TrainingOptions, RunningOptions, FeatureOptions, ImageOpti
         """The options of the plan. Raises InputError for classes that cannot be trained on, before anything is extracted."""
         if self.classes is not None and len(self.classes) == 1 and not self.extract_only:
             raise InputError(
-                f"--classes names {some(self.classes)} alone, and training needs at least two classes; "
-                "name another, or pass --extract-only"
+                f"--classes: training needs at least two classes, but got only {some(self.classes)}; "
+                "name another one, or pass --extract-only"
             )
         return PlanOptions(
             self.validation_fraction,

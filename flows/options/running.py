@@ -60,8 +60,9 @@ class RunningOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_
     @pydantic.model_validator(mode="after")
     def _has_a_slot_for_each_worker(self) -> Self:
         if self.runner == "inline" and (self.workers or 1) > 1:
-            raise ValueError(f"--workers {self.workers}: --runner inline has one; leave --workers out")
+            raise ValueError(f"--workers: --runner inline has one worker, got {self.workers}; leave --workers out")
         return self
 
     def extraction_slots(self, engine: str) -> tuple[Slot, ...]:
+        """One slot per child of the extraction."""
         return slots(1 if self.runner == "inline" else self.workers, engine)

@@ -93,11 +93,14 @@ class StudyOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_na
     @pydantic.model_validator(mode="after")
     def _writes_into_a_folder(self) -> Self:
         if "://" in self.out or (self.folder.exists() and not self.folder.is_dir()):
-            raise ValueError(f"--out: {self.out} is no folder of this machine; give one, or a new name")
+            raise ValueError(
+                f"--out: {self.out} is not a local folder; name a folder or a path that does not exist yet"
+            )
         return self
 
     @property
     def folder(self) -> Path:
+        """The output folder, absolute."""
         return Path(os.path.abspath(self.out))
 
     def study(self) -> Study:

@@ -109,14 +109,14 @@ class TrainingOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf
     def _augments_what_is_trained_on(self) -> Self:
         if self.variants > 1 and self.train_on == "images":
             raise ValueError(
-                "--variants are of cached features; with --train-on images each epoch has its own: give one"
+                "--variants: --train-on images makes new variants in each epoch and stores none; give one of the two flags"
             )
         if self.variants > 1 and self.augment is None:
-            raise ValueError(f"--variants {self.variants}: say with --augment how the images are varied")
+            raise ValueError(f"--variants: {self.variants} views need an augmentation; describe it with --augment")
         if self.augment is not None and self.variants == 1 and self.train_on == "features" and not self.fine_tune:
             raise ValueError(
-                "--augment: nothing is trained on images that are varied; add --variants 4 (stored once), "
-                "--train-on images (afresh for each epoch) or --fine-tune block5"
+                "--augment: no training uses the augmented images; add --variants 4 (stored once), "
+                "--train-on images (new ones for each epoch) or --fine-tune block5"
             )
         return self
 
@@ -124,7 +124,7 @@ class TrainingOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf
     def _has_epochs_to_train(self) -> Self:
         if self.initial_epoch >= self.epochs:
             raise ValueError(
-                f"--initial-epoch: {self.initial_epoch} epochs are done and --epochs is {self.epochs}, which leaves none"
+                f"--initial-epoch: {self.initial_epoch} must be less than --epochs, which is {self.epochs}"
             )
         return self
 

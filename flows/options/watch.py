@@ -61,6 +61,7 @@ class WatchOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_na
         return Store(place(self.store), "")
 
     def patience(self) -> Patience:
+        """How long the watcher waits before it announces or lists again."""
         return Patience(self.quiet_seconds, self.most_seconds, self.poll_seconds)
 
     def check(self) -> None:
@@ -68,4 +69,5 @@ class WatchOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_na
         self.look()
 
     def look(self) -> Scan:
+        """Scan the folder. Raises InputError if it cannot be listed or its layout is ambiguous."""
         return scan_folder(self.folder, self.layout, place(self.labels) if self.labels else None, self.outside_links)

@@ -5,7 +5,7 @@ from typing import Any
 
 from flows.console.exit_status import check_budget
 from flows.console.messages import changes, duration, half_augmented, say
-from flows.console.outcome import Outcome, check_converged, outcome_of, telling
+from flows.console.outcome import Outcome, check_converged, outcome_of, reporting
 from flows.options import demo
 from flows.options.pipeline import PipelineOptions
 from flows.preflight.start import Result, Start
@@ -15,6 +15,7 @@ from storage.planning.free_space import check_room, expected_bytes, free_bytes
 from storage.planning.plan import Plan, make_plan
 from storage.source.listing import list_images
 from storage.source.scan import check_folder, scan_folder
+from storage.text import count
 from workers.jobs.head_identity import find_head
 from workers.jobs.records import Space
 from workers.jobs.size_and_rate import known_rate, row_bytes
@@ -53,11 +54,13 @@ def check_pipeline(options: PipelineOptions, plan: bool = False) -> Result | Sta
         check_room(space.store, planned, row_bytes(space, planned.format))
         return Start(options, space.store)
     say(*planned.findings)
-    what = "" if options.extract_only else ", and its head is there"
-    held = f"version {outcome.version} holds all {outcome.images:,} images{what}"
+    what = "" if options.extract_only else ", and its head is trained"
+    reason = f"version {outcome.version} is up to date with {count(outcome.images, 'image')}{what}"
     if planned.waiting:
-        held = f"{planned.waiting:,} of {outcome.images:,} images wait for a run without --limit {options.limit}"
-    say(f"nothing to do: {held}")
+        reason = (
+            f"{planned.waiting:,} of {count(outcome.images, 'image')} wait for a run without --limit {options.limit}"
+        )
+    say(f"nothing to do: {reason}")
     return outcome
 
 
@@ -69,7 +72,7 @@ def _nothing_to_do(space: Space, plan: Plan, options: PipelineOptions) -> Outcom
     outcome = outcome_of(plan_record(space, plan, ""), [], version)
     if options.extract_only:
         return outcome
-    with telling(outcome):
+    with reporting(outcome):
         check_budget(outcome, options.max_bad_fraction, space.root)
         job = options.head_job(space, version)
     head = find_head(space.store, job.name)
@@ -84,7 +87,7 @@ def _nothing_to_do(space: Space, plan: Plan, options: PipelineOptions) -> Outcom
     if job.lacking:
         say(half_augmented(job))
     outcome = outcome.with_head(head).with_model(model)
-    with telling(outcome):
+    with reporting(outcome):
         check_converged(head)
         check_converged(model)
     return outcome
@@ -100,11 +103,12 @@ def _describe_plan(space: Space, plan: Plan) -> dict[str, Any]:
     c = record.counts
     say(changes(plan.files.num_rows, c))
     say(*plan.findings)
-    reasons = [("stale", "as the feature space is another"), ("lost", "as their shard is lost")]
+    reasons = [("stale", "because their feature space is new"), ("lost", "because their shard is lost")]
     why = "".join(f", {c[key]:,} {reason}" for key, reason in reasons if c[key])
-    adopted = f"; adopted from a run that died: {c['adopted']:,}" if c["adopted"] else ""
+    adopted = f"; adopted from an interrupted run: {c['adopted']:,}" if c["adopted"] else ""
     views = f" ({plan.num_rows:,} views)" if plan.num_rows != plan.todo.num_rows else ""
-    say(f"to extract: {plan.todo.num_rows:,}{views} in {plan.num_chunks:,} chunks{why}{adopted}")
+    images, chunks = count(plan.todo.num_rows, "image"), count(plan.num_chunks, "chunk")
+    say(f"to extract: {images}{views} in {chunks}{why}{adopted}")
     room = "" if free is None else f" ({free / 1e6:,.1f} MB free)"
     say(f"expected: {expected_size / 1e6:,.1f} MB of shards{room}, {expected}; nothing changed (dry run)")
     return {

@@ -33,7 +33,7 @@ def until_current(
     for _ in range(ROUNDS - 1):
         if not _has_changed(look, worked_on):
             break
-        say("the images have changed meanwhile: another round")
+        say("images changed during the run; starting another round")
         later, worked_on = work()
         outcome = later.after(outcome)
     return outcome
@@ -78,7 +78,7 @@ def until_committed(work: Callable[[], T], say: Callable[[str], None]) -> T:
         try:
             return work()
         except VersionConflict as conflict:
-            say(f"{str(conflict).partition(';')[0]}: planning again")
+            say(f"{str(conflict).partition(';')[0]}; planning again")
     return work()
 
 

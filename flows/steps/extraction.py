@@ -7,6 +7,7 @@ from queue import Queue
 
 from flows.console.messages import shares
 from flows.console.progress import Meter, Progress
+from storage.text import count
 from tasks.artifacts import ProgressArtifact
 from tasks.caching import kept
 from tasks.extract_chunk import extract_chunk, logs_of
@@ -34,13 +35,14 @@ def chunks_a_run(remaining: int, slots: int, seconds_a_chunk: float | None) -> i
 
 @dataclass
 class Extraction:
-    """Progress of extraction: images done, as the children report each batch, and the results of finished chunks."""
+    """Progress of extraction. results: of the finished chunks."""
 
     meter: Meter
     results: list[ChunkResult] = field(default_factory=list)
     _done: dict[int, int] = field(default_factory=dict)
 
     def on_batch(self, record: dict) -> None:
+        """Receive the number of images done in a chunk, which its child reports after each batch."""
         self._done[record["chunk"]] = record["done"]
         self.meter.update(sum(list(self._done.values())), shares(self.results))
 
@@ -60,10 +62,9 @@ def extract_chunks(
     """
     if not plan.num_chunks:
         return []
-    progress.say(
-        f"extracting {plan.images:,} images in {plan.num_chunks:,} chunks with {len(slots)} workers on {engine}"
-    )
-    artifact = ProgressArtifact("extraction", f"Extraction of {plan.images} images")
+    images, chunks = count(plan.images, "image"), count(plan.num_chunks, "chunk")
+    progress.say(f"extracting {images} in {chunks} with {count(len(slots), 'worker')} on {engine}")
+    artifact = ProgressArtifact("extraction", f"Extraction of {images}")
     # When `running` exits, also on Ctrl-C, task runs stop waiting for a child.
     with running(logs_of(plan)):
         extraction = Extraction(progress.meter("extract", plan.images, "images"))
@@ -87,10 +88,10 @@ def _finished(
     start = in_flight = 0
     while start < plan.num_chunks or in_flight:
         while start < plan.num_chunks and in_flight <= len(slots):
-            count = chunks_a_run(plan.num_chunks - start, len(slots), seconds_a_chunk)
-            future = task.submit(plan, start, count, slots, engine, extraction.on_batch, runner)
+            number = chunks_a_run(plan.num_chunks - start, len(slots), seconds_a_chunk)
+            future = task.submit(plan, start, number, slots, engine, extraction.on_batch, runner)
             future.add_done_callback(finished.put)
-            start, in_flight = start + count, in_flight + 1
+            start, in_flight = start + number, in_flight + 1
         future = finished.get()
         in_flight -= 1
         result = future.result()

@@ -46,8 +46,8 @@ def _draw_line(above, below, line: list[Cell], beside: float) -> None:
 
 
 def _label(above, below, sizes: list[int]) -> None:
-    above.set_ylabel("validation accuracy, mean and spread")
-    below.set_ylabel("seconds an epoch")
+    above.set_ylabel("validation accuracy, mean and standard deviation")
+    below.set_ylabel("seconds per epoch")
     below.set_xlabel("batch size")
     below.set_xscale("log", base=2)
     below.set_xticks(sizes, [str(size) for size in sizes])

@@ -128,14 +128,14 @@ def advice_lines(rows: list[Row], advice: Advice | None) -> list[str]:
 def _no_advice(rows: list[Row]) -> str:
     rate = rows[0].learning_rate
     lower = min(rate / 10, LEARNING_RATES[rows[0].optimizer])
-    return f"no advice: each combination diverged at a learning rate of {rate:g}; try --learning-rate {lower:g}"
+    return f"no advice: every combination diverged at a learning rate of {rate:g}; try --learning-rate {lower:g}"
 
 
 def _advice_lines(rows: list[Row], advice: Advice) -> list[str]:
     chosen, best = advice.chosen, advice.best
-    text = f"take {combination(chosen)}: {_measured(chosen)}, {chosen.epoch_seconds:.2f} s/epoch"
+    text = f"use {combination(chosen)}: {_measured(chosen)}, {chosen.epoch_seconds:.2f} s/epoch"
     if chosen != best:
-        text += f"; of all within one standard error ({best.standard_error:.4f}) of the best it is the fastest"
+        text += f"; it is the fastest within one standard error ({best.standard_error:.4f}) of the best"
         text += f" (best: {combination(best)}, {_measured(best)})"
     rates = ", ".join(f"{size}: {rate:.2g}" for size, rate in advice.learning_rates.items())
     lines = [
@@ -145,7 +145,7 @@ def _advice_lines(rows: list[Row], advice: Advice) -> list[str]:
     ]
     if not advice.has_learnt:
         lines.append(
-            f"warning: none does clearly better than naming the largest class always ({rows[0].largest_share:.4f})"
+            f"warning: no combination is clearly better than always predicting the largest class ({rows[0].largest_share:.4f})"
         )
     return lines
 
@@ -154,7 +154,7 @@ def _warnings(rows: list[Row]) -> list[str]:
     faulty = [row for row in rows if row.faults]
     lines = [f"warning: {combination(row)}, seed {row.seed}: {'; '.join(row.faults)}" for row in faulty]
     if faulty:
-        lines.append("what to try there: standardised features, a lower learning rate, a larger batch")
+        lines.append("to avoid this, try standardised features, a lower learning rate or a larger batch size")
     return lines
 
 
@@ -168,8 +168,8 @@ def _markdown(study: Study, rows: list[Row], advice: Advice | None) -> str:
     spec = study.jobs[0].spec
     first = rows[0]
     heading = (
-        f"Version {study.version.number} of feature space `{study.space.fingerprint}`: {sizes['train']:,} images to train "
-        f"on, {sizes['validation']:,} to validate on, {count(len(study.version.class_names), 'class', 'classes')}. "
+        f"Version {study.version.number} of feature space `{study.space.fingerprint}`: {sizes['train']:,} training "
+        f"images, {sizes['validation']:,} validation images, {count(len(study.version.class_names), 'class', 'classes')}. "
         f"Head {spec.kind}, {first.optimizer} with learning rate {first.learning_rate:g}, "
         f"{count(spec.epochs, 'epoch')}, {count(len(rows), 'training')}."
     )
@@ -182,8 +182,8 @@ def _markdown(study: Study, rows: list[Row], advice: Advice | None) -> str:
             "",
             *("| " + " | ".join(line) + " |" for line in lines),
             "",
-            "Means over the seeds, of the epoch with the lowest validation loss, which is kept; behind ± the standard deviation",
-            "between seeds. `last` is the validation accuracy of the last epoch. Times are medians of an epoch without the first.",
+            "Figures are means over the seeds, at the kept epoch (the lowest validation loss), with the standard deviation between",
+            "seeds after ±. `last` is the validation accuracy of the last epoch. Times are medians over the epochs after the first.",
             "",
             "![Validation accuracy and time by batch size](study.png)",
             "",

@@ -25,7 +25,7 @@ class Study:
         images = sum(self.version.classes["train"].values())
         if all(job.spec.batch_size <= images for job in self.jobs):
             return []
-        return [f"no batch is larger than the {images:,} training images: larger sizes are one training, of {images:,}"]
+        return [f"batch sizes over the {images:,} training images are one training, with a batch size of {images:,}"]
 
     def rows(self) -> list[Row]:
         """The result of each training, in the order of `jobs`. Every head must exist."""

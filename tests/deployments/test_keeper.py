@@ -188,5 +188,5 @@ def test_the_keeper_is_as_mortal_and_what_it_left_is_taken_down(stand):
     os.kill(keeper, 9)
     done = stand.call("deployments", "down")
     assert done.returncode == 0, done.stderr
-    assert re.search(r"down: [1-9]\d* processes ended", done.stderr)
+    assert re.search(r"down: [1-9]\d* process(es)? ended", done.stderr)
     until("nothing left", lambda: not marked(stand.home), 30)

@@ -115,7 +115,10 @@ def test_a_port_that_is_taken_and_a_down_without_an_up_are_told_in_one_line(imag
     ):
         port = str(taken.getsockname()[1])
         words = ["up", "--images", images, "--store", tmp_path / "store", "--weights", "random", "--port", port]
-        for arguments, status, said in ((words, 2, f"something listens on {port}"), (["down"], 0, "nothing was up")):
+        for arguments, status, said in (
+            (words, 2, f"another program listens on port {port}"),
+            (["down"], 0, "nothing was up"),
+        ):
             monkeypatch.setattr("sys.argv", ["deployments", *map(str, arguments)])
             assert main() == status
             assert said in capsys.readouterr().err.splitlines()[-1]

@@ -138,7 +138,7 @@ def test_only_what_is_missing_is_extracted_and_a_bad_image_costs_one_row(pipelin
     assert [now["train", view] for view in (1, 2, 3)] == [training] * 3
     assert sum(len(Shard(where, ref).errors()) for ref in version.shards.values()) == 1
     refused = run_alone(tmp_path, *arguments, *SHIFTED, "--variants", "3")
-    assert (refused.status, "1 of 63 images could not be used" in refused.stderr) == (3, True), refused.stderr
+    assert (refused.status, "1 of 63 images are unusable" in refused.stderr) == (3, True), refused.stderr
 
 
 def test_training_on_images_logs_every_epoch_and_extracts_nothing(pipeline, again, first_run, tmp_path):
@@ -222,16 +222,16 @@ def test_an_extraction_of_variants_that_is_killed_between_shards_goes_on_without
     )
 
 
-LACKING = "--augment: nothing is trained on images that are varied; add --variants 4"
+LACKING = "--augment: no training uses the augmented images; add --variants 4"
 
 
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["--variants", "4"], "--variants 4: say with --augment how"),
-        (["--variants", "4", "--augment", "{}"], "--variants 4: say with --augment how"),
-        (["--variants", "4", "--augment", "fill_mode: wrap"], "--variants 4: say with --augment how"),
-        (["--variants", "4", *TURNED, "--train-on", "images"], "--variants are of cached features"),
+        (["--variants", "4"], "--variants: 4 views need an augmentation"),
+        (["--variants", "4", "--augment", "{}"], "--variants: 4 views need an augmentation"),
+        (["--variants", "4", "--augment", "fill_mode: wrap"], "--variants: 4 views need an augmentation"),
+        (["--variants", "4", *TURNED, "--train-on", "images"], "--variants: --train-on images makes new variants"),
         (["--variants", "0", *TURNED], "--variants: expected greater than or equal to 1"),
         (["--variants", "257", *TURNED], "--variants: expected less than or equal to 256"),
         ([*TURNED], LACKING),
@@ -244,8 +244,8 @@ LACKING = "--augment: nothing is trained on images that are varied; add --varian
         (["--augment", ""], "--augment: expected parameters with their values"),
         (["--augment", "3"], "--augment: expected parameters with their values"),
         (["--augment", '[{"rotation_range": 20}]'], "--augment: expected parameters with their values"),
-        (["--augment", '{"rotation_range": 20'], "--augment: neither JSON nor YAML"),
-        (["--augment", "!!python/object/apply:os.getcwd []"], "--augment: neither JSON nor YAML"),
+        (["--augment", '{"rotation_range": 20'], "--augment: expected JSON or YAML"),
+        (["--augment", "!!python/object/apply:os.getcwd []"], "--augment: expected JSON or YAML"),
         (["--augment", "[" * 5000], "--augment: lists in lists"),
         (["--augment", "nowhere.json"], f"--augment: {Path.cwd()}/nowhere.json cannot be read"),
         (["--augment", "{file}"], "cannot be read"),

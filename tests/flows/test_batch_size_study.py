@@ -194,7 +194,7 @@ def test_a_study_whose_heads_are_there_is_told_without_prefect(capsys, filled):
     assert (record["batch_size"], record["val_accuracy"]) == (4, pytest.approx(0.9595))
     out = filled.parent / "out"
     assert (record["out"], sorted(path.name for path in out.iterdir())) == (str(out), FILES)
-    assert "nothing to train: all 8 heads are there" in captured.err
+    assert "nothing to train: 8 trainings done before" in captured.err
     assert captured.err.count("its loss is not finite") == 2
 
 
@@ -225,7 +225,7 @@ def test_of_sizes_with_room_for_every_image_one_is_trained_and_it_is_said(capsys
     pretend(parse(given))
     assert main(given) == 0
     err = capsys.readouterr().err
-    assert f"no batch is larger than the {images} training images" in err
+    assert f"batch sizes over the {images} training images are one training" in err
     rates = json.loads((filled.parent / "out" / "study.json").read_text())["advice"]["learning_rates"]
     assert set(rates) == {"4", "24"}  # as many as the pretended trainings had
 
@@ -237,7 +237,7 @@ def test_a_study_of_which_each_training_diverged_is_told_with_a_lower_rate_to_tr
     out, err = capsys.readouterr()
     record = json.loads(out.splitlines()[-1], parse_constant=lambda constant: pytest.fail(f"a bare {constant}"))
     assert (record["faulty"], record["batch_size"], record["val_accuracy"]) == (4, None, None)
-    assert "no advice: each combination diverged at a learning rate of 1e+30; try --learning-rate 0.001" in err
+    assert "no advice: every combination diverged at a learning rate of 1e+30; try --learning-rate 0.001" in err
     assert json.loads((filled.parent / "out" / "study.json").read_text())["advice"] is None
     assert sorted(path.name for path in (filled.parent / "out").iterdir()) == FILES
     assert parse(arguments(filled, "--learning-rate", "0.001")).learning_rate == 0.001
@@ -311,7 +311,8 @@ def test_a_study_that_is_interrupted_keeps_what_it_has_trained(environment, fill
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert (
-        said.splitlines()[-1] == "error: interrupted; finished trainings are kept, and the next study goes on from them"
+        said.splitlines()[-1]
+        == "error: interrupted; finished trainings are kept, and the next study continues from them"
     )
     assert 2 <= len(list(filled.glob("heads/*/head.json"))) < 32
 

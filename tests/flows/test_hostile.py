@@ -67,7 +67,7 @@ def test_every_good_picture_has_its_row_and_every_bad_one_its_code(run, folder):
 
 def test_the_run_ends_by_the_budget_and_without_a_traceback(run, pipeline, folder):
     assert run.status == 3, run.stderr
-    assert f"{len(bad.BAD)} of {run.record['images']} images could not be used" in run.stderr
+    assert f"{len(bad.BAD)} of {run.record['images']} images are unusable" in run.stderr
     assert "Traceback" not in run.stderr
     within = pipeline("--images", folder, "--store", folder.parent / "store", *TINY, "--max-bad-fraction", "0.5")
     assert (within.status, within.record["extracted"]) == (0, 0), within.stderr

@@ -138,7 +138,7 @@ def test_an_unreadable_image_costs_its_row_only(pipeline, tmp_path):
     assert (done.record["extracted"], done.record["quarantined"], done.record["val_accuracy"]) == (40, 1, None)
     over = pipeline(*arguments)
     assert over.status == 3
-    assert "1 of 41 images could not be used" in over.stderr
+    assert "1 of 41 images are unusable" in over.stderr
     shown = re.search(r"python (-m storage show --store .*)` names them", over.stderr).group(1)
     listed = subprocess.run([sys.executable, *shlex.split(shown)], capture_output=True, text=True, cwd=PROJECT)
     assert "cats/broken.png" in listed.stdout
@@ -292,7 +292,7 @@ def test_a_training_that_is_stopped_goes_on_by_a_retry_or_the_next_run(pipeline,
         assert set(store.glob("heads/*/head.json")) == before
         done = pipeline(*arguments)
     assert (done.status, done.record["extracted"], done.record["epochs"]) == (0, 0, 150), done.stderr
-    assert "training resumes where it was stopped, in epoch " in done.stderr
+    assert "resuming the training in epoch " in done.stderr
     with open(store / "heads" / done.record["head"] / "logs" / "steps.csv") as file:
         assert [line.split(",")[0] for line in file][1:] == [str(epoch) for epoch in range(150)]
 

@@ -35,7 +35,7 @@ def test_a_run_is_dead_where_its_process_is_known_to_be_gone(state):
         assert death(flow_run(state, process), NOW, 300, is_all=False) is None
     assert death(flow_run(state, OWN), NOW, 300, is_all=True) is None
     for process in (ELSEWHERE, None):
-        assert "nothing is known" in death(flow_run(state, process), NOW, 300, is_all=True)
+        assert "its process is unknown" in death(flow_run(state, process), NOW, 300, is_all=True)
 
 
 def test_a_run_that_has_not_begun_is_dead_after_a_while():

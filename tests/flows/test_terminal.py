@@ -70,7 +70,7 @@ def test_ctrl_c_in_a_terminal_ends_a_run_with_a_server_of_its_own(without_server
     at = {"extract": has(r"extract ━.* of 120 images")}
     seen = watched([*arguments, "--image-size", "128"], without_server, at, interrupt_at="extract")
     assert (seen.status, seen.moments.keys()) == (130, {"extract"}), seen.end
-    assert seen.end[-1] == "error: interrupted; finished shards are kept, and the next run goes on from them"
+    assert seen.end[-1] == "error: interrupted; finished shards are kept, and the next run continues from them"
     assert len(seen.end) < 10  # of which four are the table of classes
     assert not has("Crash|ERROR")(seen.end)
     assert not processes_of(without_server["PREFECT_HOME"])

@@ -49,7 +49,7 @@ def test_the_images_that_cannot_be_used_are_a_table_with_reason_message_attempts
 
 def test_whatever_a_class_is_called_is_read_as_it_is_called(texts):
     names = [" ".join(name.split()) for name in NAMES]
-    assert f"classes {', '.join(names)}." in next(text for text in texts if text.startswith("Trained just now"))
+    assert f"classes {', '.join(names)}." in next(text for text in texts if text.startswith("Trained by this run"))
     for name in names:
         assert texts.count(name) == 3  # in its scores, its row and its column of the confusion matrix
 

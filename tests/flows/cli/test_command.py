@@ -293,7 +293,7 @@ def test_the_demo_never_runs_into_what_somebody_named(capsys, tmp_path, monkeypa
 
 def test_a_store_where_it_would_be_taken_for_a_class_is_refused(capsys, images):
     status, line = complaint(capsys, "--images", images, "--store", images / "store", *TINY)
-    assert (status, "would be taken for a class" in line) == (2, True)
+    assert (status, "would be read as a class" in line) == (2, True)
     parse(["--images", str(images), "--store", str(images / ".store"), *TINY])[0].space()
 
 

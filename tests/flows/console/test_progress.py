@@ -76,7 +76,7 @@ def test_the_time_of_a_step_is_taken_whatever_ends_it(clock):
 def test_what_did_not_happen_is_not_told():
     counts = dict.fromkeys(("new", "changed", "moved", "relabelled", "removed", "unchanged", "ignored"), 0)
     assert changes(5, counts | {"unchanged": 4, "moved": 1}) == "5 images: 1 moved, 4 unchanged"
-    assert changes(5, counts | {"new": 5, "ignored": 2}) == "5 images: 5 new; 2 other files ignored"
+    assert changes(5, counts | {"new": 5, "ignored": 2}) == "5 images: 5 new; ignored 2 other files"
 
 
 def test_a_head_is_told_of_with_its_figures_on_test_images_where_there_are_such():

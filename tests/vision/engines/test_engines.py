@@ -116,7 +116,7 @@ def test_an_engine_that_cannot_be_loaded_gives_way_too(engine, spec, monkeypatch
 
 def test_features_of_other_weights_are_no_parity(spec, tensors):
     others = {name: (kernel * 1.01, bias) for name, (kernel, bias) in tensors.items()}
-    with pytest.raises(ParityError, match="differs from the reference by .*, more than the allowed 3e-04"):
+    with pytest.raises(ParityError, match=r"differs from the reference by .*, more than the allowed 3e-04"):
         check_parity(MnnEngine(spec, tensors, threads=1), others)
 
 

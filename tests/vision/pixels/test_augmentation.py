@@ -337,7 +337,7 @@ def test_the_text_and_the_digest_of_an_augmentation_are_the_same_for_ever():
         ({"horizontal_flips": True}, "unknown parameter 'horizontal_flips'; expected one of horizontal_flip"),
         ({"xyz": 1}, "unknown parameter 'xyz'; expected one of shear_range, zoom_range, .*, cval$"),
         ({3: 1}, "unknown parameter 3"),
-        (["zoom_range"], r"parameters with their values, .* got \['zoom_range'\]"),
+        (["zoom_range"], r"expected parameters with their values, .* got \['zoom_range'\]"),
         ({"rotation_range": "20"}, "rotation_range takes a finite number of at least 0, got '20'; write a number"),
         ({"rotation_range": True}, "rotation_range takes a finite number of at least 0, got True"),
         ({"rotation_range": -1}, "rotation_range takes a finite number of at least 0, got -1"),

@@ -218,5 +218,5 @@ def test_what_is_lost_of_pictures_is_counted_with_an_example(job, images, store)
     assert result.losses == {"sixteen_bit": 3}
     assert result.lossy["sixteen_bit"].startswith("cats/deep-")
     (line,) = lost([result, result])
-    assert line.startswith("warning: 6 images of 16-bit greys, as 'cats/deep-")
+    assert line.startswith("warning: 6 images with 16-bit greys, for example 'cats/deep-")
     assert "--sixteen-bit scale" in line

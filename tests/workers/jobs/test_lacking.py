@@ -71,7 +71,7 @@ def test_a_file_that_is_gone_when_its_variants_are_made_is_missed_too(images, st
     version = commit(where, planned.parent, *finish(where, planned, refs))
     found = job(images, store, version)
     assert found.lacking == 1
-    assert "1 training images lack some of their 3 views" in half_augmented(found)
+    assert "1 training image without all of the 3 views" in half_augmented(found)
     assert found.name != final_name(images, store, version)
     _, version = toy.run(images, store, **VARIED)
     assert job(images, store, version).name == final_name(images, store, version)
