@@ -26,10 +26,10 @@ from storage.records import sha256
 from storage.shards.inventory import is_present
 from storage.shards.shard import ShardRef
 from storage.source.scan_files import load_listing
+from workers.errors import CERTAIN, EXPECTED, PoolClosed, WorkerFailed
 from workers.jobs.head_identity import find_head
 from workers.jobs.records import ChunkResult, HeadResult, ListingRecord, Space, VersionRecord
 from workers.jobs.spaces import version_record
-from workers.runners.base import CERTAIN, EXPECTED, PoolClosed, WorkerFailed
 
 RECORDS = {kind.__name__: kind for kind in (ListingRecord, ChunkResult, VersionRecord, HeadResult)}
 T = TypeVar("T", bound=Task)
@@ -57,7 +57,7 @@ class StaleRecord(ValueError):
     """A cached record describes something that no longer exists. Prefect treats this as a cache miss."""
 
 
-class TrueRecords(Serializer):
+class CheckedRecords(Serializer):
     """Stores records as JSON, and checks each against the store when it loads them. Loading raises StaleRecord."""
 
     type: Literal["true-records"] = "true-records"
@@ -112,7 +112,7 @@ def kept(task: T, space: Space) -> T:
     """The task, with its records stored beside the store that they describe. A copy of the store ignores them."""
     folder = space.store.cache / "prefect" / sha256(os.fsencode(space.root))[:16]
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    serializer = TrueRecords(root=space.root, fingerprint=space.fingerprint)
+    serializer = CheckedRecords(root=space.root, fingerprint=space.fingerprint)
     return task.with_options(
         result_storage=folder, result_serializer=serializer, persist_result=True, cache_expiration=timedelta(days=30)
     )

@@ -32,8 +32,8 @@ def _key(
 ) -> str:
     """Hash of the requested rows and the feature space, so that the same work has the same key in any plan."""
     rows = _rows(plan, start, count).select(["digest", "views"])
-    wanted = [(row["digest"].hex(), row["views"]) for row in rows.to_pylist()]
-    digest = hashlib.sha256(json.dumps([plan.augmentation, wanted]).encode()).hexdigest()
+    requested = [(row["digest"].hex(), row["views"]) for row in rows.to_pylist()]
+    digest = hashlib.sha256(json.dumps([plan.augmentation, requested]).encode()).hexdigest()
     return f"chunk-{plan.space.fingerprint}-{plan.chunk_size}-{plan.format}-{digest}"
 
 

@@ -12,7 +12,7 @@ from flows.preflight.start import Result
 from flows.registry import FlowEntry
 from storage.layout import Store
 from storage.text import as_flags
-from workers.runners.base import PoolClosed
+from workers.errors import PoolClosed
 
 ENVIRONMENT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -13,15 +13,15 @@ from storage.heads.current import promote_head
 from storage.source.listing import list_images
 from storage.source.scan import scan_folder
 from storage.source.scan_files import save_listing, save_scan
-from tasks.caching import StaleRecord, TrueRecords, can_help, is_true, kept
+from tasks.caching import CheckedRecords, StaleRecord, can_help, is_true, kept
 from tasks.list_images import list_images as list_images_task
 from tests import toy
 from vision.errors import SpecError, WeightsError
 from vision.training.head import HeadSpec
+from workers.errors import PoolClosed, WorkerDied, WorkerFailed
 from workers.jobs.head_identity import find_head, head_name
 from workers.jobs.records import ChunkResult, HeadResult, ListingRecord, ScanRecord
 from workers.jobs.spaces import version_record
-from workers.runners.base import PoolClosed, WorkerDied, WorkerFailed
 
 
 def failed(error: BaseException):
@@ -75,8 +75,8 @@ def test_a_dead_child_and_a_hiccup_of_the_disk_are_tried_again(error):
 
 
 @pytest.fixture
-def records(images, store) -> TrueRecords:
-    return TrueRecords(root=str(store), fingerprint=toy.space(images, store).fingerprint)
+def records(images, store) -> CheckedRecords:
+    return CheckedRecords(root=str(store), fingerprint=toy.space(images, store).fingerprint)
 
 
 @pytest.fixture

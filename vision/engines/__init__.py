@@ -33,12 +33,12 @@ def load_engine(name: str, spec: FeatureSpec, weights: str, threads: int, before
     may not hold two. Threads that ask for the same engine share it. Raises WeightsError if the weights are no longer those
     of the spec, SpecError if the backbone cannot be cut there.
     """
-    wanted = (name, spec, weights, threads, before)
+    key = (name, spec, weights, threads, before)
     with _loading:
-        if wanted not in _loaded:
+        if key not in _loaded:
             unload_engine()
-            _loaded[wanted] = _made(*wanted)
-        return _loaded[wanted]
+            _loaded[key] = _made(*key)
+        return _loaded[key]
 
 
 _loaded: dict[tuple, Engine] = {}  # at most one

@@ -60,10 +60,10 @@ Decoded = tuple[Part, np.ndarray | ImageError]
 Row = tuple[int, bytes, np.ndarray]  # view, key, features
 
 
-class Hands(Protocol):
-    """Hears which image is being read or decoded, and which batch is being inferred. Each call replaces the one before.
+class Tracker(Protocol):
+    """Tracks which image is being read or decoded, and which batch is being inferred. Each call replaces the one before.
 
-    Two threads call it for every image, so it has to be cheap compared with decoding.
+    Two threads call it for every image, so a call must be cheap compared with decoding.
     """
 
     def reading(self, key: bytes) -> None: ...
@@ -77,7 +77,7 @@ class Hands(Protocol):
     def inferred(self) -> None: ...
 
 
-class NoHands:
+class NoTracker:
     """Ignores every call."""
 
     def reading(self, key: bytes) -> None: ...
@@ -95,7 +95,7 @@ def extract(
     engine: Engine,
     images: Iterable[Image],
     on_batch: Callable[[int], None] = lambda done: None,
-    hands: Hands | None = None,
+    tracker: Tracker | None = None,
     apart: Container[bytes] = (),
     make_views: MakeViews = plain_views,
 ) -> Extracted:
@@ -105,18 +105,18 @@ def extract(
     rows of that image are missing; other errors pass through. on_batch: hears how many images are done. apart: keys of
     images that share their batch with no other image. make_views: see vision/pixels/variants.py.
     """
-    seconds, hands = StageSeconds(), hands or NoHands()
-    decoder = _Decoder(engine.spec, seconds, hands, make_views)
+    seconds, tracker = StageSeconds(), tracker or NoTracker()
+    decoder = _Decoder(engine.spec, seconds, tracker, make_views)
     errors: dict[bytes, tuple[str, str]] = {}
     rows: list[Row] = []
     done = 0
     # Closing joins the decoding thread before an error goes up.
-    with closing(_decoded_ahead(_batches(images, engine, apart), decoder, hands)) as batches:
+    with closing(_decoded_ahead(_batches(images, engine, apart), decoder, tracker)) as batches:
         for batch in batches:
             good = [(part, pixels) for part, pixels in batch if isinstance(pixels, np.ndarray)]
             errors |= {part.key: (e.code, str(e)) for part, e in batch if isinstance(e, ImageError)}
             if good:
-                rows += _inferred(engine, good, seconds, hands)
+                rows += _inferred(engine, good, seconds, tracker)
             done += sum(part.is_last for part, _ in batch)
             on_batch(done)
     rows.sort(key=lambda row: row[0])  # stable: the images of a view stay in the order in which they came
@@ -125,12 +125,12 @@ def extract(
     return Extracted([key for _, key, _ in rows], views, features, errors, seconds, decoder.losses)
 
 
-def _decoded_ahead(batches: Iterator[list[Part]], decoder: "_Decoder", hands: Hands) -> Generator[list[Decoded]]:
+def _decoded_ahead(batches: Iterator[list[Part]], decoder: "_Decoder", tracker: Tracker) -> Generator[list[Decoded]]:
     """Each batch with its pixels, or the reason why there are none. A thread decodes one batch ahead."""
 
     def next_batch() -> list[Decoded]:
         batch = [(part, decoder.pixels(part)) for part in next(batches, [])]
-        hands.decoded()
+        tracker.decoded()
         return batch
 
     with ThreadPoolExecutor(1, "decode") as ahead:
@@ -141,15 +141,15 @@ def _decoded_ahead(batches: Iterator[list[Part]], decoder: "_Decoder", hands: Ha
 
 
 def _inferred(
-    engine: Engine, good: list[tuple[Part, np.ndarray]], seconds: StageSeconds, hands: Hands
+    engine: Engine, good: list[tuple[Part, np.ndarray]], seconds: StageSeconds, tracker: Tracker
 ) -> Iterable[Row]:
     """The rows of a batch."""
     began = time.perf_counter()
-    hands.inferring([part.key for part, _ in good])
+    tracker.inferring([part.key for part, _ in good])
     found = engine.features(np.concatenate([pixels for _, pixels in good]))
     with np.errstate(over="ignore"):  # an overflow becomes inf, which the store refuses by name
         found = found.astype(_dtype(engine))
-    hands.inferred()
+    tracker.inferred()
     seconds.infer += time.perf_counter() - began
     made = [(view, part.key) for part, _ in good for view in part.views]
     return [(view, key, row) for (view, key), row in zip(made, found, strict=True)]
@@ -187,8 +187,8 @@ def _batches(images: Iterable[Image], engine: Engine, apart: Container[bytes]) -
 class _Decoder:
     """Decodes each image once, even if two batches share its views, and makes the views."""
 
-    def __init__(self, spec: FeatureSpec, seconds: StageSeconds, hands: Hands, make_views: MakeViews):
-        self._spec, self._seconds, self._hands, self._make_views = spec, seconds, hands, make_views
+    def __init__(self, spec: FeatureSpec, seconds: StageSeconds, tracker: Tracker, make_views: MakeViews):
+        self._spec, self._seconds, self._tracker, self._make_views = spec, seconds, tracker, make_views
         self.losses: dict[Loss, list[bytes]] = {}
         self._last: tuple[bytes, np.ndarray | ImageError] | None = None
 
@@ -200,7 +200,7 @@ class _Decoder:
         if isinstance(picture, ImageError):
             return picture
         began = time.perf_counter()
-        self._hands.decoding(part.key)
+        self._tracker.decoding(part.key)
         made = self._make_views(picture, part.key, part.views)
         self._seconds.decode += time.perf_counter() - began
         return made
@@ -208,11 +208,11 @@ class _Decoder:
     def _decoded(self, part: Part) -> np.ndarray | ImageError:
         began = time.perf_counter()
         try:
-            self._hands.reading(part.key)
+            self._tracker.reading(part.key)
             data = part.read()
             self._seconds.read += time.perf_counter() - began
             began = time.perf_counter()
-            self._hands.decoding(part.key)
+            self._tracker.decoding(part.key)
             spec = self._spec
             return decode(
                 data,

@@ -20,17 +20,18 @@ FALLBACK = "tensorflow"
 
 
 def engine_class(name: str) -> type[SerialEngine]:
+    """The class of an engine. Imports its module, which loads no library of the engine."""
     module, _, own = ENGINES[name].partition(":")
     return getattr(import_module(module), own)
 
 
-def choose(wanted: EngineName, spec: FeatureSpec, has_gpu: bool) -> str:
+def choose(name: EngineName, spec: FeatureSpec, has_gpu: bool) -> str:
     """The engine of a run. `auto` takes the fallback on a GPU, and otherwise the first engine that can compute the spec.
 
-    Raises SpecError if the wanted engine cannot compute these features or is not installed.
+    Raises SpecError if that engine cannot compute these features or is not installed.
     """
-    if wanted == "auto":
-        return FALLBACK if has_gpu else next(name for name in ENGINES if not engine_class(name).obstacle(spec))
-    if obstacle := engine_class(wanted).obstacle(spec):
-        raise SpecError(f"`engine={wanted}` {obstacle}; or use `engine=auto`")
-    return wanted
+    if name == "auto":
+        return FALLBACK if has_gpu else next(each for each in ENGINES if not engine_class(each).obstacle(spec))
+    if obstacle := engine_class(name).obstacle(spec):
+        raise SpecError(f"`engine={name}` {obstacle}; or use `engine=auto`")
+    return name

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from storage.finite import finite
-from workers.children.in_flight import InHand
+from workers.children.failure import Failure
+from workers.children.in_flight import InFlight
 from workers.jobs.perform import perform
 
 IDLE_SECONDS = 30.0
@@ -56,26 +57,11 @@ def _run(job: dict, report) -> dict[str, Any]:
         return {"result": _perform(job, report)}
     except Exception as error:  # the parent receives any error, and this child takes the next job
         print(traceback.format_exc(), file=sys.stderr, flush=True)
-        kinds = [kind.__name__ for kind in type(error).__mro__]
-        return {"error": {"kinds": kinds, "message": str(error), **_of_the_machine(error)}}
-
-
-def _of_the_machine(error: Exception) -> dict[str, Any]:
-    """Number, message and file name of an OSError as JSON; each is None if it is missing or of another type.
-
-    A file name may be bytes, a descriptor or None. Arrow puts it into the message instead.
-    """
-    number, name = getattr(error, "errno", None), getattr(error, "filename", None)
-    words = getattr(error, "strerror", None)
-    return {
-        "errno": number if isinstance(number, int) else None,
-        "strerror": words if isinstance(words, str) else None,
-        "filename": os.fsdecode(name) if isinstance(name, str | bytes) else None,
-    }
+        return {"error": Failure.of(error).record()}
 
 
 def _perform(request: dict, report) -> dict | list[dict]:
-    return perform(request["kind"], request["job"], report, InHand(request["in_hand"]))
+    return perform(request["kind"], request["job"], report, InFlight(request["in_flight"]))
 
 
 def _answer(answers, record: dict) -> None:

@@ -26,7 +26,7 @@ SIZE = DIGESTS_AT + LARGEST_BATCH * DIGEST_BYTES
 NONE = bytes(DIGEST_BYTES)
 
 
-class InHand:
+class InFlight:
     """The in-flight images of one child. Times come from the monotonic clock, which all processes share."""
 
     def __init__(self, descriptor: int):
@@ -34,10 +34,10 @@ class InHand:
         self._map = mmap.mmap(descriptor, SIZE)
 
     @classmethod
-    def create(cls) -> "InHand":
-        """Notes in a new anonymous file, which disappears when the last process closes it."""
+    def create(cls) -> "InFlight":
+        """In-flight notes in a new anonymous file, which disappears when the last process closes it."""
         if hasattr(os, "memfd_create"):
-            descriptor = os.memfd_create("in-hand")
+            descriptor = os.memfd_create("in-flight")
         else:
             with tempfile.TemporaryFile() as file:
                 descriptor = os.dup(file.fileno())
@@ -46,7 +46,7 @@ class InHand:
         weakref.finalize(made, os.close, descriptor)
         return made
 
-    # Called in the child: vision.engines.extract.Hands
+    # Called in the child: vision.engines.extract.Tracker
 
     def reading(self, key: bytes) -> None:
         IMAGE.pack_into(self._map, IMAGE_AT, time.monotonic(), 1, key)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from workers.children.in_flight import InHand, Stage
+from workers.children.in_flight import InFlight, Stage
 
 LOOK_SECONDS = 0.2
 
@@ -18,10 +18,10 @@ STAGE_SECONDS: dict[Stage, float] = {"read": 300.0, "decode": 60.0, "infer": 300
 
 @dataclass(frozen=True)
 class Breach:
-    """Why the watchdog killed a child. code: `timeout`, or `crashed` for memory. words: the reason as a clause."""
+    """Why the watchdog killed a child. code: `timeout`, or `crashed` for memory. reason: a clause."""
 
     code: Literal["timeout", "crashed"]
-    words: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,17 @@ class Limits:
     memory_mb: float | None = None
     stage_seconds: dict[Stage, float] = field(default_factory=lambda: dict(STAGE_SECONDS))
 
-    def breach(self, pid: int, in_hand: InHand) -> Breach | None:
+    def breach(self, pid: int, in_flight: InFlight) -> Breach | None:
         """The limit of memory or of a stage that the child exceeds, or None."""
-        for stage, seconds in in_hand.seconds().items():
+        for stage, seconds in in_flight.seconds().items():
             if seconds > self.stage_seconds[stage]:
                 return Breach(
                     "timeout", f"it took more than {self.stage_seconds[stage]:g} s to {stage} its in-flight images"
                 )
         if self.memory_mb is not None and (held := own_memory_mb(pid)) > self.memory_mb:
-            return Breach("crashed", f"it filled {held:,.0f} MB of memory, more than its {self.memory_mb:,.0f}")
+            return Breach(
+                "crashed", f"it used {held:,.0f} MB of memory, more than its limit of {self.memory_mb:,.0f} MB"
+            )
         return None
 
 
@@ -63,20 +65,20 @@ def own_memory_mb(pid: int) -> float:
         return 0.0
 
 
-class Watch:
+class Watchdog:
     """Checks a child five times a second while the block runs, and kills it when it exceeds a limit.
 
     The limit of silence counts from the last call of `heard`. breach: why the watchdog killed the child, else None.
     """
 
-    def __init__(self, process: subprocess.Popen, limits: Limits, in_hand: InHand | None = None):
+    def __init__(self, process: subprocess.Popen, limits: Limits, in_flight: InFlight | None = None):
         self.breach: Breach | None = None
-        self._process, self._limits, self._in_hand = process, limits, in_hand
+        self._process, self._limits, self._in_flight = process, limits, in_flight
         self._heard = time.monotonic()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "Watchdog":
         self._thread.start()
         return self
 
@@ -85,17 +87,18 @@ class Watch:
         self._thread.join()
 
     def heard(self) -> None:
+        """Restart the limit of silence, since the child has sent a record."""
         self._heard = time.monotonic()
 
     def _look(self) -> None:
         while not self._over.wait(LOOK_SECONDS):
-            self.breach = self._found()
+            self.breach = self._find_breach()
             if self.breach is not None:
                 self._process.kill()
                 return
 
-    def _found(self) -> Breach | None:
+    def _find_breach(self) -> Breach | None:
         longest = self._limits.silence_seconds
         if longest is not None and time.monotonic() - self._heard > longest:
-            return Breach("timeout", f"it said nothing for {longest:g} s")
-        return self._limits.breach(self._process.pid, self._in_hand) if self._in_hand is not None else None
+            return Breach("timeout", f"it reported nothing for {longest:g} s")
+        return self._limits.breach(self._process.pid, self._in_flight) if self._in_flight is not None else None

@@ -22,7 +22,7 @@ from storage.shards.shard import AUGMENTATION, write_shard
 from storage.shards.view_ids import PLAIN
 from storage.text import visible
 from vision.engines.engine import Engine
-from vision.engines.extract import Extracted, Hands, Image, MakeViews, extract
+from vision.engines.extract import Extracted, Image, MakeViews, Tracker, extract
 from vision.pixels.decode import ImageError
 from vision.pixels.variants import Variants, plain_views
 from workers.jobs.records import ChunkResult, ChunksJob
@@ -31,12 +31,12 @@ logger = logging.getLogger(__name__)
 
 
 def process_chunks(
-    job: ChunksJob, engine: Engine, report: Callable[[dict], None], hands: Hands | None = None
+    job: ChunksJob, engine: Engine, report: Callable[[dict], None], tracker: Tracker | None = None
 ) -> list[ChunkResult]:
     """Read, decode and infer the images of each chunk, and write its shard while the next chunk is inferred.
 
     engine: warm, and for the job's spec. report: receives a record for each batch and, from another thread, one for
-    each `finished` chunk. hands: told which images are in flight. Raises errors that stop a whole chunk: StoreDamaged,
+    each `finished` chunk. tracker: told which images are in flight. Raises errors that stop a whole chunk: StoreDamaged,
     OSError (disk full).
     """
     results: list[ChunkResult] = []
@@ -44,7 +44,7 @@ def process_chunks(
     with ThreadPoolExecutor(1, "write") as writer:
         for index in range(job.start, job.start + job.count):
             started = time.time()
-            found = _extract(job, index, engine, report, hands)
+            found = _extract(job, index, engine, report, tracker)
             if writing is not None:
                 results.append(writing.result())
             writing = writer.submit(_finish, job, engine, found, started, report)
@@ -53,7 +53,7 @@ def process_chunks(
 
 
 def _extract(
-    job: ChunksJob, index: int, engine: Engine, report: Callable[[dict], None], hands: Hands | None
+    job: ChunksJob, index: int, engine: Engine, report: Callable[[dict], None], tracker: Tracker | None
 ) -> Extracted:
     todo = job.chunk(index)
     apart = {bytes.fromhex(digest) for digest in job.apart}
@@ -61,7 +61,7 @@ def _extract(
         engine,
         _images(todo, job),
         lambda done: report({"chunk": index, "done": done}),
-        hands,
+        tracker,
         apart,
         _view_maker(todo, job),
     )
@@ -73,11 +73,11 @@ def _extract(
     return found
 
 
-def try_alone(job: ChunksJob, engine: Engine, hands: Hands | None = None) -> str | None:
+def try_alone(job: ChunksJob, engine: Engine, tracker: Tracker | None = None) -> str | None:
     """Extract the image `job.alone` and keep nothing. Returns the code of its fault, or None."""
     digest = bytes.fromhex(job.alone or "")
     one = job.todo.filter(pc.is_in(job.todo["digest"], pa.array([digest], DIGEST)))
-    found = extract(engine, _images(one, job), hands=hands, make_views=_view_maker(one, job))
+    found = extract(engine, _images(one, job), tracker=tracker, make_views=_view_maker(one, job))
     return found.errors[digest][0] if digest in found.errors else None
 
 
@@ -148,9 +148,8 @@ def _images(todo: pa.Table, job: ChunksJob) -> Iterator[Image]:
         if digest in condemned:
             yield digest, partial(_refuse, condemned[digest]), views
         else:
-            wanted = [PLAIN] if digest in plain_only else views
             paths = path, *(twins or ())
-            yield digest, partial(_read_any, root, paths, digest), wanted
+            yield digest, partial(_read_any, root, paths, digest), [PLAIN] if digest in plain_only else views
 
 
 def _refuse(code: str) -> bytes:

@@ -3,18 +3,18 @@
 from collections.abc import Callable
 from dataclasses import asdict
 
-from vision.engines.extract import Hands
+from vision.engines.extract import Tracker
 from workers.jobs.records import ChunksJob, HeadJob
 
 
-def perform(kind: str, job: dict, report: Callable[[dict], None], hands: Hands | None = None) -> dict | list[dict]:
+def perform(kind: str, job: dict, report: Callable[[dict], None], tracker: Tracker | None = None) -> dict | list[dict]:
     """Run a job and return its result as a record. Raises ValueError for an unknown kind.
 
-    report: receives progress records. hands: told which images are in flight. The imports are in the functions, so
+    report: receives progress records. tracker: told which images are in flight. The imports are in the functions, so
     that a process without a job loads no engine.
     """
     if kind in ("chunks", "trial"):
-        return _extract(ChunksJob.of(job), report, hands)
+        return _extract(ChunksJob.of(job), report, tracker)
     if kind == "head":
         from workers.jobs.train import train_head
 
@@ -22,11 +22,11 @@ def perform(kind: str, job: dict, report: Callable[[dict], None], hands: Hands |
     raise ValueError(f"unknown kind of job {kind!r}; expected chunks, trial or head")
 
 
-def _extract(job: ChunksJob, report: Callable[[dict], None], hands: Hands | None) -> dict | list[dict]:
+def _extract(job: ChunksJob, report: Callable[[dict], None], tracker: Tracker | None) -> dict | list[dict]:
     from vision.engines import load_engine
     from workers.jobs.extract import process_chunks, try_alone
 
     engine = load_engine(job.engine, job.space.spec, job.space.weights, job.threads)
     if job.alone is not None:
-        return {"code": try_alone(job, engine, hands)}
-    return [asdict(result) for result in process_chunks(job, engine, report, hands)]
+        return {"code": try_alone(job, engine, tracker)}
+    return [asdict(result) for result in process_chunks(job, engine, report, tracker)]

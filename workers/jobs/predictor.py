@@ -7,7 +7,7 @@ from itertools import islice
 import numpy as np
 
 from vision.engines import load_engine
-from vision.engines.extract import Extracted, Hands, Image, extract
+from vision.engines.extract import Extracted, Image, Tracker, extract
 from vision.engines.selection import EngineName, choose
 from vision.pixels.decode import ImageError, Loss, decode
 from vision.prediction.head import PredictingHead, load_predicting_head
@@ -55,13 +55,13 @@ class Predictor:
         self,
         images: Iterable[Image],
         on_batch: Callable[[int], None] = lambda done: None,
-        hands: Hands | None = None,
+        tracker: Tracker | None = None,
         apart: Sequence[bytes] = (),
     ) -> Predicted:
         """Predict images whose features fit into memory together; see `extract` for the arguments."""
         if self.engine is None:
             return self._by_pixels(images, on_batch)
-        found: Extracted = extract(self.engine, images, on_batch, hands, apart)
+        found: Extracted = extract(self.engine, images, on_batch, tracker, apart)
         return Predicted(found.keys, self.by_features(found.features), found.errors, found.losses)
 
     def by_features(self, features: np.ndarray) -> np.ndarray:

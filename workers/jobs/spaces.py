@@ -56,7 +56,7 @@ def keep_space_weights(space: Space) -> None:
 def _copy(space: Space) -> bytes:
     tensors = read_weights(BACKBONES[space.spec.backbone], Path(space.weights))
     if tensors_digest(tensors) != space.spec.weights:
-        raise WeightsError(f"`weights`: {space.weights} changed while the run was going on; run again")
+        raise WeightsError(f"`weights`: {space.weights} changed during the run; run again")
     return weights_bytes(tensors)
 
 

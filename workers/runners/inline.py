@@ -10,8 +10,9 @@ from storage.finite import finite
 from workers.children.in_flight import Stage
 from workers.children.watchdog import Limits
 from workers.devices import Slot
+from workers.errors import PoolClosed
 from workers.jobs.perform import perform
-from workers.runners.base import NO_LIMITS, Lease, PoolClosed, Runner
+from workers.runners.base import NO_LIMITS, Lease, Runner
 
 CAUTION = (
     "`runner=inline`: jobs run in this process, one at a time. An image that crashes it ends the run, and no time-out, "

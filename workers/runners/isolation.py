@@ -14,8 +14,9 @@ from storage.shards.view_ids import PLAIN
 from storage.text import count
 from workers.children.in_flight import Stage
 from workers.children.watchdog import Limits
+from workers.errors import WorkerDied
 from workers.jobs.records import ChunkResult, ChunksJob
-from workers.runners.base import Lease, WorkerDied
+from workers.runners.base import Lease
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +77,10 @@ class Isolation:
 
     def _try_suspects(self, death: WorkerDied) -> int:
         """Retry each in-flight image alone that is not cleared or condemned. Returns how many of them kill a child."""
-        in_hand = self._lease.in_flight()
-        suspects = [digest for digest in in_hand if digest not in self._cleared and digest.hex() not in self._condemned]
+        in_flight = self._lease.in_flight()
+        suspects = [
+            digest for digest in in_flight if digest not in self._cleared and digest.hex() not in self._condemned
+        ]
         logger.warning("%s; retrying %s individually", death, count(len(suspects), "in-flight image"))
         guilty, is_new = 0, True
         for digest in suspects:
@@ -98,7 +101,7 @@ class Isolation:
                     continue
             self._condemned[digest.hex()] = code
         if not guilty:
-            self._apart.update(in_hand)
+            self._apart.update(in_flight)
         return guilty
 
     def _try_alone(self, digest: bytes, plain_only: Mapping[str, str] | None = None) -> str | None:

@@ -6,18 +6,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
-from workers.children.in_flight import InHand, Stage
-from workers.children.watchdog import Breach, Limits, Watch
+from workers.children.failure import Failure
+from workers.children.in_flight import InFlight, Stage
+from workers.children.watchdog import Breach, Limits, Watchdog
 from workers.devices import Slot
-from workers.runners.base import CERTAIN, EXPECTED, NO_LIMITS, Lease, PoolClosed, Runner, WorkerDied, WorkerFailed
+from workers.errors import PoolClosed, WorkerDied
+from workers.runners.base import NO_LIMITS, Lease, Runner
 
 # How long a child may take to start Python and accept a job. TensorFlow loads after that.
 START = Limits(120.0)
 PROJECT = Path(__file__).parents[2]
-LONGEST_MESSAGE = 300  # characters; TensorFlow and Keras put graphs and configurations into their messages
 
 
 # The command of a child. workers/children/child.py describes its protocol.
@@ -30,32 +30,32 @@ class ChildLease(Lease):
     def __init__(self, slot: Slot, log: Path):
         super().__init__(slot)
         self.log = log
-        self._in_hand = InHand.create()
+        self._in_flight = InFlight.create()
         self._process: subprocess.Popen[bytes] | None = None
 
     def call(self, kind: str, job: dict, on_progress: Callable[[dict], None], limits: Limits = NO_LIMITS) -> Any:
         self.is_busy = True
-        self._in_hand.clear()
-        process = self._accepting({"kind": kind, "job": job, "in_hand": self._in_hand.descriptor})
-        with Watch(process, limits, self._in_hand) as watch:
+        self._in_flight.clear()
+        process = self._accepting({"kind": kind, "job": job, "in_flight": self._in_flight.descriptor})
+        with Watchdog(process, limits, self._in_flight) as watchdog:
             while message := _read_message(process):
-                watch.heard()
+                watchdog.heard()
                 self.is_busy = "progress" in message
                 if "result" in message:
                     return message["result"]
                 if "error" in message:
-                    raise self._error(**message["error"])
+                    raise Failure(**message["error"]).exception(self.log)
                 on_progress(message["progress"])
         status = process.wait()
         if self.is_closed:
-            raise PoolClosed(f"the run ended while a {kind} was going on")
-        raise self._death(process.pid, status, kind, watch.breach)
+            raise PoolClosed(f"the run ended during a job of kind {kind}")
+        raise self._death(process.pid, status, kind, watchdog.breach)
 
     def _death(self, pid: int, status: int, kind: str, breach: Breach | None) -> WorkerDied:
         if breach is None:
-            return WorkerDied(f"child {pid} ended with status {status} in the middle of a {kind}; see {self.log}")
+            return WorkerDied(f"child {pid} ended with status {status} during a job of kind {kind}; see {self.log}")
         return WorkerDied(
-            f"child {pid} was ended in the middle of a {kind}: {breach.words}; see {self.log}", breach.code
+            f"child {pid} was killed during a job of kind {kind}, because {breach.reason}; see {self.log}", breach.code
         )
 
     def _accepting(self, request: dict) -> subprocess.Popen[bytes]:
@@ -66,7 +66,7 @@ class ChildLease(Lease):
                 raise PoolClosed("the run has ended")
             process = self._process = self._running()
             try:
-                with Watch(process, START):
+                with Watchdog(process, START):
                     _write_line(process, line)
                     if not self.is_closed and _read_line(process):
                         return process
@@ -91,24 +91,11 @@ class ChildLease(Lease):
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                pass_fds=(self._in_hand.descriptor,),
+                pass_fds=(self._in_flight.descriptor,),
             )
 
-    def _error(
-        self, kinds: list[str], message: str, errno: int | None, strerror: str | None, filename: str | None
-    ) -> Exception:
-        """The exception for an error of a child. kinds: the names of the error's type and its base classes."""
-        expected = next((EXPECTED[kind] for kind in kinds if kind in EXPECTED), None)
-        if expected is not None:
-            return expected(message)
-        if errno is not None:
-            return OSError(errno, shorten(strerror or os.strerror(errno), LONGEST_MESSAGE, placeholder=" …"), filename)
-        is_certain = not {kind.__name__ for kind in CERTAIN}.isdisjoint(kinds)
-        words = shorten(f"{kinds[0]}: {message}", LONGEST_MESSAGE, placeholder=" …")
-        return WorkerFailed(f"{words}; see {self.log}", can_help=not is_certain)
-
     def in_flight(self) -> dict[bytes, Stage]:
-        return self._in_hand.suspects()
+        return self._in_flight.suspects()
 
     def stop(self) -> None:
         """Kill the child at once, whatever it is doing."""

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from workers.devices import Slot
-from workers.runners.base import PoolClosed, Runner, RunnerName
+from workers.errors import PoolClosed
+from workers.runners.base import Runner, RunnerName
 from workers.runners.inline import InlineRunner
 from workers.runners.local import LocalRunner
 

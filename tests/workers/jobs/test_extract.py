@@ -14,7 +14,7 @@ from storage.planning.plan import Plan, finish
 from storage.shards.inventory import unlisted_shards
 from storage.shards.shard import Shard, ShardRef
 from tests import toy
-from vision.engines.extract import NoHands
+from vision.engines.extract import NoTracker
 from workers.jobs.extract import process_chunks, try_alone
 from workers.jobs.records import ChunkResult, ChunksJob, Space
 
@@ -205,7 +205,7 @@ def test_what_is_tried_alone_is_the_image_with_all_of_its_views(images, store, m
             return super().features(pixels)
 
     job = chunk_of(planned, toy.space(images, store), 0, planned.num_chunks)
-    assert try_alone(replace(job, alone=digest.hex()), Watching(), NoHands()) is None
+    assert try_alone(replace(job, alone=digest.hex()), Watching(), NoTracker()) is None
     assert seen == [3]
 
 

@@ -22,8 +22,8 @@ from storage.manifest.space import spaces
 from storage.manifest.versions import version_numbers
 from tests import toy
 from tests.workers.jobs.test_train import Trainer
+from workers.errors import WorkerDied
 from workers.jobs.records import HeadJob, HeadResult
-from workers.runners.base import WorkerDied
 from workers.runners.inline import InlineRunner
 from workers.runners.local import LocalRunner
 

@@ -15,9 +15,10 @@ from tests import hostile, toy
 from vision.errors import WeightsError
 from workers.children.watchdog import Limits
 from workers.devices import Slot
+from workers.errors import PoolClosed
 from workers.jobs.records import ChunkResult, ChunksJob
 from workers.runners import inline, local
-from workers.runners.base import PoolClosed, Runner
+from workers.runners.base import Runner
 from workers.runners.inline import InlineRunner
 from workers.runners.isolation import Isolation
 from workers.runners.local import LocalRunner

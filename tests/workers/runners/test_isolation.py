@@ -18,12 +18,13 @@ from storage.planning.chunks import pack
 from storage.planning.plan import finish
 from storage.shards.shard import Shard, ShardRef
 from tests import hostile, toy
-from workers.children.in_flight import InHand
+from workers.children.in_flight import InFlight
 from workers.children.watchdog import Limits, own_memory_mb
 from workers.devices import Slot
+from workers.errors import WorkerDied
 from workers.jobs.records import ChunkResult, ChunksJob
 from workers.runners import local as worker_pool
-from workers.runners.base import Lease, WorkerDied
+from workers.runners.base import Lease
 from workers.runners.isolation import Isolation
 from workers.runners.local import LocalRunner
 
@@ -183,12 +184,12 @@ def test_condemned_images_are_quarantined_and_not_tried_again_until_somebody_ask
 
 
 def test_what_is_in_hand_is_read_by_another_process_and_outlives_its_writer():
-    notes = InHand.create()
+    notes = InFlight.create()
     keys = [bytes([number]) * 32 for number in range(5)]
     code = f"""
 import os
-from workers.children.in_flight import InHand
-mine, keys = InHand({notes.descriptor}), {keys!r}
+from workers.children.in_flight import InFlight
+mine, keys = InFlight({notes.descriptor}), {keys!r}
 mine.reading(keys[0])
 mine.decoding(keys[1])
 mine.inferring(keys[2:])
@@ -204,7 +205,7 @@ os.kill(os.getpid(), 9)
 
 
 def test_a_batch_of_any_size_is_noted_as_far_as_there_is_room():
-    notes = InHand.create()
+    notes = InFlight.create()
     notes.inferring([index.to_bytes(32, "big") for index in range(5000)])
     assert len(notes.suspects()) == 1024
 

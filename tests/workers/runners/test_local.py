@@ -28,9 +28,9 @@ from vision.specs import BACKBONES, FeatureSpec
 from vision.training.head import HeadSpec
 from workers.children.watchdog import Limits
 from workers.devices import Slot
+from workers.errors import PoolClosed, WorkerDied, WorkerFailed
 from workers.jobs.records import ChunkResult, ChunksJob, HeadJob, Space
 from workers.runners import local as worker_pool
-from workers.runners.base import PoolClosed, WorkerDied, WorkerFailed
 from workers.runners.local import ChildLease, LocalRunner
 from workers.runners.running import runner, running
 
@@ -158,7 +158,7 @@ def test_a_child_killed_in_the_middle_of_a_job_is_replaced_at_the_next_lease(wor
     os.kill(killed, signal.SIGKILL)
     error = call.error()
     assert isinstance(error, WorkerDied)
-    assert f"child {killed} ended with status -9 in the middle of a head" in str(error)
+    assert f"child {killed} ended with status -9 during a job of kind head" in str(error)
     assert str(worker.log) in str(error)
     pipe._path.unlink()
     assert answers_at_once(workers, quick) != killed
