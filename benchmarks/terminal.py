@@ -1,4 +1,4 @@
-"""What does a person see? Runs commands in a real pseudo-terminal, and writes the drawn screens as text.
+"""What does a terminal show? Runs commands in a real pseudo-terminal, and writes the drawn screens as text.
 
     python benchmarks/terminal.py --write docs/terminal.md
 
@@ -108,22 +108,22 @@ def write_down(folder: Path) -> tuple[str, list[int]]:
             text.append(f"{name}:\n\n" + _block(lines) + "\n")
         text.append(f"At the end, with exit status {seen.status}:\n\n" + _block(seen.end) + "\n")
 
-    extracting = {"While it extracts": has(r"extract ━.* [5-9]\d\d of 1,797 images,.*left")}
-    training = {"While it trains": has(r"train ━.* steps,.*left")}
+    extracting = {"During extraction": has(r"extract ━.* [5-9]\d\d of 1,797 images,.*left")}
+    training = {"During training": has(r"train ━.* steps,.*left")}
     show("The first run", "python flows/pipeline.py", extracting | training)
-    show("The same again", "python flows/pipeline.py")
-    show("A look ahead", "python flows/pipeline.py --image-size 48 --plan")
-    pressed = {"When Ctrl-C is pressed": has(r"extract ━.* [2-9]\d\d of 1,797 images,.*left")}
+    show("A second run", "python flows/pipeline.py")
+    show("Preview", "python flows/pipeline.py --image-size 48 --plan")
+    pressed = {"At Ctrl-C": has(r"extract ━.* [2-9]\d\d of 1,797 images,.*left")}
     show("Interrupted", "python flows/pipeline.py --image-size 48 --extract-only", pressed, *pressed)
-    show("What is in the store", "python -m storage show --store demo/store")
-    show("Is it whole", "python -m storage verify --deep --store demo/store")
+    show("Inspect the store", "python -m storage show --store demo/store")
+    show("Verify the store", "python -m storage verify --deep --store demo/store")
     _flip_a_bit(next((folder / "demo" / "store").glob("*/shards/*/*.parquet")))
-    show("After a bit of a shard was flipped", "python -m storage verify --deep --store demo/store")
-    show("Mended", "python -m storage repair --deep --store demo/store --space 2658")
-    show("The next run", "python flows/pipeline.py")
-    show("What no version needs", "python -m storage gc --keep 1 --grace 0 --store demo/store")
-    show("Nothing that cannot be used", "python -m storage quarantine --store demo/store --space 2658")
-    show("A mistake", "python flows/pipeline.py --images demo/digitz --weights random")
+    show("Verify after one bit of a shard has changed", "python -m storage verify --deep --store demo/store")
+    show("Repair", "python -m storage repair --deep --store demo/store --space 2658")
+    show("The next run extracts what was lost", "python flows/pipeline.py")
+    show("Remove what no version needs", "python -m storage gc --keep 1 --grace 0 --store demo/store")
+    show("List unusable images", "python -m storage quarantine --store demo/store --space 2658")
+    show("A wrong folder", "python flows/pipeline.py --images demo/digitz --weights random")
     return "\n".join(text).replace(str(folder), "/home/you"), statuses
 
 
@@ -137,11 +137,10 @@ def _block(lines: list[str]) -> str:
     return "\n".join(f"    {line}".rstrip() for line in lines)
 
 
-HEAD = f"""# What a person sees
+HEAD = f"""# What a terminal shows
 
-Written by `python benchmarks/terminal.py --write docs/terminal.md`: real runs in a pseudo-terminal of {COLUMNS} columns, as the
-terminal had drawn them at the moment named. Colours are lost here. Where standard error is no terminal, as in a
-log file, and in runs of a deployment, there are lines of the flow run's log instead of bars.
+`python benchmarks/terminal.py --write docs/terminal.md` writes this page. It shows real runs in a terminal of {COLUMNS} columns, without colours.
+If standard error is not a terminal, and in runs of a deployment, lines of the flow run's log replace the bars.
 """
 
 
