@@ -33,4 +33,5 @@ def server_settings(origin: str, password: str) -> dict[str, str]:
 
 
 def client_settings(origin: str, password: str) -> dict[str, str]:
+    """Settings of a client of that server, for example of a worker."""
     return {"PREFECT_API_URL": f"{origin}/api", "PREFECT_API_AUTH_STRING": password}

@@ -33,6 +33,7 @@ class Service:
     began: float = field(default=0.0)
 
     def start(self) -> None:
+        """Start the process in a session of its own. Its output goes to the log."""
         with open(self.log, "ab") as lines:
             self.process = subprocess.Popen(
                 self.command,
@@ -45,6 +46,7 @@ class Service:
         self.began = time.monotonic()
 
     def is_alive(self) -> bool:
+        """Whether the process runs."""
         return self.process is not None and self.process.poll() is None
 
     def is_due(self) -> bool:
@@ -52,11 +54,13 @@ class Service:
         return not self.is_alive() and time.monotonic() - self.began >= self.pause
 
     def start_again(self) -> None:
+        """Restart the process, with a longer pause if it died soon."""
         has_lasted = time.monotonic() - self.began > LONGEST_PAUSE
         self.pause = 1.0 if has_lasted else min(2 * self.pause, LONGEST_PAUSE)
         self.start()
 
     def stop(self) -> None:
+        """End the process with SIGTERM, and with SIGKILL after STOP_SECONDS."""
         if self.process is None:
             return
         for signal_number, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, 5.0)):

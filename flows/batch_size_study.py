@@ -25,6 +25,7 @@ from flows.study.report import StudyOutcome, report, table
 from flows.study.study import Study
 from storage.backend.lock import hold
 from storage.manifest.space import create_space
+from storage.text import count
 from tasks.artifacts import show_study
 from tasks.caching import kept
 from tasks.run_identity import name_process
@@ -53,7 +54,7 @@ def batch_size_study(options: StudyOptions) -> StudyOutcome:
         outcome, text = report(
             study, options.folder, len(heads), max((head.peak_rss_mb for head in heads), default=None)
         )
-        show_study(table(study.rows()), f"Version {study.version.number}, {len(study.jobs)} trainings")
+        show_study(table(study.rows()), f"Version {study.version.number}, {count(len(study.jobs), 'training')}")
         progress.say(f"{text}\ntime: {spent(progress.seconds)}")
         return outcome
 
@@ -62,7 +63,7 @@ def train_missing(study: Study, runner: RunnerName, progress: Progress) -> list[
     """Train the missing heads. A failed training ends the study; the heads before it are kept."""
     create_space(study.space.store, study.space.spec.record())  # also cleans up after dead runs
     jobs = study.missing()
-    progress.say(f"{training_on(study.version)}; {len(jobs)} of {len(study.jobs)} trainings to do")
+    progress.say(f"{training_on(study.version)}; {len(jobs)} of {count(len(study.jobs), 'training')} to do")
     if not jobs:
         return []
     task, trainings, heads = kept(train_head, study.space), Trainings(progress, study.version, jobs), []

@@ -101,6 +101,7 @@ def look_again(space: Space, options: PipelineOptions, progress: Progress) -> Sc
 
 
 def scan(space: Space, options: PipelineOptions, **how):
+    """Run the task `scan_images` with the options. how: arguments of the task call."""
     return scan_images(space, options.layout, options.labels, options.outside_links, options.allow_relabels, **how)
 
 

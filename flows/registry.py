@@ -48,6 +48,7 @@ class FlowEntry:
 
     @property
     def entrypoint(self) -> str:
+        """The flow for Prefect: file and function."""
         return f"{self.path}:{self.function}"
 
     def load(self) -> Callable[..., Result]:
@@ -56,6 +57,7 @@ class FlowEntry:
 
     @property
     def prog(self) -> str:
+        """The command that --help shows."""
         return f"python {self.path}"
 
 

@@ -38,6 +38,7 @@ class Watched:
     gone: int = 0
 
     def after(self, arrival: Arrival) -> "Watched":
+        """Add an announced arrival."""
         return Watched(
             self.events + 1, self.new + arrival.new, self.changed + arrival.changed, self.gone + arrival.gone
         )

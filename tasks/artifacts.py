@@ -134,7 +134,7 @@ def _create_head_artifact(job: HeadJob, head: HeadResult) -> None:
 
 def _confusion(classes: tuple[str, ...], confusion: list[list[int]]) -> str:
     if len(classes) > LARGEST_MATRIX:
-        return f"head.json has the confusion matrix of the {len(classes)} classes, under `confusion`."
+        return f"head.json has the confusion matrix of the {len(classes)} classes, under the key confusion."
     names = tuple(map(_name, classes))
     rows = [(f"**{name}**", *counts) for name, counts in zip(names, confusion, strict=True)]
     return "Confusion matrix, with true classes in rows and predicted classes in columns:\n\n" + _table(

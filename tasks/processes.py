@@ -25,6 +25,7 @@ class Process:
 
     @classmethod
     def own(cls) -> "Process":
+        """The process that calls it."""
         return cls(socket.gethostname(), _boot(), os.getpid(), _started(os.getpid()))
 
     def labels(self) -> dict[str, Any]:

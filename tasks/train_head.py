@@ -19,6 +19,7 @@ def training_slots() -> tuple[Slot, ...]:
 
 
 def logs_of(job: HeadJob) -> Path:
+    """The folder for the logs of a training's children."""
     return job.space.store.cache / "logs" / "training"
 
 

@@ -13,7 +13,8 @@ class Batches(Protocol):
     """A source of features."""
 
     @property
-    def steps(self) -> int: ...
+    def steps(self) -> int:
+        """Number of batches per epoch."""
 
     def batches(
         self, epoch: int = 0, first_step: int = 0, *, epochs: int | None = 1
@@ -60,6 +61,8 @@ class Faults:
     def batches(
         self, batches: Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
     ) -> Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]:
+        """The same batches, whose first error is kept."""
+
         def watched() -> Iterator[tuple[np.ndarray, np.ndarray]]:
             try:
                 yield from batches()
@@ -71,6 +74,7 @@ class Faults:
 
     @contextmanager
     def as_raised(self) -> Iterator[None]:
+        """Raise the kept error in place of the TensorFlow error that the block raises."""
         import tensorflow as tf
 
         try:

@@ -14,6 +14,8 @@ from storage.errors import InputError
 
 
 class OneLineParser(argparse.ArgumentParser):
+    """Raises InputError with one line, where argparse would print the usage and exit."""
+
     def error(self, message: str):
         raise InputError(f"{message}; see --help")
 

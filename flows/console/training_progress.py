@@ -18,6 +18,7 @@ class Training:
         self._part = ""
 
     def on_progress(self, record: dict) -> None:
+        """Receive a progress record of the training."""
         if "resumed" in record:
             self._progress.say(resumed(record))
             return

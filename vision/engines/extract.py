@@ -66,15 +66,20 @@ class Tracker(Protocol):
     Two threads call it for every image, so a call must be cheap compared with decoding.
     """
 
-    def reading(self, key: bytes) -> None: ...
+    def reading(self, key: bytes) -> None:
+        """An image is being read. key: its digest, or any other key of `extract`."""
 
-    def decoding(self, key: bytes) -> None: ...
+    def decoding(self, key: bytes) -> None:
+        """An image is being decoded, or its views are made."""
 
-    def decoded(self) -> None: ...
+    def decoded(self) -> None:
+        """No image is being read or decoded."""
 
-    def inferring(self, keys: Sequence[bytes]) -> None: ...
+    def inferring(self, keys: Sequence[bytes]) -> None:
+        """A batch is being inferred. keys: its images."""
 
-    def inferred(self) -> None: ...
+    def inferred(self) -> None:
+        """No batch is being inferred."""
 
 
 class NoTracker:

@@ -107,6 +107,7 @@ class Split:
 
     @property
     def images(self) -> int:
+        """Number of images."""
         return int(self.confusion.sum())
 
     @property

@@ -169,14 +169,17 @@ class Cell:
         return self.rows[0].sampling
 
     def mean(self, figure: str) -> float:
+        """The mean of a figure of Row over the seeds."""
         return fmean(getattr(row, figure) for row in self.rows)
 
     @property
     def epoch_seconds(self) -> float:
+        """The median over the seeds."""
         return median(row.epoch_seconds for row in self.rows)
 
     @property
     def step_ms(self) -> float:
+        """The median over the seeds."""
         return median(row.step_ms for row in self.rows)
 
     @property

@@ -32,12 +32,14 @@ class Checkpoint:
 
     @property
     def statistics(self) -> Statistics | None:
+        """The statistics of the standardisation; None if the head has none."""
         if "statistics/mean" not in self.arrays:
             return None
         return Statistics(self.arrays["statistics/mean"], self.arrays["statistics/variance"])
 
     @property
     def best_weights(self) -> list[np.ndarray]:
+        """The weights of the best epoch so far, in Keras' order."""
         return [array for name, array in self.arrays.items() if name.startswith("best/")]
 
 

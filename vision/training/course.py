@@ -35,7 +35,8 @@ class Pace:
         self._report = report
         self._reported = time.monotonic()
 
-    def tell(self, record: dict) -> None:
+    def report(self, record: dict) -> None:
+        """Report the record, unless another one was reported within the last second."""
         if time.monotonic() - self._reported > REPORT_EVERY_SECONDS:
             self._reported = time.monotonic()
             self._report(record)
@@ -73,6 +74,7 @@ class Course:
 
     @property
     def seconds(self) -> float:
+        """Seconds of training, including those before it was resumed."""
         return time.perf_counter() - self._began
 
     @property
@@ -104,9 +106,11 @@ class Course:
         self._epoch_began = time.perf_counter()
 
     def begin_step(self) -> None:
+        """Reset the loss to that of the next step."""
         self._loss.reset_state()  # Keras computes the mean over the epoch; this gives the loss of a single step
 
     def end_step(self, logs: dict[str, float]) -> None:
+        """Record a step. Raises Diverged if its loss is not finite."""
         total, count = (float(variable.numpy()) for variable in self._loss.variables)
         self._losses = [self._losses[0] + total, self._losses[1] + count]
         self.samples += round(count)
@@ -118,7 +122,7 @@ class Course:
             self.diverged = Divergence(self.epoch + 1, self.step)
             self._keep_figures(dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), math.nan))
             raise Diverged
-        self._pace.tell(place)
+        self._pace.report(place)
 
     def check_validation(self, logs: dict[str, float]) -> None:
         """Stop the training after an epoch whose validation loss is not finite."""

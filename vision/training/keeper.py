@@ -31,10 +31,12 @@ class Keeper:
         self._kept = time.monotonic()
 
     def after_step(self, model) -> None:
+        """Write a checkpoint between two steps, if one is due."""
         if not self._course.is_between_epochs:  # after the last step, `after_epoch` writes it with the validation
             self._keep(model)
 
     def after_epoch(self, model) -> None:
+        """Write a checkpoint after an epoch, if one is due and training goes on."""
         if not model.stop_training:
             self._keep(model)
 

@@ -167,7 +167,7 @@ def _reported(source: Batches, report: Callable[[dict], None]) -> Iterator[np.nd
     pace = Pace(report)
     for step, (features, _) in enumerate(source.batches(), 1):
         yield features
-        pace.tell({"epoch": 0, "epochs": 1, "step": step, "steps": source.steps})
+        pace.report({"epoch": 0, "epochs": 1, "step": step, "steps": source.steps})
 
 
 @contextmanager

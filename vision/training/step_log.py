@@ -36,9 +36,11 @@ class StepLog:
             self._writer.writerow(self.HEADER)
 
     def add(self, epoch: int, step: int, loss: float) -> None:
+        """Append the row of a step."""
         self._writer.writerow((epoch, step, f"{loss:.9g}"))
 
     def flush(self) -> None:
+        """Write the rows so far to the file."""
         self._file.flush()
 
     def close(self) -> None:

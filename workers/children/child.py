@@ -27,6 +27,7 @@ _one_at_a_time = threading.Lock()
 
 
 def main() -> None:
+    """Run jobs until the parent is gone or IDLE_SECONDS pass without a job."""
     # Ctrl-C signals the whole process group, but the parent decides when a child stops.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(OSError):  # only Linux has it

@@ -27,6 +27,7 @@ class Failure:
 
     @classmethod
     def of(cls, error: Exception) -> "Failure":
+        """The failure of an error that a job raised."""
         number, text = getattr(error, "errno", None), getattr(error, "strerror", None)
         name = getattr(error, "filename", None)
         return cls(

@@ -68,6 +68,7 @@ class InFlight:
     # Called in the parent
 
     def clear(self) -> None:
+        """Forget all images, before a new job."""
         self.decoded()
         self.inferred()
 

@@ -34,10 +34,12 @@ class Space:
 
     @property
     def store(self) -> Store:
+        """The feature space in storage."""
         return Store(place(self.root), self.fingerprint)
 
     @property
     def kind(self) -> FeatureType:
+        """The dtype and shape of one image's features."""
         return FeatureType(self.spec.dtype, self.spec.shape)
 
 
@@ -152,10 +154,12 @@ class ChunksJob:
         return replace(self, rows=rows, start=self.start + done, count=self.count - done)
 
     def record(self) -> dict:
+        """The job as JSON types."""
         return asdict(self)
 
     @classmethod
     def of(cls, record: dict) -> "ChunksJob":
+        """From record(), also after JSON."""
         return cls(**record | {"space": _space(record["space"]), "apart": tuple(record["apart"])})
 
 
@@ -211,10 +215,12 @@ class HeadJob:
     lacking: int = 0
 
     def record(self) -> dict:
+        """The job as JSON types."""
         return asdict(self)
 
     @classmethod
     def of(cls, record: dict) -> "HeadJob":
+        """From record(), also after JSON."""
         spec = record["spec"] | {"classes": tuple(record["spec"]["classes"])}
         return cls(**record | {"space": _space(record["space"]), "spec": HeadSpec(**spec)})
 
@@ -247,6 +253,7 @@ class HeadResult:
 
     @classmethod
     def of(cls, record: dict) -> "HeadResult":
+        """From its fields as JSON types."""
         return cls(**record | {"history": tuple(record["history"])})
 
 

@@ -27,6 +27,7 @@ def seconds_a_chunk(store: Store, pictures: float, workers: int) -> float | None
 
 
 def remember_rate(store: Store, images_per_second: float | None) -> None:
+    """Record the rate of an extraction, with each view counted. None, if nothing was extracted, keeps the old one."""
     if images_per_second:
         record = json.dumps({"images_per_second": images_per_second}).encode()
         replace(store.cache / f"rate-{store.fingerprint}.json", record)

@@ -49,6 +49,7 @@ class Samples:
 
     @classmethod
     def pinned(cls, job: HeadJob, version: Version) -> "Samples":
+        """The samples of a version, written to memory-mapped files. The version is pinned, so that `gc` keeps it."""
         store, spec, folder = job.space.store, job.spec, working_folder(job.space.store, job.name)
         make_folder(folder)
         pin_version(store, job.name, version.number)
@@ -65,6 +66,7 @@ class Samples:
 
     @cached_property
     def augmentation(self) -> Augmentation | None:
+        """The augmentation of the training images; None if there is none."""
         return Augmentation.parse(self.job.spec.augment) if self.job.spec.augment else None
 
     @property
@@ -80,9 +82,11 @@ class Samples:
 
     @property
     def dtype(self) -> str:
+        """Type of the model's input."""
         return "float32" if self.job.spec.fine_tune else self.job.space.spec.dtype
 
     def for_training(self) -> TrainingData:
+        """All batches that the training reads."""
         spec = self.job.spec
         rows = self._shuffled(self.training if self.views is None else self.views, spec.steps_per_epoch)
         from_images = spec.train_on == "images" or bool(spec.fine_tune)
