@@ -60,9 +60,7 @@ def _made(name: str, spec: FeatureSpec, weights: str, threads: int, before: str 
         try:
             return _checked(engine_class(name)(spec, tensors, threads, before), tensors, threads)
         except ParityError as error:
-            fallback = (
-                f"{FALLBACK} replaces {name}: {error}; to check it again, delete the facts in {cache_folder()}"
-            )
+            fallback = f"{FALLBACK} replaces {name}: {error}; to check it again, delete the facts in {cache_folder()}"
             logger.warning("%s", fallback)
         except (ImportError, RuntimeError) as error:
             fallback = f"{FALLBACK} replaces {name}: {error}"

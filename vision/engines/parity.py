@@ -36,7 +36,9 @@ def check_distance(engine: Engine, found: Mapping[str, float]) -> None:
     """Raises ParityError if the relative distance exceeds LARGEST_ERROR."""
     error, largest = found["relative_l2"], LARGEST_ERROR[engine.spec.dtype]
     if not error <= largest:  # also true for NaN
-        raise ParityError(f"{engine.name} differs from the reference by {error:.1e}, more than the allowed {largest:.0e}")
+        raise ParityError(
+            f"{engine.name} differs from the reference by {error:.1e}, more than the allowed {largest:.0e}"
+        )
 
 
 def witness(engine: Engine) -> str:

@@ -76,12 +76,13 @@ class Isolation:
             self._on_batch(record)
 
     def _try_suspects(self, death: WorkerDied) -> int:
-        """Retry each in-flight image alone that is not cleared or condemned. Returns how many of them kill a child."""
+        """Retry in-flight images alone, unless they are cleared or condemned. Returns how many of them kill a child."""
         in_flight = self._lease.in_flight()
         suspects = [
             digest for digest in in_flight if digest not in self._cleared and digest.hex() not in self._condemned
         ]
-        logger.warning("%s; retrying %s individually", death, count(len(suspects), "in-flight image"))
+        step = f"retrying {count(len(suspects), 'in-flight image')} individually" if suspects else "retrying the chunk"
+        logger.warning("%s; %s", death, step)
         guilty, is_new = 0, True
         for digest in suspects:
             given_up = {key: code for key, code in self._plain_only.items() if key == digest.hex()}

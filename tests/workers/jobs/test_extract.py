@@ -150,9 +150,9 @@ def test_a_chunk_that_cannot_be_extracted_costs_no_shard_that_came_before_it(job
 
 def test_a_chunk_says_which_engine_made_it_and_why_that_stood_in(job):
     engine = toy.ToyEngine()
-    engine.fallback = "another gives way"
+    engine.fallback = "tensorflow replaces another"
     (result,) = process_chunks(job, engine, lambda record: None)
-    assert (result.engine, result.fallback) == ("toy 1", "another gives way")
+    assert (result.engine, result.fallback) == ("toy 1", "tensorflow replaces another")
 
 
 def test_progress_names_the_chunk_and_how_many_are_done(job):
