@@ -24,7 +24,7 @@ from tests import toy
 from tests.storage.faults import Way, faults
 
 WAYS: tuple[Way, ...] = ("fails", "dies", "loses power")
-SAMPLE = os.environ.get("FAULTS", "16")
+SAMPLE = os.environ.get("FAULTS", "12")
 
 
 @pytest.fixture(scope="module")

@@ -224,7 +224,7 @@ def test_rows_that_no_shard_has_are_refused(committed):
 
 
 @pytest.mark.parametrize("change", ["another type", "a column less", "nulls", "too many rows", "too large", "no UTF-8"])
-def test_a_segment_that_is_not_what_a_segment_is_is_refused(change, committed):
+def test_a_segment_that_is_not_what_a_segment_is_is_refused(change, committed, monkeypatch):
     store, version = committed
     files = version.read_files(store)
     at = files.schema.get_field_index("class")
@@ -237,7 +237,8 @@ def test_a_segment_that_is_not_what_a_segment_is_is_refused(change, committed):
     elif change == "too many rows":
         files = pa.concat_tables([files] * 4000)
     elif change == "too large":
-        files = files.set_column(at, files.schema.field(at), pa.array(["a" * 2**24] * files.num_rows))
+        monkeypatch.setattr("storage.manifest.segments.MOST_BYTES", 2**16)
+        files = files.set_column(at, files.schema.field(at), pa.array(["a" * 2**16] * files.num_rows))
     else:
         text = pa.array([b"\xff\xfe"] * files.num_rows).view(pa.string())
         files = files.set_column(at, files.schema.field(at), text)
