@@ -46,7 +46,7 @@ def register() -> None:
         imagenet=("", "", ""),
     )
     engines.choose = lambda wanted, spec, has_gpu: "null"
-    engines.load_engine = lambda name, spec, weights, threads: NullEngine(spec)
+    engines.load_engine = lambda name, spec, *others: NullEngine(spec)
     worker_pool.CHILD = (sys.executable, __file__, CHILD)
 
 

@@ -125,10 +125,10 @@ def _extract(space: Space, options: PipelineOptions, progress: Progress) -> tupl
     progress.say(*plan.findings)
     name_run(run_name(space.images, listing.images, plan), space.spec.backbone)
     engine = options.chosen_engine()
-    workers = options.extraction_slots(engine)
+    placed = options.placement(engine, space.spec)
     with progress.step("extract"):
-        seconds = seconds_a_chunk(space.store, plan.rows / max(1, plan.num_chunks), len(workers))
-        chunks = extract_chunks(plan, workers, engine, seconds, progress, options.runner)
+        seconds = seconds_a_chunk(space.store, plan.rows / max(1, plan.num_chunks), len(placed.slots))
+        chunks = extract_chunks(plan, placed, engine, seconds, progress, options.runner)
     with progress.step("commit"):
         version = kept(build_manifest, space)(plan, chunks)
     show_version(version)

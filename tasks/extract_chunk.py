@@ -68,5 +68,6 @@ def extract_chunk(
             lease.slot.threads,
             engine,
             augmentation=plan.augmentation,
+            largest_batch=lease.slot.largest_batch,
         )
         return Isolation(lease, job, on_batch or (lambda _: None), limits).run()

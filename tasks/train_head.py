@@ -14,8 +14,9 @@ from workers.runners.running import runner
 
 
 def training_slots() -> tuple[Slot, ...]:
-    """One slot per GPU, or else one slot. Each has all the cores, because a training uses every one of them."""
-    return tuple(Slot(gpu, available_cores()) for gpu in visible_gpus() or [None])
+    """One slot per GPU, or else one slot. They share the cores, because a study trains in all of them at a time."""
+    gpus = visible_gpus() or [None]
+    return tuple(Slot(gpu, max(1, available_cores() // len(gpus))) for gpu in gpus)
 
 
 def logs_of(job: HeadJob) -> Path:

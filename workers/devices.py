@@ -1,13 +1,21 @@
 """The devices of this machine as slots, one per child. They are found without loading TensorFlow."""
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
-# TensorFlow with VGG16 at 224 pixels fills 1.3 GB. Decoding the largest image allowed may fill as much again.
+from storage.text import count
+from vision.engines.selection import engine_class
+from vision.specs import FeatureSpec
+from workers.machine import Cores, Memory, cores, memory
+
+# Decoding the largest image allowed may fill as much again as TensorFlow with VGG16 at 224 pixels.
 SMALLEST_CHILD_MB = 4096.0
+# The part of the memory that children may fill. The rest is for the kernel, and for whatever starts meanwhile.
+USABLE = 0.9
+# Parts of an engine's batch that are tried before a child is left out. Smaller ones would cost the rate more.
+BATCH_PARTS = (1, 2, 4)
 
 # The sizes of the libraries' thread pools. Most libraries read them once, when they are loaded. By default each pool
 # has one thread per core, and the threads of several children wait for each other in busy loops.
@@ -26,16 +34,33 @@ THREAD_POOLS = (
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for one child: the only GPU that it sees (None: no GPU), and its number of CPU threads."""
+    """A place for one child: the only GPU that it sees (None: no GPU), its number of CPU threads, and the largest batch
+    that its memory holds (None: that of the engine)."""
 
     gpu: str | None
     threads: int
+    largest_batch: int | None = None
 
     @property
     def environment(self) -> dict[str, str]:
         """The child's environment variables, set before Python starts. They override the user's machine-wide ones."""
         gpu = {} if self.gpu is None else {"CUDA_VISIBLE_DEVICES": self.gpu}
         return gpu | dict.fromkeys(THREAD_POOLS, str(self.threads))
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The slots of a run, and why there are so many. is_short: memory may not hold them."""
+
+    slots: tuple[Slot, ...]
+    reason: str
+    is_short: bool = False
+
+    @property
+    def words(self) -> str:
+        """The number of workers and the reason."""
+        warning = "warning: " if self.is_short else ""
+        return f"{count(len(self.slots), 'worker')}: {warning}{self.reason}"
 
 
 def visible_gpus() -> list[str]:
@@ -49,22 +74,8 @@ def visible_gpus() -> list[str]:
 
 
 def available_cores() -> int:
-    """Number of cores that this process may use: those of its CPU affinity, capped by the quota of its cgroup."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
-    except (OSError, ValueError):
-        return cores
-
-
-def memory_mb() -> float:
-    """Memory in MB that this process and its children may fill: the machine's, or the limit of its cgroup if lower."""
-    limits = []
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with suppress(OSError, ValueError):  # `max`: no limit
-            limits.append(int(Path(path).read_text()) / 2**20)
-    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20, *limits])
+    """Number of threads that this process can run at a time: its CPU affinity, capped by the quota of its cgroup."""
+    return cores().threads
 
 
 def memory_mb_a_child(children: int) -> float:
@@ -72,17 +83,51 @@ def memory_mb_a_child(children: int) -> float:
 
     A share is at least SMALLEST_CHILD_MB, so that one backbone fits, unless nine tenths of all the memory are less.
     """
-    return max(0.9 * memory_mb() / children, min(SMALLEST_CHILD_MB, 0.9 * memory_mb()))
+    usable = USABLE * memory().total_mb
+    return max(usable / children, min(SMALLEST_CHILD_MB, usable))
 
 
-def slots(workers: int | None, engine: str = "tensorflow") -> tuple[Slot, ...]:
-    """One slot per GPU that the engine can use, or else one single-threaded slot per core.
+def placement(workers: int | None, engine: str, spec: FeatureSpec) -> Placement:
+    """The slots for an extraction: one per GPU that the engine can use, or else single-threaded ones on the CPU.
 
     workers: overrides the number of slots; slots then share the GPUs in turn.
     """
-    gpus, cores = visible_gpus() if engine == "tensorflow" else [], available_cores()
+    gpus = visible_gpus() if engine == "tensorflow" else []
     if gpus:
-        count = workers or len(gpus)
-        return tuple(Slot(gpus[i % len(gpus)], max(1, cores // count)) for i in range(count))
-    # A child on the CPU always has one thread, so that an image gives the same bytes on a machine of any size.
-    return tuple(Slot(None, 1) for _ in range(workers or cores))
+        number, threads = workers or len(gpus), cores().threads
+        own = "as --workers says" if workers else "one per GPU"
+        return Placement(tuple(Slot(gpus[i % len(gpus)], max(1, threads // number)) for i in range(number)), own)
+    return on_cpu(workers, engine, spec, cores(), memory())
+
+
+def on_cpu(workers: int | None, engine: str, spec: FeatureSpec, cores: Cores, memory: Memory) -> Placement:
+    """As many single-threaded slots as there are cores and memory for. A batch becomes smaller before a slot is left out.
+
+    One thread each, so that an image gives the same bytes on a machine of any size.
+    """
+    kind = engine_class(engine)
+    wanted = workers or cores.children
+    whole = kind.usual_batch(spec)
+    held, batch = max(
+        (min(wanted, int(USABLE * memory.free_mb / kind.memory_mb(spec, batch))), batch)
+        for batch in (max(1, whole // part) for part in BATCH_PARTS)
+    )
+    need = kind.memory_mb(spec, batch)
+    fitting = wanted if workers else max(1, held)
+    slots = (Slot(None, 1, None if batch == whole else batch),) * fitting
+    told = f"memory {memory.free_mb / 1024:.1f} of {memory.total_mb / 1024:.0f} GB free"
+    at = f"{need / 1024:.1f} GB each" + (
+        f", with batches of {batch} images instead of {whole}" if batch < whole else ""
+    )
+    if held >= fitting and batch == whole and fitting == wanted:
+        return Placement(slots, "as --workers says" if workers else _by_cores(cores))
+    if held < fitting:
+        return Placement(slots, f"{told} holds {held} at {at}; the kernel may end some of them", True)
+    return Placement(slots, f"{told} allows {fitting} at {at}")
+
+
+def _by_cores(cores: Cores) -> str:
+    if cores.children < cores.physical:
+        return f"the control group grants {cores.quota:g} of {cores.logical} cores"
+    threads = f", which run {cores.logical} threads" if cores.logical > cores.physical else ""
+    return f"one per core{threads}"

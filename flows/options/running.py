@@ -8,7 +8,8 @@ from pydantic import Field
 from flows.options.field_types import Fraction
 from storage.shards.shard import MAX_ROWS, Format
 from vision.engines.selection import EngineName
-from workers.devices import Slot, slots
+from vision.specs import FeatureSpec
+from workers.devices import Placement, placement
 from workers.runners.base import RunnerName
 
 
@@ -26,7 +27,10 @@ class RunningOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_
         description="where jobs run; local: child processes; inline: this process, without isolation or time-outs",
     )
     workers: int | None = Field(
-        None, ge=1, title="running", description="number of extraction processes; default: one per GPU, or one per core"
+        None,
+        ge=1,
+        title="running",
+        description="number of extraction processes; default: one per GPU, or one per physical core as far as memory allows",
     )
     format: Format = Field("parquet", title="running", description="file format of new shards")
     chunk_size: int | None = Field(
@@ -63,6 +67,6 @@ class RunningOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_
             raise ValueError(f"--workers: --runner inline has one worker, got {self.workers}; leave --workers out")
         return self
 
-    def extraction_slots(self, engine: str) -> tuple[Slot, ...]:
-        """One slot per child of the extraction."""
-        return slots(1 if self.runner == "inline" else self.workers, engine)
+    def placement(self, engine: str, spec: FeatureSpec) -> Placement:
+        """The slots of the extraction. They depend on the free memory, so a run asks before it starts children."""
+        return placement(1 if self.runner == "inline" else self.workers, engine, spec)

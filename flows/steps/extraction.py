@@ -11,7 +11,7 @@ from storage.text import count
 from tasks.artifacts import ProgressArtifact
 from tasks.caching import kept
 from tasks.extract_chunk import extract_chunk, logs_of
-from workers.devices import Slot
+from workers.devices import Placement, Slot
 from workers.jobs.records import ChunkResult, PlanRecord
 from workers.runners.base import RunnerName
 from workers.runners.running import running
@@ -49,7 +49,7 @@ class Extraction:
 
 def extract_chunks(
     plan: PlanRecord,
-    slots: tuple[Slot, ...],
+    placed: Placement,
     engine: str,
     seconds_a_chunk: float | None,
     progress: Progress,
@@ -63,12 +63,12 @@ def extract_chunks(
     if not plan.num_chunks:
         return []
     images, chunks = count(plan.images, "image"), count(plan.num_chunks, "chunk")
-    progress.say(f"extracting {images} in {chunks} with {count(len(slots), 'worker')} on {engine}")
+    progress.say(f"extracting {images} in {chunks} on {engine} with {placed.words}")
     artifact = ProgressArtifact("extraction", f"Extraction of {images}")
     # When `running` exits, also on Ctrl-C, task runs stop waiting for a child.
     with running(logs_of(plan)):
         extraction = Extraction(progress.meter("extract", plan.images, "images"))
-        for result in _finished(plan, slots, engine, seconds_a_chunk, extraction, runner):
+        for result in _finished(plan, placed.slots, engine, seconds_a_chunk, extraction, runner):
             extraction.results += result
             artifact.update(sum(chunk.images for chunk in extraction.results) / plan.images)
     return extraction.results

@@ -43,7 +43,7 @@ def test_a_person_sees_bars_and_then_what_each_step_came_to(environment, argumen
         r"  cats +\d+ +\d+ +60$",
         r"  dogs +\d+ +\d+ +60$",
         r"  all 2 classes +\d+ +\d+ +120$",
-        r"extracting 120 images in 8 chunks with \d+ workers on mnn$",
+        r"extracting 120 images in 8 chunks on mnn with \d+ workers?: .+$",
         r"version 1: 120 extracted, .* images/s \(read \d+%, decode \d+%, infer \d+%, write \d+%\)$",
         r"training on \d+ images of 2 classes, validating on \d+$",
         r"epoch 1 of 2: loss .*, val_accuracy \d",

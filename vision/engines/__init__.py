@@ -23,17 +23,25 @@ from vision.specs import BACKBONES, FeatureSpec, cut_shape
 logger = logging.getLogger(__name__)
 
 
-def load_engine(name: str, spec: FeatureSpec, weights: str, threads: int, before: str | None = None) -> Engine:
+def load_engine(
+    name: str,
+    spec: FeatureSpec,
+    weights: str,
+    threads: int,
+    before: str | None = None,
+    largest_batch: int | None = None,
+) -> Engine:
     """The engine of a spec, warm: built, run once, and checked against the reference.
 
     TensorFlow replaces an engine that is too far from the reference or cannot be loaded, with a warning. before: the block
-    in front of which the network ends (vision/specs.py, cut_shape).
+    in front of which the network ends (vision/specs.py, cut_shape). largest_batch: images per batch that memory holds; None:
+    as many as the engine takes.
 
     The engine stays loaded until another one is asked for. It is unloaded before the other one is made, because the memory
     may not hold two. Threads that ask for the same engine share it. Raises WeightsError if the weights are no longer those
     of the spec, SpecError if the backbone cannot be cut there.
     """
-    key = (name, spec, weights, threads, before)
+    key = (name, spec, weights, threads, before, largest_batch)
     with _loading:
         if key not in _loaded:
             unload_engine()
@@ -52,22 +60,32 @@ def unload_engine() -> None:
     gc.collect()  # Keras models contain reference cycles
 
 
-def _made(name: str, spec: FeatureSpec, weights: str, threads: int, before: str | None) -> Engine:
+def _made(
+    name: str, spec: FeatureSpec, weights: str, threads: int, before: str | None, largest_batch: int | None
+) -> Engine:
     cut_shape(spec, before)  # is there such a block? Check before reading weights
     tensors = _checked_weights(spec, weights)
     fallback = None
     if name != FALLBACK:
         try:
-            return _checked(engine_class(name)(spec, tensors, threads, before), tensors, threads)
+            return _limited(
+                _checked(engine_class(name)(spec, tensors, threads, before), tensors, threads), largest_batch
+            )
         except ParityError as error:
             fallback = f"{FALLBACK} replaces {name}: {error}; to check it again, delete the facts in {cache_folder()}"
             logger.warning("%s", fallback)
         except (ImportError, RuntimeError) as error:
             fallback = f"{FALLBACK} replaces {name}: {error}"
             logger.warning("%s", fallback)
-    engine = engine_class(FALLBACK)(spec, tensors, threads, before)
+    engine = _limited(engine_class(FALLBACK)(spec, tensors, threads, before), largest_batch)
     engine.fallback = fallback
     engine.features(np.zeros((engine.batch_size, spec.image_size, spec.image_size, 3), np.uint8))
+    return engine
+
+
+def _limited(engine: SerialEngine, largest_batch: int | None) -> SerialEngine:
+    if largest_batch is not None:
+        engine.limit_batch(largest_batch)
     return engine
 
 

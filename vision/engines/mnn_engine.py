@@ -43,6 +43,13 @@ class MnnEngine(SerialEngine):
     """
 
     distributions = ("MNN",)
+    fixed_mb = 600.0
+    bytes_a_pixel = 516.0  # input and output of the second convolution: twice 64 float32 channels
+
+    @staticmethod
+    def usual_batch(spec: FeatureSpec) -> int:
+        # With 24, the number found on every machine so far. A machine with 48 fills twice as much.
+        return max(1, min(TILES_AT_A_TIME[0], PIXELS_A_BATCH // spec.image_size**2))
 
     @staticmethod
     def obstacle(spec: FeatureSpec) -> str:

@@ -23,11 +23,24 @@ class SerialEngine(ABC):
     batch_size: int
     fallback: str | None = None
     distributions: tuple[str, ...] = ()  # pip's names of the libraries that compute
+    # Measured (docs/engines.md): what a child fills for libraries and weights, and per pixel of a batch.
+    fixed_mb: float
+    bytes_a_pixel: float
 
     @staticmethod
     def obstacle(spec: FeatureSpec) -> str:
         """Why the engine cannot compute these features on this machine; empty if it can. Loads no library."""
         return ""
+
+    @staticmethod
+    @abstractmethod
+    def usual_batch(spec: FeatureSpec) -> int:
+        """Images per batch on a CPU where memory holds them."""
+
+    @classmethod
+    def memory_mb(cls, spec: FeatureSpec, batch: int) -> float:
+        """Private memory in MB that a child with this engine fills on a CPU, with batches of `batch` images."""
+        return cls.fixed_mb + batch * spec.image_size**2 * cls.bytes_a_pixel / 2**20
 
     def __init__(self, spec: FeatureSpec, tensors: Tensors, threads: int, before: str | None = None):
         """tensors: the backbone's weights. threads: CPU threads of one batch. before: see vision/specs.py, cut_shape."""

@@ -28,6 +28,14 @@ def batch_size_for(image_size: int, on_gpu: bool = False) -> int:
 class TensorFlowEngine(SerialEngine):
     """The backbone as one TensorFlow function with a fixed batch shape. If memory runs out, the batch size is halved."""
 
+    distributions = ("tensorflow", "keras")
+    fixed_mb = 550.0
+    bytes_a_pixel = 790.0
+
+    @staticmethod
+    def usual_batch(spec: FeatureSpec) -> int:
+        return batch_size_for(spec.image_size)
+
     def __init__(self, spec: FeatureSpec, tensors: Tensors, threads: int, before: str | None = None):
         super().__init__(spec, tensors, threads, before)
         prepare_tensorflow(threads)

@@ -26,7 +26,7 @@ def _extract(job: ChunksJob, report: Callable[[dict], None], tracker: Tracker | 
     from vision.engines import load_engine
     from workers.jobs.extract import process_chunks, try_alone
 
-    engine = load_engine(job.engine, job.space.spec, job.space.weights, job.threads)
+    engine = load_engine(job.engine, job.space.spec, job.space.weights, job.threads, None, job.largest_batch)
     if job.alone is not None:
         return {"code": try_alone(job, engine, tracker)}
     return [asdict(result) for result in process_chunks(job, engine, report, tracker)]

@@ -120,7 +120,8 @@ class ChunksJob:
     chosen (vision/engines). condemned: hex digest → code of images that killed a child; they are not read. plain_only:
     hex digest → code of images whose variants killed a child; only their plain rows are extracted. apart: hex digests
     of images that are inferred in batches of their own. alone: hex digest of a single image to try; its features are
-    not kept. augmentation: text of the augmentation of the variants.
+    not kept. augmentation: text of the augmentation of the variants. largest_batch: images per batch
+    that the memory of the slot holds; None: as many as the engine takes.
     """
 
     space: Space
@@ -136,6 +137,7 @@ class ChunksJob:
     apart: tuple[str, ...] = ()
     alone: str | None = None
     augmentation: str = ""
+    largest_batch: int | None = None
 
     @cached_property
     def todo(self) -> pa.Table:
