@@ -117,7 +117,7 @@ def write_down(folder: Path) -> tuple[str, list[int]]:
     show("Interrupted", "python flows/pipeline.py --image-size 48 --extract-only", pressed, *pressed)
     show("Inspect the store", "python -m storage show --store demo/store")
     show("Verify the store", "python -m storage verify --deep --store demo/store")
-    _flip_a_bit(next((folder / "demo" / "store").glob("*/shards/*/*.parquet")))
+    _flip_a_bit(next((folder / "demo" / "store").glob("2658*/shards/*/*.parquet")))
     show("Verify after one bit of a shard has changed", "python -m storage verify --deep --store demo/store")
     show("Repair", "python -m storage repair --deep --store demo/store --space 2658")
     show("The next run extracts what was lost", "python flows/pipeline.py")

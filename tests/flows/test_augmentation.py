@@ -246,7 +246,7 @@ LACKING = "--augment: no training uses the augmented images; add --variants 4"
         (["--augment", '[{"rotation_range": 20}]'], "--augment: expected parameters with their values"),
         (["--augment", '{"rotation_range": 20'], "--augment: expected JSON or YAML"),
         (["--augment", "!!python/object/apply:os.getcwd []"], "--augment: expected JSON or YAML"),
-        (["--augment", "[" * 5000], "--augment: lists in lists"),
+        (["--augment", "[" * 5000], "--augment: nested too deeply"),
         (["--augment", "nowhere.json"], f"--augment: {Path.cwd()}/nowhere.json cannot be read"),
         (["--augment", "{file}"], "cannot be read"),
         (["--augment", "zoom: 0.2"], "--augment: unknown parameter 'zoom'; expected one of zoom_range"),

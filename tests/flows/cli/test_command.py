@@ -67,7 +67,7 @@ def test_images_without_a_class_are_named_as_the_reason(capsys, tmp_path):
         (["--colour", "red"], "--colour"),
         (["--pooling", "median"], "'none', 'avg' or 'max'"),
         (["--image-size", "16"], "--image-size: vgg16 needs at least 32 pixels, got 16"),
-        (["--image-size", "31", "--backbone", "resnet50"], "for resnet50, got 31"),
+        (["--image-size", "31", "--backbone", "resnet50"], "resnet50 needs at least 32 pixels, got 31"),
         (["--epochs", "many"], "--epochs"),
         (["--chunk-size", "65536"], "65535"),
         (["--validation-fraction", "1.5"], "less than or equal to 1"),

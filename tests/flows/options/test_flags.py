@@ -291,7 +291,7 @@ def test_a_plan_counts_the_views_of_training_images(capsys, images, store):
     assert varied["views_to_extract"] == 20 + 2 * training
     assert varied["expected_bytes"] > plain["expected_bytes"]
     assert main([*map(str, arguments), *VARIED, "--plan"]) == 0
-    assert f"to extract: 20 ({20 + 2 * training} views) in 1 chunks" in capsys.readouterr().err
+    assert f"to extract: 20 images ({20 + 2 * training} views) in 1 chunk" in capsys.readouterr().err
 
 
 @exercises("--train-on", "--fine-tune", "--fine-tune-epochs", "--fine-tune-learning-rate")
@@ -389,7 +389,7 @@ def run(pipeline, tmp_path_factory):
     )
     extracted = pipeline(*given, "--extract-only", "--runner", "local")
     assert extracted.status == 0, extracted.stderr
-    assert "in 4 chunks with 1 workers" in extracted.stderr
+    assert "in 4 chunks with 1 worker on" in extracted.stderr
     done = pipeline(*given)
     assert done.status == 0, done.stderr
     return images, store, done
