@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,28 +12,42 @@ from tests import toy
 from tests.test_layers import PROJECT
 
 
-@pytest.mark.parametrize("how", ["as it stands", "on pooled features", "with the generator"])
-def test_a_script_of_ones_own_trains_on_a_store_without_prefect(images, store, tmp_path, monkeypatch, how):
-    """With the generator: in numpy alone, a whole training of logistic regression on the batches of the stream."""
-    if how == "on pooled features":
-        pooled(monkeypatch)
-    toy.run(images, store, validation_fraction=0.3)
-    if how != "with the generator":
-        command = [sys.executable, "-X", "importtime", PROJECT / "docs" / "train_your_own.py", store]
-    else:
-        (tmp_path / "own.py").write_text(GENERATOR)
-        command = [sys.executable, "-X", "importtime", tmp_path / "own.py", store]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=PROJECT, env=None)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert re.search(r"\d+ images of cats, dogs: validation accuracy [01]\.\d+", done.stdout)
-    imported = re.findall(r"\| +(\w+)$", done.stderr, re.M)
-    assert "numpy" in imported
+def test_the_script_trains_on_a_store_without_prefect(images, tmp_path, monkeypatch):
+    """It trains on feature maps, and on pooled features."""
+    stores = [tmp_path / "maps", tmp_path / "pooled"]
+    toy.run(images, stores[0], validation_fraction=0.3)
+    pooled(monkeypatch)
+    toy.run(images, stores[1], validation_fraction=0.3)
+    # One process for both, because it loads TensorFlow.
+    script = PROJECT / "docs" / "train_your_own.py"
+    both = f"import runpy, sys\nfor sys.argv[1] in {[str(store) for store in stores]}: runpy.run_path({str(script)!r}, run_name='__main__')"
+    accuracies, imported = run("-c", both, "the store")
+    assert len(accuracies) == 2
     assert "prefect" not in imported
-    assert ("tensorflow" in imported) == (how != "with the generator")
+    assert "tensorflow" in imported
+
+
+def test_the_stream_trains_without_tensorflow(images, store, tmp_path):
+    """A whole training of logistic regression in numpy, on the batches of the stream."""
+    toy.run(images, store, validation_fraction=0.3)
+    (tmp_path / "own.py").write_text(GENERATOR)
+    accuracies, imported = run(tmp_path / "own.py", store)
+    assert len(accuracies) == 1
+    assert "numpy" in imported
+    assert not {"prefect", "tensorflow"} & imported
+
+
+def run(*arguments: str | Path) -> tuple[list[str], set[str]]:
+    """The accuracies that a Python process prints, and the modules that it imports."""
+    command = [sys.executable, "-X", "importtime", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=PROJECT)
+    assert done.returncode == 0, done.stderr[-2000:]
+    printed = re.findall(r"\d+ images of cats, dogs: validation accuracy ([01]\.\d+)", done.stdout)
+    return printed, set(re.findall(r"\| +(\w+)$", done.stderr, re.M))
 
 
 def pooled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the toy's features be of one dimension."""
+    """Let the toy's features have one dimension."""
     spec = replace(toy.SPEC, pooling="avg")
     monkeypatch.setattr(toy, "SPEC", spec)
     monkeypatch.setattr(toy.ToyEngine, "spec", spec)
