@@ -1,16 +1,25 @@
 """One engine for the room: TensorFlow's threads are set once a process, before anything else runs in it."""
 
+from collections.abc import Iterator
+
 import pytest
 
-from vision.backbones.weights import random_weights, weights_digest
+from tests import memo
+from vision.backbones.weights import weights_digest
 from vision.backbones.weights_file import Tensors
 from vision.engines.tensorflow_engine import TensorFlowEngine
 from vision.specs import BACKBONES, FeatureSpec
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _shared_weights() -> Iterator[None]:
+    with memo.shared_weights():
+        yield
+
+
 @pytest.fixture(scope="session")
 def tensors() -> Tensors:
-    return random_weights(BACKBONES["vgg16"])
+    return memo.random_weights(BACKBONES["vgg16"])
 
 
 @pytest.fixture(scope="session")
@@ -22,4 +31,4 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> FeatureSpec:
 @pytest.fixture(scope="session")
 def engine(spec: FeatureSpec) -> TensorFlowEngine:
     """Random weights, 32 pixels. Whoever uses Keras in this room asks for it, so that it comes first."""
-    return TensorFlowEngine(spec, random_weights(BACKBONES["vgg16"]), threads=1)
+    return TensorFlowEngine(spec, memo.random_weights(BACKBONES["vgg16"]), threads=1)

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
+from tests import memo
 from vision.backbones.imagenet import imagenet_file
 from vision.backbones.weights import RANDOM_ALGORITHM, load_weights, random_weights, tensors_digest, weights_digest
 from vision.backbones.weights_file import Tensors, read_weights
@@ -57,20 +58,20 @@ def test_random_weights_are_those_that_the_first_store_was_made_with(tensors, tm
     [("vgg19", "c7e077d8732aeae68177dbc63d684c29"), ("resnet50", "41fe71b970193974c24f9f0133dad8f4")],
 )
 def test_other_random_weights_change_only_with_the_algorithms_version(name, digest):
-    assert tensors_digest(random_weights(BACKBONES[name])) == digest
+    assert tensors_digest(memo.random_weights(BACKBONES[name])) == digest
     assert RANDOM_ALGORITHM.endswith("version 1")
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_random_kernels_are_he_normal_and_biases_zero(name):
-    for kernel, bias in (arrays for arrays in random_weights(BACKBONES[name]).values() if len(arrays) == 2):
+    for kernel, bias in (arrays for arrays in memo.random_weights(BACKBONES[name]).values() if len(arrays) == 2):
         assert kernel.std() == pytest.approx(np.sqrt(2 / np.prod(kernel.shape[:3])), rel=0.05)
         assert kernel.dtype == bias.dtype == np.float32
         assert not bias.any()
 
 
 def test_a_random_batch_norm_changes_nothing_but_at_the_end_of_a_residual_branch():
-    for name, arrays in random_weights(BACKBONES["resnet50"]).items():
+    for name, arrays in memo.random_weights(BACKBONES["resnet50"]).items():
         if name.endswith("_bn"):
             scale = 0.25 if name.endswith("_3_bn") else 1  # 16 blocks: 1 / sqrt(16)
             assert [set(array.tolist()) for array in arrays] == [{scale}, {0}, {0}, {1}]
@@ -266,7 +267,7 @@ def test_a_kernel_of_another_shape_names_its_layer(tmp_path, tensors):
 
 
 def test_vgg19_is_not_taken_for_vgg16_though_it_has_all_of_its_layers(tmp_path):
-    path = write_keras2(tmp_path / "vgg19.h5", random_weights(BACKBONES["vgg19"]))
+    path = write_keras2(tmp_path / "vgg19.h5", memo.random_weights(BACKBONES["vgg19"]))
     with pytest.raises(WeightsError, match="does not fit vgg16, which has no layer block3_conv4"):
         read_weights(VGG16, path)
 

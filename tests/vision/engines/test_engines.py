@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import weakref
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -14,12 +15,14 @@ import pytest
 from tests.vision.backbones.test_weights import VGG16, write_keras2
 from tests.vision.engines.test_tensorflow_engine import pixels, relative_error
 from vision import engines
+from vision.backbones import vgg_reference
 from vision.backbones.weights import tensors_digest, weights_digest
 from vision.backbones.weights_file import read_weights
 from vision.engines import load_engine, mnn_engine, unload_engine
 from vision.engines.mnn_engine import MnnEngine
 from vision.engines.parity import LARGEST_ERROR, ParityError, check_parity
 from vision.engines.selection import ENGINES, FALLBACK, EngineName, choose, engine_class
+from vision.engines.serial import SerialEngine
 from vision.errors import SpecError, WeightsError
 from vision.specs import BACKBONES, FeatureSpec, cut_shape
 
@@ -56,10 +59,21 @@ def test_every_engine_of_the_table_can_be_asked_for_and_the_fallback_computes_ev
     assert {engine_class(FALLBACK).obstacle(spec) for spec in specs} == {""}
 
 
-def test_an_engine_is_a_class_and_a_line_of_the_table(engine, spec, monkeypatch):
-    class Slower(MnnEngine):
-        pass
+class Slower(SerialEngine):
+    """The reference as an engine."""
 
+    name = "slower 1"
+    batch_size = 8
+
+    def __init__(self, spec, tensors, threads, before=None):
+        super().__init__(spec, tensors, threads, before)
+        self._tensors = tensors
+
+    def _features(self, pixels):
+        return vgg_reference.features(self.spec, self._tensors, pixels, self.before) + np.float32(1e-6)
+
+
+def test_an_engine_is_a_class_and_a_line_of_the_table(engine, spec, monkeypatch):
     monkeypatch.setattr(mnn_engine, "Slower", Slower, raising=False)
     monkeypatch.setitem(ENGINES, "slower", "vision.engines.mnn_engine:Slower")
     assert choose("slower", spec, has_gpu=False) == "slower"
@@ -135,15 +149,32 @@ def test_an_engine_from_a_file_of_the_random_tensors_gives_the_same_features(eng
     assert np.array_equal(load_engine(name, own, str(path), 1).features(pixels(5)), from_seed)
 
 
-@pytest.mark.parametrize(("size", "before"), [(32, "block5"), (75, "block5"), (75, "block2")])
+@pytest.fixture(scope="module")
+def networks(tensors):
+    """Keras' own network by image size, with the weights of the engines."""
+
+    @cache
+    def network(size: int):
+        import keras
+
+        made = keras.applications.VGG16(weights=None, include_top=False, input_shape=(size, size, 3))
+        for layer, arrays in tensors.items():
+            made.get_layer(layer).set_weights(arrays)
+        return made
+
+    return network
+
+
+# Of 47 pixels every map but the last has an odd side.
+@pytest.mark.parametrize(
+    ("size", "before"), [(32, "block5"), (47, "block2"), pytest.param(75, "block5", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", ["mnn", "tensorflow"])
-def test_an_engine_that_ends_before_a_block_gives_what_keras_has_there(engine, spec, tensors, name, size, before):
+def test_an_engine_that_ends_before_a_block_gives_what_keras_has_there(engine, spec, networks, name, size, before):
     import keras
 
     own = dataclasses.replace(spec, image_size=size, pooling="max", dtype="float32")
-    network = keras.applications.VGG16(weights=None, include_top=False, input_shape=(size, size, 3))
-    for layer, arrays in tensors.items():
-        network.get_layer(layer).set_weights(arrays)
+    network = networks(size)
     below = keras.Model(network.input, network.get_layer(f"block{int(before[-1]) - 1}_pool").output)
     values = keras.applications.vgg16.preprocess_input(pixels(3, size).astype(np.float32))
     cut = load_engine(name, own, "random", 1, before)

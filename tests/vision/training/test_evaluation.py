@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_fscore_support
 
-from tests.vision.training.test_loop import SHAPE, Points, trained
+from tests.vision.training.points import SHAPE, Points, trained
 from vision.training.evaluation import (
     MISTAKES_KEPT,
     Mistake,
