@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from tests.toy import SPEC, ToyEngine
+from vision.pixels.decode import decode
 
 CHILD = (sys.executable, "-m", "tests.hostile")
 DEEDS = ("hang", "crash", "fill")
@@ -59,16 +60,16 @@ class HostileEngine(ToyEngine):
         return super().features(pixels)
 
 
+def obedient(data: bytes, *more):
+    """In place of vision.engines.extract.decode."""
+    do(data.rpartition(b"decode:")[2].decode(errors="replace") if b"decode:" in data else "")
+    return decode(data, *more)
+
+
 def main() -> None:
     import vision.engines
     import vision.engines.extract
     from workers.children import child as worker
-
-    decode = vision.engines.extract.decode
-
-    def obedient(data: bytes, *more):
-        do(data.rpartition(b"decode:")[2].decode(errors="replace") if b"decode:" in data else "")
-        return decode(data, *more)
 
     vision.engines.extract.decode = obedient
     vision.engines.load_engine = lambda *given: HostileEngine()

@@ -21,7 +21,7 @@ from storage.maintenance.compact import compact
 from storage.manifest.space import spaces
 from storage.manifest.versions import version_numbers
 from tests import toy
-from tests.workers.jobs.test_train import Trainer
+from tests.workers.jobs.trainer import Trainer
 from workers.errors import WorkerDied
 from workers.jobs.records import HeadJob, HeadResult
 from workers.runners.inline import InlineRunner
@@ -50,8 +50,18 @@ def first(tmp_path_factory: pytest.TempPathFactory, workers: InlineRunner) -> Tr
     images = toy.pictures(folder / "images", per_class=40)
     _, version = toy.run(images, folder / "store", validation_fraction=0.3, chunk_size=16)
     made = Trainer(images, folder / "store", version, workers)
-    made.result = made.train(job_of(made))
-    assert len(steps_of(made, job_of(made))) == 1 + STEPS
+    job = dataclasses.replace(job_of(made), checkpoint_seconds=3600.0)
+    checkpoint = made.store.head(job.name) / CHECKPOINT
+    made.result = made.train(job, lambda record: made.heard.append({"has_checkpoint": checkpoint.exists()}))
+    assert len(steps_of(made, job)) == 1 + STEPS
+    return made
+
+
+@pytest.fixture(scope="module")
+def stopped(first: Trainer, tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+    """A copy of the images and the version, with a training that stopped after five steps."""
+    made = without_heads(first, tmp_path_factory.mktemp("stopped"))
+    stop_after(made, job_of(made), 5)
     return made
 
 
@@ -64,9 +74,21 @@ def longer(first: Trainer) -> Trainer:
 @pytest.fixture
 def trainer(first: Trainer, tmp_path: Path) -> Trainer:
     """A copy of the images and the version, without a head."""
-    shutil.copytree(first.images, tmp_path / "images")
-    shutil.copytree(first.root, tmp_path / "store", ignore=shutil.ignore_patterns("heads"))
-    return dataclasses.replace(first, images=tmp_path / "images", root=tmp_path / "store", heard=[])
+    return without_heads(first, tmp_path)
+
+
+@pytest.fixture
+def interrupted(stopped: Trainer, tmp_path: Path) -> Trainer:
+    """A copy of `stopped`, which a test may change."""
+    shutil.copytree(stopped.images, tmp_path / "images")
+    shutil.copytree(stopped.root, tmp_path / "store")
+    return dataclasses.replace(stopped, images=tmp_path / "images", root=tmp_path / "store", heard=[])
+
+
+def without_heads(trainer: Trainer, folder: Path) -> Trainer:
+    shutil.copytree(trainer.images, folder / "images")
+    shutil.copytree(trainer.root, folder / "store", ignore=shutil.ignore_patterns("heads"))
+    return dataclasses.replace(trainer, images=folder / "images", root=folder / "store", heard=[])
 
 
 def job_of(trainer: Trainer, **options) -> HeadJob:
@@ -171,47 +193,42 @@ def test_a_killed_training_takes_the_same_steps_as_one_that_was_not(longer, trai
     assert_the_same(trainer, longer, job, result)
 
 
-def test_a_run_on_a_later_version_of_the_same_data_goes_on_with_the_rows_it_began_on(first, trainer):
+def test_a_run_on_a_later_version_of_the_same_data_goes_on_with_the_rows_it_began_on(first, interrupted):
     """Compaction moves the rows, so the same seed would give another order."""
-    job = job_of(trainer)
-    stop_after(trainer, job, 5)
-    (space,) = spaces(trainer.root)
-    assert compact(space, trainer.version) is not None
+    job = job_of(interrupted)
+    (space,) = spaces(interrupted.root)
+    assert compact(space, interrupted.version) is not None
     assert version_numbers(space) == [1, 2]
-    trainer.train(dataclasses.replace(job, version=2))
-    assert steps_of(trainer, job) == steps_of(first, job)
+    interrupted.train(dataclasses.replace(job, version=2), interrupted.heard.append)
+    assert interrupted.heard[0] == resumed_after(5)
+    assert steps_of(interrupted, job) == steps_of(first, job)
 
 
 @pytest.mark.parametrize("damage", ["cut", "of a version that is gone", "of another training"])
-def test_a_checkpoint_that_cannot_be_used_costs_only_the_time(first, trainer, damage):
-    job = job_of(trainer)
-    other = job_of(trainer, kind="linear")
-    stop_after(trainer, other if damage == "of another training" else job, 5)
-    path = trainer.store.head(job.name) / CHECKPOINT
+def test_a_checkpoint_that_cannot_be_used_costs_only_the_time(first, interrupted, damage):
+    job = job_of(interrupted)
+    path = interrupted.store.head(job.name) / CHECKPOINT
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-100])
     elif damage == "of another training":
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(trainer.store.head(other.name) / CHECKPOINT, path)
+        job = job_of(interrupted, kind="linear")
+        interrupted.store.head(job.name).mkdir(parents=True)
+        shutil.copy(path, interrupted.store.head(job.name) / CHECKPOINT)
     else:
-        new_images(trainer)
-        trainer.store.version(1).rename(trainer.root / "elsewhere")
+        new_images(interrupted)
+        interrupted.store.version(1).rename(interrupted.root / "elsewhere")
         job = dataclasses.replace(job, version=2)
-        assert read_checkpoint(trainer.store, job.name)[1]["version"] == 1
-        pin_version(trainer.store, job.name, 1)
-    result = trainer.train(job)
+        assert read_checkpoint(interrupted.store, job.name)[1]["version"] == 1
+        pin_version(interrupted.store, job.name, 1)
+    result = interrupted.train(job, interrupted.heard.append)
     assert result.is_new
-    if damage != "of a version that is gone":
-        assert steps_of(trainer, job) == steps_of(first, job)
+    assert not any("resumed" in record for record in interrupted.heard)
+    if damage == "cut":
+        assert steps_of(interrupted, job) == steps_of(first, job)
+    else:
+        assert len(result.history) == OPTIONS["epochs"]
 
 
-def test_no_checkpoint_is_written_before_its_time(trainer):
-    job = dataclasses.replace(job_of(trainer), checkpoint_seconds=3600.0)
-    seen = []
-
-    def heard(record: dict) -> None:
-        seen.append((trainer.store.head(job.name) / CHECKPOINT).exists())
-
-    trainer.train(job, heard)
-    assert seen
-    assert not any(seen)
+def test_no_checkpoint_is_written_before_its_time(first):
+    assert first.heard
+    assert not any(record["has_checkpoint"] for record in first.heard)

@@ -167,8 +167,8 @@ def flip_a_bit(folder: Path) -> None:
     ("hurt", "options", "kind", "words"),
     [
         (flip_a_bit, {}, StoreDamaged, "is damaged .*repair"),
-        (flip_a_bit, {"validation_steps": 2}, StoreDamaged, "is damaged .*repair"),
-        (shutil.rmtree, {}, StoreDamaged, "is missing; .*repair"),
+        pytest.param(flip_a_bit, {"validation_steps": 2}, StoreDamaged, "is damaged .*repair", marks=pytest.mark.slow),
+        pytest.param(shutil.rmtree, {}, StoreDamaged, "is missing; .*repair", marks=pytest.mark.slow),
         (shutil.rmtree, {"sampling": "bootstrap"}, StoreDamaged, "is missing; .*repair"),
     ],
 )
@@ -223,7 +223,7 @@ def test_what_was_fine_tuned_predicts_from_pixels_what_its_record_says(space, pi
     assert losses.mean() == pytest.approx(result.val_loss, rel=1e-3)
 
 
-@pytest.mark.parametrize("engine", ["mnn", "tensorflow"])
+@pytest.mark.parametrize("engine", ["mnn", pytest.param("tensorflow", marks=pytest.mark.slow)])
 def test_streams_that_are_read_at_the_same_time_give_what_each_gives_alone(space, engine):
     """Two training streams and two validation streams share one engine."""
     job = job_on(space, engine, augment=VARIED, fine_tune="block5", batch_size=7, validation_steps=3)

@@ -1,4 +1,8 @@
-"""Real children hang, crash or fill memory on chosen images (tests/hostile.py); only those images are lost."""
+"""Some images end the process that extracts them (tests/hostile.py); only those images are lost.
+
+A few tests let real children hang, crash and fill memory. In the others, the job runs in this process, and an image
+ends it where it would end a child.
+"""
 
 import hashlib
 import json
@@ -19,13 +23,15 @@ from storage.planning.chunks import pack
 from storage.planning.plan import finish
 from storage.shards.shard import Shard, ShardRef
 from tests import hostile, toy
-from workers.children.in_flight import InFlight
+from workers.children.in_flight import InFlight, Stage
 from workers.children.watchdog import Limits, own_memory_mb
 from workers.devices import Slot
 from workers.errors import WorkerDied
+from workers.jobs import extract
+from workers.jobs.perform import perform
 from workers.jobs.records import ChunkResult, ChunksJob
 from workers.runners import local as worker_pool
-from workers.runners.base import Lease
+from workers.runners.base import NO_LIMITS, Lease, Runner
 from workers.runners.isolation import Isolation
 from workers.runners.local import LocalRunner
 
@@ -41,6 +47,59 @@ def impatient(seconds: float, *stages: str) -> Limits:
     return replace(LIMITS, stage_seconds=STAGES | dict.fromkeys(stages, seconds))
 
 
+class Death(BaseException):
+    """Raised where a child would die. Nothing in the job handles it."""
+
+
+class Mortal(Lease):
+    """A lease without a child. Each job after a death has a fresh engine, as in a new child.
+
+    code: of each death, as the watchdog would give it.
+    """
+
+    def __init__(self, code: str = "crashed"):
+        super().__init__(Slot(None, 1))
+        self.code = code
+        self._notes = InFlight.create()
+        self._suspects: dict[bytes, Stage] = {}
+        self._engine: hostile.HostileEngine | None = None
+
+    def call(self, kind, job, on_progress, limits=NO_LIMITS):
+        self._notes.clear()
+        self._engine = self._engine or hostile.HostileEngine()
+        try:
+            return perform(kind, json.loads(json.dumps(job)), on_progress, self._notes)
+        except Death:
+            self._engine = None
+            raise WorkerDied("ended with status -11", self.code) from None
+
+    def die(self, *_) -> None:
+        """End the job with what is in flight now."""
+        self._suspects = self._notes.suspects()
+        raise Death
+
+    def in_flight(self) -> dict[bytes, Stage]:
+        return self._suspects
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.fixture
+def mortal(monkeypatch) -> Mortal:
+    made = Mortal()
+    monkeypatch.setattr("vision.engines.load_engine", lambda *given: made._engine)
+    monkeypatch.setattr("vision.engines.extract.decode", hostile.obedient)
+    monkeypatch.setattr(hostile, "do", lambda deed: made.die() if deed in hostile.DEEDS else None)
+    return made
+
+
+@pytest.fixture
+def inline(mortal: Mortal) -> Runner:
+    """A runner whose jobs run in this process, and die there."""
+    return Runner([mortal])
+
+
 @pytest.fixture
 def workers(tmp_path, monkeypatch):
     monkeypatch.setattr(worker_pool, "CHILD", hostile.CHILD)
@@ -52,7 +111,7 @@ def workers(tmp_path, monkeypatch):
 class Extraction:
     """All chunks of a folder as one job, which runs in children of `workers`."""
 
-    def __init__(self, images: Path, store: Path, workers: LocalRunner, **options):
+    def __init__(self, images: Path, store: Path, workers: Runner, **options):
         self.space = toy.space(images, store)
         self.plan = toy.plan(images, store, **options)
         create_space(self.space.store, toy.SPEC.record())
@@ -90,9 +149,9 @@ def test_an_image_that_ends_its_child_costs_its_own_row_and_no_other(deed, stage
     assert sorted([*rows, bad]) == sorted(extraction.plan.todo["digest"].to_pylist())
 
 
-def test_the_rows_of_its_neighbours_are_those_of_a_run_in_which_nobody_died(images, store, workers, tmp_path):
+def test_the_rows_of_its_neighbours_are_those_of_a_run_in_which_nobody_died(images, store, inline, tmp_path):
     bad = digest(hostile.spoil(images / "dogs" / "001.png", "infer", "crash"))
-    extraction = Extraction(images, store, workers)
+    extraction = Extraction(images, store, inline)
     found = {}
     for shard in extraction.shards(extraction.run()):
         found |= dict(zip(shard.digests(), shard.read(), strict=True))
@@ -114,11 +173,11 @@ def test_many_such_images_cost_their_rows_each_by_its_own_code(images, store, wo
     assert (named, sum(each.rows for each in results)) == (bad, 14)
 
 
-def test_chunks_that_were_finished_before_a_death_are_not_extracted_again(images, store, workers):
-    extraction = Extraction(images, store, workers)
+def test_chunks_that_were_finished_before_a_death_are_not_extracted_again(images, store, inline):
+    extraction = Extraction(images, store, inline)
     last = Path(os.fsdecode(extraction.plan.todo["path"][-1].as_py()))
     hostile.spoil(images / last, "infer", "crash")
-    extraction = Extraction(images, store, workers)
+    extraction = Extraction(images, store, inline)
     # The new digest of the spoiled image decides which chunk it is in.
     (bad,) = [i for i, row in enumerate(extraction.plan.todo.to_pylist()) if row["path"] == os.fsencode(last)]
     extraction.run()
@@ -127,43 +186,64 @@ def test_chunks_that_were_finished_before_a_death_are_not_extracted_again(images
     assert [first_of.count(index) for index in range(bad // 8 - 1)] == [1] * (bad // 8 - 1)
 
 
-def test_an_image_that_kills_only_in_company_has_its_row(images, store, workers):
+def test_an_image_that_kills_only_in_company_has_its_row(images, store, inline):
     hostile.spoil(images / "cats" / "000.png", "infer", hostile.IN_COMPANY)
-    extraction = Extraction(images, store, workers)
+    extraction = Extraction(images, store, inline)
     rows = [key for shard in extraction.shards(extraction.run()) for key in shard.digests()]
     assert sorted(rows) == sorted(extraction.plan.todo["digest"].to_pylist())
 
 
 def test_an_image_that_kills_only_a_child_that_has_seen_others_is_not_condemned_and_the_death_is_told(
-    images, store, workers
+    images, store, inline
 ):
     bad = digest(hostile.spoil(images / "cats" / "000.png", "infer", hostile.AFTER_OTHERS))
-    extraction = Extraction(images, store, workers)
+    extraction = Extraction(images, store, inline)
     assert extraction.plan.todo["digest"].to_pylist().index(bad) % 8  # it comes after other images of its chunk
     with pytest.raises(WorkerDied, match="ended with status -11"):
         extraction.run()
 
 
-def test_a_death_of_which_no_image_is_guilty_costs_no_row(images, store, workers):
+def test_a_death_of_which_no_image_is_guilty_costs_no_row(images, store, mortal, inline):
     """Somebody kills the child twice in the middle of its work."""
-    extraction = Extraction(images, store, workers)
+    extraction = Extraction(images, store, inline)
     left = [2]
 
     def kill(record: dict) -> None:
         if left[0] and record.get("done"):
             left[0] -= 1
-            os.kill(workers.leases[0]._process.pid, 9)
+            mortal.die()
 
     extraction.heard = type("Killer", (), {"append": staticmethod(kill)})()
     results = extraction.run()
+    assert left == [0]
     assert sum(each.rows for each in results) == 20
     assert all(each.quarantined == 0 for each in results)
 
 
-def test_a_file_that_never_comes_stays_pending_and_is_blamed_for_nothing(images, store, workers):
-    extraction = Extraction(images, store, workers)
+@pytest.mark.parametrize("runner", ["inline", pytest.param("workers", marks=pytest.mark.slow)])
+def test_a_file_that_never_comes_stays_pending_and_is_blamed_for_nothing(
+    images, store, mortal, monkeypatch, request, runner
+):
+    extraction = Extraction(images, store, request.getfixturevalue(runner))
     path = images / os.fsdecode(extraction.plan.todo["path"][3].as_py())
-    code = f"""
+    if runner == "inline":
+        mortal.code = "timeout"
+        whole = extract.read_file
+
+        def read(root, name):
+            return mortal.die() if name == os.fsencode(path.relative_to(images)) else whole(root, name)
+
+        monkeypatch.setattr(extract, "read_file", read)
+    else:
+        monkeypatch.setattr(worker_pool, "CHILD", (hostile.CHILD[0], "-c", never_reading(path)))
+    results = extraction.run(impatient(3.0, "read"))
+    assert results[0].skipped == {"read_error": 1}
+    assert (sum(each.rows for each in results), sum(each.quarantined for each in results)) == (19, 0)
+
+
+def never_reading(path: Path) -> str:
+    """The code of a child for which this file never comes."""
+    return f"""
 import sys; sys.path.insert(0, {str(Path(hostile.__file__).parents[1])!r})
 import time, workers.jobs.extract
 whole = workers.jobs.extract.read_file
@@ -171,15 +251,11 @@ workers.jobs.extract.read_file = lambda root, path: time.sleep(3600) if path.end
 from tests import hostile
 hostile.main()
 """
-    worker_pool.CHILD = (hostile.CHILD[0], "-c", code)  # the fixture restores it
-    results = extraction.run(impatient(3.0, "read"))
-    assert results[0].skipped == {"read_error": 1}
-    assert (sum(each.rows for each in results), sum(each.quarantined for each in results)) == (19, 0)
 
 
-def test_condemned_images_are_quarantined_and_not_tried_again_until_somebody_asks(images, store, workers):
+def test_condemned_images_are_quarantined_and_not_tried_again_until_somebody_asks(images, store, inline):
     hostile.spoil(images / "cats" / "004.png", "decode", "crash")
-    extraction = Extraction(images, store, workers)
+    extraction = Extraction(images, store, inline)
     refs = [shard.ref for shard in extraction.shards(extraction.run())]
     version = commit(extraction.space.store, None, *finish(extraction.space.store, extraction.plan, refs))
     assert (version.counts["ok"], version.counts["quarantined"]) == (19, 1)
@@ -196,7 +272,7 @@ def test_what_is_in_hand_is_read_by_another_process_and_outlives_its_writer():
     keys = [bytes([number]) * 32 for number in range(5)]
     code = f"""
 import os
-from workers.children.in_flight import InFlight
+from workers.children.in_flight import InFlight, Stage
 mine, keys = InFlight({notes.descriptor}), {keys!r}
 mine.reading(keys[0])
 mine.decoding(keys[1])
@@ -231,8 +307,8 @@ def test_memory_is_what_a_process_has_filled_not_what_it_has_asked_for():
     assert own_memory_mb(2**22 + 1) == 0
 
 
-def test_a_job_with_condemned_images_goes_through_a_pipe_whole(images, store, workers):
-    job = Extraction(images, store, workers).job
+def test_a_job_with_condemned_images_goes_through_a_pipe_whole(images, store):
+    job = Extraction(images, store, None).job
     with_some = ChunksJob.of(
         json.loads(json.dumps(job.record())) | {"condemned": {"ab" * 32: "timeout"}, "alone": None}
     )
@@ -241,25 +317,25 @@ def test_a_job_with_condemned_images_goes_through_a_pipe_whole(images, store, wo
 
 
 @pytest.mark.parametrize("order", ["plain rows first", "all at once"])
-def test_an_image_of_which_only_the_variants_crash_keeps_its_plain_row(order, images, store, workers, monkeypatch):
+def test_an_image_of_which_only_the_variants_crash_keeps_its_plain_row(
+    order, images, store, mortal, inline, monkeypatch
+):
     (row, *_) = [row for row in toy.plan(images, store).todo.to_pylist() if row["split"] == "train"]
-    code = f"""
-import sys; sys.path.insert(0, {str(Path(hostile.__file__).parents[1])!r})
-import ctypes, numpy as np, workers.jobs.extract
-class Variants:
-    def __init__(self, *given): pass
-    def views(self, pixels, key, numbers):
-        if any(numbers) and key.hex() == {row["digest"].hex()!r}: ctypes.string_at(0)
-        return np.stack([pixels + np.uint8(number) for number in numbers])
-workers.jobs.extract.Variants = Variants
-from tests import hostile
-hostile.main()
-"""
-    monkeypatch.setattr(worker_pool, "CHILD", (hostile.CHILD[0], "-c", code))
+
+    class Variants:
+        def __init__(self, *given):
+            pass
+
+        def views(self, pixels, key, numbers):
+            if any(numbers) and key == row["digest"]:
+                mortal.die()
+            return np.stack([pixels + np.uint8(number) for number in numbers])
+
+    monkeypatch.setattr(extract, "Variants", Variants)
     options = {"variants": 3, "augmentation": "a text"}
     if order == "plain rows first":
         toy.run(images, store)
-    extraction = Extraction(images, store, workers, **options)
+    extraction = Extraction(images, store, inline, **options)
     refs = [shard.ref for shard in extraction.shards(extraction.run())]
     version = commit(
         extraction.space.store, extraction.plan.parent, *finish(extraction.space.store, extraction.plan, refs)
