@@ -72,6 +72,14 @@ def workers(tmp_path: Path) -> Iterator[LocalRunner]:
     made.close()
 
 
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRunner]:
+    """A runner that tests share. They may kill its child, because the next lease replaces it."""
+    made = LocalRunner((SLOT,), tmp_path_factory.mktemp("lasting"))
+    yield made
+    made.close()
+
+
 @pytest.fixture
 def quick(images: Path, store: Path) -> dict:
     """A job that fails at once with StoreDamaged, because there is no version 1."""
@@ -146,14 +154,14 @@ class Calling(threading.Thread):
 # Children that die, hang and are replaced
 
 
-def test_one_child_answers_job_after_job(workers, quick):
-    assert answers_at_once(workers, quick) == answers_at_once(workers, quick)
+def test_one_child_answers_job_after_job(lasting, quick):
+    assert answers_at_once(lasting, quick) == answers_at_once(lasting, quick)
 
 
-def test_a_child_killed_in_the_middle_of_a_job_is_replaced_at_the_next_lease(workers, endless, pipe, quick):
-    call = Calling(workers, endless)
+def test_a_child_killed_in_the_middle_of_a_job_is_replaced_at_the_next_lease(lasting, endless, pipe, quick):
+    call = Calling(lasting, endless)
     assert eventually(pipe.has_reader)
-    (worker,) = workers.leases
+    (worker,) = lasting.leases
     killed = pid_of(worker)
     os.kill(killed, signal.SIGKILL)
     error = call.error()
@@ -161,22 +169,22 @@ def test_a_child_killed_in_the_middle_of_a_job_is_replaced_at_the_next_lease(wor
     assert f"child {killed} ended with status -9 during a job of kind head" in str(error)
     assert str(worker.log) in str(error)
     pipe._path.unlink()
-    assert answers_at_once(workers, quick) != killed
+    assert answers_at_once(lasting, quick) != killed
 
 
-def test_a_child_that_is_silent_for_too_long_is_killed(workers, endless, pipe):
-    call = Calling(workers, endless, silence_seconds=0.5)
+def test_a_child_that_is_silent_for_too_long_is_killed(lasting, endless, pipe):
+    call = Calling(lasting, endless, silence_seconds=0.5)
     assert isinstance(call.error(), WorkerDied)
     assert not pipe.has_reader()
 
 
 @pytest.mark.parametrize("wait", [True, False], ids=["a while ago", "a moment ago"])
-def test_an_idle_child_that_left_is_replaced_unnoticed(wait, workers, quick):
-    left = answers_at_once(workers, quick)
+def test_an_idle_child_that_left_is_replaced_unnoticed(wait, lasting, quick):
+    left = answers_at_once(lasting, quick)
     os.kill(left, signal.SIGTERM)
     if wait:
         assert eventually(lambda: not is_running(left))
-    assert answers_at_once(workers, quick) != left
+    assert answers_at_once(lasting, quick) != left
 
 
 def test_an_idle_child_leaves_in_peace():
@@ -201,10 +209,10 @@ def test_a_child_ends_with_its_pipe():
     assert child.wait(60) == 0
 
 
-def test_ctrl_c_is_for_the_parent_to_handle(workers, quick):
-    child = answers_at_once(workers, quick)
+def test_ctrl_c_is_for_the_parent_to_handle(lasting, quick):
+    child = answers_at_once(lasting, quick)
     os.kill(child, signal.SIGINT)
-    assert answers_at_once(workers, quick) == child
+    assert answers_at_once(lasting, quick) == child
 
 
 @pytest.mark.parametrize("is_busy", [True, False], ids=["in the middle of a job", "idle"])
@@ -272,20 +280,20 @@ def test_close_while_a_long_job_is_on_its_way_is_the_end_of_the_run(workers, mon
 # Results and errors
 
 
-def test_errors_of_ours_keep_their_type_and_words(workers, quick):
-    with workers.lease() as worker, pytest.raises(StoreDamaged, match="version 1 is missing from"):
+def test_errors_of_ours_keep_their_type_and_words(lasting, quick):
+    with lasting.lease() as worker, pytest.raises(StoreDamaged, match="version 1 is missing from"):
         worker.call("head", quick, ignore, LIMITS)
 
 
-def test_errors_of_the_machine_keep_their_type_and_number(workers, quick, images, store):
+def test_errors_of_the_machine_keep_their_type_and_number(lasting, quick, images, store):
     (toy.space(images, store).store.versions / f"{1:020d}.json").mkdir(parents=True)
-    with workers.lease() as worker, pytest.raises(IsADirectoryError) as caught:
+    with lasting.lease() as worker, pytest.raises(IsADirectoryError) as caught:
         worker.call("head", quick, ignore, LIMITS)
     assert caught.value.errno == 21
 
 
-def test_an_error_that_nobody_foresaw_leads_to_the_log_with_its_traceback(workers):
-    with workers.lease() as worker, pytest.raises(WorkerFailed, match="KeyError") as caught:
+def test_an_error_that_nobody_foresaw_leads_to_the_log_with_its_traceback(lasting):
+    with lasting.lease() as worker, pytest.raises(WorkerFailed, match="KeyError") as caught:
         worker.call("head", {}, ignore, LIMITS)
     assert str(worker.log) in str(caught.value)
     assert "Traceback" in worker.log.read_text()
@@ -359,14 +367,14 @@ def test_an_error_in_a_child_is_one_line_with_its_status_and_is_tried_again_wher
 # Leases
 
 
-def test_a_worker_is_leased_to_one_caller_at_a_time(workers):
+def test_a_worker_is_leased_to_one_caller_at_a_time(lasting):
     order = []
 
     def lease() -> None:
-        with workers.lease():
+        with lasting.lease():
             order.append("second")
 
-    with workers.lease():
+    with lasting.lease():
         second = threading.Thread(target=lease)
         second.start()
         time.sleep(0.05)
@@ -448,7 +456,7 @@ def test_close_while_a_child_is_starting_starts_no_other(workers, quick):
     assert isinstance(error, PoolClosed), repr(error)
 
 
-# Extraction: the one child here that loads TensorFlow
+# Extraction: the one child here that loads an engine
 
 
 @pytest.fixture(scope="module")
@@ -467,7 +475,7 @@ def plan(space: Space) -> Plan:
 
 def chunk_job(space: Space, plan: Plan, index: int) -> dict:
     rows = pack(chunk(plan.todo, index, 8))
-    return ChunksJob(space, rows, index, 1, 8, "parquet", 1, "tensorflow").record()
+    return ChunksJob(space, rows, index, 1, 8, "parquet", 1, "mnn").record()
 
 
 @pytest.fixture(scope="module")
@@ -490,7 +498,7 @@ def test_a_chunk_becomes_a_shard_in_a_child_that_knows_no_prefect(warm, space, p
     assert heard == [{"chunk": 0, "done": 8}, {"finished": answer[0]}]
     # Prefect cannot be imported without pydantic_core, its compiled part.
     mapped = Path(f"/proc/{child}/maps").read_text()
-    assert "tensorflow" in mapped
+    assert "mnn" in mapped.lower()
     assert "pydantic_core" not in mapped
 
 
@@ -509,10 +517,10 @@ def test_close_in_the_middle_of_an_answer_is_the_end_of_the_run_and_no_fault(war
         worker.call("chunks", chunk_job(space, plan, 0), lambda _: warm.close(), LIMITS)
 
 
-def test_weights_that_cannot_be_read_are_a_weights_error(workers, space, plan):
+def test_weights_that_cannot_be_read_are_a_weights_error(lasting, space, plan):
     job = chunk_job(space, plan, 0)
     job["space"]["weights"] = "/no/such/weights.h5"
-    with pytest.raises(WeightsError, match=r"there is no file /no/such/weights\.h5"), workers.lease() as worker:
+    with pytest.raises(WeightsError, match=r"there is no file /no/such/weights\.h5"), lasting.lease() as worker:
         worker.call("chunks", job, ignore, LIMITS)
 
 
