@@ -131,7 +131,7 @@ def test_the_name_of_a_head_does_not_depend_on_how_the_rows_were_cut_into_shards
 
 @pytest.mark.parametrize(("names", "there"), [((), "found none"), (("cats",), "found only 'cats'")])
 def test_one_class_cannot_be_trained_on_and_is_named(names, there):
-    with pytest.raises(InputError, match=rf"at least two classes, {there};.*`extract_only`"):
+    with pytest.raises(InputError, match=rf"at least two classes, but {there};.*`extract_only`"):
         check_trainable({"train": {"cats": 3}, "validation": {"cats": 1}}, names)
 
 
