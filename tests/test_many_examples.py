@@ -9,13 +9,14 @@ import pytest
 
 PROJECT = Path(__file__).parents[1]
 MANY = {"EXAMPLES": "6", "STATES": "60", "FAULTS": "48"}
+TWICE = ["-n", "2", "--dist", "loadfile"]  # CI runs this file on one of its cores
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "tests",
     [
-        ["-m", "hypothesis and not slow", "tests/storage", "tests/vision", "tests/workers"],
+        ["-m", "hypothesis and not slow", *TWICE, "tests/storage", "tests/vision", "tests/workers"],
         ["-m", "not slow", "tests/storage/test_machine.py"],
         ["-m", "not slow", "tests/storage/test_faults.py"],
     ],
