@@ -95,7 +95,7 @@ def placement(workers: int | None, engine: str, spec: FeatureSpec) -> Placement:
     gpus = visible_gpus() if engine == "tensorflow" else []
     if gpus:
         number, threads = workers or len(gpus), cores().threads
-        own = "as --workers says" if workers else "one per GPU"
+        own = "as `workers` requests" if workers else "one per GPU"
         return Placement(tuple(Slot(gpus[i % len(gpus)], max(1, threads // number)) for i in range(number)), own)
     return on_cpu(workers, engine, spec, cores(), memory())
 
@@ -106,24 +106,24 @@ def on_cpu(workers: int | None, engine: str, spec: FeatureSpec, cores: Cores, me
     One thread each, so that an image gives the same bytes on a machine of any size.
     """
     kind = engine_class(engine)
-    wanted = workers or cores.children
+    requested = workers or cores.children
     whole = kind.usual_batch(spec)
     held, batch = max(
-        (min(wanted, int(USABLE * memory.free_mb / kind.memory_mb(spec, batch))), batch)
+        (min(requested, int(USABLE * memory.free_mb / kind.memory_mb(spec, batch))), batch)
         for batch in (max(1, whole // part) for part in BATCH_PARTS)
     )
     need = kind.memory_mb(spec, batch)
-    fitting = wanted if workers else max(1, held)
+    fitting = requested if workers else max(1, held)
     slots = (Slot(None, 1, None if batch == whole else batch),) * fitting
-    told = f"memory {memory.free_mb / 1024:.1f} of {memory.total_mb / 1024:.0f} GB free"
+    state = f"memory {memory.free_mb / 1024:.1f} of {memory.total_mb / 1024:.0f} GB free"
     at = f"{need / 1024:.1f} GB each" + (
         f", with batches of {batch} images instead of {whole}" if batch < whole else ""
     )
-    if held >= fitting and batch == whole and fitting == wanted:
-        return Placement(slots, "as --workers says" if workers else _by_cores(cores))
+    if held >= fitting and batch == whole and fitting == requested:
+        return Placement(slots, "as `workers` requests" if workers else _by_cores(cores))
     if held < fitting:
-        return Placement(slots, f"{told} holds {held} at {at}; the kernel may end some of them", True)
-    return Placement(slots, f"{told} allows {fitting} at {at}")
+        return Placement(slots, f"{state} holds {held} at {at}; the kernel may kill some of them", True)
+    return Placement(slots, f"{state} allows {fitting} at {at}")
 
 
 def _by_cores(cores: Cores) -> str:

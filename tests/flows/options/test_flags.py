@@ -389,7 +389,7 @@ def run(pipeline, tmp_path_factory):
     )
     extracted = pipeline(*given, "--extract-only", "--runner", "local")
     assert extracted.status == 0, extracted.stderr
-    assert "in 4 chunks with 1 worker on" in extracted.stderr
+    assert "in 4 chunks on tensorflow with 1 worker: as --workers requests" in extracted.stderr
     done = pipeline(*given)
     assert done.status == 0, done.stderr
     return images, store, done
