@@ -35,6 +35,7 @@ from flows.options import demo
 from flows.options.flat import takes_options
 from flows.options.pipeline import PipelineOptions
 from flows.steps.convergence import at_rest, is_deployed, turn_seconds, until_committed, until_current
+from flows.steps.engine_choice import settle_engine
 from flows.steps.extraction import extract_chunks
 from storage.backend.lock import hold
 from storage.manifest.space import create_space
@@ -124,7 +125,7 @@ def _extract(space: Space, options: PipelineOptions, progress: Progress) -> tupl
     progress.say(changes(listing.images, plan.counts))
     progress.say(*plan.findings)
     name_run(run_name(space.images, listing.images, plan), space.spec.backbone)
-    engine = options.chosen_engine()
+    engine = settle_engine(options.engine, plan, options.runner, progress.say)
     placed = options.placement(engine, space.spec)
     with progress.step("extract"):
         seconds = seconds_a_chunk(space.store, plan.rows / max(1, plan.num_chunks), len(placed.slots))

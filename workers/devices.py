@@ -108,21 +108,21 @@ def on_cpu(workers: int | None, engine: str, spec: FeatureSpec, cores: Cores, me
     kind = engine_class(engine)
     requested = workers or cores.children
     whole = kind.usual_batch(spec)
-    held, batch = max(
-        (min(requested, int(USABLE * memory.free_mb / kind.memory_mb(spec, batch))), batch)
-        for batch in (max(1, whole // part) for part in BATCH_PARTS)
-    )
+    sizes = [max(1, whole // part) for part in BATCH_PARTS]
+    held = {size: min(requested, int(USABLE * memory.free_mb / kind.memory_mb(spec, size))) for size in sizes}
+    most = max(held.values())
+    batch = max(size for size in sizes if held[size] == most) if most else min(sizes)
     need = kind.memory_mb(spec, batch)
-    fitting = requested if workers else max(1, held)
+    fitting = requested if workers else max(1, most)
     slots = (Slot(None, 1, None if batch == whole else batch),) * fitting
     state = f"memory {memory.free_mb / 1024:.1f} of {memory.total_mb / 1024:.0f} GB free"
     at = f"{need / 1024:.1f} GB each" + (
         f", with batches of {batch} images instead of {whole}" if batch < whole else ""
     )
-    if held >= fitting and batch == whole and fitting == requested:
+    if most >= fitting and batch == whole and fitting == requested:
         return Placement(slots, "as `workers` requests" if workers else _by_cores(cores))
-    if held < fitting:
-        return Placement(slots, f"{state} holds {held} at {at}; the kernel may kill some of them", True)
+    if most < fitting:
+        return Placement(slots, f"{state} holds {most} at {at}; the kernel may kill some of them", True)
     return Placement(slots, f"{state} allows {fitting} at {at}")
 
 

@@ -18,6 +18,7 @@ from storage.manifest.versions import precedent
 from storage.planning.options import PlanOptions
 from storage.source.precedent import Precedent
 from storage.text import some
+from vision.engines.rates import known_rates
 from vision.engines.selection import choose
 from vision.specs import cut_shape
 from vision.training.head import HeadSpec
@@ -61,7 +62,7 @@ class PipelineOptions(TrainingOptions, RunningOptions, FeatureOptions, ImageOpti
 
     def chosen_engine(self) -> str:
         """The engine for this machine. Raises SpecError if none can compute these features."""
-        return choose(self.engine, self.spec, bool(visible_gpus()))
+        return choose(self.engine, self.spec, bool(visible_gpus()), known_rates(self.spec))
 
     def plan_options(self) -> PlanOptions:
         """The options of the plan. Raises InputError for classes that cannot be trained on, before anything is extracted."""

@@ -19,7 +19,7 @@ class RunningOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_
     engine: EngineName = Field(
         "auto",
         title="running",
-        description="library that computes the features; auto: tensorflow on a GPU, otherwise mnn if it is installed and supports the features, otherwise tensorflow",
+        description="library that computes the features; auto: tensorflow on a GPU, otherwise the fastest as measured on this machine, or mnn if it can compute the features and nothing was measured",
     )
     runner: RunnerName = Field(
         "local",

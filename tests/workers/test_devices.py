@@ -122,19 +122,20 @@ LINES = [
     ((3, Cores(8, 8), Memory(24 * GB, 20 * GB)), "3 workers: as `workers` requests"),
     (
         (None, Cores(2, 2), Memory(24 * GB, 2 * GB)),
-        "2 workers: memory 2.0 of 24 GB free allows 2 at 0.9 GB each, with batches of 12 images instead of 24",
+        "2 workers: memory 2.0 of 24 GB free allows 2 at 0.8 GB each, with batches of 6 images instead of 24",
     ),
     (
         (None, Cores(64, 64), Memory(24 * GB, 3.1 * GB)),
-        "3 workers: memory 3.1 of 24 GB free allows 3 at 0.9 GB each, with batches of 12 images instead of 24",
+        "3 workers: memory 3.1 of 24 GB free allows 3 at 0.8 GB each, with batches of 6 images instead of 24",
     ),
     (
         (None, Cores(2, 2), Memory(2 * GB, 0.5 * GB)),
-        "1 worker: warning: memory 0.5 of 2 GB free holds 0 at 1.2 GB each; the kernel may kill some of them",
+        "1 worker: warning: memory 0.5 of 2 GB free holds 0 at 0.8 GB each, with batches of 6 images instead of 24; "
+        "the kernel may kill some of them",
     ),
     (
         (8, Cores(2, 2), Memory(8 * GB, 4 * GB)),
-        "8 workers: warning: memory 4.0 of 8 GB free holds 4 at 0.9 GB each, with batches of 12 images instead of 24; "
+        "8 workers: warning: memory 4.0 of 8 GB free holds 4 at 0.8 GB each, with batches of 6 images instead of 24; "
         "the kernel may kill some of them",
     ),
 ]

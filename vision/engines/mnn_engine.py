@@ -43,7 +43,7 @@ class MnnEngine(SerialEngine):
     """
 
     distributions = ("MNN",)
-    fixed_mb = 600.0
+    fixed_mb = 700.0
     bytes_a_pixel = 516.0  # input and output of the second convolution: twice 64 float32 channels
 
     @staticmethod

@@ -1,5 +1,6 @@
 """The engines there are, and which of them a run takes."""
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Literal
 
@@ -25,13 +26,19 @@ def engine_class(name: str) -> type[SerialEngine]:
     return getattr(import_module(module), own)
 
 
-def choose(name: EngineName, spec: FeatureSpec, has_gpu: bool) -> str:
-    """The engine of a run. `auto` takes the fallback on a GPU, and otherwise the first engine that can compute the spec.
+def candidates(spec: FeatureSpec) -> list[str]:
+    """The engines that can compute these features on a CPU here, in the order of the table."""
+    return [name for name in ENGINES if not engine_class(name).obstacle(spec)]
 
-    Raises SpecError if that engine cannot compute these features or is not installed.
+
+def choose(name: EngineName, spec: FeatureSpec, has_gpu: bool, rates: Mapping[str, float] | None = None) -> str:
+    """The engine of a run. `auto` takes the fallback on a GPU, and otherwise the fastest engine that can compute the spec.
+
+    rates: images per second by engine, as this machine has measured them (vision/engines/rates.py). Without them the
+    order of the table decides. Raises SpecError if the named engine cannot compute these features or is not installed.
     """
     if name == "auto":
-        return FALLBACK if has_gpu else next(each for each in ENGINES if not engine_class(each).obstacle(spec))
+        return FALLBACK if has_gpu else max(candidates(spec), key=lambda each: (rates or {}).get(each, 0.0))
     if obstacle := engine_class(name).obstacle(spec):
         raise SpecError(f"`engine={name}` {obstacle}; or use `engine=auto`")
     return name

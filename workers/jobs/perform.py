@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from vision.engines.extract import Tracker
+from vision.specs import FeatureSpec
 from workers.jobs.records import ChunksJob, HeadJob
 
 
@@ -19,7 +20,11 @@ def perform(kind: str, job: dict, report: Callable[[dict], None], tracker: Track
         from workers.jobs.train import train_head
 
         return asdict(train_head(HeadJob.of(job), report))
-    raise ValueError(f"unknown kind of job {kind!r}; expected chunks, trial or head")
+    if kind == "rates":
+        from vision.engines.rates import measure_rates
+
+        return measure_rates(FeatureSpec(**job["spec"]), job["weights"])
+    raise ValueError(f"unknown kind of job {kind!r}; expected chunks, trial, head or rates")
 
 
 def _extract(job: ChunksJob, report: Callable[[dict], None], tracker: Tracker | None) -> dict | list[dict]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from vision.engines import load_engine
 from vision.engines.extract import Extracted, Image, Tracker, extract
+from vision.engines.rates import known_rates
 from vision.engines.selection import EngineName, choose
 from vision.pixels.decode import ImageError, Loss, decode
 from vision.prediction.head import PredictingHead, load_predicting_head
@@ -43,7 +44,7 @@ class Predictor:
         self._scorer: PredictingHead = load_predicting_head(head.model)
         self.engine = None
         if not head.is_whole:
-            name = choose(engine, head.spec, bool(visible_gpus()))
+            name = choose(engine, head.spec, bool(visible_gpus()), known_rates(head.spec))
             self.engine = load_engine(name, head.spec, space.weights, threads)
 
     @property
