@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from vision import engines
 from vision.backbones import vgg_reference, weights
@@ -45,8 +46,11 @@ def reference_features(
 
 @contextmanager
 def shared_weights() -> Iterator[None]:
-    """Engines are loaded with shared random weights, and checked against remembered features."""
-    with pytest.MonkeyPatch.context() as patch:
+    """Engines are loaded with shared random weights, and checked against remembered features.
+
+    BLAS has one thread: a second one mostly waits, and takes the core of another test process.
+    """
+    with pytest.MonkeyPatch.context() as patch, threadpool_limits(1, "blas"):
         patch.setattr(weights, "random_weights", random_weights)
         patch.setattr(parity, "vgg", SimpleNamespace(features=reference_features))
         yield
