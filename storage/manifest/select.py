@@ -7,7 +7,7 @@ from storage.backend.paths import Place
 from storage.classes import only
 from storage.errors import InputError
 from storage.layout import Store
-from storage.manifest.space import read_spec, spaces, spec_line
+from storage.manifest.space import differences, read_spec, spaces
 from storage.manifest.versions import Version, read_version, version_numbers
 from storage.source.splits import SPLITS
 from storage.text import ranges, visible
@@ -39,7 +39,11 @@ def one_space(root: Place, prefix: str) -> Store:
 
 
 def _listed(found: list[Store]) -> str:
-    return "; ".join(f"{store.fingerprint} ({spec_line(read_spec(store))})" for store in found)
+    """The fingerprints, each with what distinguishes its feature space from the others."""
+    told = differences([read_spec(store) for store in found])
+    return "; ".join(
+        f"{store.fingerprint} ({text})" if text else store.fingerprint for store, text in zip(found, told, strict=True)
+    )
 
 
 def committed_numbers(store: Store) -> list[int]:

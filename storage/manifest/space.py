@@ -1,7 +1,7 @@
 """Create, check and list the feature spaces of a store."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from storage.backend.atomic import SINGLE_WRITER, create, replace, sweep
@@ -81,31 +81,24 @@ def read_spec(store: Store) -> dict:
     except FileNotFoundError:
         raise StoreDamaged(f"{path} is missing; run again with the options of this space, which writes it") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreDamaged(f"{path} holds no spec; {store.way_out}") from error
+        raise StoreDamaged(f"{path} has no spec; {store.way_out}") from error
     if fingerprint(spec) != store.fingerprint:
-        raise StoreDamaged(f"{path} is damaged: its spec is of another feature space; {store.way_out}")
+        raise StoreDamaged(f"{path} is damaged: its spec belongs to another feature space; {store.way_out}")
     return spec
 
 
-# The default options of a feature space.
-USUAL = {
-    "pooling": "none",
-    "dtype": "float16",
-    "precision": "float32",
-    "exif": "ignore",
-    "rescale": 1.0,
-    "sixteen_bit": "clip",
-}
+def differences(specs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Describe each spec by the keys in which the specs differ: `dtype float16, weights 1a2b3c4d…`.
 
-
-def spec_line(spec: Mapping[str, Any]) -> str:
-    """A short description that tells a feature space from others.
-
-    It has each value that is not the default, also of options that this program does not know.
+    Empty for a spec that equals all others.
     """
-    words = [f"{spec.get('backbone', 'unknown backbone')} at {spec.get('image_size', '?')} px"]
-    told = {"backbone", "image_size", "weights", "preprocessing"}  # preprocessing is the backbone's own
-    others = {name: value for name, value in spec.items() if name not in told and USUAL.get(name) != value}
-    words += [f"{name} {value}" for name, value in others.items()]
-    words.append(f"weights {str(spec.get('weights', '?'))[:8]}…")
-    return visible(", ".join(words))
+    names = sorted({name for spec in specs for name in spec})
+    differing = [name for name in names if any(spec.get(name) != specs[0].get(name) for spec in specs)]
+    return [", ".join(_described(spec, name) for name in differing) for spec in specs]
+
+
+def _described(spec: Mapping[str, Any], name: str) -> str:
+    if name not in spec:
+        return f"no {visible(name)}"
+    value = str(spec[name])
+    return visible(f"{name} {value[:8]}…" if name == "weights" else f"{name} {value}")

@@ -19,7 +19,7 @@ from storage.cli.tables import (
 from storage.manifest.diff import difference
 from storage.manifest.file_table import counts, with_status
 from storage.manifest.findings import SHOWN_CLASSES, class_lines
-from storage.manifest.space import spaces, spec_line
+from storage.manifest.space import differences, spaces
 from storage.manifest.versions import Version, read_version
 from storage.schemas import FILES_SCHEMA, ROWS_SCHEMA
 from tests import toy
@@ -192,5 +192,18 @@ def test_two_spaces_that_differ_in_what_people_choose_are_told_apart():
         "backbone",
         "preprocessing",
     }
-    assert len({spec_line(one | other) for other in [{}, {"backbone": "vgg19"}, *others]}) == 2 + len(others)
-    assert spec_line(one) == "vgg16 at 32 px, weights 00000000…"
+    for other in [{"backbone": "vgg19"}, *others]:
+        told = differences([one, one | other])
+        assert len(set(told)) == 2
+        assert all(name in text for name in other for text in told)
+
+
+def test_a_space_is_described_by_the_keys_in_which_the_spaces_differ():
+    one = toy.SPEC.record()
+    assert differences([one]) == [""]
+    others = [one, one | {"dtype": "float32"}, one | {"weights": "1" * 32, "colour": "sepia"}]
+    assert differences(others) == [
+        "no colour, dtype float16, weights 00000000…",
+        "no colour, dtype float32, weights 00000000…",
+        "colour sepia, dtype float16, weights 11111111…",
+    ]
