@@ -36,7 +36,7 @@ def index_order(wanted: tuple[str, ...] | None, classes: Counts) -> tuple[str, .
 def check_found(wanted: tuple[str, ...], found: Iterable[str]) -> None:
     """Raise InputError if `wanted` is empty, has a duplicate, or names a class that is not in `found`."""
     if not wanted:
-        raise InputError("`classes` names no class; leave it out to train on all")
+        raise InputError("`classes` is empty; omit it to use all classes")
     found = set(found)
     if twice := [name for name in dict.fromkeys(wanted) if wanted.count(name) > 1]:
         raise InputError(f"`classes` names {some(twice)} more than once")
@@ -45,8 +45,8 @@ def check_found(wanted: tuple[str, ...], found: Iterable[str]) -> None:
         near = [f"{name!a} is like {similar[key]!a}" for name in missing if (key := folded(name)) in similar]
         hint = f" ({', '.join(near[:SHOWN])})" if near else ""
         raise InputError(
-            f"`classes` names {some(missing, SHOWN)}, of which there are no images{hint}; "
-            f"given: {some(wanted, SHOWN)}; the images have: {some(sorted(found), SHOWN) or 'none'}"
+            f"`classes` names {some(missing, SHOWN)}, but there are no such images{hint}; "
+            f"given: {some(wanted, SHOWN)}; classes of the images: {some(sorted(found), SHOWN) or 'none'}"
         )
 
 

@@ -87,17 +87,17 @@ class Store:
 
     def _way_out(self, command: str) -> str:
         address = shlex.quote(str(self.root))
-        return f"run `python -m storage {command} --store {address}`: only what is lost is extracted again"
+        return f"run `python -m storage {command} --store {address}`: the next run then extracts only what is lost"
 
     def shard(self, name: str) -> Place:
         """The path of a shard. Raises StoreDamaged if the name is invalid, before it builds a path from it."""
         if not SHARD_NAME.fullmatch(name):
-            raise StoreDamaged(f"{name!r} is not the name of a shard")
+            raise StoreDamaged(f"{name!r} is not a valid name of a shard")
         return self.shards / name[:2] / name
 
     def segment(self, name: str) -> Place:
         if not SEGMENT_NAME.fullmatch(name):
-            raise StoreDamaged(f"{name!r} is not the name of a segment")
+            raise StoreDamaged(f"{name!r} is not a valid name of a segment")
         return self.segments / name
 
     def version(self, number: int) -> Place:
@@ -105,7 +105,7 @@ class Store:
 
     def head(self, name: str) -> Place:
         if not HEAD_NAME.fullmatch(name):
-            raise StoreDamaged(f"{name!r} is not the name of a head")
+            raise StoreDamaged(f"{name!r} is not a valid name of a head")
         return self.heads / name
 
 

@@ -7,22 +7,22 @@ faults, and `workers/children/watchdog.py` the process faults. tests/workers/tes
 # Permanent faults: the same bytes always fail. A version keeps the code, and no run retries the image unless asked.
 BYTE_FAULTS = {
     "zero_byte": "the file is empty",
-    "not_image": "the file begins as no image does",
-    "unsupported": "an image of a format that is not read: JPEG, PNG, GIF, BMP and WebP are",
+    "not_image": "the file does not start like an image",
+    "unsupported": "the image has an unsupported format; supported are JPEG, PNG, GIF, BMP and WebP",
     "truncated": "the end of the file is missing",
-    "decode_error": "the file begins as an image and goes on as none",
-    "too_many_pixels": "more pixels than are decoded (89 million), or a file larger than 1 GiB",
+    "decode_error": "the file starts like an image but cannot be decoded",
+    "too_many_pixels": "the image has more than 89 million pixels, or the file is larger than 1 GiB",
 }
 # Transient faults: the file may become readable, so the next run retries it.
 FILE_FAULTS = {
-    "vanished": "the file is gone",
-    "changed": "the file has other bytes by now",
-    "permission": "the file may not be read",
+    "vanished": "the file no longer exists",
+    "changed": "the file changed during the run",
+    "permission": "there is no permission to read the file",
     "read_error": "the file could not be read",
 }
 # Permanent like byte faults: the image kills or blocks the process that works on it.
 PROCESS_FAULTS = {
-    "crashed": "the process that decoded or inferred it died, with it and alone with it",
-    "timeout": "decoding or inferring it took longer than any image may, also alone",
+    "crashed": "the process that decoded or inferred the image died, also when it processed this image alone",
+    "timeout": "decoding or inferring the image exceeded the time limit, also when it was processed alone",
 }
 MEANINGS = BYTE_FAULTS | FILE_FAULTS | PROCESS_FAULTS

@@ -31,7 +31,7 @@ def unsealed(record: Mapping) -> dict:
     """Verify a sealed record and return it without the checksum. Raises ValueError or TypeError if it was changed."""
     content = dict(record)
     if content.pop("checksum", None) != sha256(canonical(content))[:32]:
-        raise ValueError("its checksum is another")
+        raise ValueError("its checksum does not match")
     return content
 
 

@@ -80,8 +80,8 @@ def create(path: Place, data: bytes, aside: Place) -> bool:
             raise
         if not (aside.parent.parent / SINGLE_WRITER).exists():
             raise StorageError(
-                f"{path.parent} lies on a file system without hard links, which the store needs to create a file "
-                "exclusively; put `store` on a local disk, or declare with `single_writer` that no two runs use it at a time"
+                f"{path.parent} is on a file system without hard links, which the store needs to create files exclusively; "
+                "put `store` on a local disk, or pass `single_writer` if no two runs ever use it at the same time"
             ) from error
         if path.exists():
             return False

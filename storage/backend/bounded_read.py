@@ -26,7 +26,7 @@ def open_file(path: bytes) -> BufferedReader:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "It is no regular file", os.fsdecode(path))
+        raise OSError(errno.EINVAL, "Not a regular file", os.fsdecode(path))
     return open(descriptor, "rb")
 
 
@@ -38,7 +38,7 @@ def read_file(root: Place, path: bytes) -> tuple[bytes, bytes]:
     LARGEST_FILE.
     """
     if path.startswith(b"/") or b".." in path.split(b"/"):
-        raise OSError(errno.EINVAL, "It leads out of the image folder", os.fsdecode(path))
+        raise OSError(errno.EINVAL, "Path leads out of the image folder", os.fsdecode(path))
     if isinstance(root, Path):
         with open_file(os.path.join(os.fsencode(root), path)) as file:
             data = file.read(_checked_size(os.fstat(file.fileno()).st_size, path))
@@ -54,7 +54,7 @@ def read_file(root: Place, path: bytes) -> tuple[bytes, bytes]:
 
 def _checked_size(size_bytes: int, path: bytes) -> int:
     if size_bytes > LARGEST_FILE:
-        raise OSError(errno.EFBIG, "It is larger than any image", os.fsdecode(path))
+        raise OSError(errno.EFBIG, "File too large for an image", os.fsdecode(path))
     return size_bytes
 
 

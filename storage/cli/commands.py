@@ -42,7 +42,7 @@ def show(options: argparse.Namespace) -> Iterator[str]:
             version = chosen_version(store, options.version)
             yield from ("", *indented(_version_lines(store, version, max(version.number, *numbers))))
         else:
-            yield from ("", "  no version yet: no run has come to its commit")
+            yield from ("", "  no version yet, because no run has committed one")
         own = [head for head in heads if head.fingerprint == store.fingerprint]
         yield from ("", *indented(tables.head_lines(own))) if own else ()
     faulty = [head for head in heads if head.fault]

@@ -22,11 +22,11 @@ def check_out(out: Path, store: Store) -> None:
     """Raise InputError if `out` is a file, a folder that is not empty, or a folder in the store."""
     shown = visible(os.fsencode(out))
     if is_local(store.root) and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(store.root)):
-        raise InputError(f"--out: {shown} lies in the store, which is only read; give a folder outside of it")
+        raise InputError(f"--out: {shown} is inside the store; give a folder outside of it")
     if out.exists() and not out.is_dir():
-        raise InputError(f"--out: {shown} is a file; give a folder that is new or empty")
+        raise InputError(f"--out: {shown} is a file; expected a new or empty folder")
     if out.exists() and any(out.iterdir()):
-        raise InputError(f"--out: {shown} is not empty; give a folder that is new or empty, or empty it first")
+        raise InputError(f"--out: {shown} is not empty; expected a new or empty folder")
 
 
 def export_npz(

@@ -130,22 +130,22 @@ def verify(target: Target, is_deep: bool) -> Iterator[str]:
         raise StoreDamaged(f"{count(faults, 'fault')} found; {way_out}")
     versions = sum(len(version_numbers(store)) for store in found)
     depth = "every byte" if is_deep else "segments whole, shards by footer and digests"
-    yield f"nothing wrong: {count(versions, 'version')} in {count(len(found), 'feature space')} ({depth})"
+    yield f"no faults: {count(versions, 'version')} in {count(len(found), 'feature space')} ({depth})"
 
 
 def repair(target: Target, is_deep: bool) -> Iterator[str]:
     with target.held() as found:
         for store in found:
             done = repair_space(store, is_deep)
-            words = [f"committed version {done.version}" if done.version else "the newest version is whole"]
-            words += [f"{count(done.lost_rows, 'image')} to be extracted again"] if done.lost_rows else []
+            words = [f"committed version {done.version}" if done.version else "the newest version is intact"]
+            words += [f"{count(done.lost_rows, 'image')} to extract again"] if done.lost_rows else []
             words += [f"{count(done.lost_variants, 'variant')} lost"] if done.lost_variants else []
-            words += [f"{count(done.unlisted, 'image')} to be listed again by the next run"] if done.unlisted else []
+            words += [f"{count(done.unlisted, 'image')} for the next run to list again"] if done.unlisted else []
             words += [f"dropped version {ranges(done.dropped)}"] if done.dropped else []
             yield f"feature space {store.fingerprint}: {', '.join(words)}"
         heads, pins = repair_heads(found[0], is_deep)
         if heads:
-            yield f"forgot {count(heads, 'damaged head')}"
+            yield f"discarded {count(heads, 'damaged head')}"
         if pins:
             yield f"removed {count(pins, 'damaged pin')}: gc may remove the version that its training reads"
 
@@ -156,10 +156,10 @@ def compaction(target: Target, options: CompactOptions) -> Iterator[str]:
             version = latest_version(store)
             done = compact(store, version, options) if version else None
             if done is None:
-                yield f"feature space {store.fingerprint}: nothing to gain"
+                yield f"feature space {store.fingerprint}: nothing to compact"
             else:
-                dead = f", {count(done.dead_rows, 'dead row')} left out" if done.dead_rows else ""
-                dead += f", {count(done.variants, 'variant')} left out" if done.variants else ""
+                dead = f", {count(done.dead_rows, 'dead row')} dropped" if done.dead_rows else ""
+                dead += f", {count(done.variants, 'variant')} dropped" if done.variants else ""
                 yield (
                     f"feature space {store.fingerprint}: {count(done.rewritten, 'shard')} became "
                     f"{count(done.written, 'shard')}{dead}; committed version {done.version}"
@@ -180,14 +180,14 @@ def quarantine(target: Target, is_retried: bool) -> Iterator[str]:
     version = chosen_version(store, None)
     bad, varied = quarantined(version, store), without_variants(version, store)
     rows = [["reason", "attempts", "first seen", "last tried", "path"]]
-    for table, suffix in ((bad, ""), (varied, " (its variants alone)")):
+    for table, suffix in ((bad, ""), (varied, " (variants only)")):
         for row in table.to_pylist():
             times = (date_of(row["first_seen_ns"]), date_of(row["last_seen_ns"]))
             rows.append([visible(row["reason"]) + suffix, str(row["attempts"]), *times, visible(row["path"])])
     tried = bad.num_rows + varied.num_rows
-    yield from columns(rows, right=" r") if tried else ["no image is quarantined"]
+    yield from columns(rows, right=" r") if tried else ["no quarantined images"]
     for code in sorted({*bad["reason"].to_pylist(), *varied["reason"].to_pylist()}):
-        yield f"{visible(code)}: {MEANINGS.get(code, 'a reason that this program does not know')}"
+        yield f"{visible(code)}: {MEANINGS.get(code, 'unknown to this release of the program')}"
     if is_retried and tried:
         with target.held():
             made = release(store, chosen_version(store, None))
@@ -198,4 +198,4 @@ def promote(target: Target, head: str) -> Iterator[str]:
     with target.held() as (store, *_):
         before = current_head(store)
         make_current(store, head)
-    yield f"{head} is the current head" + (f"; before it was {before}" if before != head else "")
+    yield f"{head} is the current head" + (f"; before, it was {before}" if before != head else "")

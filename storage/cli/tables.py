@@ -66,7 +66,7 @@ def shard_lines(shards: Mapping[str, ShardRef], files: pa.Table, rows: pa.Table,
     line += f", {count(round(size_bytes / num_rows), 'byte')} {'an image' if is_plain else 'a row'}" if num_rows else ""
     line += f", {count(num_rows - used, 'dead row')}" if num_rows else ""
     if absent:
-        return [line, f"{absent:,} of them missing or of another size: run again, their images are extracted again"]
+        return [line, f"{absent:,} of them missing or of the wrong size: the next run extracts their images again"]
     return [line]
 
 

@@ -50,7 +50,7 @@ def read_checkpoint(store: Store, name: str) -> tuple[dict[str, np.ndarray], dic
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
-        logger.warning("the checkpoint of head %s cannot be read, its training begins anew: %s", name, error)
+        logger.warning("cannot read the checkpoint of head %s, so its training starts over: %s", name, error)
         return None
     return arrays, record
 

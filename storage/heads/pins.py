@@ -31,6 +31,4 @@ def pinned_version(store: Store, name: str) -> int | None:
     except FileNotFoundError:
         return None
     except UNREADABLE as error:
-        raise StoreDamaged(
-            f"head {name} is pinned to no version ({PIN} is damaged: {error}); {store.way_out}"
-        ) from error
+        raise StoreDamaged(f"the pin of head {name} is damaged ({PIN}: {error}); {store.way_out}") from error

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -104,7 +105,8 @@ def make_current(store: Store, name: str) -> None:
     """
     if not HEAD_NAME.fullmatch(name):
         raise InputError(
-            f"{name!r} is not the name of a head, which has 32 hex digits; `python -m storage show` lists them"
+            f"{name!r} is not a valid name of a head; expected 32 hex digits, as "
+            f"`python -m storage show --store {shlex.quote(str(store.root))}` lists them"
         )
     try:
         record = read_head(store, name)
@@ -113,10 +115,10 @@ def make_current(store: Store, name: str) -> None:
         raise InputError(f"there is no head {name}, or its training has not ended") from None
     if "base" in record:
         raise InputError(
-            f"head {name} was fine-tuned and takes pictures; the current head takes the features of the store"
+            f"head {name} was fine-tuned and takes images, but the current head must take the features of the store"
         )
     if not has_finite_loss(record):
-        raise InputError(f"the loss of head {name} is not finite: train another one, with a lower `learning_rate`")
+        raise InputError(f"the loss of head {name} is not finite; train another one with a lower `learning_rate`")
     promote_head(store, name)
 
 
@@ -165,13 +167,13 @@ def _size_fault(store: Store, name: str, record: dict) -> str | None:
         is_whole = (store.head(name) / model).stat().st_size == record["model"][0]
     except FileNotFoundError:
         return f"{model} is missing"
-    return None if is_whole else f"{model} has another size"
+    return None if is_whole else f"{model} has the wrong size"
 
 
 def _model_fault(store: Store, name: str, record: dict) -> str | None:
     model = model_name(record)
     is_whole = file_sha256(store.head(name) / model) == record["model"][1]
-    return None if is_whole else f"{model} has another sha256"
+    return None if is_whole else f"{model} has the wrong sha256"
 
 
 def list_heads(root: Place, is_deep: bool = False) -> list[HeadNote]:

@@ -36,9 +36,9 @@ class CompactOptions:
 
     def __post_init__(self) -> None:
         if not 1 <= self.rows <= MAX_ROWS:
-            raise InputError(f"`rows`: 1 to {MAX_ROWS} rows a shard, got {self.rows}")
+            raise InputError(f"`rows`: expected 1 to {MAX_ROWS} rows per shard, got {self.rows}")
         if not 0 <= self.dead_fraction <= 1:
-            raise InputError(f"`dead_fraction`: 0 to 1, got {self.dead_fraction}")
+            raise InputError(f"`dead_fraction`: expected 0 to 1, got {self.dead_fraction}")
 
 
 DEFAULTS = CompactOptions()

@@ -70,7 +70,7 @@ def verify_heads(root: Store, is_deep: bool) -> Iterator[Finding]:
             yield _finding(root, root.head(head.name) / PIN, error)
     path = root.heads / "current"
     if path.exists() and not any(head.is_current for head in heads):
-        yield _finding(root, path, "it names no head")
+        yield _finding(root, path, "it does not name a head of this store")
 
 
 def _finding(store: Store, path: Place, fault: StorageError | str) -> Finding:
@@ -109,7 +109,7 @@ def shard_fault(store: Store, ref: ShardRef, is_deep: bool) -> StorageError | No
             for group in range(-(-ref.num_rows // ROWS_PER_GROUP)):
                 shard.read_group(group)
             if file_sha256(store.shard(ref.name)) != ref.name.partition(".")[0]:
-                text = f"shard {ref.name} is damaged (its sha256 is not the one in its name)"
+                text = f"shard {ref.name} is damaged (its sha256 does not match its name)"
                 raise BytesDamaged(f"{text}; {store.deep_way_out}")
     except StorageError as error:
         return error
@@ -132,7 +132,9 @@ def _contradictions(store: Store, version: Version) -> Iterator[Finding]:
     }
     for name, (here, there) in found.items():
         if here != there:
-            yield _finding(store, store.version(version.number), f"its {name} are not those of its segments and shards")
+            yield _finding(
+                store, store.version(version.number), f"its record of {name} does not match its segments and shards"
+            )
 
 
 def _without_rows(files: pa.Table, rows: pa.Table) -> int:

@@ -33,7 +33,7 @@ def findings(files: pa.Table, root: str, wanted: tuple[str, ...] | None = None, 
         *_padded(names_in(classes)),
         *_alike(names_in(classes)),
         *unusable_classes(files),
-        *_twins(trained_on),
+        *_same_bytes(trained_on),
     ]
     return [*class_lines(classes, "found images"), *(f"warning: {line}" for line in warnings)]
 
@@ -51,11 +51,11 @@ def _without_images(classes: Classes, names: Sequence[str], by_hash: bool) -> It
     chosen = only(classes, names)
     empty = [split for split in ("train", "validation") if not chosen.get(split)]
     if empty:
-        yield f"there are no images in {' and '.join(empty)}: features are extracted, but no head can be trained"
-    side = "; the hash of the bytes decides the side: add images, or change `validation_fraction`" if by_hash else ""
+        yield f"there are no images in {' and '.join(empty)}: the run extracts features but cannot train a head"
+    side = "; a hash of the bytes decides the split: add images, or change `validation_fraction`" if by_hash else ""
     untrained = [name for name in names if name not in chosen.get("train", {})]
     if untrained and "train" not in empty:
-        yield f"no training images of {some(untrained)}: the head cannot learn what they are{side}"
+        yield f"no training images of {some(untrained)}: the head cannot learn these classes{side}"
     unseen = [name for name in names if name in chosen.get("train", {}) and name not in chosen.get("validation", {})]
     if unseen and "validation" not in empty:
         yield f"no validation images of {some(unseen)}: the accuracy says nothing about them{side}"
@@ -84,7 +84,7 @@ def _alone(files: pa.Table, names: Sequence[str], root: str) -> Iterator[str]:
         hint = (
             f"; if the classes are the folders in it, {shown}, give `images={visible(shlex.quote(f'{root}/{name}'))}`"
         )
-    yield f"there is one class, {quoted(name)}, and training needs two{hint}"
+    yield f"there is only one class, {quoted(name)}, but training needs two{hint}"
 
 
 def _padded(names: Sequence[str]) -> Iterator[str]:
@@ -101,7 +101,7 @@ def _alike(names: Sequence[str]) -> Iterator[str]:
     if alike:
         shown = "; ".join(", ".join(map(ascii, group)) for group in alike[:5])
         more = f"; and {len(alike) - 5:,} more" if len(alike) > 5 else ""
-        yield f"classes of which case, white space or the Unicode form alone differ: {shown}{more}"
+        yield f"class names that differ only in case, white space or Unicode form: {shown}{more}"
 
 
 def unusable_classes(files: pa.Table) -> list[str]:
@@ -114,29 +114,33 @@ def unusable_classes(files: pa.Table) -> list[str]:
     for name in sorted(lost)[:5]:
         reasons = Counter(bad.filter(pc.equal(bad["class"], name))["reason"].to_pylist())
         shown = ", ".join(f"{number:,} {visible(str(reason))}" for reason, number in reasons.most_common(3))
-        lines.append(f"no image of {quoted(name)} is usable ({shown}): no head knows that class")
-    return lines + ([f"no image of {len(lost) - 5:,} more classes is usable"] if len(lost) > 5 else [])
+        lines.append(f"class {quoted(name)} has no usable image ({shown}): no head learns it")
+    return lines + (
+        [f"no usable image in {count(len(lost) - 5, 'more class', 'more classes')}"] if len(lost) > 5 else []
+    )
 
 
-def _twins(files: pa.Table) -> Iterator[str]:
+def _same_bytes(files: pa.Table) -> Iterator[str]:
     """Warn of equal bytes in two classes, and of equal bytes in the training split and another one."""
     known = files.filter(pc.is_valid(files["digest"])).select(["digest", "class", "split", "path"])
     groups = known.group_by("digest").aggregate([("class", "count_distinct"), ("split", "count_distinct")])
-    torn = groups.filter(pc.greater(groups["class_count_distinct"], 1))
-    if torn.num_rows:
-        rows = known.filter(pc.is_in(known["digest"], torn["digest"].combine_chunks()))
-        yield f"{count(rows.num_rows, 'image')} have the bytes of an image of another class{_example(rows, 'class')}"
-    torn = groups.filter(pc.greater(groups["split_count_distinct"], 1))
+    shared = groups.filter(pc.greater(groups["class_count_distinct"], 1))
+    if shared.num_rows:
+        rows = known.filter(pc.is_in(known["digest"], shared["digest"].combine_chunks()))
+        yield f"{count(rows.num_rows, 'image')} with the same bytes in different classes{_example(rows, 'class')}"
+    shared = groups.filter(pc.greater(groups["split_count_distinct"], 1))
     both = (
-        known.filter(pc.is_in(known["digest"], torn["digest"].combine_chunks())) if torn.num_rows else known.slice(0, 0)
+        known.filter(pc.is_in(known["digest"], shared["digest"].combine_chunks()))
+        if shared.num_rows
+        else known.slice(0, 0)
     )
     trained = pc.unique(both.filter(pc.equal(both["split"], "train"))["digest"])
     rows = both.filter(pc.is_in(both["digest"], trained))
     if rows.num_rows:
         held_out = pc.sum(pc.not_equal(rows["split"], "train")).as_py()
         yield (
-            f"{count(held_out, 'image')} of validation or test have the bytes of a training image, which flatters the "
-            f"figures{_example(rows, 'split')}"
+            f"{count(held_out, 'validation or test image')} with the same bytes as a training image, which inflates the "
+            f"accuracy{_example(rows, 'split')}"
         )
 
 
@@ -144,7 +148,7 @@ def _example(rows: pa.Table, differs: str) -> str:
     """Two paths of equal bytes whose column `differs` is different."""
     same = rows.filter(pc.equal(rows["digest"], rows["digest"][0])).to_pylist()
     other = next(row for row in same if row[differs] != same[0][differs])
-    return f", as '{visible(same[0]['path'])}' and '{visible(other['path'])}'"
+    return f", for example '{visible(same[0]['path'])}' and '{visible(other['path'])}'"
 
 
 SHOWN_CLASSES = 20

@@ -115,13 +115,13 @@ def read_segments(store: Store, kind: str, names: tuple[str, ...]) -> pa.Table:
         except FileNotFoundError:
             raise StoreDamaged(f"segment {name} is missing from {store.segments}; {store.way_out}") from None
         except ValueError as error:
-            raise StoreDamaged(f"segment {name} is not what it should be ({error}); {store.way_out}") from None
+            raise StoreDamaged(f"segment {name} is damaged ({error}); {store.way_out}") from None
         if sha256(data) != name.rpartition("-")[2].removesuffix(".parquet"):
-            raise StoreDamaged(f"segment {name} is damaged: its sha256 is not the one in its name; {store.way_out}")
+            raise StoreDamaged(f"segment {name} is damaged (its sha256 does not match its name); {store.way_out}")
         try:
             tables.append(_unpacked(data, schema))
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise StoreDamaged(f"segment {name} is not what it should be ({error}); {store.way_out}") from error
+            raise StoreDamaged(f"segment {name} is damaged ({error}); {store.way_out}") from error
     return pa.concat_tables(tables).combine_chunks() if tables else schema.empty_table()
 
 
@@ -131,13 +131,13 @@ def _unpacked(data: bytes, schema: pa.Schema) -> pa.Table:
     groups = (file.metadata.row_group(index) for index in range(file.num_row_groups))
     rows = [file.metadata.num_rows, *(group.num_rows for group in groups)]
     if not all(0 <= number <= MOST_ROWS for number in rows):
-        raise ValueError(f"it says it has {rows[0]} rows, in groups of {rows[1:]}")
+        raise ValueError(f"it claims {rows[0]} rows in groups of {rows[1:]}")
     left = MOST_BYTES
     for places in column_places(io.BytesIO(data)):
         for place in places:
             left -= check_pages(io.BytesIO(data), place, left, MOST_ROWS)
     if not file.schema_arrow.equals(schema):
-        raise ValueError(f"its columns are {', '.join(file.schema_arrow.names)}, of these types")
+        raise ValueError(f"unexpected columns or types: {', '.join(file.schema_arrow.names)}")
     table = file.read(use_threads=False)
     for column in table.columns:
         if pa.types.is_string(column.type):

@@ -20,10 +20,10 @@ def chosen_spaces(root: Place, prefix: str) -> list[Store]:
     """
     shown = visible(os.fsencode(str(root)))
     if not root.is_dir():
-        raise InputError(f"`store`: there is no folder {shown}; give the one that a run wrote with its `store`")
+        raise InputError(f"`store`: there is no folder {shown}; give the `store` of a run")
     found = spaces(root)
     if not found:
-        raise InputError(f"`store`: {shown} is no store, or no run has begun to fill it: it has no feature space")
+        raise InputError(f"`store`: {shown} is not a store, or no run has filled it yet: it has no feature space")
     chosen = [store for store in found if store.fingerprint.startswith(prefix)]
     if not chosen:
         raise InputError(f"`space={shlex.quote(prefix)}`: there is no such feature space; {shown} has {_listed(found)}")
@@ -34,7 +34,7 @@ def one_space(root: Place, prefix: str) -> Store:
     """The only feature space of `chosen_spaces`. Raises InputError if there are several, or none."""
     found = chosen_spaces(root, prefix)
     if len(found) > 1:
-        raise InputError(f"`space=PREFIX` has to choose one of {len(found)} feature spaces: {_listed(found)}")
+        raise InputError(f"the store has {len(found)} feature spaces; choose one with `space=PREFIX`: {_listed(found)}")
     return found[0]
 
 
@@ -50,7 +50,7 @@ def committed_numbers(store: Store) -> list[int]:
     """The version numbers of a space, oldest first. Raises InputError if there is none."""
     numbers = version_numbers(store)
     if not numbers:
-        raise InputError(f"feature space {store.fingerprint} has no version yet: no run has come to its commit")
+        raise InputError(f"feature space {store.fingerprint} has no version yet, because no run has committed one")
     return numbers
 
 

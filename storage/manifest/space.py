@@ -32,8 +32,8 @@ def check_format(path: Place, found: object) -> None:
     """Raise InputError if a file has a format version that this program does not know."""
     if found != FORMAT_VERSION:
         raise InputError(
-            f"{path} has format_version {found}, this program reads {FORMAT_VERSION}; "
-            "use the program that wrote it, or another `store`"
+            f"{path} has format_version {found}, expected {FORMAT_VERSION}; "
+            "use the release of this program that wrote it, or another `store`"
         )
 
 

@@ -56,9 +56,9 @@ class Version:
         at = pc.index_in(rows["shard"], pa.array(list(self.shards), pa.string()))
         size = pc.take(pa.array([ref.num_rows for ref in self.shards.values()], pa.uint32()), at)
         if at.null_count or pc.any(pc.greater_equal(rows["row"].cast(pa.uint32()), size)).as_py():
-            raise StoreDamaged(f"version {self.number} has rows that are in none of its shards; {store.way_out}")
+            raise StoreDamaged(f"version {self.number} lists rows that none of its shards has; {store.way_out}")
         if not are_listed(rows["view"].to_numpy(), self.augmentations):
-            raise StoreDamaged(f"version {self.number} has variants of no augmentation that it lists; {store.way_out}")
+            raise StoreDamaged(f"version {self.number} lists variants of an unknown augmentation; {store.way_out}")
         return rows
 
 
@@ -103,18 +103,18 @@ def read_version(store: Store, number: int) -> Version:
 def _checked(version: Version, number: int) -> Version:
     """The version, where what it says of itself can be true. Raises ValueError or TypeError; no other file is touched."""
     if version.number != number or not 0 <= version.parent < number:
-        raise ValueError(f"it says that it is number {version.number} and follows {version.parent}")
+        raise ValueError(f"it claims number {version.number} and parent {version.parent}")
     for name in (*version.files, *version.rows):
         if not SEGMENT_NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is not the name of a segment")
+            raise ValueError(f"{name!r} is not a valid name of a segment")
     texts = version.augmentations
     if not all(type(text) is str and text.encode() for text in texts) or len(set(texts)) != len(texts):
-        raise ValueError("it lists what are no augmentations, or one of them twice")
+        raise ValueError("it lists invalid or duplicate augmentations")
     if len(texts) > MOST_AUGMENTATIONS:
-        raise ValueError(f"it lists {len(texts)} augmentations")
+        raise ValueError(f"it lists {len(texts)} augmentations, more than {MOST_AUGMENTATIONS}")
     for ref in version.shards.values():
         if not SHARD_NAME.fullmatch(ref.name):
-            raise ValueError(f"{ref.name!r} is not the name of a shard")
+            raise ValueError(f"{ref.name!r} is not a valid name of a shard")
     return version
 
 

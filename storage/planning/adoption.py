@@ -45,7 +45,7 @@ def intact_shards(store: Store, names: Mapping[str, int], is_useful: Callable[[S
             if ref and is_useful(Shard(store, ref)) and is_intact(store, ref):
                 found.append(ref)
         except StoreDamaged as error:
-            logger.warning("%s; it is left alone", str(error).removesuffix(f"; {store.way_out}"))
+            logger.warning("%s; ignored", str(error).removesuffix(f"; {store.way_out}"))
     return found
 
 

@@ -40,5 +40,5 @@ def unpack(packed: str) -> pa.Table:
     """Decode the rows that `pack` encoded. Raises ValueError if the text is anything else."""
     with pa.ipc.open_stream(base64.b64decode(packed, validate=True)) as reader:
         if reader.schema != TODO_SCHEMA:
-            raise ValueError(f"the rows of a job have the schema {reader.schema}")
+            raise ValueError(f"unexpected schema of the rows of a job: {reader.schema}")
         return reader.read_all()

@@ -6,6 +6,7 @@ from storage.backend.paths import Place, is_local
 from storage.errors import NoRoom
 from storage.layout import Store
 from storage.planning.plan import Plan
+from storage.text import count
 
 
 def expected_bytes(plan: Plan, row_bytes: float) -> int:
@@ -33,7 +34,7 @@ def check_room(store: Store, plan: Plan, row_bytes: float) -> None:
     expected, free = expected_bytes(plan, row_bytes), free_bytes(store.root)
     if free is not None and expected > free:
         raise NoRoom(
-            f"the features of {plan.todo.num_rows} images will take about {expected / 1e6:,.1f} MB, the disk of "
-            f"{store.root} has {free / 1e6:,.1f} MB left: nothing was begun. Make room, put `store` on another disk, "
-            "or extract a part with `limit`"
+            f"the features of {count(plan.todo.num_rows, 'image')} need about {expected / 1e6:,.1f} MB, but the disk of "
+            f"{store.root} has only {free / 1e6:,.1f} MB left; nothing was extracted. Free some space, put `store` on "
+            "another disk, or extract fewer images with `limit`"
         )

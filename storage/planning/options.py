@@ -30,18 +30,20 @@ class PlanOptions:
 
     def __post_init__(self):
         if self.chunk_size is not None and not 1 <= self.chunk_size <= MAX_ROWS:
-            raise InputError(f"`chunk_size`: 1 to {MAX_ROWS} images, got {self.chunk_size}")
+            raise InputError(f"`chunk_size`: expected 1 to {MAX_ROWS} images, got {self.chunk_size}")
         if not 1 <= self.variants <= MOST_VARIANTS + 1:
-            raise InputError(f"`variants`: 1 to {MOST_VARIANTS + 1}, the plain image counted, got {self.variants}")
+            raise InputError(
+                f"`variants`: expected 1 to {MOST_VARIANTS + 1} including the plain image, got {self.variants}"
+            )
         if self.variants > 1 and not self.augmentation:
-            raise InputError(f"`variants={self.variants}`: say with `augment` how they are made")
+            raise InputError(f"`variants={self.variants}`: give their augmentation with `augment`")
         if self.chunk_size is not None and self.chunk_size * self.variants > MAX_ROWS:
             raise InputError(
-                f"`chunk_size={self.chunk_size}` with `variants={self.variants}`: a shard has at most {MAX_ROWS} rows; "
-                f"`chunk_size={MAX_ROWS // self.variants}` is the largest for so many variants"
+                f"`chunk_size={self.chunk_size}` with `variants={self.variants}`: a shard can have at most {MAX_ROWS} rows; "
+                f"`chunk_size={MAX_ROWS // self.variants}` is the maximum for this number of variants"
             )
         if self.limit is not None and self.limit < 0:
-            raise InputError(f"`limit`: 0 or more images, got {self.limit}")
+            raise InputError(f"`limit`: expected 0 or more images, got {self.limit}")
         for name in ("validation_fraction", "max_removed_fraction"):
             if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"`{name}`: 0 to 1, got {getattr(self, name)}")
+                raise InputError(f"`{name}`: expected 0 to 1, got {getattr(self, name)}")

@@ -204,9 +204,9 @@ def finish(
 def _check_not_empty(listing: Listing, parent: Version | None) -> None:
     if listing.files.num_rows == 0 and parent is None and not listing.scan.unreadable:
         ignored = (
-            f" ({listing.scan.ignored} files are not images with a class: {'; '.join(listing.scan.layout.remarks)})"
+            f" ({count(listing.scan.ignored, 'file')} without an image or a class: {'; '.join(listing.scan.layout.remarks)})"
             if listing.scan.ignored
-            else " (there is no file at all)"
+            else " (the folder is empty)"
         )
         raise InputError(
             f"`images`: no images in {listing.scan.root}{ignored}; expected class folders (cats/1.jpg, dogs/2.jpg), "
@@ -217,7 +217,7 @@ def _check_not_empty(listing: Listing, parent: Version | None) -> None:
 def _from_test(changes: Changes, parent: Version | None) -> Iterator[str]:
     if changes.from_test and parent:
         yield (
-            f"warning: {count(changes.from_test, 'test image')} of version {parent.number} are for training or validation now"
+            f"warning: {count(changes.from_test, 'test image')} of version {parent.number} moved to training or validation"
         )
 
 
@@ -225,9 +225,9 @@ def _check(listing: Listing, files: pa.Table, changes: Changes, parent: Version 
     before = parent.counts["images"] if parent else 0
     if changes.removed > options.max_removed_fraction * before and not options.allow_removals:
         raise TooManyRemovals(
-            f"{changes.removed} of {before} images are gone from {listing.scan.root} ({files.num_rows} are there), more than "
-            f"`max_removed_fraction={options.max_removed_fraction:g}` allows: nothing was committed. "
-            "If they are meant to be gone, run again with `allow_removals`"
+            f"{changes.removed:,} of {count(before, 'image')} disappeared from {listing.scan.root} ({files.num_rows:,} remain), "
+            f"more than `max_removed_fraction={options.max_removed_fraction:g}` allows; nothing was committed. "
+            "Run again with `allow_removals` if this is intended"
         )
     if options.classes is not None:
         check_found(options.classes, pc.unique(files["class"]).to_pylist())

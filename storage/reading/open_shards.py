@@ -38,7 +38,7 @@ class OpenShards:
             shard = self._opened(index)
             if shard.kind != kind:
                 name, way_out = shard.ref.name, self._store.way_out
-                raise StoreDamaged(f"shard {name} holds {shard.kind}, the others {kind}; {way_out}")
+                raise StoreDamaged(f"shard {name} has {shard.kind}, but the others have {kind}; {way_out}")
             return shard.read_group(group)
 
     def _opened(self, index: int) -> Shard:

@@ -17,6 +17,7 @@ from storage.manifest.versions import Version
 from storage.reading.order import VIEWS, mix
 from storage.shards.shard import ShardRef
 from storage.shards.view_ids import of_view, plain, views_of
+from storage.text import count
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,12 @@ def pin_views(
     for k, (there, has_it) in enumerate(_variants(version, files, rows, augmentation, variants), 1):
         samples[k, has_it.to_numpy()] = sampled(version, files.filter(has_it), there, classes)[1]
         if lacking := len(has_it) - pc.sum(has_it).as_py():
-            logger.warning("%d of %d images have no variant %d: it is as they are", lacking, len(has_it), k)
+            logger.warning(
+                "variant %d is missing for %d of %s: the plain image replaces it",
+                k,
+                lacking,
+                count(len(has_it), "image"),
+            )
     images = np.array([int.from_bytes(digest[:8], "little") for digest in files["digest"].to_pylist()], np.uint64)
     samples, images = (
         _mapped(folder / name, array) for name, array in (("views.npy", samples), ("images.npy", images))
@@ -139,8 +145,8 @@ def lacking_views(
         digests = sorted(set(files["digest"].filter(lacks_it).to_pylist()))
         hasher.update(len(digests).to_bytes(8, "big") + b"".join(digests))
         lacks_any |= lacks_it.to_numpy()
-    count = int(lacks_any.sum())
-    return Lacking(count, hasher.hexdigest()) if count else Lacking()
+    lacking = int(lacks_any.sum())
+    return Lacking(lacking, hasher.hexdigest()) if lacking else Lacking()
 
 
 def _mapped(path: Path, array: np.ndarray) -> np.ndarray:

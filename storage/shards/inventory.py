@@ -40,7 +40,7 @@ def footer_ref(store: Store, name: str, size_bytes: int) -> ShardRef | None:
     except FileNotFoundError:
         return None  # it has the name of a shard, and is in another folder
     except DAMAGES as error:
-        logger.warning("%s is left alone: %s", path, error)
+        logger.warning("ignored %s: %s", path, error)
         return None
 
 
@@ -48,5 +48,5 @@ def is_intact(store: Store, ref: ShardRef) -> bool:
     """Whether the bytes of a shard, read piece by piece, have the sha256 of its name. If not, a warning says so."""
     if f"{file_sha256(store.shard(ref.name))}{store.shard(ref.name).suffix}" == ref.name:
         return True
-    logger.warning("%s is left alone: its sha256 is not the one in its name", store.shard(ref.name))
+    logger.warning("ignored %s: its sha256 does not match its name", store.shard(ref.name))
     return False

@@ -63,7 +63,7 @@ class NpzRows:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
             if damaged:
-                raise zipfile.BadZipFile(f"{damaged} has another checksum")
+                raise zipfile.BadZipFile(f"the checksum of {damaged} does not match")
             digests, views = _array(archive, "digest"), _array(archive, "view")
             self.metadata: dict[str, str] = dict(json.loads(_array(archive, "metadata").item()))
             with archive.open("features.npy") as member:

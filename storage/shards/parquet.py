@@ -86,15 +86,15 @@ class ParquetRows:
     def _check(self, schema: pa.Schema) -> None:
         """Raise ValueError, before any row is read, if the footer claims what no shard of the store has."""
         if not schema.equals(_schema(self.row_bytes)):
-            raise ValueError(f"its columns are {', '.join(schema.names)}, of these types")
+            raise ValueError(f"unexpected columns or types: {', '.join(schema.names)}")
         facts = self._file.metadata
         groups = -(-self.num_rows // ROWS_PER_GROUP)
         if facts.num_row_groups not in (groups, max(1, groups)):  # pyarrow may write one empty group for no rows
-            raise ValueError(f"it has {self.num_rows} rows in {facts.num_row_groups} groups")
+            raise ValueError(f"it has {self.num_rows} rows in {facts.num_row_groups} row groups")
         for index in range(facts.num_row_groups):
             group, rows = facts.row_group(index), min(ROWS_PER_GROUP, self.num_rows - index * ROWS_PER_GROUP)
             if group.num_rows != rows:
-                raise ValueError(f"its group {index} has {group.num_rows} rows")
+                raise ValueError(f"its row group {index} has {group.num_rows} rows")
 
     def digests(self) -> list[bytes]:
         groups = range(self._file.num_row_groups)

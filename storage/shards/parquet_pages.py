@@ -35,10 +35,10 @@ def column_places(file: IO[bytes]) -> list[list[tuple[int, int]]]:
         footer, _ = _struct(file.read(min(file_bytes, footer_bytes)), 0)
         groups = [[_place(column[COLUMN]) for column in group[COLUMNS]] for group in footer[ROW_GROUPS]]
     except (LookupError, TypeError):
-        raise ValueError("its footer does not say where its columns are") from None
+        raise ValueError("its footer does not locate its columns") from None
     for start, size in (place for group in groups for place in group):
         if not 0 <= start <= start + size <= file_bytes:
-            raise ValueError(f"a column says that it has {size} bytes from {start} on")
+            raise ValueError(f"a column claims {size} bytes at offset {start}")
     return groups
 
 
@@ -65,7 +65,7 @@ def check_pages(file: IO[bytes], place: tuple[int, int], most_bytes: int, most_v
         values = [header[kind].get(NUM_VALUES, -1) for kind in PAGE_KINDS if kind in header]
         limits = [most_bytes - unpacked, len(data) - end] + [most_values] * len(values)
         if not all(0 <= number <= limit for number, limit in zip([*sizes, *values], limits, strict=True)):
-            raise ValueError(f"a page says that it has {values} values in {sizes} bytes")
+            raise ValueError(f"a page claims {values} values in {sizes} bytes")
         unpacked += end - at + sizes[0]
         at = end + sizes[1]
     return unpacked

@@ -85,7 +85,7 @@ class ShardRef:
 
     def __post_init__(self):
         if type(self.num_rows) is not int or not 0 <= self.num_rows <= MAX_ROWS or type(self.size_bytes) is not int:
-            raise ValueError(f"shard {self.name} has {self.num_rows!r} rows in {self.size_bytes!r} bytes")
+            raise ValueError(f"shard {self.name} claims {self.num_rows!r} rows in {self.size_bytes!r} bytes")
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class FeatureType:
         most, longest = LARGEST_SHAPE
         is_shape = len(shape) <= most and all(type(side) is int and 0 < side <= longest for side in shape)
         if dtype not in DTYPES or not is_shape:
-            raise ValueError(f"it says it holds {dtype} of shape {shape}")
+            raise ValueError(f"it claims features of type {dtype} and shape {shape}")
         return cls(dtype, shape)
 
 
@@ -114,7 +114,7 @@ def check_values(features: np.ndarray) -> None:
     """Refuse what the store could not give back: non-finite values, or over 6e4 where float16 is stored."""
     largest = _largest(features)
     if not np.isfinite(largest):
-        raise StoreDamaged("the backbone gave a feature that is not finite; check the weights")
+        raise StoreDamaged("the backbone computed a feature that is not finite; check the weights")
     if features.dtype == np.float16 and largest > LARGEST_FLOAT16:
         raise StoreDamaged(f"a feature of {largest:.0f} does not fit float16; use `dtype=float32`")
 
@@ -167,9 +167,9 @@ def write_shard(
 def _check_views(views: np.ndarray, augmentation: str) -> None:
     """Raise ValueError if there are variants but no augmentation, too many of them, or plain rows after variants."""
     if views.any() and not augmentation:
-        raise ValueError("it has variants and does not say of which augmentation")
+        raise ValueError("it has variants but no augmentation")
     if np.any(views > MOST_VARIANTS) or np.any(views[1:] < views[:-1]):
-        raise ValueError("its views are not in order")
+        raise ValueError("its views are invalid or not sorted")
 
 
 def _footer(data: bytes, format: str) -> bytes:
@@ -194,7 +194,7 @@ class Shard:
             self.metadata = self._rows.metadata
             self.kind = FeatureType.of(self.metadata)
         if (self._rows.num_rows, self._rows.row_bytes) != (ref.num_rows, self.kind.row_bytes):
-            raise StoreDamaged(f"shard {ref.name} does not hold the rows that its version lists; {store.way_out}")
+            raise StoreDamaged(f"shard {ref.name} does not have the rows that its version lists; {store.way_out}")
 
     @property
     def keeps_file(self) -> bool:
@@ -225,7 +225,7 @@ class Shard:
         with self._blaming():
             found = {bytes.fromhex(digest): code for digest, code in json.loads(self.metadata["errors"])}
             if not all(len(digest) == 32 and CODE.fullmatch(code) for digest, code in found.items()):
-                raise ValueError("it names what is no image, or no reason")
+                raise ValueError("it records an invalid digest or reason")
         return found
 
     def read_group(self, group: int) -> np.ndarray:
@@ -233,7 +233,7 @@ class Shard:
         with self._blaming(is_deep=True):
             rows = self._rows.group(group)
             if len(rows) != max(0, min(ROWS_PER_GROUP, self.ref.num_rows - group * ROWS_PER_GROUP)):
-                raise ValueError(f"its group {group} has {len(rows)} rows")
+                raise ValueError(f"its row group {group} has {len(rows)} rows")
         return rows.reshape(-1).view(self.kind.dtype).reshape(len(rows), *self.kind.shape)
 
     def read(self) -> np.ndarray:
@@ -266,9 +266,9 @@ def _check_footer(path: Place, ref: ShardRef) -> None:
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         if size != ref.size_bytes or size < ENCODINGS[format].TAIL:
-            raise ValueError(f"it has {size} bytes, its version says {ref.size_bytes}")
+            raise ValueError(f"it has {size} bytes, but its version lists {ref.size_bytes}")
         if checksum_of_footer(file, format) != ref.footer_checksum:
-            raise ValueError("the checksum of its footer is another")
+            raise ValueError("the checksum of its footer does not match")
 
 
 def checksum_of_footer(file: IO[bytes], format: str) -> str:

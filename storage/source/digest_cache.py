@@ -42,7 +42,7 @@ def lookup(files: pa.Table, cached: pq.ParquetFile | None, path: Path) -> tuple[
         pieces = (pa.Table.from_batches([batch]) for batch in cached.iter_batches(CACHE_ROWS_AT_A_TIME))
         found = [_known(some, then) for some, then in aligned(files, pieces, CACHE_SCHEMA)]
     except (OSError, pa.ArrowException) as error:
-        logger.warning("the digest cache %s is unreadable (%s): every image is read again", path, error)
+        logger.warning("cannot read the digest cache %s (%s): reading every image again", path, error)
         return pa.nulls(files.num_rows, DIGEST), 0
     return pa.concat_arrays([pa.nulls(0, DIGEST), *found]), cached.metadata.num_rows
 
@@ -61,7 +61,7 @@ def open_cache(path: Path) -> pq.ParquetFile | None:
     except FileNotFoundError:
         return None
     except (OSError, pa.ArrowException) as error:
-        logger.warning("the digest cache %s is unreadable (%s): every image is read again", path, error)
+        logger.warning("cannot read the digest cache %s (%s): reading every image again", path, error)
         return None
     return file if file.schema_arrow.equals(CACHE_SCHEMA) else None
 
@@ -80,4 +80,4 @@ def write_cache(path: Path, files: pa.Table, digests: pa.Array, hashed_ns: np.nd
     try:
         replace(path, sink.getvalue().to_pybytes())
     except OSError as error:
-        logger.warning("the digest cache %s cannot be written: %s", path, error.strerror)
+        logger.warning("cannot write the digest cache %s: %s", path, error.strerror)

@@ -24,49 +24,50 @@ class Doubts:
 
     def set_in_itself(self, twice: Folder, names: Sequence[str], way: str) -> str:
         return _doubt(
-            f"{shown(twice)} in {self._name} holds folders of the names of those beside it, {some(names)}",
-            f"move it out if it is the same set once more; {way} takes it for a class",
+            f"{shown(twice)} in {self._name} contains folders with the names of its siblings, {some(names)}",
+            f"move it out if it is a copy of the data set; {way} treats it as a class",
         )
 
     def splits_below(self, splits: Iterable[Folder], way: str) -> str:
         return _doubt(
             f"{some([shown(split) for split in splits])} in {self._name} look like splits within a class, "
-            "but not every image lies in one",
+            "but some images lie outside of such folders",
             f"{way} trains on all of them; "
-            "else put every image of every class into such a folder (train/cats/ or cats/train/)",
+            "otherwise put every image of every class into such a folder (train/cats/ or cats/train/)",
         )
 
     def splits_and_others(self, splits: Iterable[str], others: list[Folder]) -> str:
-        """others: folders beside splits of classes; empty if it is the splits that hold no classes."""
+        """others: folders beside splits that contain classes; empty if the splits contain no classes."""
         seen = f"{some(sorted(splits))} in {self._where} look like splits"
         if others:
             return _doubt(
-                f"{seen}, and {some(sorted(folder.name for folder in others))} beside them does not",
-                f"move out what is no split, and `layout=splits` takes the others so; {self.as_classes} takes all for classes",
+                f"{seen}, but not {some(sorted(folder.name for folder in others))} beside them",
+                "move out what is not a split, and `layout=splits` uses the others as splits; "
+                f"{self.as_classes} treats all as classes",
             )
         return _doubt(
-            f"{seen} and hold no class folders",
-            f"give the classes by `labels` with a table; or {self.as_classes} takes these folders for the classes",
+            f"{seen} but contain no class folders",
+            f"give the classes in a table with `labels`; or {self.as_classes} treats these folders as the classes",
         )
 
     def no_split(self, name: str) -> InputError:
         return InputError(
-            f"`layout=splits`: {self._name} holds the folder {name!r}, which is none of {', '.join(PLAIN)}"
+            f"`layout=splits`: {self._name} contains the folder {name!r}; expected only {', '.join(PLAIN)}"
         )
 
     def either_level(self, splits: Iterable[Folder]) -> str:
         return _doubt(
             f"{some([shown(split) for split in splits])} in {self._name} look like splits within a class, "
-            "but hold folders of the same names, which may be the classes",
-            f"`layout=splits` takes {some(sorted(self._folders))} for the classes, each with its splits; "
+            "but contain folders with the same names, which may be the classes",
+            f"`layout=splits` treats {some(sorted(self._folders))} as the classes, each with its splits; "
             f"{self.as_classes} trains on all of them",
         )
 
     def filler(self, folder: Folder, others: Iterable[str]) -> str:
         return _doubt(
-            f"{shown(folder)} in {self._name} holds folders as if they were the classes, "
-            f"and {some(sorted(others))} beside it",
-            f"{self._images(folder)} takes the folders in it; {self.as_classes} takes it for a class",
+            f"{shown(folder)} in {self._name} contains folders that look like the classes, "
+            f"but {some(sorted(others))} beside it may be a class too",
+            f"{self._images(folder)} uses the folders in it as the classes; {self.as_classes} treats it as a class",
         )
 
     def pairs(self, stems: Collection[str]) -> str:
@@ -74,17 +75,17 @@ class Doubts:
         if len(stems) == 1:
             way = "if they are splits, name them train, validation and test"
         return _doubt(
-            f"{some(sorted(self._folders))} in {self._where} name a class and a split at once",
-            f"{way}; or {self.as_classes} takes each for a class",
+            f"the names of {some(sorted(self._folders))} in {self._where} contain both a class and a split",
+            f"{way}; or {self.as_classes} treats each as a class",
         )
 
     def tops(self, tops: Iterable[str], same: Iterable[str]) -> str:
         names = some(sorted(tops))
         return _doubt(
-            f"{names} in {self._where} hold the same folders {some(sorted(same))}, "
-            "and nothing says which of the two levels are the classes",
-            f"{self.as_classes} takes {names} for the classes; "
-            "if they are splits, name them train, validation and test, and `layout=splits` takes them so",
+            f"{names} in {self._where} contain the same folders {some(sorted(same))}, "
+            "so either level may be the classes",
+            f"{self.as_classes} treats {names} as the classes; "
+            "if they are splits, name them train, validation and test, and `layout=splits` uses them as splits",
         )
 
     def _images(self, folder: Folder) -> str:

@@ -79,7 +79,7 @@ def taken_for_classes(root: Folder, layout: FolderLayout) -> tuple[str, ...]:
         waiting += folder.folders.values()
         below = (folder.folders[name].path for name in splits_of(folder.folders))
         found += [visible(path) for path in below if path not in above and layout.label(path)]
-    return (f"taken for a class, or a part of one, and not for splits: {some(sorted(found))}",) if found else ()
+    return (f"treated as classes or parts of classes, not as splits: {some(sorted(found))}",) if found else ()
 
 
 def _ends(path: bytes) -> list[int]:

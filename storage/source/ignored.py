@@ -20,7 +20,7 @@ class Ignored:
 
     def add(self, folder: bytes, kind: str) -> None:
         """Count a file of the given kind in a folder."""
-        kind = kind if kind in self.kinds or len(self.kinds) < MOST_KINDS else "of other suffixes"
+        kind = kind if kind in self.kinds or len(self.kinds) < MOST_KINDS else "with other suffixes"
         self.kinds[kind] += 1
         if folder in self.folders or len(self.folders) < MOST_FOLDERS:
             self.folders.setdefault(folder, Counter())[kind] += 1

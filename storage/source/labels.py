@@ -31,7 +31,7 @@ def read_labels(file: Place, root: Place) -> dict[bytes, Label]:
     table, shown = read_table(file), visible(str(file))
     splits = splits_of([value for value in table["split"].unique().to_pylist() if value])
     if read := {name: split for name, split in splits.items() if name not in PLAIN}:
-        logger.info("`labels`: in the column split %s", as_read(read))
+        logger.info("`labels`: in the column split, %s", as_read(read))
     labels: dict[bytes, Label] = {}
     for number, (path, name, split) in enumerate(zip(*table.to_pydict().values(), strict=True), 1):
         if not path and not name and not split:
@@ -46,7 +46,7 @@ def read_labels(file: Place, root: Place) -> dict[bytes, Label]:
         if labels.setdefault(place, label) != label:
             raise two_labels(file, path, labels[place], label)
     if not labels:
-        raise InputError(f"`labels`: {shown} has a header and no rows; expected a row for each image")
+        raise InputError(f"`labels`: {shown} has a header but no rows; expected one row per image")
     return labels
 
 

@@ -73,7 +73,9 @@ class _Guess:
                 break
             folder = below
         if folder is not root:
-            self.remarks.append(f"{shown(folder)} holds all images of {self.name}: taken for the image folder")
+            self.remarks.append(
+                f"{shown(folder)} contains all images of {self.name}, so it is used as the image folder"
+            )
         return folder
 
     # Folders of splits
@@ -98,10 +100,10 @@ class _Guess:
         starts = {name: self._start(self.folders[name], split) for name, split in splits.items()}
         while inner := self._inner(list(starts.values())):
             starts = {name: self._start(folder.folders[inner], splits[name]) for name, folder in starts.items()}
-            self.remarks.append(f"each split holds the folder {inner!a} alone: the folders in it are the classes")
+            self.remarks.append(f"each split contains only the folder {inner!a}: the folders in it are the classes")
         starts |= self._below_fillers(starts)
         if read := {name: split for name, split in splits.items() if name not in PLAIN}:
-            self.remarks.append(f"folders are taken for splits: {as_read(read)}")
+            self.remarks.append(f"folders used as splits: {as_read(read)}")
         self._tell_left_out([f for f in (*strangers, *starts.values()) if not has_classes(self._start(f))])
         given = {split for name, split in splits.items() if has_classes(starts[name])}
         return self._held_out([Part(starts[name].path, split) for name, split in splits.items()], given)
@@ -109,10 +111,10 @@ class _Guess:
     def _tell_left_out(self, folders: list[Folder]) -> None:
         for folder in folders[:SHOWN]:
             number = count(self._start(folder).images, "image")
-            self.remarks.append(f"{shown(folder)} holds no class folder: {number} left out")
+            self.remarks.append(f"{shown(folder)} contains no class folder: {number} skipped")
         if others := folders[SHOWN:]:
             number = count(sum(self._start(folder).images for folder in others), "image")
-            self.remarks.append(f"{count(len(others), 'more folder')} without class folders: {number} left out")
+            self.remarks.append(f"{count(len(others), 'more folder')} without class folders: {number} skipped")
 
     def _below_fillers(self, starts: dict[str, Folder]) -> dict[str, Folder]:
         """`val/images/1.jpg` beside `train/cats/1.jpg`: a split's one folder of such a name is no class."""
@@ -121,7 +123,7 @@ class _Guess:
             return {}
         for folder in below.values():
             if has_classes(folder):
-                self.remarks.append(f"{shown(folder)} is no class: the folders in it are the classes")
+                self.remarks.append(f"{shown(folder)} is not a class: the folders in it are the classes")
         return below
 
     def _inner(self, folders: list[Folder]) -> str:
@@ -141,7 +143,7 @@ class _Guess:
         """Parts, and the splits that have classes; where validation is none of these, a part of train is held out."""
         if "train" not in given or "validation" in given | set(splits_of(self.others).values()):
             return self._layout(parts)
-        self.remarks.append("no folder is for validation: `validation_fraction` of the training images is held out")
+        self.remarks.append("there is no validation folder: `validation_fraction` of the training images is held out")
         return self._layout(
             [Part(part.path, None if part.split == "train" else part.split, part.name) for part in parts], True
         )
@@ -180,7 +182,7 @@ class _Guess:
             for below, split in of.items()
         ]
         read = {below: split for of in splits.values() for below, split in of.items()}
-        self.remarks.append(f"each class folder holds splits: {as_read(read)}")
+        self.remarks.append(f"each class folder contains splits: {as_read(read)}")
         return self._held_out(parts, {split for of in splits.values() for split in of.values()})
 
     def _doubtful_filler(self) -> FolderLayout | None:
@@ -197,13 +199,13 @@ class _Guess:
         if len(pairs) == len(self.folders):
             return _doubtful(self.doubts.pairs({stem for stem, _ in stems_of(pairs).values()}))
         if pairs:
-            self.remarks.append(f"taken for classes, though named like splits: {some(sorted(pairs))}")
+            self.remarks.append(f"treated as classes although named like splits: {some(sorted(pairs))}")
         stems = stems_of(self.folders)
         splits = {stem: {split for other, split in stems.values() if other == stem} for stem, _ in stems.values()}
         if len(stems) < len(self.folders) or not {"train"} < set.union(*splits.values()):
             return None
         if not any({"train"} < found for found in splits.values()):
-            self.remarks.append(f"taken for classes, though named like splits: {some(sorted(self.folders))}")
+            self.remarks.append(f"treated as classes although named like splits: {some(sorted(self.folders))}")
             return None
         return _doubtful(self.doubts.pairs(splits))
 
@@ -225,7 +227,7 @@ class _Guess:
                 if other != name and len(same) > 1:
                     return _doubtful(self.doubts.tops([name, other], same))
         if like_splits:
-            self.remarks.append(f"taken for classes, though named like splits: {some(sorted(like_splits))}")
+            self.remarks.append(f"treated as classes although named like splits: {some(sorted(like_splits))}")
         return None
 
     # What is found

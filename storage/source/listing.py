@@ -17,6 +17,7 @@ from storage.backend.bounded_read import LARGEST_FILE, open_file
 from storage.schemas import DIGEST
 from storage.source.digest_cache import lookup, open_cache, write_cache
 from storage.source.scan_table import Scan
+from storage.text import count
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def list_images(scan: Scan, cache_folder: Path, rehash: bool = False) -> Listing
         reasons.append(reason)
         hashed_ns[index] = at
         if time.monotonic() - saved > SAVE_EVERY_SECONDS:
-            logger.info("read %d of %d new or changed files to know them by their bytes", len(digests), len(unknown))
+            logger.info("hashed %d of %s", len(digests), count(len(unknown), "new or changed file"))
             write_cache(path, scan.files, _with(known, unknown, digests, DIGEST), hashed_ns)
             saved = time.monotonic()
     column = _with(known, unknown, digests, DIGEST)

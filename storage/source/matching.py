@@ -61,13 +61,13 @@ class Rows:
         missing = sorted(self.labels.keys() - there - by_slash)
         said = []
         if by_slash:
-            said.append(f"{count(len(by_slash), 'path')} in {table} have backslashes, read as slashes")
+            said.append(f"read backslashes as slashes in {count(len(by_slash), 'path')} of {table}")
         if missing:
             guess = guessed(missing, self._unnamed)
             if len(missing) == len(self.labels) and is_whole and self._unnamed:
-                raise InputError(f"`labels`: none of {count(len(missing), 'row')} matches a file below {root}: {guess}")
+                raise InputError(f"`labels`: no row of {table} matches a file in {root}: {guess}")
             said.append(
-                f"{len(missing):,} of the {len(self.labels):,} paths in {table} are of no image below {root}: {guess}"
+                f"no file in {root} matches {len(missing):,} of {count(len(self.labels), 'row')} in {table}: {guess}"
             )
         return files, "; ".join(said)
 
@@ -105,14 +105,14 @@ def guessed(rows: Iterable[bytes], files: Iterable[bytes]) -> str:
             found[cause] += 1
             examples.setdefault(cause, (row, told[0][2]))
     if not alike:
-        return "no other file is there"
+        return "there are no other files"
     if not found:
-        return f"no file has such a name, as that of the row {quoted(names[0])}"
+        return f"no file has a similar name, for example to the row {quoted(names[0])}"
     ((cause, _),) = found.most_common(1)
     row, file = examples[cause]
     if unicodedata.normalize("NFC", row) == unicodedata.normalize("NFC", file):
-        return f"rows and files differ in {cause}, as the row {row!a} and the file {file!a}"
-    return f"rows and files differ in {cause}, as the row {quoted(row)} and the file {quoted(file)}"
+        return f"rows and files differ in {cause}, for example the row {row!a} and the file {file!a}"
+    return f"rows and files differ in {cause}, for example the row {quoted(row)} and the file {quoted(file)}"
 
 
 def _keys(path: str) -> set[str]:

@@ -39,7 +39,7 @@ def agreed(found: FolderLayout, folders: Collection[bytes], version: Precedent) 
     if seen.differing and (is_new or not seen.is_plain):
         return replace(found, doubt=seen.complaint(), is_change=True)
     if seen.differing:
-        return _as_before(version, found.remarks, "; `allow_relabels` takes them as they look")
+        return _as_before(version, found.remarks, "; `allow_relabels` labels the images by their folders")
     if found.held_out and version.classes.get("validation") and not seen.has_held_out:
         return replace(found, doubt=seen.loss(), is_change=True)
     is_otherwise = found.is_plain and not seen.is_plain  # the version took its splits from folders
@@ -49,13 +49,13 @@ def agreed(found: FolderLayout, folders: Collection[bytes], version: Precedent) 
     if found.is_plain:
         return _as_before(version, [doubt])
     return replace(
-        found, doubt="", remarks=(*found.remarks, f"labelled as in version {version.number}, though {doubt}")
+        found, doubt="", remarks=(*found.remarks, f"labels as in version {version.number}, although {doubt}")
     )
 
 
 def _as_before(version: Precedent, looks: Collection[str], way: str = "") -> FolderLayout:
-    told = f"the first folders are the classes, as in version {version.number}{way}"
-    return replace(CLASSES, remarks=(told, *(f"not as the folders look: {look}" for look in looks)))
+    told = f"the first-level folders are the classes, as in version {version.number}{way}"
+    return replace(CLASSES, remarks=(told, *(f"the folders suggest otherwise: {look}" for look in looks)))
 
 
 def _has_same_classes(found: FolderLayout, folders: Collection[bytes], version: Precedent) -> bool:
@@ -98,7 +98,7 @@ class _Comparison:
         self.has_held_out |= now is not None and now.split is None and then.split == "validation"
         if now is None or now.name != then.name or self._is_other_split(now.split, then.split):
             self.differing += 1
-            self._example = self._example or f"{visible(path)} is {_told(then)} there and {_told(now)} by its folders"
+            self._example = self._example or f"{visible(path)} was {_told(then)} and is now {_told(now)}"
 
     def _is_other_split(self, now: str | None, then: str | None) -> bool:
         """Whether the split differs in a way that needs a doubt.
@@ -112,18 +112,20 @@ class _Comparison:
     def complaint(self) -> str:
         number = f"{self.differing:,} of {count(self.common, 'image')}"
         keep = "`layout=classes` keeps the labels" if self.is_plain else "`labels` if they came from a table"
-        way = self.found.doubt.removeprefix("`images`: ") or f"run again with `allow_relabels` if that is meant; {keep}"
+        way = (
+            self.found.doubt.removeprefix("`images`: ")
+            or f"run again with `allow_relabels` if this is intended; {keep}"
+        )
         return (
-            f"`images`: the folders label {number} otherwise than version {self.version.number}, as "
-            f"{self._example}: nothing was committed; {way}"
+            f"`images`: the folders label {number} differently than version {self.version.number}, for example "
+            f"{self._example}; nothing was committed: {way}"
         )
 
     def loss(self) -> str:
         validation = count(sum(self.version.classes["validation"].values()), "validation image")
         return (
-            f"`images`: {validation} of version {self.version.number} lie in no folder any more, and a part of the "
-            "training images would take their place: nothing was committed; "
-            "if that is meant, run again with `allow_relabels`"
+            f"`images`: the folder of {validation} of version {self.version.number} is gone, so a part of the training "
+            "images would replace them; nothing was committed: run again with `allow_relabels` if this is intended"
         )
 
 

@@ -47,7 +47,9 @@ def scan_folder(
     scanned_ns = time.time_ns()
     check_folder(root)
     if labels is not None and layout != "auto":
-        raise InputError(f"`layout={layout}` takes the labels from folders, `labels` from a table: give one of them")
+        raise InputError(
+            f"`layout={layout}` takes the labels from folders and `labels` from a table; give only one of them"
+        )
     if labels is not None:
         walk, files, found = _scan_by_table(root, labels, outside_links)
     else:
@@ -65,7 +67,7 @@ def _scan_by_table(root: Place, labels: Place, outside_links: bool) -> tuple[Wal
     remarks = [*_of_system(walk), *walk.ignored.told()]
     splits = {label.split for label in rows.labels.values()}
     if "train" in splits and not splits & {None, "validation"}:
-        remarks.append("no row is for validation: `validation_fraction` of the training images is held out")
+        remarks.append("there are no validation rows: `validation_fraction` of the training images is held out")
         files = _with_labels(files, files["class"], pc.if_else(pc.equal(files["split"], "train"), None, files["split"]))
     return walk, files, FolderLayout((), tuple(remarks))
 
@@ -130,7 +132,7 @@ def _with_labels(files: pa.Table, names: pa.Array, splits: pa.Array, mask: pa.Ar
 
 def _of_system(walk: Walk | ObjectWalk) -> Iterator[str]:
     if walk.system:
-        yield f"{count(len(walk.system), 'folder')} of the system skipped, as {visible(walk.system[0])}"
+        yield f"skipped {count(len(walk.system), 'system folder')}, for example {visible(walk.system[0])}"
 
 
 def _empty(walk: Walk | ObjectWalk, unread: Mapping[Label, Counter[str]]) -> Iterator[str]:
@@ -138,7 +140,7 @@ def _empty(walk: Walk | ObjectWalk, unread: Mapping[Label, Counter[str]]) -> Ite
     holding = {folder.partition(b"/")[0] for folder in (*walk.images, *walk.unreadable)}
     holding |= {folder for folder in walk.first_folders if Label(text(folder), None) in unread}
     if empty := [visible(name) for name in sorted(walk.first_folders) if name not in holding]:
-        yield f"without an image, and so passed over: {some(empty)}"
+        yield f"ignored folders without images: {some(empty)}"
 
 
 def _unread(walk: Walk | ObjectWalk, layout: FolderLayout, files: pa.Table) -> dict[Label, Counter[str]]:
@@ -156,30 +158,30 @@ def _unread(walk: Walk | ObjectWalk, layout: FolderLayout, files: pa.Table) -> d
 def _without_image(unread: Mapping[Label, Counter[str]]) -> Iterator[str]:
     for label, kinds in list(unread.items())[:SHOWN]:
         where = f" in {label.split}" if label.split else ""
-        yield f"warning: no file of {quoted(label.name)}{where} is read as an image: {in_words(kinds)}"
+        yield f"warning: class {quoted(label.name)} has no image files{where}, only {in_words(kinds)}"
     if len(unread) > SHOWN:
-        yield f"warning: no file of {len(unread) - SHOWN:,} more classes is read as an image"
+        yield f"warning: no image files in {count(len(unread) - SHOWN, 'more class', 'more classes')}"
 
 
 def _warn(root: Place, walk: Walk | ObjectWalk) -> None:
     if walk.outside:
         logger.warning(
-            "%d links lead out of %s, as %s, and are not followed; `outside_links` follows them",
-            len(walk.outside),
+            "skipped %s out of %s, for example %s; `outside_links` follows them",
+            count(len(walk.outside), "link that leads", "links that lead"),
             root,
             ascii(os.fsdecode(walk.outside[0])),
         )
     if isinstance(walk, ObjectWalk) and walk.nameless:
         logger.warning(
-            "%s with an empty name in %s cannot be listed, as %s: the images in it are left out; copy them to keys without //",
+            "skipped %s with an empty name in %s, for example %s: it cannot be listed; copy its images to keys without //",
             count(len(walk.nameless), "folder"),
             root,
             visible(walk.nameless[0] + b"/"),
         )
     if walk.unreadable:
         logger.warning(
-            "%d folders cannot be read, as %s: what the store knows of them stays as it was",
-            len(walk.unreadable),
+            "cannot read %s, for example %s: the store keeps its images as they were",
+            count(len(walk.unreadable), "folder"),
             os.path.join(str(root), os.fsdecode(walk.unreadable[0])),
         )
 
@@ -195,6 +197,6 @@ def check_folder(root: Place) -> None:
         missing = f"no folder {root}" if isinstance(root, Path) else f"nothing below {root}"
         raise InputError(f"`images`: there is {missing}") from None
     except NotADirectoryError:
-        raise InputError(f"`images`: {root} is a file; give the folder that holds the class folders") from None
+        raise InputError(f"`images`: {root} is a file; expected the folder that contains the class folders") from None
     except OSError as error:
         raise InputError(f"`images`: {root} cannot be listed: {error.strerror or error}") from error

@@ -59,7 +59,7 @@ def _stripped(table: pa.Table, file: Place) -> pa.Table:
     table = table.rename_columns(names)
     if padded:
         logger.warning(
-            "the header of %s has white space in %s: it is left out around names and cells",
+            "the header of %s has white space around %s: stripped it from the names and the cells",
             visible(str(file)),
             quoted(*padded),
         )
@@ -85,7 +85,7 @@ def _in_lower_case(table: pa.Table, file: Place) -> pa.Table:
         ours = {name: lower for name, lower in ours.items() if lower != "split"}
     if ours:
         read = ", ".join(f"{quoted(name)} as {lower}" for name, lower in ours.items())
-        logger.warning("the header of %s is read without regard to case: %s", visible(str(file)), read)
+        logger.warning("matched the header of %s ignoring case: %s", visible(str(file)), read)
     return table.rename_columns([ours.get(name, name) for name in names])
 
 
@@ -121,8 +121,8 @@ def _tell_splits_of_other_names(table: pa.Table, file: Place) -> None:
         )
         if is_flag or _are_splits(table[name]):
             logger.warning(
-                "the column %s of %s looks like splits, and is passed over: a column split with train, validation and "
-                "test is read",
+                "ignored the column %s of %s, which looks like splits: only a column named split is used, with the "
+                "values train, validation and test",
                 quoted(name),
                 visible(str(file)),
             )
@@ -135,10 +135,10 @@ def _check_columns(table: pa.Table, file: Place) -> None:
         like = {
             name: [other for other in table.column_names if other.casefold() in OTHER_NAMES[name]] for name in missing
         }
-        hint = " and ".join(f"{quoted(others[0])} {name}" for name, others in like.items() if others)
+        hint = " and ".join(f"{quoted(others[0])} to {name}" for name, others in like.items() if others)
         raise InputError(
-            f"`labels`: {visible(str(file))} has no column {missing[0]!r}; expected path, class and maybe split, "
-            f"found {found}{hint and f': call {hint}'}"
+            f"`labels`: {visible(str(file))} has no column {missing[0]!r}; expected path, class and optionally split, "
+            f"found {found}{hint and f'; rename {hint}'}"
         )
     twice = [name for name in COLUMNS if table.column_names.count(name) > 1]
     if twice:

@@ -19,7 +19,7 @@ from storage.text import visible
 
 logger = logging.getLogger(__name__)
 
-SEPARATORS = {b"\t": "tab-separated", b";": "separated by semicolons"}
+SEPARATORS = {b"\t": "tab-separated", b";": "semicolon-separated"}
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 HEAD_BYTES = 65_536  # the header line is expected within these
 
@@ -32,7 +32,7 @@ def read_table(file: Place) -> pa.Table:
     """
     readers = {".csv": _read_csv, ".parquet": _read_parquet}
     if file.suffix.lower() not in readers:
-        raise InputError(f"`labels`: {visible(str(file))} should be a .csv or a .parquet file")
+        raise InputError(f"`labels`: {visible(str(file))} has an unknown suffix; expected .csv or .parquet")
     try:
         table = with_our_names(readers[file.suffix.lower()](file), file)
         if "split" not in table.column_names:
@@ -63,12 +63,12 @@ def _read_csv(file: Place) -> pa.Table:
     with _opened(file) as source:
         head = source.read(HEAD_BYTES)
     if head.startswith(UTF16) or b"\0" in head:
-        kind = "is UTF-16" if head.startswith(UTF16) else "holds NUL bytes, as UTF-16 and binary files do"
+        kind = "is UTF-16" if head.startswith(UTF16) else "contains NUL bytes, like UTF-16 and binary files"
         raise InputError(f"`labels`: {visible(str(file))} {kind}; save it as CSV in UTF-8")
     line = re.split(rb"[\r\n]", head.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n"), maxsplit=1)[0]
     separator, names = _separated(line)
     if separator in SEPARATORS:
-        logger.warning("%s is %s, and is read so", visible(str(file)), SEPARATORS[separator])
+        logger.warning("reading %s as %s", visible(str(file)), SEPARATORS[separator])
     return csv.read_csv(
         file if isinstance(file, Path) else _opened(file),
         parse_options=csv.ParseOptions(newlines_in_values=True, delimiter=separator.decode()),
@@ -98,5 +98,5 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType, name: str, file: Place) ->
         return pc.cast(pc.cast(values, pa.string()) if is_number else values, kind)
     except pa.ArrowNotImplementedError:
         raise InputError(
-            f"`labels`: the column {name!r} of {visible(str(file))} is of type {column.type}; expected text"
+            f"`labels`: the column {name!r} of {visible(str(file))} has the type {column.type}; expected text"
         ) from None

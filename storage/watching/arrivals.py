@@ -75,7 +75,7 @@ class Announced:
             try:
                 self._digest, self._files = path.stem, load_scan(path).files
             except (OSError, ValueError, KeyError, TypeError):
-                logger.warning("%s cannot be read: what it says is announced again", path)
+                logger.warning("cannot read %s: announcing its images again", path)
 
     @classmethod
     def of(cls, store: Store, images: Place) -> "Announced":
@@ -178,5 +178,5 @@ def _look_again(look: Callable[[], Scan]) -> Scan | None:
     try:
         return look()
     except InputError as error:
-        logger.warning("%s; it is looked for again", error)
+        logger.warning("%s; trying again", error)
         return None

@@ -145,10 +145,10 @@ def _noticing(folder: Place, how: How) -> Noticing:
         return Listing()
     kind = file_system(folder, mounts())
     if how == "auto" and kind.startswith(NETWORK):
-        logger.info("%s lies on %s: looking at it instead of waiting for events", folder, kind)
+        logger.info("%s is on %s: polling it, because the kernel reports no events of other machines", folder, kind)
         return Listing()
     try:
         return Events(folder)
     except (OSError, RuntimeError) as error:
-        logger.warning("no events of %s (%s): looking at it instead", folder, error)
+        logger.warning("cannot watch %s (%s): polling it instead", folder, error)
         return Listing()

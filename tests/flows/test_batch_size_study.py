@@ -124,7 +124,7 @@ def test_of_several_feature_spaces_one_has_to_be_named(capsys, filled):
     other = replace(toy.SPEC, pooling="max").record()
     create_space(Store(filled, fingerprint(other)), other)
     assert main(arguments(filled)) == 2
-    assert "--space PREFIX has to choose one of 2" in capsys.readouterr().err
+    assert "has 2 feature spaces; choose one with --space PREFIX" in capsys.readouterr().err
 
 
 def test_every_combination_is_trained_once(committed):

@@ -56,5 +56,5 @@ def test_a_folder_of_odd_names_becomes_a_version_and_a_head(pipeline, folder, tm
     assert set(latest_version(where).read_files(where)["class"].to_pylist()) == set(map(text, odd.NAMES.values()))
     described = json.loads((store / "heads" / done.record["head"] / "head.json").read_text())
     assert described["classes"] == sorted(map(text, odd.NAMES.values()))
-    assert "1 folders cannot be read" in done.stderr
+    assert "cannot read 1 folder" in done.stderr
     assert "Traceback" not in done.stderr

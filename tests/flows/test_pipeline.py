@@ -155,7 +155,7 @@ def test_an_empty_or_half_empty_folder_commits_nothing(pipeline, first_run, tmp_
     images.mkdir(exist_ok=True)
     done = pipeline("--images", images, "--store", store, *TINY)
     assert done.status == 4
-    assert f"{60 - keep} of 60 images are gone" in done.stderr
+    assert f"{60 - keep} of 60 images disappeared" in done.stderr
     assert f"({keep} are there)" in done.stderr
     assert "Traceback" not in done.stderr
     assert latest_version(Store(store, first_run[2].record["fingerprint"])).number == 1
@@ -168,9 +168,10 @@ def test_one_class_is_extracted_and_committed_but_not_trained(pipeline, tmp_path
         done = pipeline(*arguments)
         assert done.status == 2
         assert "at least two classes" in done.stderr
-        assert done.stderr.count("warning: there is one class, 'cats', and training needs two") == 1
+        assert done.stderr.count("warning: there is only one class, 'cats', but training needs two") == 1
         assert (
-            done.stderr.find("warning: there is one class") < done.stderr.find("version 1: 3 extracted") or not expected
+            done.stderr.find("warning: there is only one class") < done.stderr.find("version 1: 3 extracted")
+            or not expected
         )
         assert "Traceback" not in done.stderr
         assert (done.record["extracted"], done.record["version"], done.record["head"]) == (expected, 1, None)
@@ -388,7 +389,7 @@ def test_features_that_will_not_fit_are_refused_before_anything_is_begun(pipelin
     done = pipeline(*arguments)  # 400 images of 16 KB in float16
     assert done.status == 1
     (line,) = done.stderr.strip().splitlines()
-    assert re.search(r"400 images will take about 6.6 MB.* has 1.0 MB left: nothing was begun.*--limit", line), line
+    assert re.search(r"400 images need about 6.6 MB.* has only 1.0 MB left; nothing was extracted.*--limit", line), line
     assert not (small_disk / "store" / "versions").exists()
     planned = pipeline(*arguments, "--plan")
     assert planned.record["expected_bytes"] > planned.record["free_bytes"]

@@ -39,7 +39,7 @@ def test_a_store_is_verified_compacted_and_rid_of_old_versions_and_people_see_it
     done = maintain(environment, "--store", store, "--keep", "1", "--grace", "0")
     assert done.status == 0, done.stderr
     record = done.record
-    assert "nothing wrong: 3 versions" in record["verify"][0]
+    assert "no faults: 3 versions" in record["verify"][0]
     assert "committed version 4" in record["compact"][0]
     assert "removed 3 versions" in record["gc"][0]
     assert version_numbers(where) == [4]

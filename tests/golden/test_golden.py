@@ -90,7 +90,7 @@ def test_the_data_have_the_digest_they_had(golden):
 def test_no_byte_of_it_is_taken_for_damage(golden, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["storage", "verify", "--deep", "--store", str(golden / "store")])
     assert storage.cli.main.main() == 0
-    assert "nothing wrong: 3 versions in 1 feature space (every byte)" in capsys.readouterr().out
+    assert "no faults: 3 versions in 1 feature space (every byte)" in capsys.readouterr().out
 
 
 def test_the_current_head_stays_current(golden):

@@ -25,13 +25,13 @@ def test_the_classes_are_those_that_were_asked_for_in_their_order(wanted):
     [
         (
             ("cats", "lynxes"),
-            "names 'lynxes', of which there are no images; given: 'cats', 'lynxes'; the images have: 'ants'",
+            "names 'lynxes', but there are no such images; given: 'cats', 'lynxes'; classes of the images: 'ants'",
         ),
         (("cats", "dogs "), "'dogs '.*'dogs ' is like 'dogs'"),
         (("Cats", "dogs"), "'Cats' is like 'cats'"),
         (("cats", "dogs", "cats"), "'cats' more than once"),
         (("cats", ""), "names ''"),
-        ((), "names no class"),
+        ((), "is empty"),
     ],
 )
 def test_a_class_that_no_image_has_is_refused_with_both_lists(wanted, said):

@@ -61,7 +61,7 @@ def test_a_link_out_of_the_root_is_followed_only_where_that_is_allowed(link, tmp
     (images / "cats" / "link.png").symlink_to(outside if link == "file" else outside.parent)
     refused = scan_folder(images)
     assert (paths(refused), refused.ignored) == ([b"cats/000.png", b"dogs/000.png"], 1)
-    assert "1 links lead out of" in caplog.text
+    assert "skipped 1 link that leads out of" in caplog.text
     assert scan_folder(images, outside_links=True).files.num_rows == 3
 
 
@@ -95,7 +95,7 @@ def test_a_labels_file_names_no_file_outside_of_the_root(path, tmp_path, caplog)
     table = tmp_path / "labels.csv"
     table.write_text(f"path,class\ncats/000.png,cats\n{path.format(tmp_path=tmp_path)},cats\n")
     assert paths(scan_folder(images, labels=table)) == [b"cats/000.png"]
-    assert "are of no image below" in caplog.text
+    assert "no file in" in caplog.text
 
 
 def test_a_labels_file_with_a_column_twice_is_refused(tmp_path):
@@ -145,7 +145,7 @@ def test_a_file_larger_than_any_image_is_not_read(images, store):
     listing = list_images(scan_folder(images), store)
     assert listing.files["reason"][0].as_py() == "too_many_pixels"
     assert listing.files["digest"][0].as_py() is None
-    with pytest.raises(OSError, match="larger than any image"):
+    with pytest.raises(OSError, match="too large for an image"):
         read_file(images, b"cats/000.png")
 
 
@@ -219,7 +219,7 @@ def test_rows_that_no_shard_has_are_refused(committed):
     beyond = rows.set_column(3, rows.schema.field(3), pa.array([60_000] * rows.num_rows, pa.uint16()))
     strange = rows.set_column(2, rows.schema.field(2), pa.array(["a" * 64 + ".parquet"] * rows.num_rows))
     for table in (beyond, strange):
-        with pytest.raises(StoreDamaged, match="in none of its shards"):
+        with pytest.raises(StoreDamaged, match="none of its shards has"):
             with_segment(store, version, "rows", table).read_rows(store)
 
 
@@ -242,7 +242,7 @@ def test_a_segment_that_is_not_what_a_segment_is_is_refused(change, committed, m
     else:
         text = pa.array([b"\xff\xfe"] * files.num_rows).view(pa.string())
         files = files.set_column(at, files.schema.field(at), text)
-    with pytest.raises(StoreDamaged, match="is not what it should be"):
+    with pytest.raises(StoreDamaged, match="is damaged"):
         with_segment(store, version, "files", files, use_dictionary=False).read_files(store)
 
 
@@ -250,7 +250,7 @@ def test_a_segment_that_is_no_parquet_is_refused(committed):
     store, version = committed
     name = f"files-{sha256(b'PAR1 no')}.parquet"
     put(store.segment(name), b"PAR1 no")
-    with pytest.raises(StoreDamaged, match="is not what it should be"):
+    with pytest.raises(StoreDamaged, match="is damaged"):
         replace(version, files=(name,)).read_files(store)
 
 
@@ -259,7 +259,7 @@ def test_a_footer_at_which_pyarrow_ends_the_process_is_refused(committed):
     found = (corpus.HERE / "segment" / "a-footer-of-other-sizes").read_bytes()
     kind, data = "rows" if found[:1] == b"R" else "files", found[1:]
     put(store.segment(f"{kind}-{sha256(data)}.parquet"), data)
-    with pytest.raises(StoreDamaged, match="is not what it should be"):
+    with pytest.raises(StoreDamaged, match="is damaged"):
         read_segments(store, kind, (f"{kind}-{sha256(data)}.parquet",))
 
 
@@ -362,14 +362,14 @@ def test_a_page_that_says_it_is_huge_is_refused_before_there_is_memory_for_it(un
     whole = ENCODINGS["parquet"].encode(DIGESTS, NOISE, METADATA | {"shape": "[2, 3000]"})
     assert np.array_equal(Shard(store, forged(store, "parquet", whole, 3)).read(), NOISE)
     shard = Shard(store, forged(store, "parquet", lying(whole, unpacked, values), 3))
-    with pytest.raises(StoreDamaged, match="a page says that it has"):
+    with pytest.raises(StoreDamaged, match="a page claims"):
         shard.read()
     rows = pa.concat_tables([version.read_rows(store)] * 500)
     segment = io.BytesIO()
     pq.write_table(rows.cast(ROWS_SCHEMA), segment, use_dictionary=False, compression="none")
     name = f"rows-{sha256(lying(segment.getvalue(), unpacked, values))}.parquet"
     put(store.segment(name), lying(segment.getvalue(), unpacked, values))
-    with pytest.raises(StoreDamaged, match="a page says that it has"):
+    with pytest.raises(StoreDamaged, match="a page claims"):
         replace(version, rows=(name,)).read_rows(store)
     assert pa.default_memory_pool().max_memory() <= max(most, 2**30)
 

@@ -52,7 +52,7 @@ def test_a_space_of_an_unknown_format_is_refused_with_both_numbers(space, number
     create_space(space, SPEC)
     (space.space / "space.json").write_text(json.dumps({"format_version": number, "spec": SPEC}))
     for refuse in (lambda: check_space(space), lambda: create_space(space, SPEC)):
-        with pytest.raises(InputError, match=f"format_version {number}, this program reads {FORMAT_VERSION}"):
+        with pytest.raises(InputError, match=f"format_version {number}, expected {FORMAT_VERSION}"):
             refuse()
 
 
@@ -81,7 +81,7 @@ def test_the_promoted_head_is_the_current_one(space):
 
 @pytest.mark.parametrize("name", ["", "..", "../" + "a" * 29, "A" * 32, "a" * 32 + "\n"])
 def test_a_name_that_is_no_head_is_neither_promoted_nor_believed(space, name):
-    with pytest.raises(StoreDamaged, match="not the name of a head"):
+    with pytest.raises(StoreDamaged, match="not a valid name of a head"):
         promote_head(space, name)
     space.heads.mkdir(parents=True)
     (space.heads / "current").write_text(f"{name}x")

@@ -248,7 +248,7 @@ def test_a_class_may_be_called_like_a_split(tmp_path, store):
         odd.file(images, name + b"/1.png", number)
         if name == b"cat":
             assert toy.plan(images, store).files["class"].to_pylist() == ["cat", "train"]
-    with pytest.raises(InputError, match="`layout=classes` takes these folders for the classes"):
+    with pytest.raises(InputError, match="`layout=classes` treats these folders as the classes"):
         toy.plan(images, store)
     _, version = toy.run(images, store, validation_fraction=0.0, layout="classes")
     assert version.classes == {"train": {"cat": 1, "test": 1, "train": 1, "val": 1}}

@@ -72,7 +72,7 @@ def test_a_plan_whose_features_will_not_fit_is_refused_by_the_flow_as_well(space
     monkeypatch.setattr("storage.planning.free_space.free_bytes", lambda root: 20 * space.kind.row_bytes)
     assert planned(space).images == 20
     monkeypatch.setattr("storage.planning.free_space.free_bytes", lambda root: 20 * space.kind.row_bytes - 1)
-    with pytest.raises(NoRoom, match="20 images will take about"):
+    with pytest.raises(NoRoom, match="20 images need about"):
         planned(space)
 
 

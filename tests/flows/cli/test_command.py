@@ -58,7 +58,7 @@ def test_an_empty_folder(capsys, tmp_path):
 def test_images_without_a_class_are_named_as_the_reason(capsys, tmp_path):
     toy.picture(tmp_path / "images" / "loose.png", 1)
     status, line = complaint(capsys, "--images", tmp_path / "images", "--store", tmp_path / "store", *TINY)
-    assert (status, "1 files are not images with a class" in line) == (2, True)
+    assert (status, "1 file without an image or a class" in line) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_a_plan_shows_images_by_split_and_class_and_what_is_likely_a_mistake(cap
 
 def test_a_class_that_no_image_has_ends_a_run_before_it_begins(capsys, images, store):
     status, line = complaint(capsys, "--images", images, "--store", store, *TINY, "--classes", "cats, doves")
-    assert (status, "'doves'" in line, "the images have: 'cats', 'dogs'" in line) == (2, True, True)
+    assert (status, "'doves'" in line, "classes of the images: 'cats', 'dogs'" in line) == (2, True, True)
 
 
 def test_one_class_alone_ends_a_run_before_it_extracts_what_cannot_be_trained_on(capsys, images, store):

@@ -94,7 +94,7 @@ def test_folders_that_label_otherwise_than_the_newest_version_are_believed_where
     arguments = ("--images", str(images), "--store", str(store), *SMALL)
     toy.adopt_space(images, store, parse(list(arguments))[0].space())
     assert main([*arguments, "--plan"]) == 4
-    assert "2 of 2 images otherwise than version 1" in capsys.readouterr().err
+    assert "2 of 2 images differently than version 1" in capsys.readouterr().err
     assert planned(capsys, *arguments, "--allow-relabels")["relabelled"] == 2
 
 

@@ -183,8 +183,8 @@ def test_only_a_new_or_empty_folder_outside_of_the_store_is_taken(space, tmp_pat
     for out, reason in (
         (tmp_path / "empty", "is not empty"),
         (tmp_path / "empty" / "something", "is a file"),
-        (space.root / "export", "lies in the store"),
-        (tmp_path / "link" / "export", "lies in the store"),
+        (space.root / "export", "is inside the store"),
+        (tmp_path / "link" / "export", "is inside the store"),
     ):
         with pytest.raises(InputError, match=reason):
             check_out(out, space)

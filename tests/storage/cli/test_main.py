@@ -189,8 +189,8 @@ def test_space_chooses_one_of_several_by_the_beginning_of_its_fingerprint(capsys
         call = ["show", "--version", "1"]
     status, line = complaint(capsys, *call, "--store", two_spaces)
     assert status == 2
-    assert f"{own} (vgg16 at 32 px" in line
-    assert f"{OTHER} (vgg16 at 64 px" in line
+    assert f"{own} (image_size 32" in line
+    assert f"{OTHER} (image_size 64" in line
     status, line = complaint(capsys, *call, "--store", two_spaces, "--space", "nothing")
     assert (status, OTHER in line) == (2, True)
     assert say(capsys, two_spaces, *call, "--space", own[:5])
@@ -240,7 +240,7 @@ def test_a_path_that_is_no_store_ends_with_2(capsys, tmp_path):
     for path, expected in (
         (tmp_path / "none", "no folder"),
         (tmp_path / "file", "no folder"),
-        (tmp_path, "no store"),
+        (tmp_path, "not a store"),
         (strange, "/\\xff\\n;"),
     ):
         status, line = complaint(capsys, "show", "--store", path)

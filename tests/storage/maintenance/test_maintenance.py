@@ -184,7 +184,7 @@ def test_repair_of_a_whole_store_changes_nothing(lived, capsys):
         path: path.read_bytes() for path in (lived / "store").rglob("*") if path.is_file() and path.name != "lock"
     }
     status, lines, _ = call(capsys, lived, "repair")
-    assert (status, "the newest version is whole" in lines[0]) == (0, True)
+    assert (status, "the newest version is intact" in lines[0]) == (0, True)
     assert {p: p.read_bytes() for p in (lived / "store").rglob("*") if p.is_file() and p.name != "lock"} == before
 
 
@@ -207,7 +207,7 @@ def test_compaction_merges_small_shards_and_leaves_dead_rows_out(lived, capsys):
     features = toy.features_of(images, root, before)
     status, lines, _ = call(capsys, lived, "compact")
     assert status == 0
-    assert re.search(r"shards became 1 shard, 1 dead row left out; committed version 4", lines[0]), lines
+    assert re.search(r"shards became 1 shard, 1 dead row dropped; committed version 4", lines[0]), lines
     after = read_version(store, 4)
     assert (after.data_digest, after.counts, after.files) == (before.data_digest, before.counts, before.files)
     found = toy.features_of(images, root, after)
@@ -215,7 +215,7 @@ def test_compaction_merges_small_shards_and_leaves_dead_rows_out(lived, capsys):
     assert all(np.array_equal(found[digest], features[digest]) for digest in found)
     assert call(capsys, lived, "verify", "--deep")[0] == 0
     assert plan(lived).todo.num_rows == 0
-    assert "nothing to gain" in call(capsys, lived, "compact")[1][0]
+    assert "nothing to compact" in call(capsys, lived, "compact")[1][0]
 
 
 def test_compaction_leaves_full_shards_without_dead_rows_alone(lived, capsys):
@@ -239,7 +239,7 @@ def test_compaction_waits_for_as_many_dead_rows_as_it_is_told(lived, capsys):
     assert (status, "1 shard became 0 shards" in lines[0]) == (0, True)  # that of the broken image, which has no row
     assert len(latest_version(store).shards.keys() & names) == len(names) - 1
     status, lines, _ = call(capsys, lived, "compact", "--rows", 1, "--dead-fraction", 0.25)
-    assert "1 dead row left out" in lines[0]
+    assert "1 dead row dropped" in lines[0]
     assert call(capsys, lived, "compact", "--rows", 1, "--dead-fraction", "nan")[0] == 2
 
 
@@ -262,7 +262,7 @@ def test_no_byte_of_a_deleted_photos_features_is_left_after_compaction_and_gc(
     _, version = toy.run(images, root, **options)
     live = set(version.read_files(store)["digest"].to_pylist())
     assert call(capsys, tmp_path, "compact")[0] == 0
-    assert "nothing to gain" in call(capsys, tmp_path, "compact")[1][0]
+    assert "nothing to compact" in call(capsys, tmp_path, "compact")[1][0]
     call(capsys, tmp_path, "gc", "--keep", 1, *NONE)
     there = [Shard(store, ref) for ref in latest_version(store).shards.values()]
     assert {digest for shard in there for digest in shard.digests()} == live
@@ -278,7 +278,7 @@ def test_more_rows_than_a_shard_can_have_are_refused_before_anything_is_written(
     assert (status, lines, error.count("\n")) == (2, [], 1)
     assert "--rows" in error
     assert set((lived / "store").rglob("*")) == before
-    with pytest.raises(InputError, match="`rows`: 1 to 65535"):
+    with pytest.raises(InputError, match="`rows`: expected 1 to 65535"):
         CompactOptions(rows)
 
 
@@ -410,7 +410,7 @@ def test_gc_removes_nothing_where_a_version_cannot_be_read(lived, capsys):
 
 def test_quarantine_names_each_image_with_reason_attempts_and_times(lived, capsys):
     status, (head, line, meaning), _ = call(capsys, lived, "quarantine")
-    assert meaning == "not_image: the file begins as no image does"
+    assert meaning == "not_image: the file does not start like an image"
     assert status == 0
     assert head.split() == ["reason", "attempts", "first", "seen", "last", "tried", "path"]
     assert re.match(r"not_image +1  20\d\d-\d\d-\d\d .* UTC  20\d\d.* UTC  dogs/broken.png$", line), line
@@ -450,5 +450,5 @@ def test_verify_reads_a_store_that_is_in_use(lived, capsys):
     with hold(lived / "store"):
         assert call(capsys, lived, "verify")[:2] == (
             0,
-            ["nothing wrong: 3 versions in 1 feature space (segments whole, shards by footer and digests)"],
+            ["no faults: 3 versions in 1 feature space (segments whole, shards by footer and digests)"],
         )

@@ -59,15 +59,18 @@ def test_many_classes_are_folded(tmp_path, store):
         (WELL | {"validation/eels": 1}, ["no training images of 'eels'"]),
         (WELL | {"test/eels": 1}, ["only test images of 'eels': the head has no output for them"]),
         ({"train/cats": 2, "train/dogs": 2, "test/cats": 1}, ["there are no images in validation"]),
-        ({"cats": 30, "dogs": 30, "eels": 1}, ["images of 'eels'.*; the hash of the bytes decides the side"]),
-        ({"cats": 30}, ["there is one class, 'cats', and training needs two$"]),
-        ({"Cats": 20, "cats": 20, "dogs": 20}, ["classes of which case.*'Cats', 'cats'$"]),
+        ({"cats": 30, "dogs": 30, "eels": 1}, ["images of 'eels'.*; a hash of the bytes decides the split"]),
+        ({"cats": 30}, ["there is only one class, 'cats', but training needs two$"]),
+        ({"Cats": 20, "cats": 20, "dogs": 20}, ["class names that differ only in case.*'Cats', 'cats'$"]),
         (
             {"cats ": 20, "cats": 20, "dogs": 20},
-            ["begin or end with white space: 'cats '$", "classes of which case.*'cats', 'cats '$"],
+            ["begin or end with white space: 'cats '$", "class names that differ only in case.*'cats', 'cats '$"],
         ),
         ({" cats": 30, " dogs": 30}, ["begin or end with white space: ' cats', ' dogs'$"]),
-        ({"caf\u00e9": 20, "cafe\u0301": 20, "dogs": 20}, [r"classes of which case.*'cafe\\u0301', 'caf\\xe9'$"]),
+        (
+            {"caf\u00e9": 20, "cafe\u0301": 20, "dogs": 20},
+            [r"class names that differ only in case.*'cafe\\u0301', 'caf\\xe9'$"],
+        ),
     ],
 )
 def test_what_is_likely_a_mistake_is_one_line_that_names_it(tmp_path, store, counts, said):
@@ -81,7 +84,7 @@ def test_the_path_that_is_advised_for_a_folder_around_the_classes_has_them(tmp_p
     """One that was asked for as a class, or that a store has had as one."""
     (line,) = warnings(told(tmp_path / "images", {"a b/cats": 30, "a b/dogs": 30}, store, layout="classes"))
     assert (
-        "there is one class, 'a b', and training needs two; if the classes are the folders in it, 'cats', 'dogs'"
+        "there is only one class, 'a b', but training needs two; if the classes are the folders in it, 'cats', 'dogs'"
         in line
     )
     (advised,) = shlex.split(as_flags(line).rpartition("--images ")[2])
@@ -90,7 +93,7 @@ def test_the_path_that_is_advised_for_a_folder_around_the_classes_has_them(tmp_p
 
 def test_splits_in_a_single_class_are_no_classes_to_advise(tmp_path, store):
     lines = warnings(told(tmp_path / "images", {"images/train": 3, "images/val": 3}, store))
-    assert any(line.endswith("there is one class, 'images', and training needs two") for line in lines)
+    assert any(line.endswith("there is only one class, 'images', but training needs two") for line in lines)
 
 
 def test_equal_bytes_under_two_classes_are_told_with_an_example(tmp_path, store):
@@ -98,7 +101,10 @@ def test_equal_bytes_under_two_classes_are_told_with_an_example(tmp_path, store)
     shutil.copy(root / "cats/3.png", root / "dogs/copy.png")
     shutil.copy(root / "cats/3.png", root / "cats/copy.png")
     (line,) = warnings(list(toy.plan(root, store).findings))
-    assert line == "warning: 3 images have the bytes of an image of another class, as 'cats/3.png' and 'dogs/copy.png'"
+    assert (
+        line
+        == "warning: 3 images with the same bytes in different classes, for example 'cats/3.png' and 'dogs/copy.png'"
+    )
 
 
 @pytest.mark.parametrize("held_out", ["validation", "test"])
@@ -107,7 +113,7 @@ def test_equal_bytes_on_both_sides_of_training_are_told_with_an_example(tmp_path
     (root / held_out / "cats").mkdir(parents=True, exist_ok=True)
     shutil.copy(root / "train/cats/1.png", root / held_out / "cats/copy.png")
     (line,) = warnings(list(toy.plan(root, store).findings))
-    assert line.startswith("warning: 1 image of validation or test have the bytes of a training image")
+    assert line.startswith("warning: 1 validation or test image with the same bytes as a training image")
     assert f"'{held_out}/cats/copy.png'" in line
 
 
@@ -124,7 +130,7 @@ def test_a_class_all_of_whose_images_are_unusable_is_named_with_the_reason(tmp_p
     (root / "eels/1.png").write_bytes(b"an error page")
     planned, version = toy.run(root, store)
     (line,) = unusable_classes(version.read_files(toy.space(root, store).store))
-    assert line == "no image of 'eels' is usable (1 not_image): no head knows that class"
+    assert line == "class 'eels' has no usable image (1 not_image): no head learns it"
     assert f"warning: {line}" in toy.plan(root, store).findings
     assert f"warning: {line}" not in planned.findings
 
@@ -139,7 +145,7 @@ def test_a_class_none_of_whose_files_is_read_is_named_with_their_suffixes(tmp_pa
         (images / root / "lynxes" / name).parent.mkdir(parents=True, exist_ok=True)
         (images / root / "lynxes" / name).write_bytes(b"")
     lines = toy.plan(images, store).findings
-    expected = f"no file of 'lynxes'{where} is read as an image: 3 .tif, 1 .jpg?width=400, 1 hidden"
+    expected = f"class 'lynxes' has no image files{where}, only 3 .tif, 1 .jpg?width=400, 1 hidden"
     assert f"warning: {expected}" in lines
     assert not [line for line in lines if "without an image" in line]
 
@@ -180,7 +186,7 @@ def test_classes_that_are_not_asked_for_are_told_and_not_warned_of(tmp_path, sto
 def test_an_emptied_folder_has_findings_too(images, store):
     files = toy.plan(images, store).files
     assert findings(files.slice(0, 0), "/photos") == [
-        "warning: there are no images in train and validation: features are extracted, but no head can be trained"
+        "warning: there are no images in train and validation: the run extracts features but cannot train a head"
     ]
 
 

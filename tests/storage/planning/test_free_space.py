@@ -31,5 +31,5 @@ def test_what_is_in_one_format_says_nothing_of_the_other(images, store):
 def test_a_plan_that_does_not_fit_is_refused_with_both_sizes(images, store):
     planned, where = toy.plan(images, store), toy.space(images, store).store
     check_room(where, planned, ROW_BYTES)
-    with pytest.raises(NoRoom, match=r"20 images will take about .* MB, .* has .* MB left"):
+    with pytest.raises(NoRoom, match=r"20 images need about .* MB, .* has only .* MB left"):
         check_room(where, planned, free_bytes(store))

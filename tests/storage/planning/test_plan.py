@@ -247,7 +247,7 @@ def test_more_removals_than_the_fraction_are_not_believed(images, store, num_gon
     if is_believed:
         assert toy.plan(images, store, max_removed_fraction=0.2).changes.removed == num_gone
     else:
-        with pytest.raises(TooManyRemovals, match="5 of 20 images are gone"):
+        with pytest.raises(TooManyRemovals, match="5 of 20 images disappeared"):
             toy.run(images, store, max_removed_fraction=0.2)
     assert latest_version(toy.space(images, store).store) == version
 
@@ -284,7 +284,7 @@ def test_an_emptied_folder_is_committed_where_removals_are_allowed(images, store
 def test_a_folder_without_images_and_without_a_past_is_an_input_error(tmp_path, store):
     (tmp_path / "images" / "cats").mkdir(parents=True)
     (tmp_path / "images" / "notes.txt").write_text("")
-    with pytest.raises(InputError, match=r"1 files are not images"):
+    with pytest.raises(InputError, match=r"1 file without an image or a class"):
         toy.plan(tmp_path / "images", store)
 
 

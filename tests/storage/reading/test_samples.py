@@ -212,8 +212,8 @@ def test_a_sample_that_lacks_a_variant_is_plain_and_told_of(folder, tmp_path, mo
     assert len(found[0, 1, 2, 3, 0]) == 6
     lacking = np.count_nonzero(table.samples[2] == table.samples[0])
     told = [record.getMessage() for record in caplog.records]
-    assert [line for line in told if "have no variant 4: it is as they are" in line] == [
-        f"{len(table)} of {len(table)} images have no variant 4: it is as they are"
+    assert [line for line in told if "variant 4 is missing" in line] == [
+        f"variant 4 is missing for {len(table)} of {len(table)} images: the plain image replaces it"
     ]
     assert [line.split(" of ")[0] for line in told if "variant 2" in line or "variant 3" in line] == [str(lacking)] * 2
     assert not any("variant 1" in line for line in told)

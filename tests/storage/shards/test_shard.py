@@ -170,7 +170,7 @@ def test_the_largest_value_allowed_is_kept(space):
 def test_a_flipped_byte_in_a_page_is_noticed_when_it_is_read(space):
     ref = written(space, 200, shape=(64,))
     damage(space.shard(ref.name), ref.size_bytes // 2)
-    with pytest.raises(StoreDamaged, match="only what is lost is extracted"):
+    with pytest.raises(StoreDamaged, match="the next run then extracts only what is lost"):
         Shard(space, ref).read()
 
 
@@ -225,7 +225,7 @@ def test_a_truncated_shard_is_noticed_on_opening(space, missing_bytes):
     ref = written(space, 200)
     path = space.shard(ref.name)
     path.write_bytes(path.read_bytes()[:-missing_bytes])
-    with pytest.raises(StoreDamaged, match="bytes, its version says"):
+    with pytest.raises(StoreDamaged, match="bytes, but its version lists"):
         Shard(space, ref)
     assert not is_present(space, ref)
 
@@ -262,9 +262,9 @@ def test_rewriting_a_damaged_shard_repairs_it(space):
     ],
 )
 def test_a_name_is_checked_before_a_path_is_built_from_it(space, name):
-    with pytest.raises(StoreDamaged, match="not the name of a shard"):
+    with pytest.raises(StoreDamaged, match="not a valid name of a shard"):
         space.shard(name)
-    with pytest.raises(StoreDamaged, match="not the name of a shard"):
+    with pytest.raises(StoreDamaged, match="not a valid name of a shard"):
         Shard(space, ShardRef(name, 1, 1, ""))
 
 

@@ -167,10 +167,10 @@ def test_limit_counts_images_and_not_their_views(images, store):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"variants": 0}, "`variants`: 1 to 256"),
-        ({"variants": 257}, "`variants`: 1 to 256"),
+        ({"variants": 0}, "`variants`: expected 1 to 256"),
+        ({"variants": 257}, "`variants`: expected 1 to 256"),
         ({"variants": 2, "augmentation": ""}, "`augment`"),
-        ({"variants": 256, "chunk_size": 256}, "`chunk_size=255` is the largest"),
+        ({"variants": 256, "chunk_size": 256}, "`chunk_size=255` is the maximum"),
     ],
 )
 def test_variants_that_cannot_be_are_refused_in_words(options, match):
@@ -390,7 +390,7 @@ def test_variants_that_are_dropped_leave_the_plain_rows_and_are_extracted_when_t
     found = toy.views_of(images, store, before)
     variants = sum(bool(augmentation) for _, augmentation, _ in found)
     assert main(["compact", "--store", str(store), "--drop-variants"]) == 0
-    assert f"{variants} variants left out" in capsys.readouterr().out
+    assert f"{variants} variants dropped" in capsys.readouterr().out
     after = latest_version(where)
     assert (after.augmentations, after.data_digest, after.counts) == ((), before.data_digest, before.counts)
     assert_same(toy.views_of(images, store, after), {key: row for key, row in found.items() if not key[1]})
@@ -452,16 +452,16 @@ def test_verification_finds_rows_of_another_view(images, store):
     assert not list(verify_space(where, is_deep=True))
     commit(where, version, version.read_files(where), version.read_rows(where), version.shards, (TURN, FLIP))
     (finding,) = list(verify_space(where, is_deep=False))
-    assert "its rows are not those of its segments and shards" in finding.fault
+    assert "its record of rows does not match its segments and shards" in finding.fault
 
 
 @pytest.mark.parametrize(
     ("augmentations", "match"),
     [
-        ((), "no augmentation that it lists"),
-        ((TURN, TURN), "twice"),
-        (("",), "no augmentations"),
-        ((1,), "no augmentations"),
+        ((), "an unknown augmentation"),
+        ((TURN, TURN), "duplicate"),
+        (("",), "invalid or duplicate augmentations"),
+        ((1,), "invalid or duplicate augmentations"),
     ],
 )
 def test_a_version_that_lists_what_cannot_be_is_not_read(augmentations, match, images, store):

@@ -122,9 +122,9 @@ def test_what_can_be_meant_in_two_ways_is_refused_and_the_advice_works(tmp_path,
         toy.plan(tmp_path / "images", tmp_path / "store")
     told = as_flags(str(raised.value))
     assert str(tmp_path / "images") in told
-    ways = re.findall(r"(?:--images (\S+) )?--layout (classes|splits) (?:trains|takes (?:'|it|each|all|these))", told)
+    ways = re.findall(r"(?:--images (\S+) )?--layout (classes|splits) (?:trains|treats)", told)
     assert ways
-    for folder in re.findall(r"--images (\S+) takes the folders in it", told):
+    for folder in re.findall(r"--images (\S+) uses the folders in it", told):
         assert set(toy.plan(Path(folder), tmp_path / "store").files["class"].to_pylist()) == {"cats", "dogs"}
     for folder, layout in ways:
         root = Path(folder or tmp_path / "images")
@@ -154,26 +154,26 @@ def test_a_folder_without_an_image_has_no_say_and_is_mentioned(tmp_path, empty, 
 def test_images_without_a_class_beside_splits_are_left_out_and_it_is_said():
     paths = [*tree("train test"), "unlabelled/1.png", "unlabelled/2.png"]
     assert found(*paths)["unlabelled/1.png"] is None
-    assert "unlabelled/ holds no class folder: 2 images left out" in of(*paths).remarks
+    assert "unlabelled/ contains no class folder: 2 images skipped" in of(*paths).remarks
     paths = [*tree("seg_train seg_test"), "seg_pred/seg_pred/1.png"]
     assert found(*paths)["seg_pred/seg_pred/1.png"] is None
-    assert "seg_pred/ holds no class folder: 1 image left out" in of(*paths).remarks
+    assert "seg_pred/ contains no class folder: 1 image skipped" in of(*paths).remarks
 
 
 def test_many_folders_that_are_left_out_take_few_lines():
     paths = [*tree("train test"), *(f"heap{index}/1.png" for index in range(60))]
-    left_out = [line for line in of(*paths).remarks if "left out" in line]
+    left_out = [line for line in of(*paths).remarks if "skipped" in line]
     assert len(left_out) == 6
-    assert left_out[-1] == "55 more folders without class folders: 55 images left out"
+    assert left_out[-1] == "55 more folders without class folders: 55 images skipped"
 
 
 def test_a_folder_called_images_alone_in_a_split_is_no_class():
     paths = [*tree("train", "n1 n2"), "val/images/1.png", "test/images/1.png"]
     assert set(found(*paths).values()) == {(None, "n1"), (None, "n2"), None}
-    assert "val/images/ holds no class folder: 1 image left out" in of(*paths).remarks
+    assert "val/images/ contains no class folder: 1 image skipped" in of(*paths).remarks
     paths = [*tree("train", "cats dogs", "images/"), *tree("val")]
     assert set(found(*paths).values()) == {(s, c) for s in ("train", "validation") for c in ("cats", "dogs")}
-    assert "train/images/ is no class: the folders in it are the classes" in of(*paths).remarks
+    assert "train/images/ is not a class: the folders in it are the classes" in of(*paths).remarks
     assert set(found(*tree("train val", "images")).values()) == {("train", "images"), ("validation", "images")}
     assert found(*tree("train", "0 1"), *tree("val", "0"))["val/0/1.png"] == ("validation", "0")
 
@@ -181,14 +181,14 @@ def test_a_folder_called_images_alone_in_a_split_is_no_class():
 def test_a_class_beside_another_that_is_named_like_its_test_split_is_said():
     paths = ["blood/1.png", "blood_test/1.png", "bone/1.png"]
     assert found(*paths)["blood_test/1.png"] == (None, "blood_test")
-    assert "taken for classes, though named like splits: 'blood', 'blood_test'" in of(*paths).remarks
+    assert "treated as classes although named like splits: 'blood', 'blood_test'" in of(*paths).remarks
     assert of("toy/1.png", "toy_train/1.png", "bone/1.png") == FolderLayout()
 
 
 def test_a_class_with_folders_that_is_named_like_a_split_is_said():
     paths = [*tree("seg_train/seg_train"), "other/1.png"]
     assert set(found(*paths).values()) == {(None, "seg_train"), (None, "other")}
-    assert "taken for classes, though named like splits: 'seg_train'" in of(*paths).remarks
+    assert "treated as classes although named like splits: 'seg_train'" in of(*paths).remarks
 
 
 def test_a_folder_named_like_a_part_of_the_split_above_it_is_no_class():
@@ -206,13 +206,13 @@ def test_splits_without_class_folders_are_left_out_and_validation_is_held_out_th
         "train/cats/1.png": (None, "cats"),
         "train/dogs/1.png": (None, "dogs"),
     }
-    assert "val/ holds no class folder: 1 image left out" in of(*paths).remarks
+    assert "val/ contains no class folder: 1 image skipped" in of(*paths).remarks
 
 
 def test_classes_that_are_named_like_splits_of_different_things_are_said():
     paths = ["train_station/1.png", "test_tube/1.png"]
     assert found(*paths)["train_station/1.png"] == (None, "train_station")
-    assert "taken for classes, though named like splits: 'test_tube', 'train_station'" in of(*paths).remarks
+    assert "treated as classes although named like splits: 'test_tube', 'train_station'" in of(*paths).remarks
 
 
 def test_a_class_may_be_named_like_a_split_and_that_is_said():
@@ -329,7 +329,7 @@ def test_folders_of_the_system_are_skipped_at_any_depth_and_counted(tmp_path, na
     write(tmp_path, *plain, f"{name}/1.png", f"train/{name}/1.png", f"train/cats/deep/{name}/1.png/thumb.png")
     scan = scan_folder(tmp_path)
     assert sorted(labels(scan)) == plain
-    assert any("3 folders of the system skipped" in remark and name in remark for remark in scan.layout.remarks)
+    assert any("skipped 3 system folders" in remark and name in remark for remark in scan.layout.remarks)
 
 
 @pytest.mark.parametrize("name", ["@home", "#1", "#recycled", "eaDir", "lost", "$5", "System", "MACOSX"])
@@ -389,9 +389,9 @@ def test_no_split_is_ever_taken_for_a_class_or_trained_on_without_a_word(paths):
         if label is None or not (meant := splits_of(folders)):
             continue
         if splits_of([label.name]):
-            assert "taken for a class" in told
+            assert "treated as classes" in told
         if label.split is None and not layout.held_out:
-            assert "taken for a class" in told
+            assert "treated as classes" in told
         if label.split == "train":
             assert {"train"} <= set(meant.values())
 

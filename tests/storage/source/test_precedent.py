@@ -64,7 +64,7 @@ def test_a_new_folder_beside_splits_relabels_nothing_and_the_advice_works(images
     toy.run(grow(images, "train", "validation"), store)
     grow(images, "new")
     complaint = refused(images, store)
-    assert "12 of 12 images otherwise than version 1" in complaint
+    assert "12 of 12 images differently than version 1" in complaint
     assert "`allow_relabels`" not in complaint  # it would not help
     assert "`layout=classes`" in complaint
     assert toy.run(images, store, layout="classes")[0].changes.relabelled == 12
@@ -141,8 +141,8 @@ def test_a_store_whose_classes_are_the_first_folders_goes_on_with_them(images, s
 def test_what_a_store_goes_on_with_is_said_and_the_way_out_works(images, store, tops):
     toy.run(grow(images, *tops), store, layout="classes")
     told = " ".join(toy.plan(images, store).findings)
-    assert "the first folders are the classes, as in version 1" in told
-    can_change = "`allow_relabels` takes them as they look" in told
+    assert "the first-level folders are the classes, as in version 1" in told
+    can_change = "`allow_relabels` labels the images by their folders" in told
     assert can_change == (tops != ("a", "b"))
     if can_change:
         assert toy.plan(images, store, allow_relabels=True).changes.relabelled == 6 * len(tops)
@@ -152,7 +152,7 @@ def test_a_split_that_comes_to_a_store_of_classes_is_no_further_class_without_a_
     toy.run(flat(images, "cats", "dogs"), store)
     grow(images, "train", "test")
     complaint = refused(images, store)
-    assert "6 of 6 images otherwise than version 1" in complaint
+    assert "6 of 6 images differently than version 1" in complaint
     assert "`layout=classes` keeps the labels" in complaint
     assert toy.plan(images, store, layout="classes").changes.relabelled == 0
 
@@ -187,12 +187,12 @@ def test_a_set_within_itself_goes_on_where_the_version_has_it_and_is_refused_whe
     toy.run(images, store, layout=layout)
     planned = toy.plan(images, store)
     assert not planned.needs_commit
-    for told in ("as in version 1", "beside it, 'cats', 'dogs'"):
+    for told in ("as in version 1", "names of its siblings, 'cats', 'dogs'"):
         assert any(told in line for line in planned.findings)
     other = tmp_path / "other"
     toy.run(grow(other, *(tops or (".",))), tmp_path / "other store")
     grow(other, again)
-    with pytest.raises(InputError, match=f"{again}/ in .* beside it, 'cats', 'dogs'"):
+    with pytest.raises(InputError, match=f"{again}/ in .* names of its siblings, 'cats', 'dogs'"):
         toy.plan(other, tmp_path / "other store")
 
 
