@@ -16,7 +16,7 @@ BYTE_FAULTS = {
 # Transient faults: the file may become readable, so the next run retries it.
 FILE_FAULTS = {
     "vanished": "the file no longer exists",
-    "changed": "the file changed during the run",
+    "changed": "the file changed after it was listed",
     "permission": "there is no permission to read the file",
     "read_error": "the file could not be read",
 }

@@ -420,7 +420,7 @@ def test_a_shard_whose_features_have_another_shape_than_the_others_is_not_read(c
     store, _ = committed
     shards = tuple(write_shard(store, DIGESTS, array, {}, {}) for array in (FEATURES, FEATURES.reshape(3, 3, 2)))
     table = SampleTable(np.array([(0, 0, 0), (1, 0, 0)], SAMPLE), shards, ("cats",))
-    with pytest.raises(StoreDamaged, match=r"shape=\(3, 2\).*, the others .*shape=\(2, 3\)"):
+    with pytest.raises(StoreDamaged, match=r"shape=\(3, 2\).*, but the others .*shape=\(2, 3\)"):
         list(FeatureStream(store, table, 2, None, 1).batches())
 
 

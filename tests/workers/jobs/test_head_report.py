@@ -139,8 +139,8 @@ def test_a_file_that_is_gone_changed_or_broken_since_is_named_without_a_picture(
     assert [shown[visible(path)] for path in (gone, changed, empty)] == [None] * 3
     assert all(shown[visible(path)] for path in others)
     page = report_file(case.job.space.store, case.job.name).read_text()
-    assert page.count("the file is gone") == 1
-    assert page.count("the file has other bytes by now") == 2
+    assert page.count("the file no longer exists") == 1
+    assert page.count("the file changed after it was listed") == 2
 
 
 def test_a_file_that_cannot_be_decoded_is_named_without_a_picture(case, monkeypatch):
@@ -292,8 +292,8 @@ def test_of_a_training_image_that_is_gone_the_page_says_so(images, store):
     training.case.write(training.table)
     shown = {path: len(pictures) for path, _, pictures in training.case.augmented()}
     assert shown == {gone: 0, changed: 0} | dict.fromkeys(others, 3)
-    assert training.case.page.count("No pictures: the file is gone") == 1
-    assert training.case.page.count("No pictures: the file has other bytes by now") == 1
+    assert training.case.page.count("No pictures: the file no longer exists") == 1
+    assert training.case.page.count("No pictures: the file changed after it was listed") == 1
 
 
 @pytest.mark.parametrize(
