@@ -191,7 +191,9 @@ def test_other_columns_are_passed_over_without_a_word(tmp_path, caplog):
 def test_a_table_without_our_columns_says_which_may_be_meant(tmp_path):
     file = tmp_path / "l.csv"
     file.write_text("Filename,label,width\na,x,1\n")
-    with pytest.raises(InputError, match="found 'Filename', 'label', 'width'; rename 'Filename' to path and 'label' to class"):
+    with pytest.raises(
+        InputError, match="found 'Filename', 'label', 'width'; rename 'Filename' to path and 'label' to class"
+    ):
         read_labels(file, ROOT)
     file.write_text("path,class\n" + file.read_text().partition("\n")[2].replace(",1", ""))
     assert read_labels(file, ROOT) == {b"a": Label("x", None)}
@@ -306,7 +308,7 @@ def test_a_table_none_of_whose_paths_is_a_file_is_refused_with_the_cause(tmp_pat
     for path in paths:
         toy.picture(tmp_path / "photos" / path, 1)
     file = relabelled(tmp_path, tmp_path, [spell(path) for path in paths])
-    with pytest.raises(InputError, match="no row of .* matches a file") as raised:
+    with pytest.raises(InputError, match=r"no row of .* matches a file") as raised:
         scan_folder(tmp_path / "photos", labels=file)
     assert cause in str(raised.value)
 
@@ -356,7 +358,7 @@ def test_a_table_that_matches_nothing_any_more_is_no_removal(heap, tmp_path):
     rows = [(f"{index}.png", "cats", "") for index in range(4)]
     toy.run(heap, tmp_path / "store", labels=write(tmp_path / "l.csv", rows))
     away = write(tmp_path / "l.csv", [(f"heap/{path}", name, split) for path, name, split in rows])
-    with pytest.raises(InputError, match="no row of .* matches a file"):
+    with pytest.raises(InputError, match=r"no row of .* matches a file"):
         toy.run(heap, tmp_path / "store", labels=away, allow_removals=True)
 
 
