@@ -1,6 +1,7 @@
 """The outcome of a run: one record, printed as one line of JSON."""
 
 import resource
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -30,7 +31,8 @@ class Outcome:
 
     extracted: images with newly extracted features. extracted_views: pictures that went through the network for them,
     one per image unless there are variants; extract_images_per_second counts these. extract_seconds: from the first
-    chunk's first read, with a warm engine, until the last shard is durable. engine: computed the features of this run.
+    chunk's first read, with a warm engine, until the last shard is durable. first_read: that moment, in seconds since the
+    epoch; the JSON line has the seconds from the command's start to it, as warmup_seconds. engine: computed the features of this run.
     fallback: why an engine other than the chosen one did. promotion: why the head is or is not the current one, if it
     was compared. model, model_*: the network that was fine-tuned from the head, and its figures. peak_rss_mb: of the
     largest process of the run, including children. stage_seconds: of each step; None if there was nothing to do.
@@ -55,6 +57,7 @@ class Outcome:
     fingerprint: str
     extract_seconds: float | None
     extract_images_per_second: float | None
+    first_read: float | None = None
     engine: str | None = None
     fallback: str | None = None
     train_seconds: float | None = None
@@ -83,6 +86,7 @@ class Outcome:
         return replace(
             self,
             **summed,
+            first_read=earlier.first_read or self.first_read,
             unchanged=min(self.unchanged, earlier.unchanged),
             extract_seconds=sum(seconds) if seconds else None,
             extract_images_per_second=summed["extracted_views"] / sum(seconds) if seconds else None,
@@ -129,6 +133,8 @@ class Outcome:
         """The JSON record, with floats rounded to four digits and null for values that are not finite."""
         own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         record = asdict(self) | {"elapsed_seconds": elapsed_seconds, "peak_rss_mb": max(own, self.peak_rss_mb or 0)}
+        begun = time.time() - elapsed_seconds
+        record["warmup_seconds"] = None if self.first_read is None else self.first_read - begun
         return {key: round(value, 4) if isinstance(value, float) else value for key, value in finite(record).items()}
 
 
@@ -151,6 +157,7 @@ def outcome_of(plan: PlanRecord, chunks: list[ChunkResult], version: VersionReco
         fingerprint=plan.space.fingerprint,
         extract_seconds=seconds,
         extract_images_per_second=views / seconds if seconds else None,
+        first_read=min((c.started for c in chunks), default=None),
         engine=", ".join(sorted({chunk.engine for chunk in chunks})) or None,
         fallback="; ".join(sorted({chunk.fallback for chunk in chunks if chunk.fallback})) or None,
         peak_rss_mb=max((chunk.peak_rss_mb for chunk in chunks), default=None),

@@ -41,6 +41,7 @@ KEYS = [
     "shards_written",
     "version",
     "fingerprint",
+    "warmup_seconds",
     "extract_seconds",
     "extract_images_per_second",
     "train_seconds",
