@@ -23,7 +23,7 @@ from flows.console.messages import arrived
 from flows.options.flat import takes_options
 from flows.options.watch import WatchOptions
 from storage.watching.arrivals import Announced, Arrival, arrivals
-from storage.watching.notifier import noticing
+from storage.watching.notifier import notifier
 from tasks.announce_images import announce_images
 from tasks.run_identity import name_process
 
@@ -54,7 +54,7 @@ def watch_images(options: WatchOptions) -> Watched:
     deadline = time.monotonic() + 3600 * options.hours if options.hours else None
     announced, watched = Announced.of(options.watched(), options.folder), Watched()
     get_run_logger().info("watching %s", options.folder)
-    with noticing(options.folder, options.how) as notices:
+    with notifier(options.folder, options.how) as notices:
         for arrival in arrivals(options.look, notices, announced, options.patience()):
             if arrival is not None and announce(arrival):
                 announced.remember(arrival)

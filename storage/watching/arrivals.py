@@ -18,7 +18,7 @@ from storage.records import sha256
 from storage.source.scan_files import load_scan, prepare, save_scan
 from storage.source.scan_table import Scan
 from storage.source.walk import SCAN_SCHEMA
-from storage.watching.notifier import Noticing
+from storage.watching.notifier import Notifier
 from storage.watching.open_files import incomplete
 
 logger = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ def _same(one: pa.ChunkedArray, other: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def arrivals(
-    look: Callable[[], Scan], noticing: Noticing, announced: Announced, patience: Patience
+    look: Callable[[], Scan], notifier: Notifier, announced: Announced, patience: Patience
 ) -> Iterator[Arrival | None]:
     """Yield the changes since the last announcement, each time the folder is quiet again. Never ends.
 
@@ -148,18 +148,18 @@ def arrivals(
             if arrival:
                 began = time.monotonic()
                 if announced.is_other(arrival.scan):
-                    noticing.wait(pause)  # the caller could not announce it now
+                    notifier.wait(pause)  # the caller could not announce it now
             previous = scan.digest
-            is_at_rest = noticing.rest(patience.quiet_seconds, patience.most_seconds)
+            is_at_rest = notifier.rest(patience.quiet_seconds, patience.most_seconds)
         else:
             yield None
-            has_changed = noticing.wait(pause)
+            has_changed = notifier.wait(pause)
             began = time.monotonic()
-            is_at_rest = has_changed and noticing.rest(patience.quiet_seconds, patience.most_seconds)
+            is_at_rest = has_changed and notifier.rest(patience.quiet_seconds, patience.most_seconds)
         started = time.monotonic()
         while (found := _look_again(look)) is None:
             yield None
-            noticing.wait(pause)
+            notifier.wait(pause)
             started = time.monotonic()
         scan, took = found, time.monotonic() - started
 

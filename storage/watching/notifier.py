@@ -19,7 +19,7 @@ How = Literal["auto", "events", "listing"]
 TICK_MS = 250
 
 
-class Noticing(Protocol):
+class Notifier(Protocol):
     """Tells when to scan a folder. A signal to the process ends each wait at once."""
 
     def wait(self, seconds: float) -> bool:
@@ -130,9 +130,9 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 
 
 @contextmanager
-def noticing(folder: Place, how: How = "auto") -> Iterator[Noticing]:
+def notifier(folder: Place, how: How = "auto") -> Iterator[Notifier]:
     """Yield the notifier for a folder: the one asked for by `how`, or with `auto` the one for its file system."""
-    found = _noticing(folder, how)
+    found = _notifier(folder, how)
     try:
         yield found
     finally:
@@ -140,7 +140,7 @@ def noticing(folder: Place, how: How = "auto") -> Iterator[Noticing]:
             found.close()
 
 
-def _noticing(folder: Place, how: How) -> Noticing:
+def _notifier(folder: Place, how: How) -> Notifier:
     if how == "listing" or not isinstance(folder, Path):
         return Listing()
     kind = file_system(folder, mounts())

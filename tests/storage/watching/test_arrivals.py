@@ -24,7 +24,7 @@ from storage.source.scan_table import Scan
 from storage.source.walk import SCAN_SCHEMA
 from storage.watching.arrivals import Announced, Arrival, Patience, arrivals
 from storage.watching.mounts import file_system, mounts
-from storage.watching.notifier import Events, Listing, noticing
+from storage.watching.notifier import Events, Listing, notifier
 from storage.watching.open_files import incomplete
 from tests import toy
 from tests.flows.conftest import PROJECT
@@ -44,7 +44,7 @@ class Watcher(threading.Thread):
         self._is_over = threading.Event()
 
     def run(self):
-        with noticing(self._images, self._how) as notices:
+        with notifier(self._images, self._how) as notices:
             for arrival in arrivals(self._look, notices, self._announced, self._patience):
                 if arrival:
                     self.told.append(arrival)
@@ -194,10 +194,10 @@ WATCHER = """
 import json, sys
 from pathlib import Path
 from storage.watching.arrivals import Announced, Patience, arrivals
-from storage.watching.notifier import noticing
+from storage.watching.notifier import notifier
 from storage.source.scan import scan_folder
 images, announced = Path(sys.argv[1]), Announced(Path(sys.argv[2]))
-with noticing(images) as notices:
+with notifier(images) as notices:
     for arrival in arrivals(lambda: scan_folder(images), notices, announced, Patience(0.5, 60, 60)):
         if arrival:
             announced.remember(arrival)
@@ -327,12 +327,12 @@ def test_a_folder_lies_on_the_file_system_mounted_nearest_above_it(folder, kind)
 
 
 def test_a_folder_of_this_machine_is_watched_by_events_and_a_mount_by_listing(images, monkeypatch):
-    with noticing(images) as notices:
+    with notifier(images) as notices:
         assert isinstance(notices, Events)
     monkeypatch.setattr("storage.watching.notifier.mounts", lambda: f"1 1 0:1 / {images} rw - cifs //there/photos rw\n")
-    with noticing(images) as notices:
+    with notifier(images) as notices:
         assert isinstance(notices, Listing)
-    with noticing(images, "events") as notices:
+    with notifier(images, "events") as notices:
         assert isinstance(notices, Events)
 
 
@@ -340,7 +340,7 @@ def test_a_folder_of_this_machine_is_watched_by_events_and_a_mount_by_listing(im
 def test_events_go_on_where_the_folder_is_made_again(images, monkeypatch, inode):
     if inode != "its own":
         monkeypatch.setattr("storage.watching.notifier._identity", lambda folder: (1, 1) if folder.exists() else None)
-    with noticing(images, "events") as notices:
+    with notifier(images, "events") as notices:
         assert not notices.wait(0.5)
         shutil.rmtree(images)
         notices.rest(0.5, 10)
@@ -361,7 +361,7 @@ def test_a_signal_ends_the_waiting_as_what_it_is(images):
     before = signal.signal(signal.SIGUSR1, tell)
     try:
         for how in ("events", "listing"):
-            with noticing(images, how) as notices:
+            with notifier(images, how) as notices:
                 threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGUSR1)).start()
                 with pytest.raises(Told):
                     notices.wait(60)
