@@ -31,6 +31,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -101,6 +102,10 @@ class Stand:
         if done.returncode:
             raise RuntimeError(f"{' '.join(words)}: {done.stdout[-2000:]}\n{done.stderr[-2000:]}\n{self.logs()}")
         return done.stdout
+
+    def ask(self, method: str, path: str, **body) -> list | dict:
+        """The answer of the server's API."""
+        return json.loads(self.must("prefect", "api", method, path, "--data", json.dumps(body)))
 
     def logs(self) -> str:
         return "\n".join(f"--- {path.name}\n{path.read_text()[-3000:]}" for path in self.home.glob("logs/*.log"))
@@ -193,20 +198,61 @@ def new_picture(stand: Stand, number: int) -> bytes:
 
 
 def arrivals(stand: Stand, count: int) -> dict:
-    """Measure the seconds from the copy of a picture to a version that contains it, while nothing runs."""
-    seconds = []
+    """Measure the seconds from the copy of a picture to a version that contains it, and to its head, while nothing runs.
+
+    The stages add up to the seconds to the head.
+    """
+    seconds, parts = [], []
     for number in range(count):
         until("no run", stand.is_idle)
         time.sleep(2)
-        path = new_picture(stand, number)
-        seconds.append(until(f"{path!r} in a version", lambda path=path: path in stand.contained()))
-        say(f"arrival {number + 1} of {count}: {seconds[-1]:.1f} s")
+        path, closed = new_picture(stand, number), time.time()
+        seconds.append(until(f"{path!r} in a version", lambda path=path: path in stand.contained(), every=0.05))
+        until("no run", stand.is_idle)
+        parts.append(stages(stand, closed))
+        say(f"arrival {number + 1} of {count}: {seconds[-1]:.1f} s; {json.dumps(parts[-1])}")
+    heads = [sum(part.values()) for part in parts]
     return {
         "arrivals": count,
         "p50_seconds": round(statistics.median(seconds), 2),
         "p95_seconds": round(sorted(seconds)[max(0, -(-95 * count // 100) - 1)], 2),
         "largest_seconds": round(max(seconds), 2),
+        "p50_seconds_to_head": round(statistics.median(heads), 2),
+        "p50_stages": {name: round(statistics.median([part[name] for part in parts]), 2) for name in parts[0]},
     }
+
+
+def stages(stand: Stand, closed: float) -> dict[str, float]:
+    """Where the seconds of the last arrival went, from the moment at which its file was closed to its head."""
+    (event,) = stand.ask("POST", "/events/filter", filter={"event": {"name": ["images.arrived"]}}, limit=1)["events"]
+    deployment = {"deployments": {"name": {"any_": ["extract-and-train"]}}}
+    runs = stand.ask("POST", "/flow_runs/filter", sort="START_TIME_DESC", limit=10, **deployment)
+    run = next(run for run in runs if run["start_time"])
+    states = {
+        state["type"]: state["timestamp"] for state in stand.ask("GET", f"/flow_run_states/?flow_run_id={run['id']}")
+    }
+    logs = stand.ask(
+        "POST", "/logs/filter", logs={"flow_run_id": {"any_": [run["id"]]}}, sort="TIMESTAMP_ASC", limit=200
+    )
+    assert stand.store is not None
+    moments = {
+        "closed": closed,
+        "quiet": seconds_of(event["occurred"]),
+        "trigger": seconds_of(run["created"]),
+        "worker": seconds_of(states["PENDING"]),
+        "process": seconds_of(states["RUNNING"]),
+        "list": seconds_of(next(log["timestamp"] for log in logs if log["message"].startswith("extracting "))),
+        "extract, commit": max(path.stat().st_mtime for path in stand.store.versions.iterdir()),
+        "train": (stand.store.heads / "current").stat().st_mtime,
+    }
+    return {
+        name: round(moment - before, 2)
+        for (name, moment), before in zip(list(moments.items())[1:], moments.values(), strict=False)
+    }
+
+
+def seconds_of(timestamp: str) -> float:
+    return datetime.fromisoformat(timestamp).timestamp()
 
 
 def bursts(stand: Stand, count: int, files: int = 50, seed: int = 0) -> dict:

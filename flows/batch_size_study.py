@@ -29,7 +29,8 @@ from storage.text import count
 from tasks.artifacts import show_study
 from tasks.caching import kept
 from tasks.run_identity import name_process
-from tasks.train_head import logs_of, train_head, training_slots
+from tasks.train_head import logs_of, train_head
+from workers.devices import training_slots
 from workers.jobs.records import HeadResult
 from workers.runners.base import RunnerName
 from workers.runners.running import running

@@ -11,6 +11,8 @@ if __name__ == "__main__":
 
     raise SystemExit(main(PIPELINE))
 
+from collections.abc import Callable
+
 from prefect import flow, get_run_logger
 
 from flows.console.exit_status import check_budget
@@ -52,7 +54,8 @@ from tasks.train_head import logs_of, train_head
 from workers.jobs.records import HeadResult, ScanRecord, Space, VersionRecord
 from workers.jobs.size_and_rate import remember_rate, seconds_a_chunk
 from workers.jobs.spaces import keep_space_weights
-from workers.runners.running import running
+from workers.runners.running import extraction_logs, running, training_logs
+from workers.runners.warm_up import placed_early, training
 
 
 @flow(name="extract-and-train", flow_run_name="{images}", validate_parameters=True, on_running=[name_process])
@@ -66,6 +69,8 @@ def extract_and_train(options: PipelineOptions) -> Outcome:
         shown() as progress,
         hold(space.store.root, turn_seconds(options.wait), progress.say),
         using(space.store),
+        running(extraction_logs(space.store)),
+        running(training_logs(space.store)),
     ):
         progress.say(*cautions(options.runner))
         outcome = until_current(
@@ -126,10 +131,11 @@ def _extract(space: Space, options: PipelineOptions, progress: Progress) -> tupl
     progress.say(*plan.findings)
     name_run(run_name(space.images, listing.images, plan), space.spec.backbone)
     engine = settle_engine(options.engine, plan, options.runner, progress.say)
-    placed = options.placement(engine, space.spec)
+    placed = placed_early(extraction_logs(space.store), engine) or options.placement(engine, space.spec)
+    placed = placed.at_most(plan.num_chunks)
     with progress.step("extract"):
         seconds = seconds_a_chunk(space.store, plan.rows / max(1, plan.num_chunks), len(placed.slots))
-        chunks = extract_chunks(plan, placed, engine, seconds, progress, options.runner)
+        chunks = extract_chunks(plan, placed, engine, seconds, progress, options.runner, next_children(space, options))
     with progress.step("commit"):
         version = kept(build_manifest, space)(plan, chunks)
     show_version(version)
@@ -139,6 +145,11 @@ def _extract(space: Space, options: PipelineOptions, progress: Progress) -> tupl
     progress.say(*version.findings, *lost(chunks))
     remember_rate(space.store, outcome.extract_images_per_second)
     return outcome, version, scanned
+
+
+def next_children(space: Space, options: PipelineOptions) -> Callable[[], None]:
+    """Starts the child of the training, which loads while the last chunks are extracted."""
+    return training(options.runner, space).begin if not options.extract_only else lambda: None
 
 
 def train(space: Space, version: VersionRecord, options: PipelineOptions, progress: Progress) -> HeadResult:

@@ -26,9 +26,8 @@ HEAD_NAME = re.compile(r"[0-9a-f]{32}")
 
 def machine_cache() -> Path:
     """The folder of this machine's user for what may be deleted at the cost of time."""
-    given = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    root = Path(given if os.path.isabs(given) else "/.cache")  # expanduser keeps the `~` of a user without a home
-    return root / "extract-and-train"
+    given, home = os.environ.get("XDG_CACHE_HOME"), os.path.expanduser("~")  # `~` itself for a user without a home
+    return (Path(given) if given else Path("/" if home == "~" else home) / ".cache") / "extract-and-train"
 
 
 @dataclass(frozen=True)

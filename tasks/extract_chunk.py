@@ -16,7 +16,7 @@ from workers.devices import Slot, memory_mb_a_child
 from workers.jobs.records import ChunkResult, ChunksJob, PlanRecord
 from workers.runners.base import RunnerName
 from workers.runners.isolation import Isolation
-from workers.runners.running import runner
+from workers.runners.running import extraction_logs, runner
 
 # A child that is silent for this long is stuck. A batch of images takes seconds, and loading TensorFlow and the weights
 # takes a minute on a slow disk.
@@ -38,8 +38,7 @@ def _key(
 
 
 def logs_of(plan: PlanRecord) -> Path:
-    """The folder for the logs of an extraction's children."""
-    return plan.space.store.cache / "logs" / "extraction"
+    return extraction_logs(plan.space.store)
 
 
 @task(name="extract_chunk", task_run_name="extract_chunk {start}+{count}", **RETRY, cache_key_fn=keyed(_key))

@@ -7,21 +7,15 @@ from pathlib import Path
 from prefect import task
 
 from tasks.caching import RETRY, keyed
-from workers.devices import Slot, available_cores, visible_gpus
+from workers.devices import training_slots
 from workers.jobs.records import HeadJob, HeadResult
 from workers.runners.base import RunnerName
-from workers.runners.running import runner
-
-
-def training_slots() -> tuple[Slot, ...]:
-    """One slot per GPU, or else one slot. They share the cores, because a study trains in all of them at a time."""
-    gpus = visible_gpus() or [None]
-    return tuple(Slot(gpu, max(1, available_cores() // len(gpus))) for gpu in gpus)
+from workers.runners.running import runner, training_logs
 
 
 def logs_of(job: HeadJob) -> Path:
     """The folder for the logs of a training's children."""
-    return job.space.store.cache / "logs" / "training"
+    return training_logs(job.space.store)
 
 
 def _key(job: HeadJob, on_progress, runner_name="local") -> str | None:

@@ -62,6 +62,11 @@ class Placement:
         warning = "warning: " if self.is_short else ""
         return f"{count(len(self.slots), 'worker')}: {warning}{self.reason}"
 
+    def at_most(self, num_chunks: int) -> "Placement":
+        """The same slots, but no more than there are chunks, and at least one."""
+        number = max(1, num_chunks)
+        return self if number >= len(self.slots) else Placement(self.slots[:number], "one per chunk")
+
 
 def visible_gpus() -> list[str]:
     """Identifiers of the NVIDIA GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them."""
@@ -85,6 +90,12 @@ def memory_mb_a_child(children: int) -> float:
     """
     usable = USABLE * memory().total_mb
     return max(usable / children, min(SMALLEST_CHILD_MB, usable))
+
+
+def training_slots() -> tuple[Slot, ...]:
+    """One slot per GPU, or else one slot. They share the cores, because a study trains in all of them at a time."""
+    gpus: list[str | None] = [*visible_gpus()] or [None]
+    return tuple(Slot(gpu, max(1, available_cores() // len(gpus))) for gpu in gpus)
 
 
 def placement(workers: int | None, engine: str, spec: FeatureSpec) -> Placement:

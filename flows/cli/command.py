@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from flows.cli.launch import load_flow, set_environment
@@ -63,7 +64,10 @@ def _run_flow(flow: FlowEntry, start: Start) -> Result:
     elif start.store is not None:
         with hold(start.store.root, start.options.wait):
             pass  # report a busy store now, not after a server has started
-        return load_flow(flow, start.store)(**start.options.model_dump())
+        with ExitStack() as children:
+            for loading in start.children:
+                children.enter_context(loading)
+            return load_flow(flow, start.store)(**start.options.model_dump())
     return flow.load()(**start.options.model_dump())
 
 

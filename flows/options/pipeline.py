@@ -12,20 +12,23 @@ from flows.options.features import FeatureOptions
 from flows.options.images import ImageOptions
 from flows.options.running import RunningOptions
 from flows.options.training import TrainingOptions
+from flows.steps.engine_choice import must_measure
 from storage.classes import index_order
 from storage.errors import InputError
 from storage.manifest.versions import precedent
 from storage.planning.options import PlanOptions
 from storage.source.precedent import Precedent
 from storage.text import some
+from vision.engines.facts import is_damaged
 from vision.engines.rates import known_rates
 from vision.engines.selection import choose
 from vision.specs import cut_shape
 from vision.training.head import HeadSpec
-from workers.devices import visible_gpus
+from workers.devices import available_cores, visible_gpus
 from workers.jobs.head_identity import check_trainable
 from workers.jobs.records import HeadJob, Promotion, Space, VersionRecord
 from workers.jobs.spaces import find_space, head_job
+from workers.runners.warm_up import WarmUp, extraction, training
 
 
 # Pydantic puts the fields of the last base first: --help shows input, features, running and training. Of two validators
@@ -82,6 +85,18 @@ class PipelineOptions(TrainingOptions, RunningOptions, FeatureOptions, ImageOpti
             self.augmentation,
             None if self.extract_only else self.classes,
         )
+
+    def first_children(self, space: Space, num_chunks: int, pictures: int) -> tuple[WarmUp, ...]:
+        """The children that a run needs first: of its extraction, and of its training if that leaves a core free.
+
+        There are none if the run measures its engines first, which then decides what they load, or if the facts about
+        engines are damaged, which the run tells before a child finds them anew.
+        """
+        if is_damaged() or must_measure(self.engine, space.spec, pictures, self.runner):
+            return ()
+        engine, trains = self.chosen_engine(), not self.extract_only and num_chunks < available_cores()
+        first = extraction(self.runner, self.placement(engine, space.spec), num_chunks, space, engine)
+        return (first, training(self.runner, space)) if trains else (first,)
 
     def head_job(self, space: Space, version: VersionRecord) -> HeadJob:
         """The training of these options. Raises InputError if the version cannot be trained on."""

@@ -52,7 +52,7 @@ def check_pipeline(options: PipelineOptions, plan: bool = False) -> Result | Sta
         raise
     if outcome is None:
         check_room(space.store, planned, row_bytes(space, planned.format))
-        return Start(options, space.store)
+        return Start(options, space.store, options.first_children(space, planned.num_chunks, planned.num_rows))
     say(*planned.findings)
     what = "" if options.extract_only else ", and its head is trained"
     reason = f"version {outcome.version} is up to date with {count(outcome.images, 'image')}{what}"

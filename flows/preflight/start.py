@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import pydantic
 
 from storage.layout import Store
+from workers.runners.warm_up import WarmUp
 
 
 class Result(Protocol):
@@ -16,10 +17,14 @@ class Result(Protocol):
 
 @dataclass(frozen=True)
 class Start:
-    """There is work to do. options: of the flow run; store: must be free for it, None if no store must be."""
+    """There is work to do. options: of the flow run; store: must be free for it, None if no store must be.
+
+    children: those that the flow needs first, which load while Prefect starts.
+    """
 
     options: pydantic.BaseModel
     store: Store | None = None
+    children: tuple[WarmUp, ...] = ()
 
 
 class Checked(Protocol):

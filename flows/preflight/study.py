@@ -6,6 +6,7 @@ from flows.preflight.start import Result, Start
 from flows.study.report import report
 from storage.backend.atomic import make_folder
 from storage.text import count
+from workers.runners.warm_up import training
 
 
 def check_study(options: StudyOptions) -> Result | Start:
@@ -13,7 +14,7 @@ def check_study(options: StudyOptions) -> Result | Start:
     study = options.study()
     make_folder(options.folder)
     if study.missing():
-        return Start(options, study.space.store)
+        return Start(options, study.space.store, (training(options.runner, study.space),))
     say(f"nothing to train: {count(len(study.jobs), 'training')} done before")
     outcome, text = report(study, options.folder)
     say(text)

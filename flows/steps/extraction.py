@@ -1,7 +1,7 @@
 """The fan-out of extraction: chunks become task runs, a bounded number at a time."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from queue import Queue
 
@@ -11,10 +11,10 @@ from storage.text import count
 from tasks.artifacts import ProgressArtifact
 from tasks.caching import kept
 from tasks.extract_chunk import extract_chunk, logs_of
-from workers.devices import Placement, Slot
+from workers.devices import Placement, Slot, available_cores
 from workers.jobs.records import ChunkResult, PlanRecord
 from workers.runners.base import RunnerName
-from workers.runners.running import running
+from workers.runners.running import end_runners, running
 
 # A task run costs Prefect some tenths of a second, which is negligible beside ten seconds of work.
 SECONDS_A_TASK_RUN = 10.0
@@ -54,13 +54,16 @@ def extract_chunks(
     seconds_a_chunk: float | None,
     progress: Progress,
     runner: RunnerName = "local",
+    on_free_core: Callable[[], None] = lambda: None,
 ) -> list[ChunkResult]:
     """Extract every chunk of the plan, with one more task run in flight than there are slots.
 
-    seconds_a_chunk: how long a child took per chunk last time, None if unknown. Raises a task run's error once its
-    retries are used up; finished shards stay in the store.
+    seconds_a_chunk: how long a child took per chunk last time, None if unknown. on_free_core: called as soon as
+    the last chunks leave a core free, perhaps repeatedly, and not without chunks. Raises a task run's error once its retries are
+    used up; finished shards stay in the store.
     """
     if not plan.num_chunks:
+        end_runners(logs_of(plan))  # children that were started for another plan
         return []
     images, chunks = count(plan.images, "image"), count(plan.num_chunks, "chunk")
     progress.say(f"extracting {images} in {chunks} on {engine} with {placed.words}")
@@ -68,7 +71,7 @@ def extract_chunks(
     # When `running` exits, also on Ctrl-C, task runs stop waiting for a child.
     with running(logs_of(plan)):
         extraction = Extraction(progress.meter("extract", plan.images, "images"))
-        for result in _finished(plan, placed.slots, engine, seconds_a_chunk, extraction, runner):
+        for result in _finished(plan, placed.slots, engine, seconds_a_chunk, extraction, runner, on_free_core):
             extraction.results += result
             artifact.update(sum(chunk.images for chunk in extraction.results) / plan.images)
     return extraction.results
@@ -81,6 +84,7 @@ def _finished(
     seconds_a_chunk: float | None,
     extraction: Extraction,
     runner: RunnerName,
+    on_free_core: Callable[[], None],
 ) -> Iterator[list[ChunkResult]]:
     """Submit task runs as others finish, and yield their results in the order of completion."""
     task = kept(extract_chunk, plan.space)
@@ -92,8 +96,11 @@ def _finished(
             future = task.submit(plan, start, number, slots, engine, extraction.on_batch, runner)
             future.add_done_callback(finished.put)
             start, in_flight = start + number, in_flight + 1
+        if start == plan.num_chunks and in_flight < available_cores():
+            on_free_core()
         future = finished.get()
         in_flight -= 1
         result = future.result()
         seconds_a_chunk = sum(chunk.ended - chunk.started for chunk in result) / len(result)
         yield result
+    on_free_core()

@@ -84,6 +84,11 @@ def read(path: Path) -> dict[str, Any] | None:
         return None
 
 
+def is_damaged() -> bool:
+    """Whether a fact in the cache is damaged. Changes nothing, so that `remarks` can still tell it."""
+    return any(read(path) is None for path in cache_folder().glob("*.json"))
+
+
 def remarks() -> list[str]:
     """What is wrong with the cache, one line each. Damaged facts are deleted."""
     folder = cache_folder()

@@ -8,6 +8,12 @@ from vision.training.head import HeadSpec, Optimizer
 from vision.training.statistics import Statistics
 
 
+def load_keras() -> None:
+    """Import Keras and TensorFlow, which takes seconds in a new process."""
+    import keras  # noqa: F401
+    import tensorflow  # noqa: F401
+
+
 def load_head(path: str):
     """A saved head, loaded in Keras' safe mode. Raises HeadError if Keras refuses it or it is no model."""
     import keras

@@ -22,6 +22,7 @@ from workers.children.in_flight import InFlight
 from workers.jobs.perform import perform
 
 IDLE_SECONDS = 30.0
+WARM_SECONDS = 300.0  # after a warm-up: its run may take minutes to start Prefect for the first time
 FIRST_TO_GO = "500"  # of 1,000: when memory runs out, the kernel should kill a child and not its parent
 _one_at_a_time = threading.Lock()
 
@@ -37,13 +38,15 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     jobs: queue.Queue[dict] = queue.Queue()
     threading.Thread(target=_listen, args=(sys.stdin.buffer, jobs), daemon=True).start()
+    idle_seconds = IDLE_SECONDS
     while True:
         try:
-            job = jobs.get(timeout=IDLE_SECONDS)
+            job = jobs.get(timeout=idle_seconds)
         except queue.Empty:
             os._exit(0)  # a plain return would wait for the lock of standard input, which the listener thread holds
         _answer(answers, {"accepted": True})
         _answer(answers, _run(job, lambda record: _answer(answers, {"progress": record})))
+        idle_seconds = WARM_SECONDS if job["kind"] == "load" else IDLE_SECONDS
 
 
 def _listen(requests: BinaryIO, jobs: queue.Queue[dict]) -> None:

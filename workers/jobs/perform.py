@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from vision.engines.extract import Tracker
 from vision.specs import FeatureSpec
-from workers.jobs.records import ChunksJob, HeadJob
+from workers.jobs.records import ChunksJob, HeadJob, LoadJob
 
 
 def perform(kind: str, job: dict, report: Callable[[dict], None], tracker: Tracker | None = None) -> dict | list[dict]:
@@ -24,7 +24,23 @@ def perform(kind: str, job: dict, report: Callable[[dict], None], tracker: Track
         from vision.engines.rates import measure_rates
 
         return measure_rates(FeatureSpec(**job["spec"]), job["weights"])
-    raise ValueError(f"unknown kind of job {kind!r}; expected chunks, trial, head or rates")
+    if kind == "load":
+        return _load(LoadJob.of(job))
+    raise ValueError(f"unknown kind of job {kind!r}; expected chunks, trial, head, rates or load")
+
+
+def _load(job: LoadJob) -> dict:
+    if job.engine is None or job.space is None:
+        from vision.training.head_model import load_keras
+        from workers.jobs import train  # noqa: F401 - its libraries
+
+        load_keras()
+    else:
+        from vision.engines import load_engine
+        from workers.jobs import extract  # noqa: F401 - its libraries
+
+        load_engine(job.engine, job.space.spec, job.space.weights, job.threads, None, job.largest_batch)
+    return {}
 
 
 def _extract(job: ChunksJob, report: Callable[[dict], None], tracker: Tracker | None) -> dict | list[dict]:

@@ -113,6 +113,20 @@ class VersionRecord:
 
 
 @dataclass(frozen=True)
+class LoadJob:
+    """Load the engine of a space, or what a training needs if there is none, so that the next job finds it loaded."""
+
+    engine: str | None = None
+    space: Space | None = None
+    threads: int = 1
+    largest_batch: int | None = None
+
+    @classmethod
+    def of(cls, record: dict) -> "LoadJob":
+        return cls(**record | {"space": record["space"] and _space(record["space"])})
+
+
+@dataclass(frozen=True)
 class ChunksJob:
     """Extract `count` chunks of a plan, from chunk `start` on. The job has everything for that, on any machine.
 

@@ -4,6 +4,8 @@ A job is a JSON record (workers/jobs/records.py) that carries everything it need
 A runner may therefore send both to another process or another machine.
 """
 
+import logging
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +16,8 @@ from workers.children.in_flight import Stage
 from workers.children.watchdog import Limits
 from workers.devices import Slot
 from workers.errors import PoolClosed
+
+logger = logging.getLogger(__name__)
 
 RunnerName = Literal["local", "inline"]
 NO_LIMITS = Limits()
@@ -64,16 +68,38 @@ class Runner(Generic[AnyLease]):
     def lease(self) -> Iterator[AnyLease]:
         """Wait for a free slot and hold it while the block runs. Raises PoolClosed after `close`."""
         lease = self._free.get()
+        with self._held(lease):
+            yield lease
+
+    @contextmanager
+    def _held(self, lease: AnyLease) -> Iterator[None]:
         try:
             if lease.is_closed:
                 raise PoolClosed("the run has ended")
-            yield lease
+            yield
         except BaseException:
             if lease.is_busy:
                 lease.stop()  # its job was interrupted in an unknown state
             raise
         finally:
             self._free.put(lease)
+
+    def warm_up(self, load: Callable[[AnyLease], None]) -> None:
+        """Call `load` with every lease, in threads of their own, before anybody else gets one.
+
+        The first caller of `lease` gets the first slot that is ready. An error of `load` is only logged: the slot's next
+        job meets its cause again.
+        """
+        for lease in [self._free.get() for _ in self.leases]:
+            # A daemon, because Python would wait for the others before it calls the function that closes the runner.
+            threading.Thread(target=self._warm, args=(lease, load), daemon=True).start()
+
+    def _warm(self, lease: AnyLease, load: Callable[[AnyLease], None]) -> None:
+        try:
+            with self._held(lease):
+                load(lease)
+        except Exception as error:
+            logger.debug("a slot did not warm up: %s", error)
 
     def close(self) -> None:
         """End every job, for good. A caller that waits for a lease gets PoolClosed."""

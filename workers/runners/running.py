@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from storage.layout import Store
 from workers.devices import Slot
 from workers.errors import PoolClosed
 from workers.runners.base import Runner, RunnerName
@@ -25,9 +26,20 @@ def runner(name: RunnerName, slots: tuple[Slot, ...], logs: Path) -> Runner:
         if logs in _ended:
             raise PoolClosed("the run has ended")
         key = name, slots, logs
-        if key not in _runners:
-            _runners[key] = RUNNERS[name](slots, logs)
-        return _runners[key]
+        return _runners[key] if key in _runners else _create(name, slots, logs)
+
+
+def new_runner(name: RunnerName, slots: tuple[Slot, ...], logs: Path) -> Runner | None:
+    """Create the runner for these arguments ahead of its run; None if it exists. `end_runners(logs)` closes it."""
+    with _lock:
+        _ended.discard(logs)
+        return None if (name, slots, logs) in _runners else _create(name, slots, logs)
+
+
+def _create(name: RunnerName, slots: tuple[Slot, ...], logs: Path) -> Runner:
+    """Create a runner. It replaces one with the same logs, which was created early for other slots."""
+    _close_all(logs)
+    return _runners.setdefault((name, slots, logs), RUNNERS[name](slots, logs))
 
 
 @contextmanager
@@ -48,8 +60,21 @@ def end_runners(logs: Path) -> None:
     """Close every runner with these logs, for good. No new one is created until `running(logs)`."""
     with _lock:
         _ended.add(logs)
-        for key in [key for key in _runners if key[2] == logs]:
-            _runners.pop(key).close()
+        _close_all(logs)
+
+
+def _close_all(logs: Path) -> None:
+    for key in [key for key in _runners if key[2] == logs]:
+        _runners.pop(key).close()
+
+
+def extraction_logs(store: Store) -> Path:
+    """The folder for the logs of an extraction's children."""
+    return store.cache / "logs" / "extraction"
+
+
+def training_logs(store: Store) -> Path:
+    return store.cache / "logs" / "training"
 
 
 @atexit.register

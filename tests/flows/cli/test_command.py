@@ -18,11 +18,14 @@ from flows.options.maintenance import MaintenanceOptions
 from flows.options.pipeline import PipelineOptions
 from flows.options.study import StudyOptions
 from flows.options.watch import WatchOptions
+from flows.preflight.pipeline import check_pipeline
 from flows.registry import PIPELINE
 from storage.errors import InputError
 from tests import toy
 from tests.flows.conftest import PROJECT
 from vision.specs import BACKBONES
+from workers.machine import Cores
+from workers.runners.warm_up import WarmUp
 
 TINY = ["--weights", "random", "--image-size", "32"]
 main = partial(command.main, PIPELINE)
@@ -307,6 +310,7 @@ def test_an_error_that_nobody_foresaw_keeps_its_traceback(images, store):
 import sys
 from flows.cli import command
 from flows.preflight import pipeline
+from flows.preflight.pipeline import check_pipeline
 from flows.registry import PIPELINE
 pipeline.make_plan = lambda *_: {}["unforeseen"]
 sys.exit(command.main(PIPELINE, sys.argv[1:]))
@@ -375,3 +379,38 @@ def test_a_tilde_leads_to_no_place_outside_of_the_roots(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "data")
     with pytest.raises(InputError, match="ROOTS"):
         parse(["--images=~/photos"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cores", "loaded"),
+    [
+        ((), 2, [("extraction", 2)]),
+        ((), 4, [("extraction", 3), ("training", 1)]),
+        (("--extract-only",), 4, [("extraction", 3)]),
+        (("--workers", "1"), 2, [("extraction", 1)]),
+        (("--runner", "inline"), 2, [("extraction", 0)]),
+    ],
+)
+def test_the_children_that_a_run_needs_load_while_prefect_starts(tmp_path, monkeypatch, arguments, cores, loaded):
+    monkeypatch.setattr("workers.devices.cores", lambda: Cores(cores, cores))
+    monkeypatch.setattr("flows.options.pipeline.available_cores", lambda: cores)
+    events = []
+    monkeypatch.setattr(WarmUp, "begin", lambda self: events.append((self.logs.name, len(self.slots))))
+
+    def start_prefect(flow, store):
+        events.append("Prefect")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "load_flow", start_prefect)
+    images = toy.pictures(tmp_path / "images", per_class=24)
+    words = ["--images", images, "--store", tmp_path / "store", "--chunk-size", "16", *TINY, *arguments]
+    assert main([str(word) for word in words]) == 130
+    assert events == [*loaded, "Prefect"]
+
+
+@pytest.mark.parametrize("reason", ["flows.options.pipeline.is_damaged", "flows.options.pipeline.must_measure"])
+def test_no_child_loads_an_engine_before_its_run_has_decided_on_it(tmp_path, monkeypatch, reason):
+    monkeypatch.setattr(reason, lambda *_: True)
+    images = toy.pictures(tmp_path / "images")
+    found = check_pipeline(PipelineOptions(images=str(images), store=str(tmp_path / "store"), weights="random"))
+    assert found.children == ()
