@@ -226,8 +226,8 @@ def stages(stand: Stand, closed: float) -> dict[str, float]:
     """Where the seconds of the last arrival went, from the moment at which its file was closed to its head."""
     (event,) = stand.ask("POST", "/events/filter", filter={"event": {"name": ["images.arrived"]}}, limit=1)["events"]
     deployment = {"deployments": {"name": {"any_": ["extract-and-train"]}}}
-    runs = stand.ask("POST", "/flow_runs/filter", sort="START_TIME_DESC", limit=10, **deployment)
-    run = next(run for run in runs if run["start_time"])
+    ended = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
+    (run,) = stand.ask("POST", "/flow_runs/filter", sort="END_TIME_DESC", limit=1, **deployment, **ended)
     states = {
         state["type"]: state["timestamp"] for state in stand.ask("GET", f"/flow_run_states/?flow_run_id={run['id']}")
     }
@@ -243,7 +243,7 @@ def stages(stand: Stand, closed: float) -> dict[str, float]:
         "process": seconds_of(states["RUNNING"]),
         "list": seconds_of(next(log["timestamp"] for log in logs if log["message"].startswith("extracting "))),
         "extract, commit": max(path.stat().st_mtime for path in stand.store.versions.iterdir()),
-        "train": (stand.store.heads / "current").stat().st_mtime,
+        "train": max(path.stat().st_mtime for path in stand.store.heads.glob("*/head.json")),
     }
     return {
         name: round(moment - before, 2)

@@ -1,5 +1,6 @@
 """The deployments of prefect.yaml, with the parameters of an installation."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,21 @@ def with_parameters(document: dict[str, Any], given: dict[str, Any]) -> dict[str
         return deployment | {"parameters": deployment.get("parameters", {}) | known}
 
     return document | {"deployments": [changed(deployment) for deployment in document["deployments"]]}
+
+
+def with_python(document: dict[str, Any], python: str) -> dict[str, Any]:
+    """The same deployments, whose runs a worker of this machine starts with this Python.
+
+    Without a command, Prefect's worker starts a first Python process that prepares a working folder, and then the run:
+    two imports of Prefect, one after the other. These deployments need no preparation.
+    """
+    command = shlex.join([python, "-m", "prefect.engine"])
+
+    def changed(pool: dict[str, Any]) -> dict[str, Any]:
+        return pool | {"job_variables": pool.get("job_variables", {}) | {"command": command}}
+
+    deployments = [each | {"work_pool": changed(each["work_pool"])} for each in document["deployments"]]
+    return document | {"deployments": deployments}
 
 
 def _taken(flow: FlowEntry) -> list[str]:

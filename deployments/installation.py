@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import yaml
 
-from deployments.definitions import PROJECT, parameters_of
+from deployments.definitions import PROJECT, parameters_of, with_python
 from deployments.parameters import prepare
 from deployments.supervisor import MARK, STOP_SECONDS, end_marked, marked
 from storage.errors import InputError
@@ -121,6 +121,7 @@ def up(home: Home, parameters: dict[str, Any], port: int) -> dict[str, Any]:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise InputError(f"--port: another program listens on port {port}; choose another one")
     definitions, roots = prepare(home.path, parameters)
+    definitions = with_python(definitions, sys.executable)
     (home.path / "prefect.yaml").write_text(yaml.safe_dump(definitions, sort_keys=False))
     home.write(is_ready=False, port=port, roots=roots)
     home.watching.write_text(json.dumps(parameters_of(definitions, "watch-images")))

@@ -1,11 +1,21 @@
 """prefect.yaml, and what is made of it: each deployment is one of a flow that is there, with parameters that it takes."""
 
+import shlex
+
 import pytest
 import yaml
 from prefect.events import DeploymentEventTrigger
 from prefect.flows import load_flow_from_entrypoint
 
-from deployments.definitions import MAIN, PROJECT, flows_of, parameters_of, read_definitions, with_parameters
+from deployments.definitions import (
+    MAIN,
+    PROJECT,
+    flows_of,
+    parameters_of,
+    read_definitions,
+    with_parameters,
+    with_python,
+)
 from deployments.parameters import prepare
 from deployments.plugin import full_name
 from deployments.serve import served
@@ -41,6 +51,17 @@ def test_a_run_that_prefect_deploys_has_the_settings_of_a_worker():
         given = definition["work_pool"]["job_variables"]["env"]
         assert given.items() <= WORKER.items()
         assert given.items() >= PREFECT_LOGGERS.items()
+
+
+def test_a_run_of_an_installation_is_started_by_its_own_python_and_keeps_its_settings():
+    """Also by one whose path holds a space."""
+    before = read_definitions()
+    after = with_python(before, "/my envs/bin/python")
+    for old, new in zip(before["deployments"], after["deployments"], strict=True):
+        given = new["work_pool"]["job_variables"]
+        assert shlex.split(given.pop("command")) == ["/my envs/bin/python", "-m", "prefect.engine"]
+        assert given == old["work_pool"]["job_variables"]
+    assert before == read_definitions()
 
 
 def test_every_flow_has_a_deployment_of_its_name():

@@ -79,7 +79,7 @@ def test_ctrl_c_in_a_terminal_ends_a_run_with_a_server_of_its_own(without_server
 def test_the_server_of_a_run_leaves_with_it_even_if_the_run_is_killed(without_server, arguments):
     home = without_server["PREFECT_HOME"]
     process = start(without_server, *arguments)
-    wait_until(lambda: len(processes_of(home)) == 2, process)  # the run and its server
+    wait_until(lambda: any("flows.cli.prefect_server" in words for words in commands_of(home)), process)
     process.kill()
     process.communicate()
     deadline = time.monotonic() + 60
@@ -105,6 +105,14 @@ def processes_of(prefect_home: str) -> list[int]:
         with suppress(OSError):
             if f"PREFECT_HOME={prefect_home}".encode() in path.read_bytes().split(b"\0"):
                 found.append(int(path.parent.name))
+    return found
+
+
+def commands_of(prefect_home: str) -> list[str]:
+    found = []
+    for pid in processes_of(prefect_home):
+        with suppress(OSError):
+            found.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode())
     return found
 
 
