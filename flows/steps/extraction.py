@@ -14,7 +14,7 @@ from tasks.extract_chunk import extract_chunk, logs_of
 from workers.devices import Placement, Slot, available_cores
 from workers.jobs.records import ChunkResult, PlanRecord
 from workers.runners.base import RunnerName
-from workers.runners.running import end_runners, running
+from workers.runners.running import end_runners, runner, running
 
 # A task run costs Prefect some tenths of a second, which is negligible beside ten seconds of work.
 SECONDS_A_TASK_RUN = 10.0
@@ -53,7 +53,7 @@ def extract_chunks(
     engine: str,
     seconds_a_chunk: float | None,
     progress: Progress,
-    runner: RunnerName = "local",
+    runner_name: RunnerName = "local",
     on_free_core: Callable[[], None] = lambda: None,
 ) -> list[ChunkResult]:
     """Extract every chunk of the plan, with one more task run in flight than there are slots.
@@ -71,7 +71,7 @@ def extract_chunks(
     # When `running` exits, also on Ctrl-C, task runs stop waiting for a child.
     with running(logs_of(plan)):
         extraction = Extraction(progress.meter("extract", plan.images, "images"))
-        for result in _finished(plan, placed.slots, engine, seconds_a_chunk, extraction, runner, on_free_core):
+        for result in _finished(plan, placed.slots, engine, seconds_a_chunk, extraction, runner_name, on_free_core):
             extraction.results += result
             artifact.update(sum(chunk.images for chunk in extraction.results) / plan.images)
     return extraction.results
@@ -83,20 +83,21 @@ def _finished(
     engine: str,
     seconds_a_chunk: float | None,
     extraction: Extraction,
-    runner: RunnerName,
+    runner_name: RunnerName,
     on_free_core: Callable[[], None],
 ) -> Iterator[list[ChunkResult]]:
     """Submit task runs as others finish, and yield their results in the order of completion."""
-    task = kept(extract_chunk, plan.space)
+    task, pool = kept(extract_chunk, plan.space), runner(runner_name, slots, logs_of(plan))
     finished: Queue = Queue()
     start = in_flight = 0
     while start < plan.num_chunks or in_flight:
         while start < plan.num_chunks and in_flight <= len(slots):
             number = chunks_a_run(plan.num_chunks - start, len(slots), seconds_a_chunk)
-            future = task.submit(plan, start, number, slots, engine, extraction.on_batch, runner)
+            future = task.submit(plan, start, number, slots, engine, extraction.on_batch, runner_name)
             future.add_done_callback(finished.put)
             start, in_flight = start + number, in_flight + 1
         if start == plan.num_chunks and in_flight < available_cores():
+            pool.stop_idle(len(slots) - in_flight)  # no more chunks for them, and the next child needs memory
             on_free_core()
         future = finished.get()
         in_flight -= 1

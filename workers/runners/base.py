@@ -8,8 +8,8 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from queue import Queue
+from contextlib import contextmanager, suppress
+from queue import Empty, Queue
 from typing import Any, Generic, Literal, TypeVar
 
 from workers.children.in_flight import Stage
@@ -100,6 +100,14 @@ class Runner(Generic[AnyLease]):
                 load(lease)
         except Exception as error:
             logger.debug("a slot did not warm up: %s", error)
+
+    def stop_idle(self, count: int) -> None:
+        """Stop at most `count` slots that nobody holds, to free their memory. Their next job starts afresh."""
+        with suppress(Empty):
+            for _ in range(count):
+                lease = self._free.get_nowait()
+                lease.stop()
+                self._free.put(lease)
 
     def close(self) -> None:
         """End every job, for good. A caller that waits for a lease gets PoolClosed."""

@@ -83,6 +83,20 @@ def test_a_runner_that_closes_while_it_loads_takes_no_job():
         pass
 
 
+def test_only_slots_that_nobody_holds_are_stopped():
+    made = Runner([ToyLease(SLOT) for _ in range(3)])
+    stopped = []
+    for lease in made.leases:
+        lease.stop = lambda lease=lease: stopped.append(lease)
+    with made.lease() as held:
+        made.stop_idle(1)
+        assert len(stopped) == 1
+        made.stop_idle(3)
+    assert set(stopped) == {*made.leases} - {held}
+    with ExitStack() as all_of_them:
+        assert {all_of_them.enter_context(made.lease()) for _ in made.leases} == {*made.leases}
+
+
 @pytest.fixture
 def warm(tmp_path: Path) -> WarmUp:
     """Children that try to load an engine that does not exist, so that they are ready soon."""
