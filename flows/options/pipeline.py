@@ -12,7 +12,6 @@ from flows.options.features import FeatureOptions
 from flows.options.images import ImageOptions
 from flows.options.running import RunningOptions
 from flows.options.training import TrainingOptions
-from flows.steps.engine_choice import must_measure
 from storage.classes import index_order
 from storage.errors import InputError
 from storage.manifest.versions import precedent
@@ -20,7 +19,7 @@ from storage.planning.options import PlanOptions
 from storage.source.precedent import Precedent
 from storage.text import some
 from vision.engines.facts import is_damaged
-from vision.engines.rates import known_rates
+from vision.engines.rates import known_rates, must_measure
 from vision.engines.selection import choose
 from vision.specs import cut_shape
 from vision.training.head import HeadSpec
@@ -92,7 +91,7 @@ class PipelineOptions(TrainingOptions, RunningOptions, FeatureOptions, ImageOpti
         There are none if the run measures its engines first, which then decides what they load, or if the facts about
         engines are damaged, which the run tells before a child finds them anew.
         """
-        if is_damaged() or must_measure(self.engine, space.spec, pictures, self.runner):
+        if is_damaged() or must_measure(self.engine, space.spec, bool(visible_gpus()), pictures):
             return ()
         engine, trains = self.chosen_engine(), not self.extract_only and num_chunks < available_cores()
         first = extraction(self.runner, self.placement(engine, space.spec), num_chunks, space, engine)

@@ -12,7 +12,7 @@ import numpy as np
 from vision.engines import load_engine
 from vision.engines.facts import builds, kept, known, machine, numeric_environment, remarks, sources
 from vision.engines.parity import sample_picture
-from vision.engines.selection import candidates, engine_class
+from vision.engines.selection import EngineName, candidates, engine_class
 from vision.specs import FeatureSpec
 
 # Measuring takes about 20 s of computing at 224 pixels, most of it TensorFlow's start. A run of so many pixels
@@ -33,6 +33,11 @@ def is_worth_measuring(spec: FeatureSpec, pictures: int) -> bool:
     """Whether a run of so many pictures should measure first: once, so only where the result can be kept."""
     is_open = len(candidates(spec)) > 1 and not known_rates(spec) and not remarks()
     return is_open and pictures * spec.image_size**2 >= PIXELS_WORTH_MEASURING
+
+
+def must_measure(name: EngineName, spec: FeatureSpec, has_gpu: bool, pictures: int) -> bool:
+    """Whether a run of so many pictures, with the engine of this name, measures its engines first."""
+    return name == "auto" and not has_gpu and is_worth_measuring(spec, pictures)
 
 
 def measure_rates(spec: FeatureSpec, weights: str) -> dict[str, float]:

@@ -15,7 +15,7 @@ from workers.jobs.spaces import plan_record
 def plan(images, store, monkeypatch):
     space = toy.space(images, store)
     create_space(space.store, toy.SPEC.record())
-    monkeypatch.setattr(engine_choice, "is_worth_measuring", lambda spec, pictures: True)
+    monkeypatch.setattr("vision.engines.rates.is_worth_measuring", lambda spec, pictures: True)
     return plan_record(space, toy.plan(images, store), "")
 
 
@@ -51,7 +51,7 @@ def test_a_child_measures_every_candidate(tmp_path, monkeypatch):
     from vision.specs import FeatureSpec
     from workers.jobs.spaces import find_space
 
-    monkeypatch.setattr(engine_choice, "is_worth_measuring", lambda spec, pictures: True)
+    monkeypatch.setattr("vision.engines.rates.is_worth_measuring", lambda spec, pictures: True)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     images = toy.pictures(tmp_path / "images")
     space = find_space(place(str(tmp_path / "store")), place(str(images)), FeatureSpec("", image_size=32), "random")
