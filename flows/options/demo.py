@@ -24,9 +24,7 @@ def stand_in(options: PipelineOptions, given: Set[str], say: Callable[[str], Non
     if meant:
         raise InputError(f"--images: the folder of images is missing; --{meant[0]} does not apply to the demo")
     options = PipelineOptions(**DEFAULTS | options.model_dump(include=given - {"images"}))
-    say(
-        f"demo: 1,797 scanned digits in {options.images}, store in {options.store}; for your own images: --images FOLDER"
-    )
+    say(f"demo: 1,797 scanned digits in {options.images}, store in {options.store}; for your own: --images FOLDER")
     say(f"demo: the weights are random, not trained, so the accuracy says nothing about {options.backbone} on photos")
     write_digits(options.folder)
     return options

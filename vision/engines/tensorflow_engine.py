@@ -62,7 +62,6 @@ class TensorFlowEngine(SerialEngine):
                 logger.warning(
                     "out of memory: batches have %s from now on",
                     "1 image" if self.batch_size == 1 else f"{self.batch_size} images",
-                    self.batch_size,
                 )
 
     def _padded(self, pixels: np.ndarray) -> np.ndarray:

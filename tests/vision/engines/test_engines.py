@@ -203,7 +203,7 @@ def test_a_cut_engine_is_held_against_the_reference_that_is_cut_there(spec, tens
             "resnet50 has no blocks that can be trained separately; choose a backbone of vgg16, vgg19",
         ),
         ("vgg16", "block1", "cannot start at block 'block1'; expected one of block2, block3, block4, block5"),
-        ("vgg16", "block5_conv2", "'block5_conv2' is no block"),
+        ("vgg16", "block5_conv2", "cannot start at block 'block5_conv2'"),
     ],
 )
 def test_what_cannot_be_cut_is_refused_in_a_sentence(name, backbone, before, reason):
