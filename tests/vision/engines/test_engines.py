@@ -65,6 +65,10 @@ class Slower(SerialEngine):
     name = "slower 1"
     batch_size = 8
 
+    @staticmethod
+    def usual_batch(spec):
+        return 8
+
     def __init__(self, spec, tensors, threads, before=None):
         super().__init__(spec, tensors, threads, before)
         self._tensors = tensors
