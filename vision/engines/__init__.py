@@ -65,7 +65,7 @@ def _made(
 ) -> Engine:
     cut_shape(spec, before)  # is there such a block? Check before reading weights
     tensors = _checked_weights(spec, weights)
-    fallback = None
+    fallback, is_replaceable = None, not engine_class(FALLBACK).obstacle(spec)
     if name != FALLBACK:
         try:
             return _limited(
