@@ -177,7 +177,7 @@ class FeatureSpec:
         calibration = CALIBRATION if self.precision == "int8" else ""
         if self.calibration not in ("", calibration):
             raise SpecError(
-                f"precision {self.precision} is calibrated as {calibration or 'nothing'!r}, not as {self.calibration!r}"
+                f"`precision={self.precision}` has the calibration {calibration or 'none'!r}, not {self.calibration!r}"
             )
         # frozen for everyone else
         object.__setattr__(self, "preprocessing", own.preprocessing)

@@ -36,7 +36,7 @@ def features(spec: FeatureSpec, tensors: Tensors, pixels: np.ndarray, before: st
     Zisserman 2014, section 2.1).
     """
     maps = preprocessed(pixels, spec)
-    for maps in convolutions(maps, parted(tensors, before)[0]):  # noqa: B020
+    for maps in convolutions(maps, parted(tensors, before)[0]):  # noqa: B007, B020
         pass
     maps = _halved(maps)
     return pooled(maps, spec) if before is None else maps

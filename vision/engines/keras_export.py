@@ -39,7 +39,9 @@ class Network(NamedTuple):
 def exported(spec: FeatureSpec, tensors: Tensors) -> Network:
     """The network of a spec, from the cache or made now. Raises RuntimeError if Keras or OpenVINO cannot convert it."""
     record = spec.record() | {"precision": "float32"}
-    key = {"graph": record, "sources": sources()} | {name: version(name) for name in ("keras", "openvino", "tensorflow")}
+    key = {"graph": record, "sources": sources()} | {
+        name: version(name) for name in ("keras", "openvino", "tensorflow")
+    }
     place = sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:32]
     path = cache_folder() / "graphs" / f"{place}.npz"  # a newer version replaces the file
     data = b""
@@ -107,9 +109,11 @@ def export(folder: Path) -> None:
     model = build_backbone(spec, tensors)
     model.export(str(folder / "network.xml"), format="openvino", verbose=False)
     expected = np.asarray(model(sample_picture(spec.image_size)[None], training=False), np.float32)
-    files = {name: (folder / f"network.{suffix}").read_bytes() for name, suffix in (("graph", "xml"), ("weights", "bin"))}
+    files = {
+        name: (folder / f"network.{suffix}").read_bytes() for name, suffix in (("graph", "xml"), ("weights", "bin"))
+    }
     as_arrays = {name: np.frombuffer(data, np.uint8) for name, data in files.items()}
-    np.savez(folder / "network.npz", expected=expected, **as_arrays)
+    np.savez(folder / "network.npz", **(as_arrays | {"expected": expected}))  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -35,6 +35,13 @@ class OpenVinoEngine(SerialEngine):
     """
 
     distributions = ("openvino",)
+    # Measured with VGG16 at 224 pixels in float32: 411 MB with 8 images. Other precisions take less.
+    fixed_mb = 300.0
+    bytes_a_pixel = 550.0
+
+    @staticmethod
+    def usual_batch(spec: FeatureSpec) -> int:
+        return int(np.clip(PIXELS_A_BATCH // spec.image_size**2, 1, LARGEST_BATCH))
 
     @staticmethod
     def obstacle(spec: FeatureSpec) -> str:
@@ -56,7 +63,7 @@ class OpenVinoEngine(SerialEngine):
         openvino = load_openvino()
         super().__init__(spec, tensors, threads, before)
         self.name = f"openvino {version('openvino')}"
-        self.batch_size = int(np.clip(PIXELS_A_BATCH // spec.image_size**2, 1, LARGEST_BATCH))
+        self.batch_size = self.usual_batch(spec)
         self._core = openvino.Core()
         self._properties = {
             "INFERENCE_NUM_THREADS": threads,
@@ -70,7 +77,9 @@ class OpenVinoEngine(SerialEngine):
             self._graph = vgg_graph(spec, vgg.parted(tensors, before)[0], ranges)
         else:
             network = exported(spec, tensors)
-            self._graph = self._core.read_model(network.graph, openvino.Tensor(np.frombuffer(network.weights, np.uint8)))
+            self._graph = self._core.read_model(
+                network.graph, openvino.Tensor(np.frombuffer(network.weights, np.uint8))
+            )
             self._expected = network.expected
         self._compiled_size = 0
 
@@ -87,7 +96,9 @@ class OpenVinoEngine(SerialEngine):
             self._compile()
         padded = np.zeros((self.batch_size, *pixels.shape[1:]), np.uint8)
         padded[: len(pixels)] = pixels
-        return self._request.infer({0: padded}, share_inputs=True)[0][: len(pixels)].copy()  # the request owns its output
+        return self._request.infer({0: padded}, share_inputs=True)[0][
+            : len(pixels)
+        ].copy()  # the request owns its output
 
     def _compile(self) -> None:
         size = self.spec.image_size

@@ -43,7 +43,7 @@ def vgg_graph(spec: FeatureSpec, tensors: Tensors, ranges: Sequence[float] | Non
 def _preprocessed(ops, pixels, spec: FeatureSpec):
     """As vision/backbones/preprocessing.py, with the channels in RGB order."""
     mode = mode_of(spec)
-    scale, offset = (np.broadcast_to(np.float32(each), 3) for each in (mode.scale, mode.offset))
+    scale, offset = (np.broadcast_to(np.asarray(each, np.float32), 3) for each in (mode.scale, mode.offset))
     if mode.is_bgr:
         scale, offset = scale[::-1], offset[::-1]
     values = ops.convert(pixels, "f32")
