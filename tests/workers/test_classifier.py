@@ -1,6 +1,7 @@
 """A trained store labels new pictures, from Python alone."""
 
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from storage.errors import InputError
+from storage.errors import InputError, StoreDamaged
 from storage.heads.current import current_head
 from storage.layout import Store
 from storage.manifest.kept_weights import read_kept
@@ -151,6 +152,18 @@ def test_a_store_without_a_head_says_how_to_get_one(tmp_path):
         Classifier.load(tmp_path / "other")
     with pytest.raises(InputError, match="32 hex digits"):
         Classifier.load(tmp_path / "other", head="../current")
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_a_head_is_refused_for_features_of_another_precision(tmp_path, precision):
+    shutil.copytree(GOLDEN / "store", tmp_path / "store", copy_function=shutil.copyfile)
+    store = Store(tmp_path / "store", SPACE)
+    path = store.heads / str(current_head(store)) / "head.json"
+    record = json.loads(path.read_text())
+    record["features"]["precision"] = precision
+    path.write_text(json.dumps(record))
+    with pytest.raises(StoreDamaged, match="its features are of another feature space"):
+        Classifier.load(tmp_path / "store", weights="random")
 
 
 def test_any_head_can_be_named(store):
