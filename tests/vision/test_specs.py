@@ -105,7 +105,7 @@ def test_a_precision_is_a_space_of_its_own_whose_record_names_the_calibration_of
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_a_calibration_that_is_not_this_programs_is_refused(precision):
-    with pytest.raises(SpecError, match=f"{precision} has the calibration '.+', not 'another'"):
+    with pytest.raises(SpecError, match=f"`precision={precision}` has the calibration '.+', not 'another'"):
         FeatureSpec("0" * 32, precision=precision, calibration="another")
 
 

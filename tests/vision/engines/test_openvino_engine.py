@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.vision.backbones.test_weights import VGG16
 from tests.vision.engines.test_tensorflow_engine import pixels, relative_error
 from vision.backbones import vgg_reference as vgg
-from vision.backbones.weights import random_weights
+from vision.backbones.weights import random_weights, weights_digest
+from vision.backbones.weights_file import read_weights
 from vision.engines import calibration, keras_export, load_engine, openvino_engine, unload_engine
 from vision.engines.calibration import activation_ranges, calibration_pictures, rounded_up
 from vision.engines.facts import cache_folder
@@ -250,3 +252,14 @@ def test_a_backbone_that_keras_cannot_convert_says_why(spec, tmp_path, monkeypat
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(RuntimeError, match=r"resnet50 cannot be converted for OpenVINO \(.+\)"):
         keras_export.exported(FeatureSpec("none", "resnet50", 32), {"no_layer": (np.zeros(1, np.float32),)})
+
+
+@pytest.mark.slow
+@pytest.mark.weights
+@pytest.mark.skipif("VGG16_WEIGHTS" not in os.environ, reason="VGG16_WEIGHTS names no file of VGG16 notop weights")
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_with_the_real_weights_each_precision_is_within_its_bound(tmp_path, precision):
+    path = os.environ["VGG16_WEIGHTS"]
+    spec = FeatureSpec(weights_digest(VGG16, path, tmp_path / "memo.json"), precision=usable(precision))
+    tensors = read_weights(VGG16, Path(path))
+    check_parity(OpenVinoEngine(spec, tensors, 1), tensors)
