@@ -9,7 +9,7 @@ import pyarrow as pa
 from storage.backend.paths import place
 from storage.classes import only
 from storage.layout import Store
-from storage.planning.chunks import chunk, pack, unpack
+from storage.planning.chunks import Cut, pack, unpack
 from storage.reading.stream import READ_THREADS
 from storage.shards.shard import FeatureType, Format
 from vision.specs import FeatureSpec
@@ -91,6 +91,12 @@ class PlanRecord:
     rows: int = 0
     augmentation: str = ""
     findings: tuple[str, ...] = ()
+    full_chunks: int | None = None
+
+    @property
+    def cut(self) -> Cut:
+        """Where the plan is cut."""
+        return Cut(self.chunk_size, self.full_chunks)
 
 
 @dataclass(frozen=True)
@@ -152,6 +158,12 @@ class ChunksJob:
     alone: str | None = None
     augmentation: str = ""
     largest_batch: int | None = None
+    full_chunks: int | None = None
+
+    @property
+    def cut(self) -> Cut:
+        """Where the plan is cut."""
+        return Cut(self.chunk_size, self.full_chunks)
 
     @cached_property
     def todo(self) -> pa.Table:
@@ -160,13 +172,13 @@ class ChunksJob:
 
     def chunk(self, index: int) -> pa.Table:
         """The rows of chunk `index` of the plan, which must belong to this job."""
-        return chunk(self.todo, index - self.start, self.chunk_size)
+        return self.cut.rows(self.todo, index, 1, self.start)
 
     def rest(self, done: int) -> "ChunksJob":
         """The same job without its first `done` chunks."""
         if not done:
             return self
-        rows = pack(self.todo.slice(done * self.chunk_size))
+        rows = pack(self.cut.rows(self.todo, self.start + done, self.count - done, self.start))
         return replace(self, rows=rows, start=self.start + done, count=self.count - done)
 
     def record(self) -> dict:
