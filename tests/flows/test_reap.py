@@ -1,5 +1,6 @@
 """Runs whose processes died are told from those that live, and set to Crashed on a real server."""
 
+import shutil
 import signal
 import uuid
 from dataclasses import replace
@@ -55,9 +56,13 @@ def test_a_server_started_here_keeps_its_leases_in_files(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def alone(without_server):
+def alone(without_server, tmp_path):
     """The environment of a server that no other test uses: each counts the dead runs of the whole server."""
-    with shared_server(Path(without_server["PREFECT_HOME"])) as address:
+    home = Path(without_server["PREFECT_HOME"])
+    home.mkdir()
+    (template,) = (tmp_path / "machine").rglob("*.db")
+    shutil.copyfile(template, home / "prefect.db")
+    with shared_server(home) as address:
         yield without_server | {"PREFECT_API_URL": address}
 
 
