@@ -91,7 +91,7 @@ def test_a_training_that_is_stopped_goes_on_by_a_retry_or_the_next_run(pipeline,
         process, children = start_training(environment, store, *arguments)
         for child in children:
             os.kill(child, signal.SIGKILL)
-        done = finished(process.wait(120), *process.communicate())
+        done = finished(process.wait(600), *process.communicate())
         assert "Retry 1/" in done.stderr
     else:
         for kind, status in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
@@ -122,7 +122,7 @@ def test_children_that_die_are_replaced_and_the_shards_are_those_of_one_process_
     for victim in victims:
         os.kill(victim, signal.SIGKILL)
     assert shards_in(store) < 50
-    done = finished(process.wait(120), *process.communicate())
+    done = finished(process.wait(600), *process.communicate())
     assert done.status == 0, done.stderr
     assert (done.record["extracted"], done.record["pending"], done.record["version"]) == (400, 0, 1)
     assert any(f"child {victim} ended with status -9" in done.stderr for victim in victims)
