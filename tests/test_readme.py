@@ -110,7 +110,7 @@ def test_every_program_is_documented_by_a_call():
 
 @pytest.mark.parametrize("line", sorted({command.line for command in COMMANDS}))
 def test_every_documented_command_is_a_program_that_exists(line):
-    words = [word for word in shlex.split(line) if not re.fullmatch(r"\w+=\S*", word)]
+    words = [word for word in shlex.split(line) if not re.fullmatch(r"\w+=.*", word)]
     if "python" not in words:
         assert Path(words[0]).name in {"python3", "pip", "prefect", "tensorboard"}
     elif words[words.index("python") + 1] == "-m":
