@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
 import pyarrow as pa
 
@@ -141,8 +141,12 @@ class ChunksJob:
     hex digest → code of images whose variants killed a child; only their plain rows are extracted. apart: hex digests
     of images that are inferred in batches of their own. alone: hex digest of a single image to try; its features are
     not kept. augmentation: text of the augmentation of the variants. largest_batch: images per batch
-    that the memory of the slot holds; None: as many as the engine takes.
+    that the memory of the slot holds; None: as many as the engine takes. KIND, TRIAL: how workers/jobs/perform.py names the
+    job, and the same job with a single image.
     """
+
+    KIND: ClassVar[str] = "chunks"
+    TRIAL: ClassVar[str] = "trial"
 
     space: Space
     rows: str
@@ -174,7 +178,7 @@ class ChunksJob:
         """The rows of chunk `index` of the plan, which must belong to this job."""
         return self.cut.rows(self.todo, index, 1, self.start)
 
-    def rest(self, done: int) -> "ChunksJob":
+    def rest(self, done: int) -> Self:
         """The same job without its first `done` chunks."""
         if not done:
             return self
@@ -186,9 +190,9 @@ class ChunksJob:
         return asdict(self)
 
     @classmethod
-    def of(cls, record: dict) -> "ChunksJob":
+    def of(cls, record: dict) -> Self:
         """From record(), also after JSON."""
-        return cls(**record | {"space": _space(record["space"]), "apart": tuple(record["apart"])})
+        return cls(**record | {"space": space_of(record["space"]), "apart": tuple(record["apart"])})
 
 
 @dataclass(frozen=True)
@@ -250,7 +254,7 @@ class HeadJob:
     def of(cls, record: dict) -> "HeadJob":
         """From record(), also after JSON."""
         spec = record["spec"] | {"classes": tuple(record["spec"]["classes"])}
-        return cls(**record | {"space": _space(record["space"]), "spec": HeadSpec(**spec)})
+        return cls(**record | {"space": space_of(record["space"]), "spec": HeadSpec(**spec)})
 
 
 @dataclass(frozen=True)
@@ -285,5 +289,5 @@ class HeadResult:
         return cls(**record | {"history": tuple(record["history"])})
 
 
-def _space(record: dict) -> Space:
+def space_of(record: dict) -> Space:
     return Space(**record | {"spec": FeatureSpec(**record["spec"])})
