@@ -22,6 +22,7 @@ from flows.console.predictions import Predictions, predictions_of
 from flows.console.progress import Progress, shown
 from flows.options.flat import takes_options
 from flows.options.predict import PredictOptions
+from flows.steps.engine_choice import settle_engine
 from flows.steps.extraction import extract_chunks
 from tasks.artifacts import show_predictions
 from tasks.extract_chunk import logs_of
@@ -31,6 +32,7 @@ from tasks.predict_chunk import predict_chunk
 from tasks.predict_stored import predict_stored
 from tasks.run_identity import name_process
 from tasks.write_predictions import write_predictions
+from workers.jobs.predict import StoredResult
 from workers.jobs.prediction_plan import InboxRecord, PredictionPlan
 from workers.jobs.records import ChunkResult, Space
 from workers.runners.running import running
@@ -61,23 +63,36 @@ def predict(options: PredictOptions) -> Predictions:
 def compute(
     space: Space, inbox: InboxRecord, options: PredictOptions, progress: Progress
 ) -> tuple[PredictionPlan, list[ChunkResult], float]:
-    """Predict every image without a prediction: from stored features, or else by the network."""
+    """Predict every image without a prediction. Returns the plan, the chunks, and the memory of the rest in MB."""
     plan, peak = make_plan(space, inbox, options), 0.0
     progress.say(to_predict(inbox, plan))
     if plan.stored:
-        with progress.step("read features"), running(logs_of(plan)):
-            meter = progress.meter("read features", plan.stored, "images")
-            slots = options.placement().slots[:1]
-            found = predict_stored(plan, slots, lambda record: meter.update(record["done"]), options.runner)
-            peak = found.peak_rss_mb
+        with progress.step("read features"):
+            found = use_stored(plan, options, progress)
+        peak = found.peak_rss_mb
         if found.lost:
-            plan = replace(make_plan(space, inbox, options, use_stored=False), stored=found.predicted, known=plan.known)
+            plan = replace(make_plan(space, inbox, options, False), stored=found.predicted, known=plan.known)
     with progress.step("predict"):
-        placed = options.placement()
-        chunks = extract_chunks(
-            plan, placed, options.chosen_engine(), None, progress, options.runner, predict_chunk, "predict"
+        engine = (
+            "tensorflow"
+            if options.opened.is_whole
+            else settle_engine(options.engine, plan, options.runner, progress.say)
         )
-    return plan, chunks, peak
+        placed = options.placement(engine)
+        return (
+            plan,
+            extract_chunks(plan, placed, engine, None, progress, options.runner, task=predict_chunk, verb="predict"),
+            peak,
+        )
+
+
+def use_stored(plan: PredictionPlan, options: PredictOptions, progress: Progress) -> StoredResult:
+    """Predict the images whose features the store has, in one slot."""
+    meter = progress.meter("read features", plan.stored, "images")
+    with running(logs_of(plan)):
+        return predict_stored(
+            plan, options.placement("tensorflow").slots[:1], lambda record: meter.update(record["done"]), options.runner
+        )
 
 
 def make_plan(space: Space, inbox: InboxRecord, options: PredictOptions, use_stored: bool = True) -> PredictionPlan:

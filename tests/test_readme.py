@@ -57,6 +57,7 @@ TYPED = {
         ("docs/folders.md", "Tables of labels"),
         ("docs/cli.md", "The pipeline"),
         ("README.md", "See how good the head is"),
+        ("README.md", "Label new images"),
     ],
     "training": [
         ("README.md", "Train differently"),

@@ -30,12 +30,13 @@ class PredictOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_
     store: str = Field(
         "./store", title="input", validate_default=True, description="store that a run of the pipeline wrote"
     )
-    head: str = Field("", title="input", description="name of the head; default: the current one")
+    # In groups of their own: an installation hands the pipeline's input to every deployment, but these mean something else here.
     images: str | None = Field(
         None,
-        title="images",
+        title="prediction",
         description="folder of images of any depth, one image, or a .txt file with one path per line; also s3://bucket/prefix or gs://bucket/prefix",
     )
+    head: str = Field("", title="prediction", description="name of the head; default: the current one")
     outside_links: OutsideLinks = PipelineOptions.model_fields["outside_links"]  # type: ignore[assignment]
     rehash: bool = PipelineOptions.model_fields["rehash"]  # type: ignore[assignment]
     weights: str | None = Field(
@@ -93,7 +94,7 @@ class PredictOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_
         """Raise InputError if there is no head, or the images or the file cannot be used. Returns the store."""
         check_target(self.target)
         check_out(self.file, self.columns, self.overwrite, self.append)
-        self.chosen_engine()
+        self.check_engine()
         return self.space().store
 
     @property
@@ -125,10 +126,11 @@ class PredictOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_
         """The feature space of the head, with weights. Raises InputError or WeightsError."""
         return computable_space(self.root, self.opened.spec, self.weights)
 
-    def chosen_engine(self) -> str:
-        """The engine for this machine. Raises SpecError if none can compute these features."""
-        return choose(self.engine, self.opened.spec, bool(visible_gpus()))
+    def check_engine(self) -> None:
+        """Raise SpecError if the engine cannot compute the features of the head."""
+        if not self.opened.is_whole:
+            choose(self.engine, self.opened.spec, bool(visible_gpus()))
 
-    def placement(self) -> Placement:
+    def placement(self, engine: str) -> Placement:
         """The slots of the prediction."""
-        return placement(1 if self.runner == "inline" else self.workers, self.chosen_engine(), self.opened.spec)
+        return placement(1 if self.runner == "inline" else self.workers, engine, self.opened.spec)

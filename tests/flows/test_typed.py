@@ -63,6 +63,7 @@ def desk(tmp_path_factory) -> Path:
     """A folder in which somebody has typed what the README says of their images, with all that the documents name beside it."""
     folder = tmp_path_factory.mktemp("desk")
     toy.pictures(folder / "photos", per_class=20)
+    toy.pictures(folder / "inbox", per_class=2)
     rows = (f"{name}/{number:03d}.png,{name}" for name in ("cats", "dogs") for number in range(20))
     (folder / "photos.csv").write_text("\n".join(["path,class", *rows]))
     (folder / "photos.yaml").write_text("images: photos\nstore: photos-store\nweights: vgg16_notop.weights.h5\n")

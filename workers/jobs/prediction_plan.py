@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -127,23 +128,17 @@ def _todo(files: pa.Table, new: pa.Array) -> pa.Table:
     at = pc.index_in(files["digest"].combine_chunks(), new)
     files, at = files.filter(at.is_valid()), at.drop_null().to_numpy()
     order = np.argsort(at, kind="stable")
-    paths, starts = (
-        files["path"].combine_chunks().take(pa.array(order)),
-        np.searchsorted(at[order], np.arange(len(new))),
-    )
-    ends = np.append(starts[1:], len(order))
-    twins = [paths[int(start) + 1 : int(end)].to_pylist() for start, end in zip(starts, ends, strict=True)]
-    columns = [
-        new,
-        paths.take(pa.array(starts)),
-        pa.array([""] * len(new)),
-        pa.array([[PLAIN]] * len(new)),
-        pa.array(twins),
-    ]
-    return pa.Table.from_arrays(
-        [pa.array(column.to_pylist(), field.type) for column, field in zip(columns, TODO_SCHEMA, strict=True)],
-        schema=TODO_SCHEMA,
-    )
+    paths = files["path"].take(pa.array(order)).to_pylist()
+    bounds = np.searchsorted(at[order], np.arange(len(new) + 1)).tolist()
+    groups = [paths[start:end] for start, end in pairwise(bounds)]  # the paths of each digest
+    columns = {
+        "digest": new,
+        "path": [group[0] for group in groups],
+        "split": [""] * len(groups),
+        "views": [[PLAIN]] * len(groups),
+        "twins": [group[1:] for group in groups],
+    }
+    return pa.table(columns, schema=TODO_SCHEMA)
 
 
 def stored_digests(plan: PredictionPlan) -> str:

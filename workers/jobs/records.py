@@ -129,7 +129,7 @@ class LoadJob:
 
     @classmethod
     def of(cls, record: dict) -> "LoadJob":
-        return cls(**record | {"space": record["space"] and _space(record["space"])})
+        return cls(**record | {"space": record["space"] and space_of(record["space"])})
 
 
 @dataclass(frozen=True)
