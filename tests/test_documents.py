@@ -15,6 +15,7 @@ from flows.cli.command import parse as parse_flow
 from flows.console import exit_status
 from flows.options.pipeline import PipelineOptions
 from flows.registry import FLOWS
+from serving.__main__ import parse as parse_serving
 from storage import errors as storage_errors
 from storage.cli.main import parse as parse_storage
 from tests.test_layers import PROJECT
@@ -33,7 +34,6 @@ FENCE = re.compile(r"^```.*?^```", re.M | re.S)
 HEADINGS = {
     "extract-and-train": "The pipeline",
     "batch-size-study": "The batch size study",
-    "predict": "Predictions",
     "watch-images": "The watcher",
     "store-maintenance": "The nightly maintenance",
 }
@@ -161,6 +161,10 @@ def test_every_flag_of_up_is_one_of_the_pipeline_or_documented(monkeypatch):
 
 def test_every_flag_of_reap_is_documented_with_its_default(monkeypatch):
     assert documented("Dead runs") == defaults(parser_of(reap.parse, monkeypatch))
+
+
+def test_every_flag_of_the_server_is_documented_with_its_default(monkeypatch):
+    assert documented("The server") == defaults(parser_of(parse_serving, monkeypatch))
 
 
 def test_every_key_of_the_json_line_is_documented():

@@ -1,4 +1,7 @@
-"""Who may import whom: deployments → flows → tasks → workers → {storage, vision}, and inside of them folder by folder."""
+"""Who may import whom: deployments → flows → tasks → workers → {storage, vision}, and inside of them folder by folder.
+
+serving stands beside tasks: it imports workers, storage and vision.
+"""
 
 import ast
 import subprocess
@@ -17,6 +20,7 @@ BELOW = {
     "storage": set(),
     "vision": set(),
     "workers": {"storage", "vision"},
+    "serving": {"workers", "storage", "vision"},
     "tasks": {"workers", "storage", "vision"},
     "flows": {"tasks", "workers", "storage", "vision"},
     "deployments": {"flows", "tasks", "workers", "storage", "vision"},
@@ -32,7 +36,6 @@ FOLDERS = {
         "manifest": "backend shards source",
         "planning": "backend manifest shards source",
         "reading": "backend manifest shards",
-        "predictions": "backend",
         "maintenance": "backend heads manifest planning shards",
         "cli": "backend heads maintenance manifest reading shards source",
     },
@@ -69,6 +72,10 @@ OWNERS = {
     "keras": {"vision", "workers"},
     "matplotlib": {"vision", "flows"},
     "jinja2": {"vision"},
+    "fastapi": {"serving"},
+    "starlette": {"serving"},
+    "uvicorn": {"serving", "flows"},  # a run starts Prefect's server
+    "prometheus_client": {"serving"},
 }
 # Run in the command line before Prefect is loaded, or in children where it never is.
 WITHOUT_PREFECT = [
@@ -190,7 +197,7 @@ def test_only_command_lines_print(path):
 
 def test_the_log_of_every_room_is_part_of_a_runs():
     logging = {module.partition(".")[0] for module, found in IMPORTS.items() if "logging" in found}
-    assert logging - {"flows", "deployments"} == set(LOGGERS)  # those log by Prefect
+    assert logging - {"flows", "deployments", "serving"} == set(LOGGERS)  # those log by Prefect, or by themselves
 
 
 def test_no_flow_file_hides_a_module_that_is_imported():
@@ -218,12 +225,20 @@ def test_the_flow_loads_no_tensorflow():
     assert done.stdout.strip() == "[]"
 
 
+def test_the_server_loads_no_engine():
+    code = "import serving.__main__, sys; print(sorted(set(sys.modules) & {'prefect', 'tensorflow', 'keras', 'MNN'}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)
+    assert done.stdout.strip() == "[]"
+
+
 def test_an_installed_package_has_every_file_that_lies_in_it():
     declared = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["setuptools"]
     for package in declared["packages"]:
         folder = PROJECT / package.replace(".", "/")
         patterns = declared["package-data"].get(package, [])
-        others = {path for path in folder.iterdir() if path.is_file() and path.suffix not in (".py", ".pyc")}
+        folders = {folder, *((folder / pattern).parent for pattern in patterns)}
+        inside = [path for each in folders for path in each.iterdir() if path.is_file()]
+        others = {path for path in inside if path.suffix not in (".py", ".pyc")}
         assert others == {path for pattern in patterns for path in folder.glob(pattern)}, package
     there = {".".join(path.parent.relative_to(PROJECT).parts) for path in SOURCES}
     assert there == set(declared["packages"])

@@ -42,11 +42,10 @@ def build_onnxruntime(weights: Path, batch: int, threads: int) -> Run:
 
 
 def build_openvino(weights: Path, batch: int, threads: int) -> Run:
-    from vision.engines.openvino_library import load_openvino
+    from openvino import Core
 
-    core = load_openvino().Core()
-    model = core.compile_model(
-        core.read_model(vgg16_onnx(weights, batch)),
+    model = Core().compile_model(
+        Core().read_model(vgg16_onnx(weights, batch)),
         "CPU",
         {
             "INFERENCE_NUM_THREADS": threads,

@@ -1,6 +1,7 @@
 """compose.yaml, the Dockerfile and the units, which nothing here can run: what can be read of them holds."""
 
 import configparser
+import json
 import os
 import re
 import shlex
@@ -14,9 +15,13 @@ from deployments.settings import POOL, SERVER, WORKER, server_settings
 from flows.cli.command import parse
 from flows.options.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS
 from flows.registry import WATCH
+from serving.__main__ import TOKEN, token_of
+from serving.__main__ import parse as parse_serving
+from storage.errors import InputError
 
 FOLDER = PROJECT / "deployments"
 UNITS = sorted((FOLDER / "systemd").glob("*.service"))
+DOCKERFILE = (FOLDER / "Dockerfile").read_text()
 CONTAINERS = yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"]
 OF_SERVER = {name: value for name, value in server_settings("http://127.0.0.1:4200", password="").items() if value}
 ROOTS = {IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS}
@@ -107,11 +112,25 @@ def check_command(service: str, words: list[str]) -> None:
         assert words[:3] == ["prefect", "server", "start"]
 
 
-def test_what_is_reached_from_outside_is_the_server_on_loopback_alone():
+def test_what_is_reached_from_outside_is_on_loopback_alone():
     published = {name: container["ports"] for name, container in CONTAINERS.items() if "ports" in container}
-    assert published == {"server": ["127.0.0.1:4200:4200"]}
+    assert published == {"server": ["127.0.0.1:4200:4200"], "serving": ["127.0.0.1:8000:8000"]}
     server = Unit((FOLDER / "systemd" / "extract-and-train-server.service").read_text())
     assert "--host 127.0.0.1" in server.values("Service", "ExecStart")[0]
+
+
+def test_the_container_that_serves_has_arguments_that_there_are_and_a_token(monkeypatch):
+    container, (stage,) = CONTAINERS["serving"], re.findall(r"AS serving\n(.*?)\nFROM", DOCKERFILE, re.S)
+    assert container["build"]["target"] == "serving"
+    (entry,) = re.findall(r"ENTRYPOINT (.*)", stage)
+    program, *words = json.loads(entry)
+    assert (program, words[:2]) == ("python", ["-m", "serving"])
+    given = parse_serving([*words[2:], *shlex.split(container["command"])])
+    assert f"127.0.0.1:{given.port}:{given.port}" in container["ports"]
+    monkeypatch.delenv(TOKEN, raising=False)
+    with pytest.raises(InputError, match="token"):
+        token_of(given)
+    assert TOKEN in container["environment"]
 
 
 def test_containers_wait_only_for_containers_that_there_are():

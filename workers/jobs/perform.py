@@ -20,15 +20,18 @@ def perform(kind: str, job: dict, report: Callable[[dict], None], tracker: Track
         from workers.jobs.train import train_head
 
         return asdict(train_head(HeadJob.of(job), report))
+    if kind == "uploads":
+        from workers.jobs.predict_uploads import predict_uploads
+        from workers.jobs.uploads import UploadsJob
+
+        return predict_uploads(UploadsJob.of(job), report, tracker)
     if kind == "rates":
         from vision.engines.rates import measure_rates
 
         return measure_rates(FeatureSpec(**job["spec"]), job["weights"])
     if kind == "load":
         return _load(LoadJob.of(job))
-    if kind in ("predict", "predict_stored"):
-        return _predict(kind, job, report, tracker)
-    raise ValueError(f"unknown kind of job {kind!r}")
+    raise ValueError(f"unknown kind of job {kind!r}; expected chunks, trial, head, rates or load")
 
 
 def _load(job: LoadJob) -> dict:
@@ -53,14 +56,3 @@ def _extract(job: ChunksJob, report: Callable[[dict], None], tracker: Tracker | 
     if job.alone is not None:
         return {"code": try_alone(job, engine, tracker)}
     return [asdict(result) for result in process_chunks(job, engine, report, tracker)]
-
-
-def _predict(kind: str, job: dict, report: Callable[[dict], None], tracker: Tracker | None) -> dict | list[dict]:
-    from workers.jobs.predict import PredictJob, StoredJob, predict_chunks, predict_stored, try_alone
-
-    if kind == "predict_stored":
-        return asdict(predict_stored(StoredJob.of(job), report))
-    chunks = PredictJob.of(job)
-    if chunks.alone is not None:
-        return {"code": try_alone(chunks, tracker)}
-    return [asdict(result) for result in predict_chunks(chunks, report, tracker)]

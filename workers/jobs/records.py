@@ -2,14 +2,14 @@
 
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import ClassVar, Literal, Self
+from typing import Literal
 
 import pyarrow as pa
 
 from storage.backend.paths import place
 from storage.classes import only
 from storage.layout import Store
-from storage.planning.chunks import Cut, pack, unpack
+from storage.planning.chunks import chunk, pack, unpack
 from storage.reading.stream import READ_THREADS
 from storage.shards.shard import FeatureType, Format
 from vision.specs import FeatureSpec
@@ -41,6 +41,11 @@ class Space:
     def kind(self) -> FeatureType:
         """The dtype and shape of one image's features."""
         return FeatureType(self.spec.dtype, self.spec.shape)
+
+    @classmethod
+    def of(cls, record: dict) -> "Space":
+        """From its fields as JSON types."""
+        return cls(**record | {"spec": FeatureSpec(**record["spec"])})
 
 
 @dataclass(frozen=True)
@@ -91,12 +96,6 @@ class PlanRecord:
     rows: int = 0
     augmentation: str = ""
     findings: tuple[str, ...] = ()
-    full_chunks: int | None = None
-
-    @property
-    def cut(self) -> Cut:
-        """Where the plan is cut."""
-        return Cut(self.chunk_size, self.full_chunks)
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ class LoadJob:
 
     @classmethod
     def of(cls, record: dict) -> "LoadJob":
-        return cls(**record | {"space": record["space"] and space_of(record["space"])})
+        return cls(**record | {"space": record["space"] and Space.of(record["space"])})
 
 
 @dataclass(frozen=True)
@@ -141,12 +140,8 @@ class ChunksJob:
     hex digest → code of images whose variants killed a child; only their plain rows are extracted. apart: hex digests
     of images that are inferred in batches of their own. alone: hex digest of a single image to try; its features are
     not kept. augmentation: text of the augmentation of the variants. largest_batch: images per batch
-    that the memory of the slot holds; None: as many as the engine takes. KIND, TRIAL: how workers/jobs/perform.py names the
-    job, and the same job with a single image.
+    that the memory of the slot holds; None: as many as the engine takes.
     """
-
-    KIND: ClassVar[str] = "chunks"
-    TRIAL: ClassVar[str] = "trial"
 
     space: Space
     rows: str
@@ -162,12 +157,6 @@ class ChunksJob:
     alone: str | None = None
     augmentation: str = ""
     largest_batch: int | None = None
-    full_chunks: int | None = None
-
-    @property
-    def cut(self) -> Cut:
-        """Where the plan is cut."""
-        return Cut(self.chunk_size, self.full_chunks)
 
     @cached_property
     def todo(self) -> pa.Table:
@@ -176,13 +165,13 @@ class ChunksJob:
 
     def chunk(self, index: int) -> pa.Table:
         """The rows of chunk `index` of the plan, which must belong to this job."""
-        return self.cut.rows(self.todo, index, 1, self.start)
+        return chunk(self.todo, index - self.start, self.chunk_size)
 
-    def rest(self, done: int) -> Self:
+    def rest(self, done: int) -> "ChunksJob":
         """The same job without its first `done` chunks."""
         if not done:
             return self
-        rows = pack(self.cut.rows(self.todo, self.start + done, self.count - done, self.start))
+        rows = pack(self.todo.slice(done * self.chunk_size))
         return replace(self, rows=rows, start=self.start + done, count=self.count - done)
 
     def record(self) -> dict:
@@ -190,9 +179,9 @@ class ChunksJob:
         return asdict(self)
 
     @classmethod
-    def of(cls, record: dict) -> Self:
+    def of(cls, record: dict) -> "ChunksJob":
         """From record(), also after JSON."""
-        return cls(**record | {"space": space_of(record["space"]), "apart": tuple(record["apart"])})
+        return cls(**record | {"space": Space.of(record["space"]), "apart": tuple(record["apart"])})
 
 
 @dataclass(frozen=True)
@@ -254,7 +243,7 @@ class HeadJob:
     def of(cls, record: dict) -> "HeadJob":
         """From record(), also after JSON."""
         spec = record["spec"] | {"classes": tuple(record["spec"]["classes"])}
-        return cls(**record | {"space": space_of(record["space"]), "spec": HeadSpec(**spec)})
+        return cls(**record | {"space": Space.of(record["space"]), "spec": HeadSpec(**spec)})
 
 
 @dataclass(frozen=True)
@@ -287,7 +276,3 @@ class HeadResult:
     def of(cls, record: dict) -> "HeadResult":
         """From its fields as JSON types."""
         return cls(**record | {"history": tuple(record["history"])})
-
-
-def space_of(record: dict) -> Space:
-    return Space(**record | {"spec": FeatureSpec(**record["spec"])})

@@ -1,1 +1,0 @@
-"""Predictions: pieces that children write, and the file that a run makes of them."""
