@@ -6,11 +6,12 @@ from typing import Any
 
 import yaml
 
-from flows.registry import FLOWS, PIPELINE, FlowEntry
+from flows.registry import FLOWS, PIPELINE, PREDICT, STUDY, FlowEntry
 
 PROJECT = Path(__file__).parents[1]
 FILE = Path(__file__).with_name("prefect.yaml")
 MAIN = PIPELINE.name
+OWN = {STUDY.name: {"out": "out"}, PREDICT.name: {"images": "inbox", "out": "predictions"}}
 ENTRYPOINTS = {flow.entrypoint: flow for flow in FLOWS.values()}
 
 
@@ -28,12 +29,13 @@ def with_parameters(document: dict[str, Any], given: dict[str, Any]) -> dict[str
     """The same deployments, with the parameters `given`.
 
     A deployment of the pipeline takes all of them. Each other deployment takes those that name its input (images,
-    classes, store) or its output folder.
+    classes, store), a study its output folder, and a prediction `inbox` and `predictions`.
     """
     flows = flows_of(document)
 
     def changed(deployment: dict[str, Any]) -> dict[str, Any]:
-        known = {name: given[name] for name in _taken(flows[deployment["name"]]) if name in given}
+        taken = _taken(flows[deployment["name"]])
+        known = {own: given[name] for own, name in taken.items() if name in given}
         return deployment | {"parameters": deployment.get("parameters", {}) | known}
 
     return document | {"deployments": [changed(deployment) for deployment in document["deployments"]]}
@@ -54,10 +56,11 @@ def with_python(document: dict[str, Any], python: str) -> dict[str, Any]:
     return document | {"deployments": deployments}
 
 
-def _taken(flow: FlowEntry) -> list[str]:
-    """The names of the given parameters that a deployment of this flow takes."""
+def _taken(flow: FlowEntry) -> dict[str, str]:
+    """The parameters of this flow that an installation sets → the names of the given parameters that it sets them to."""
     fields = flow.options.model_fields
-    return [name for name, field in fields.items() if flow is PIPELINE or field.title == "input" or name == "out"]
+    taken = {name: name for name, field in fields.items() if flow is PIPELINE or field.title == "input"}
+    return taken | OWN.get(flow.name, {})
 
 
 def parameters_of(document: dict[str, Any], name: str) -> dict[str, Any]:

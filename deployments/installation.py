@@ -53,7 +53,7 @@ class Home:
 
     def make(self) -> None:
         """Create the folders, readable only by their owner."""
-        for folder in (self.path, self.logs, self.path / "weights"):
+        for folder in (self.path, self.logs, self.path / "weights", self.path / "inbox"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def password(self) -> str:

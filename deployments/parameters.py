@@ -22,10 +22,16 @@ def prepare(home: Path, parameters: dict[str, Any]) -> tuple[dict[str, Any], dic
 
     Raises InputError if those runs would refuse the parameters.
     """
-    given = {"out": str(home / "batch-size-study"), **parameters}
-    document, confining = with_parameters(read_definitions(), given), chosen_roots(home, given)
+    document = with_parameters(read_definitions(), own_places(home) | parameters)
+    confining = chosen_roots(home, parameters)
     check_parameters(document, confining)
     return document, confining
+
+
+def own_places(home: Path) -> dict[str, str]:
+    """Where an installation keeps what `up` names no place for: study reports, images to predict, their predictions."""
+    names = {"out": "batch-size-study", "inbox": "inbox", "predictions": "predictions.csv"}
+    return {name: str(home / file) for name, file in names.items()}
 
 
 def chosen_roots(home: Path, parameters: dict[str, Any]) -> dict[str, str]:
@@ -38,16 +44,19 @@ def chosen_roots(home: Path, parameters: dict[str, Any]) -> dict[str, str]:
         value = parameters.get(name)
         return [value.rpartition("/")[0] or "/"] if value and "/" in value else []
 
+    def named(*names: str) -> list[str]:
+        return [parameters[name] for name in names if name in parameters]
+
+    own = own_places(home)
     anywhere = ["/"] if parameters.get("outside_links") else []
     found = {
-        IMAGE_ROOTS: [parameters["images"], *beside("labels"), *anywhere],
-        STORE_ROOTS: [parameters["store"], parameters["out"]],
+        IMAGE_ROOTS: [*named("images", "inbox"), *beside("labels"), *anywhere],
+        STORE_ROOTS: named("store", "predictions"),
         WEIGHTS_ROOTS: [str(home / "weights"), *beside("weights")],
     }
-    set_already = {name: os.environ[name] for name in found if os.environ.get(name)}
-    if STORE_ROOTS in set_already:  # the installation adds its own folder for study reports
-        set_already[STORE_ROOTS] += f":{joined([parameters['out']])}"
-    return {name: joined(places) for name, places in found.items()} | set_already
+    always = {IMAGE_ROOTS: [own["inbox"]], STORE_ROOTS: [own["out"], own["predictions"]], WEIGHTS_ROOTS: []}
+    values = {name: os.environ.get(name) or joined(places) for name, places in found.items()}
+    return {name: ":".join([value, *(joined([place]) for place in always[name])]) for name, value in values.items()}
 
 
 def check_parameters(document: dict[str, Any], environment: dict[str, str]) -> None:

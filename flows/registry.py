@@ -11,6 +11,7 @@ import pydantic
 
 from flows.options.maintenance import MaintenanceOptions
 from flows.options.pipeline import PipelineOptions
+from flows.options.predict import PredictOptions
 from flows.options.study import StudyOptions
 from flows.options.watch import WatchOptions
 from flows.preflight.pipeline import check_pipeline
@@ -26,7 +27,7 @@ class FlowEntry:
 
     preflight: takes the options and the switches, and runs before Prefect is imported. switches: flags that only the command line has, each with its help. needs_server: why a configured Prefect
     server is required; if empty, a run starts a server when none is configured. interrupted: what remains after an
-    interrupt.
+    interrupt. holds_store: whether a run holds the lock of the store, or only reads it.
     """
 
     name: str
@@ -40,6 +41,7 @@ class FlowEntry:
     preflight: Callable[..., Result | Start] = check_options
     switches: Mapping[str, str] = field(default_factory=dict)
     needs_server: str = ""
+    holds_store: bool = True
 
     @property
     def path(self) -> str:
@@ -110,4 +112,17 @@ MAINTENANCE = FlowEntry(
     f"130 interrupted. {JSON_LINE}",
     interrupted="the store is intact, and the next maintenance does the rest",
 )
-FLOWS = {entry.name: entry for entry in (PIPELINE, STUDY, WATCH, MAINTENANCE)}
+PREDICT = FlowEntry(
+    "predict",
+    "flows.predict",
+    "predict",
+    PredictOptions,
+    usage="%(prog)s --images FOLDER|IMAGE|LIST.txt --out FILE.csv|jsonl|parquet [--store STORE] [--head HEAD] [options]",
+    description="Label images with a trained head, and write one row per image. Images whose features the store has are "
+    "not computed.",
+    epilog="Exit status: 0 done, 1 failure, 2 bad arguments or input, 3 too many unusable images (the file is written), "
+    f"130 interrupted. {JSON_LINE}",
+    interrupted="finished predictions are kept, and the same command continues from them",
+    holds_store=False,
+)
+FLOWS = {entry.name: entry for entry in (PIPELINE, STUDY, WATCH, MAINTENANCE, PREDICT)}

@@ -3,6 +3,7 @@
 import logging
 import re
 import time
+from collections.abc import Mapping
 from uuid import UUID
 
 from prefect.artifacts import (
@@ -170,3 +171,10 @@ def _try(create, *args, **kwargs):
     except Exception as error:  # the server may be busy or gone, but the work goes on
         logger.warning("artifact %s was not written: %s", kwargs.get("key", create.__name__), error)
         return None
+
+
+def show_predictions(predicted: Mapping[str, int], statuses: Mapping[str, int], out: str) -> None:
+    """Create a table of the images of a prediction run by class, and of those without a class."""
+    rows = [{"class": name, "status": "ok", "images": number} for name, number in sorted(predicted.items())]
+    rows += [{"class": "", "status": name, "images": number} for name, number in statuses.items() if name != "ok"]
+    _try(create_table_artifact, table=rows, key="predictions", description=f"Predictions in {out}")

@@ -24,7 +24,7 @@ SILENCE_SECONDS = 600.0
 
 
 def _rows(plan: PlanRecord, start: int, count: int) -> pa.Table:
-    return open_todo(Path(plan.path)).slice(start * plan.chunk_size, count * plan.chunk_size)
+    return plan.cut.rows(open_todo(Path(plan.path)), start, count)
 
 
 def _key(
@@ -68,5 +68,6 @@ def extract_chunk(
             engine,
             augmentation=plan.augmentation,
             largest_batch=lease.slot.largest_batch,
+            full_chunks=plan.full_chunks,
         )
         return Isolation(lease, job, on_batch or (lambda _: None), limits).run()

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from vision import engines
 from vision.backbones import vgg_reference, weights
 from vision.backbones.weights_file import Tensors
-from vision.engines import parity
+from vision.engines import serial
 from vision.specs import Backbone, FeatureSpec
 
 ENGINES_KEPT = 3
@@ -52,7 +52,7 @@ def shared_weights() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch, threadpool_limits(1, "blas"):
         patch.setattr(weights, "random_weights", random_weights)
-        patch.setattr(parity, "vgg", SimpleNamespace(features=reference_features))
+        patch.setattr(serial, "vgg", SimpleNamespace(features=reference_features))
         yield
 
 

@@ -34,6 +34,7 @@ FENCE = re.compile(r"^```.*?^```", re.M | re.S)
 HEADINGS = {
     "extract-and-train": "The pipeline",
     "batch-size-study": "The batch size study",
+    "predict": "Predictions",
     "watch-images": "The watcher",
     "store-maintenance": "The nightly maintenance",
 }

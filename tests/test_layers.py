@@ -36,6 +36,7 @@ FOLDERS = {
         "manifest": "backend shards source",
         "planning": "backend manifest shards source",
         "reading": "backend manifest shards",
+        "predictions": "backend",
         "maintenance": "backend heads manifest planning shards",
         "cli": "backend heads maintenance manifest reading shards source",
     },

@@ -12,7 +12,7 @@ from storage.heads.registry import working_folder, write_head
 from storage.layout import Store
 from storage.manifest.space import create_space
 from storage.manifest.versions import Version, commit, precedent
-from storage.planning.chunks import chunk, pack
+from storage.planning.chunks import pack
 from storage.planning.options import PlanOptions
 from storage.planning.plan import Plan, finish, make_plan
 from storage.records import fingerprint
@@ -96,7 +96,7 @@ def extract(
     for index in chunks if chunks is not None else range(planned.num_chunks):
         sizes = index, 1, planned.chunk_size, planned.format
         augmentation = planned.augmentation
-        rows = pack(chunk(planned.todo, index, planned.chunk_size))
+        rows = pack(planned.cut.rows(planned.todo, index, 1))
         job = ChunksJob(where, rows, *sizes, threads=1, engine="toy", augmentation=augmentation, **condemned)
         (result,) = process_chunks(job, ToyEngine(), lambda _: None)
         refs.append(ShardRef(result.shard, result.size_bytes, result.rows, result.footer_checksum))

@@ -9,7 +9,7 @@ from vision.errors import SpecError
 
 Pooling = Literal["none", "avg", "max"]
 Dtype = Literal["float16", "float32"]
-Precision = Literal["float32", "mixed_float16"]
+Precision = Literal["float32", "mixed_float16", "bfloat16", "int8"]
 Exif = Literal["ignore", "apply"]
 SixteenBit = Literal["clip", "scale"]
 
@@ -49,6 +49,9 @@ class Backbone:
 # antialiased bilinear resize; Keras' "caffe" preprocessing (RGB to BGR, ImageNet means subtracted). ResNet50, version 1, is
 # "caffe" in Keras as well: its weights were converted from Caffe; "tf" and "torch" are those of later networks.
 CAFFE = "pillow-rgb bilinear caffe 1"
+
+# How int8 finds the ranges of its activations (vision/engines/calibration.py). Part of the fingerprint of an int8 space.
+CALIBRATION = "china+flower max*1.5 1"
 
 
 def _convolution(size: int, inputs: int, outputs: int) -> tuple[Tensor, ...]:
@@ -140,8 +143,9 @@ class FeatureSpec:
     weights: digest of the weights' tensors (weights.py). image_size: side of the square in pixels. preprocessing: that of
     the backbone; empty is filled in, anything else is refused. exif: whether to apply the orientation of the EXIF. rescale:
     factor for the preprocessed values, as in Keras' ImageDataGenerator. sixteen_bit: whether to clip 16-bit greys at 255, as
-    Pillow and Keras do, or to scale them. The record omits the defaults of rescale and sixteen_bit, so that older spaces
-    keep their names. Raises SpecError.
+    Pillow and Keras do, or to scale them. calibration: that of int8; empty is filled in, anything else is refused. The
+    record omits the defaults of rescale and sixteen_bit, and an empty calibration, so that older spaces keep their names.
+    Raises SpecError.
     """
 
     weights: str
@@ -154,6 +158,7 @@ class FeatureSpec:
     exif: Exif = "ignore"
     rescale: float = 1.0
     sixteen_bit: SixteenBit = "clip"
+    calibration: str = ""
 
     def __post_init__(self):
         if self.backbone not in BACKBONES:
@@ -169,7 +174,14 @@ class FeatureSpec:
             raise SpecError(
                 f"`rescale`: expected a finite number over 0, for example 0.00392156862745098; got {self.rescale}"
             )
-        object.__setattr__(self, "preprocessing", own.preprocessing)  # frozen for everyone else
+        calibration = CALIBRATION if self.precision == "int8" else ""
+        if self.calibration not in ("", calibration):
+            raise SpecError(
+                f"`precision={self.precision}` has the calibration {calibration or 'none'!r}, not {self.calibration!r}"
+            )
+        # frozen for everyone else
+        object.__setattr__(self, "preprocessing", own.preprocessing)
+        object.__setattr__(self, "calibration", calibration)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -185,6 +197,8 @@ class FeatureSpec:
             del record["rescale"]
         if self.sixteen_bit == "clip":
             del record["sixteen_bit"]
+        if not self.calibration:
+            del record["calibration"]
         return record
 
 

@@ -42,10 +42,11 @@ def build_onnxruntime(weights: Path, batch: int, threads: int) -> Run:
 
 
 def build_openvino(weights: Path, batch: int, threads: int) -> Run:
-    from openvino import Core
+    from vision.engines.openvino_library import load_openvino
 
-    model = Core().compile_model(
-        Core().read_model(vgg16_onnx(weights, batch)),
+    core = load_openvino().Core()
+    model = core.compile_model(
+        core.read_model(vgg16_onnx(weights, batch)),
         "CPU",
         {
             "INFERENCE_NUM_THREADS": threads,

@@ -62,8 +62,9 @@ def _run_flow(flow: FlowEntry, start: Start) -> Result:
         set_environment()
         check_configured(flow.needs_server)
     elif start.store is not None:
-        with hold(start.store.root, start.options.wait):
-            pass  # report a busy store now, not after a server has started
+        if flow.holds_store:
+            with hold(start.store.root, start.options.wait):
+                pass  # report a busy store now, not after a server has started
         with ExitStack() as children:
             for loading in start.children:
                 children.enter_context(loading)

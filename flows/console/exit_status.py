@@ -3,13 +3,14 @@
 import shlex
 
 from flows.console.outcome import Outcome
+from flows.console.predictions import Predictions
 
 # Below this number of images, the fraction of bad ones means nothing.
 SMALLEST_BUDGET = 10
 
 
 class OverBudget(RuntimeError):
-    """More images are unusable than --max-bad-fraction allows. The good ones are committed; nothing is trained."""
+    """More images are unusable than --max-bad-fraction allows. The others are committed or predicted."""
 
     exit_status = 3
 
@@ -31,4 +32,13 @@ def check_budget(outcome: Outcome, max_bad_fraction: float, store: str) -> None:
             f"{outcome.quarantined:,} of {outcome.images:,} images are unusable, more than --max-bad-fraction "
             f"{max_bad_fraction:g} allows; the others are committed as version {outcome.version}, but no head was trained. "
             f"`python -m storage show --store {shlex.quote(store)}` names them: repair or remove them, or raise the fraction"
+        )
+
+
+def check_predictions(outcome: Predictions, max_bad_fraction: float) -> None:
+    """Raise OverBudget if too many images are quarantined."""
+    if outcome.images >= SMALLEST_BUDGET and outcome.quarantined > max_bad_fraction * outcome.images:
+        raise OverBudget(
+            f"{outcome.quarantined:,} of {outcome.images:,} images are unusable, more than --max-bad-fraction "
+            f"{max_bad_fraction:g} allows; {outcome.out} has the others, and the reason for each"
         )

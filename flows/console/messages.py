@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from flows.console.outcome import Outcome
+from flows.console.predictions import Predictions
 from storage.finite import is_finite
 from storage.heads.registry import WHOLE
 from storage.text import as_flags, count
@@ -13,6 +14,7 @@ from storage.watching.arrivals import Arrival
 from vision.engines.facts import remarks
 from vision.study.batch_size import Cell, Row
 from vision.training.head import HeadSpec
+from workers.jobs.prediction_plan import InboxRecord, PredictionPlan
 from workers.jobs.records import ChunkResult, HeadJob, HeadResult, PlanRecord, VersionRecord
 from workers.runners.base import RunnerName
 from workers.runners.inline import CAUTION
@@ -183,3 +185,28 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def to_predict(inbox: InboxRecord, plan: PredictionPlan) -> str:
+    """What a prediction run has to do."""
+    parts = [f"{plan.images:,} to compute"]
+    parts += [f"{plan.stored:,} with stored features"] if plan.stored else []
+    parts += [f"{plan.known:,} predicted before"] if plan.known else []
+    parts += [f"{inbox.missing:,} missing"] if inbox.missing else []
+    others = f"; ignored {count(inbox.ignored, 'other file')}" if inbox.ignored else ""
+    return f"{count(inbox.files, 'image')}: {', '.join(parts)}{others}"
+
+
+def predicted(outcome: Predictions) -> str:
+    """The result of a prediction run."""
+    found = ", ".join(
+        f"{number:,} {name}" for name, number in sorted(outcome.predicted.items(), key=lambda one: -one[1])[:10]
+    )
+    left = "".join(
+        f", {number:,} {kind}"
+        for kind, number in (("quarantined", outcome.quarantined), ("pending", outcome.pending))
+        if number
+    )
+    pace = f" ({outcome.predict_images_per_second:,.1f} images/s)" if outcome.predict_images_per_second else ""
+    other = f"; warning: {outcome.fallback}" if outcome.fallback else ""
+    return f"{count(outcome.images, 'image')}: {found or 'none predicted'}{left}{pace}; written to {outcome.out}{other}"

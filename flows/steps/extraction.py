@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from queue import Queue
 
+from prefect import Task
+
 from flows.console.messages import shares
 from flows.console.progress import Meter, Progress
 from storage.text import count
@@ -55,29 +57,35 @@ def extract_chunks(
     progress: Progress,
     runner_name: RunnerName = "local",
     on_free_core: Callable[[], None] = lambda: None,
+    task: Task | None = None,
+    verb: str = "extract",
 ) -> list[ChunkResult]:
     """Extract every chunk of the plan, with one more task run in flight than there are slots.
 
-    seconds_a_chunk: how long a child took per chunk last time, None if unknown. on_free_core: called as soon as
-    the last chunks leave a core free, perhaps repeatedly, and not without chunks. Raises a task run's error once its retries are
-    used up; finished shards stay in the store.
+    task, verb: what to do with the chunks; by default `extract_chunk`. seconds_a_chunk: how long a child took per chunk last
+    time, None if unknown. on_free_core: called as soon as the last chunks leave a core free, perhaps repeatedly, and not without
+    chunks. Raises a task run's error once its retries are used up; finished shards stay in the store.
     """
     if not plan.num_chunks:
         end_runners(logs_of(plan))  # children that were started for another plan
         return []
     images, chunks = count(plan.images, "image"), count(plan.num_chunks, "chunk")
-    progress.say(f"extracting {images} in {chunks} on {engine} with {placed.words}")
-    artifact = ProgressArtifact("extraction", f"Extraction of {images}")
+    progress.say(f"{verb}ing {images} in {chunks} on {engine} with {placed.words}")
+    artifact = ProgressArtifact(f"{verb}ion", f"{verb.title()}ion of {images}")
     # When `running` exits, also on Ctrl-C, task runs stop waiting for a child.
     with running(logs_of(plan)):
-        extraction = Extraction(progress.meter("extract", plan.images, "images"))
-        for result in _finished(plan, placed.slots, engine, seconds_a_chunk, extraction, runner_name, on_free_core):
+        extraction = Extraction(progress.meter(verb, plan.images, "images"))
+        task = task or kept(extract_chunk, plan.space)
+        for result in _finished(
+            task, plan, placed.slots, engine, seconds_a_chunk, extraction, runner_name, on_free_core
+        ):
             extraction.results += result
             artifact.update(sum(chunk.images for chunk in extraction.results) / plan.images)
     return extraction.results
 
 
 def _finished(
+    task: Task,
     plan: PlanRecord,
     slots: tuple[Slot, ...],
     engine: str,
@@ -87,7 +95,7 @@ def _finished(
     on_free_core: Callable[[], None],
 ) -> Iterator[list[ChunkResult]]:
     """Submit task runs as others finish, and yield their results in the order of completion."""
-    task, pool = kept(extract_chunk, plan.space), runner(runner_name, slots, logs_of(plan))
+    pool = runner(runner_name, slots, logs_of(plan))
     finished: Queue = Queue()
     start = in_flight = 0
     while start < plan.num_chunks or in_flight:

@@ -1,6 +1,7 @@
 """Cut work into chunks. One chunk becomes one shard."""
 
 import base64
+from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -12,10 +13,15 @@ IMAGES_A_BATCH = 48
 # Enough chunks for sixteen workers. More would only make the shards smaller.
 MIN_CHUNKS = 16
 MAX_IMAGES = 256
+# The last chunks are small, so that no child waits long for another at the end: a batch of TensorFlow, less than one of MNN.
+# Up to three equally fast children wait no longer than that, and more children no longer than a full chunk. The small ones
+# hold the images of two to three full chunks, because every child should be among them before the last one is taken.
+IMAGES_A_LAST_CHUNK = 16
+CHUNKS_CUT_SMALL = 2
 
 
 def automatic_size(num_images: int) -> int:
-    """Images per chunk, a function of the number of images only.
+    """Images per chunk but for the last ones, a function of the number of images only.
 
     A chunk has whole batches and at most MAX_IMAGES. There are at least MIN_CHUNKS chunks if each can have a batch.
     """
@@ -23,9 +29,34 @@ def automatic_size(num_images: int) -> int:
     return IMAGES_A_BATCH * min(max(batches, 1), MAX_IMAGES // IMAGES_A_BATCH)
 
 
-def chunk(todo: pa.Table, index: int, chunk_size: int) -> pa.Table:
-    """The rows of `todo` in the chunk `index`. Every row is in exactly one chunk."""
-    return todo.slice(index * chunk_size, chunk_size)
+@dataclass(frozen=True)
+class Cut:
+    """Where a table is cut: `full_chunks` chunks of `chunk_size` images, and then small ones. None: every chunk is full."""
+
+    chunk_size: int
+    full_chunks: int | None = None
+
+    def start(self, index: int) -> int:
+        """The first row of a chunk. Every row is in exactly one chunk."""
+        full = index if self.full_chunks is None else min(index, self.full_chunks)
+        return full * self.chunk_size + (index - full) * IMAGES_A_LAST_CHUNK
+
+    def num_chunks(self, num_images: int) -> int:
+        if self.full_chunks is None or num_images <= self.full_chunks * self.chunk_size:
+            return -(-num_images // self.chunk_size)
+        return self.full_chunks - (self.full_chunks * self.chunk_size - num_images) // IMAGES_A_LAST_CHUNK
+
+    def rows(self, table: pa.Table, start: int, count: int, first: int = 0) -> pa.Table:
+        """The rows of `count` chunks from chunk `start` on, in a table that begins with chunk `first`."""
+        return table.slice(self.start(start) - self.start(first), self.start(start + count) - self.start(start))
+
+
+def cut(num_images: int, size: int | None = None) -> Cut:
+    """How so many images are cut, a function of their number only. size: images in every chunk, if somebody says so."""
+    if size is not None:
+        return Cut(size)
+    size = automatic_size(num_images)
+    return Cut(size, max(0, num_images // size - CHUNKS_CUT_SMALL))
 
 
 def pack(todo: pa.Table) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +16,7 @@ from storage.manifest.findings import findings
 from storage.manifest.space import other_spaces
 from storage.manifest.versions import Version, latest_version
 from storage.planning.adoption import add_rows, adoptable_shards
-from storage.planning.chunks import automatic_size
+from storage.planning.chunks import Cut, cut
 from storage.planning.options import PlanOptions
 from storage.planning.rows import Missing, count_lost, missing_rows, present_rows
 from storage.schemas import DIGEST, TODO_SCHEMA
@@ -38,7 +38,7 @@ class Plan:
     adopted rows included. shards: those that `rows` point to. failures: digest → reason of images known
     to be unusable. variant_failures: the same of images of which only the variants are. todo: TODO_SCHEMA, sorted by
     (split, digest), one row an image to extract with the k of its views that are missing (0: plain), and the `twins`
-    that have its bytes too, cut into chunks of `chunk_size` images, each to become a shard of this `format`. adopted:
+    that have its bytes too, cut into `full_chunks` chunks of `chunk_size` images and small ones (storage/planning/chunks.py), each to become a shard of this `format`. adopted:
     images of which a dead run had left missing rows; lost: images of todo with rows whose shard is gone; stale: those
     that only another feature space holds. needs_commit: whether the next version would say anything that the parent
     does not. augmentation: what the variants of todo are of; augmentations: those that the views of `rows` count.
@@ -64,10 +64,15 @@ class Plan:
     augmentations: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
     waiting: int = 0
+    full_chunks: int | None = None
+
+    @property
+    def cut(self) -> Cut:
+        return Cut(self.chunk_size, self.full_chunks)
 
     @property
     def num_chunks(self) -> int:
-        return -(-self.todo.num_rows // self.chunk_size)
+        return self.cut.num_chunks(self.todo.num_rows)
 
     @property
     def num_rows(self) -> int:
@@ -107,7 +112,7 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
         lost=found.lost,
         stale=_count_stale(store, found.missing) if parent is None else 0,
         ignored=listing.scan.ignored,
-        chunk_size=options.chunk_size or automatic_size(todo.num_rows),
+        **asdict(cut(todo.num_rows, options.chunk_size)),
         format=options.format,
         needs_commit=is_news(store, parent, files, found.shards) or todo.num_rows > 0,
         augmentation=_varied(options),

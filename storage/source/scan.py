@@ -54,13 +54,13 @@ def scan_folder(
         walk, files, found = _scan_by_table(root, labels, outside_links)
     else:
         walk, files, found = _scan_by_folders(root, layout, outside_links, precedent)
-    _warn(root, walk)
+    warn_of(root, walk)
     return Scan(root, files, walk.ignored.number, tuple(sorted(walk.unreadable)), scanned_ns, found)
 
 
 def _scan_by_table(root: Place, labels: Place, outside_links: bool) -> tuple[Walk | ObjectWalk, pa.Table, FolderLayout]:
     rows = Rows(read_labels(labels, root), labels, root)
-    walk = _walk(root, rows.label, CLASSES, outside_links)
+    walk = walk_folder(root, rows.label, CLASSES, outside_links)
     files, said = rows.matched(walk.rows.table(), is_whole=not walk.unreadable)
     if said:
         logger.warning("%s", said)
@@ -75,14 +75,14 @@ def _scan_by_table(root: Place, labels: Place, outside_links: bool) -> tuple[Wal
 def _scan_by_folders(
     root: Place, layout: Layout, outside_links: bool, precedent: Callable[[], Precedent | None] | None
 ) -> tuple[Walk | ObjectWalk, pa.Table, FolderLayout]:
-    walk = _walk(root, _first_folder, CLASSES, outside_links)
+    walk = walk_folder(root, _first_folder, CLASSES, outside_links)
     unknown = {text(folder.partition(b"/")[0]) for folder in walk.unreadable}
     found = guess(tree_of(walk.images), str(root), layout, unknown)
     version = precedent() if precedent and layout == "auto" else None
     if version is not None:
         found = agreed(found, walk.images.keys(), version)
     if walk.has_links and not found.is_plain:  # which links count twice depends on the class folders
-        walk = _walk(root, _first_folder, found, outside_links)
+        walk = walk_folder(root, _first_folder, found, outside_links)
     seen = walk.rows.table()
     files = seen if found.is_plain else _labelled(seen, found)
     if outside := seen.num_rows - files.num_rows:
@@ -92,7 +92,8 @@ def _scan_by_folders(
     return walk, files, replace(found, remarks=remarks)
 
 
-def _walk(root: Place, label: Labeller, layout: FolderLayout, outside_links: bool) -> Walk | ObjectWalk:
+def walk_folder(root: Place, label: Labeller, layout: FolderLayout, outside_links: bool) -> Walk | ObjectWalk:
+    """Walk a folder or a prefix. layout: says which folders belong to a class, in which a linked folder counts once."""
     if is_local(root):
         walk: Walk | ObjectWalk = Walk(
             os.fsencode(root), lambda folder: layout.label(folder) is not None, label, outside_links
@@ -163,7 +164,8 @@ def _without_image(unread: Mapping[Label, Counter[str]]) -> Iterator[str]:
         yield f"warning: no image files in {count(len(unread) - SHOWN, 'more class', 'more classes')}"
 
 
-def _warn(root: Place, walk: Walk | ObjectWalk) -> None:
+def warn_of(root: Place, walk: Walk | ObjectWalk) -> None:
+    """Log warnings about what a walk could not read or did not follow."""
     if walk.outside:
         logger.warning(
             "skipped %s out of %s, for example %s; `outside_links` follows them",

@@ -118,15 +118,17 @@ def test_what_is_served_is_what_is_deployed(definition):
 
 
 def test_ones_own_parameters_reach_every_deployment_that_takes_them():
-    own = {"images": "/data/photos", "store": "/data/store", "weights": "random", "epochs": 3, "out": "/data/study"}
-    document = with_parameters(read_definitions(), own)
+    own = {"images": "/data/photos", "store": "/data/store", "weights": "random", "epochs": 3}
+    places = {"out": "/data/study", "inbox": "/data/inbox", "predictions": "/data/p.csv"}
+    own |= {"head": "linear"}  # a kind of head for the pipeline, and a name for a prediction
+    document = with_parameters(read_definitions(), own | places)
     for name, flow in FLOWS.items():
         parameters = parameters_of(document, name)
         flow.options(**parameters)
         assert parameters["store"] == "/data/store"
-    assert {name: parameters_of(document, MAIN)[name] for name in own if name != "out"} == {
-        name: value for name, value in own.items() if name != "out"
-    }
+    assert {name: parameters_of(document, MAIN)[name] for name in own} == own
+    predicting = {"store": "/data/store", "weights": "random", "images": "/data/inbox", "out": "/data/p.csv"}
+    assert parameters_of(document, "predict") == predicting | {"append": True}
     assert parameters_of(document, "watch-images")["images"] == "/data/photos"
     assert parameters_of(document, "batch-size-study")["out"] == "/data/study"
     assert "epochs" not in parameters_of(document, "batch-size-study")

@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import random
 import re
 import urllib.error
 import urllib.request
@@ -14,12 +13,16 @@ import pytest
 from benchmarks.deployment import VICTIMS, arrivals, bursts, crash, first_version, stood_up, together, until
 from deployments.definitions import PROJECT
 from deployments.supervisor import marked
+from flows.options.pipeline import PipelineOptions
+from storage.maintenance.verify import verify_space
+from storage.manifest.versions import latest_version
 from tests.browser import tab
+from tests.flows.started import children_of, trained_logs
 
 pytestmark = pytest.mark.slow
 
-# Two of the four kinds of death; DEATHS=4 for all of them.
-DRAWN = random.Random(0).sample(list(VICTIMS), int(os.environ.get("DEATHS", "2")))
+# Everything dies at once; DEATHS=4 for all kinds of death.
+DRAWN = list(VICTIMS)[-int(os.environ.get("DEATHS", "1")) :]
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +58,14 @@ def test_the_literal_command_ends_in_a_completed_run_with_the_parameters_it_is_g
     assert "Completed" in said
     heads = [json.loads(path.read_text()) for path in stand.folder.glob("store/heads/*/head.json")]
     assert {head["head"]["epochs"] for head in heads} == {1, 2}
+    # What the run was not given is as in the deployment, and what the deployment does not say is at its default.
+    (head,) = [head for head in heads if head["head"]["epochs"] == 2]
+    used = {**head["features"], **head["head"], "head": head["head"]["kind"], "seed": head["seed"]}
+    assert used["image_size"] == 32
+    defaults = PipelineOptions().model_dump(exclude={"weights", "image_size", "epochs", "classes"})
+    shared = defaults.keys() & used.keys()
+    assert {name: used[name] for name in shared} == {name: defaults[name] for name in shared}
+    assert shared > {"backbone", "pooling", "dtype", "precision", "optimizer", "batch_size", "standardize", "seed"}
 
 
 def test_the_form_that_prefect_has_works_too_and_a_name_that_there_is_not_is_told(stand):
@@ -88,22 +99,19 @@ def test_nobody_talks_to_the_server_without_the_password(stand, password):
     assert "401" in refused.stdout + refused.stderr
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_the_pages_show_the_tasks_of_a_run_to_whoever_has_the_password(stand, password, tmp_path, host):
+def test_the_pages_show_the_tasks_of_a_run_to_whoever_has_the_password(stand, password, tmp_path):
     run = stand.runs("COMPLETED")[0]
     with tab(tmp_path) as page:
-        page.open(f"http://{host}:{stand.port}")
-        page.type("admin:wrong")
-        page.wait_for_text("Invalid credentials")
-        page.open(f"http://{host}:{stand.port}")
-        page.type(password)
-        page.wait_for_text("Flow Runs")
-        page.open(f"http://{host}:{stand.port}/v2/runs/flow-run/{run['id']}")
-        page.press_until("Task Runs", "scan_images")
-        page.open(
-            f"http://{host}:{stand.port}/runs/flow-run/{run['id']}"
-        )  # Prefect's earlier pages, which its links lead to
-        page.press_until("Task Runs", "scan_images")
+        for origin in (f"http://{host}:{stand.port}" for host in ("127.0.0.1", "localhost")):
+            page.open(origin)
+            page.type("admin:wrong")
+            page.wait_for_text("Invalid credentials")
+            page.open(origin)
+            page.type(password)
+            page.wait_for_text("Flow Runs")
+            for path in ("v2/runs", "runs"):  # the second is that of Prefect's earlier pages, which its links lead to
+                page.open(f"{origin}/{path}/flow-run/{run['id']}")
+                page.press_until("Task Runs", "scan_images")
 
 
 def test_a_page_of_another_origin_is_let_in_nowhere(stand, password):
@@ -146,6 +154,38 @@ def test_runs_at_once_all_complete_and_versions_follow_each_other(stand):
     assert found["statuses"] == [0, 0]
     assert found["states"] == ["COMPLETED"]
     assert found["versions_follow"]
+    version, shards = latest_version(stand.store), stand.shards()
+    assert version.counts["ok"] == version.counts["images"] == len(stand.paths())
+    assert sum(map(len, shards.values())) == len(stand.paths()), "nothing was extracted twice"
+    assert set(shards) == set(version.shards)
+    assert not list(verify_space(stand.store, is_deep=True))
+
+
+def test_a_run_that_is_cancelled_leaves_no_process_and_the_next_goes_on(stand):
+    until("no run", stand.is_idle)
+    given, before = words_of({"epochs": 5000, "patience": 5000}), stand.versions()
+    created = stand.must("prefect", "deployment", "run", "extract-and-train", *given)
+    run_id = re.search(r"UUID: (\S+)", created).group(1)
+    until("a training", lambda: trained_logs(stand.folder / "store"))
+    processes = [pid for run in stand.process("flow") for pid in (run, *children_of(run))]
+    assert len(processes) > 1, "the training is in a child"
+    stand.must("prefect", "flow-run", "cancel", run_id)
+    until("the run is cancelled", lambda: run_id in [run["id"] for run in stand.runs("CANCELLED")], every=1)
+    until("its processes end", lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes), 60)
+    failed = json.loads(stand.must("prefect", "task-run", "ls", "--state-type", "FAILED", "-o", "json"))
+    assert run_id not in [task["flow_run_id"] for task in failed]
+    stand.must("prefect", "deployment", "run", "extract-and-train", "--watch", *words_of({"epochs": 3}))
+    assert stand.versions() == before
+
+
+def test_a_watcher_that_is_cancelled_ends(stand):
+    """A second one, which a worker runs; that of the installation stays."""
+    created = stand.must("prefect", "deployment", "run", "watch-images")
+    run_id = re.search(r"UUID: (\S+)", created).group(1)
+    seen = ["prefect", "flow-run", "ls", "--flow-name", "watch-images", "-o", "json", "--state-type"]
+    until("it watches", lambda: run_id in stand.must(*seen, "RUNNING"), every=1)
+    stand.must("prefect", "flow-run", "cancel", run_id)
+    until("it is cancelled", lambda: run_id in stand.must(*seen, "CANCELLED"), every=1)
 
 
 @pytest.mark.parametrize("victims", DRAWN)

@@ -46,18 +46,20 @@ def test_a_place_without_images_is_no_demo(words):
 
 
 def test_runs_are_confined_to_what_was_given_unless_the_environment_says_otherwise(tmp_path, monkeypatch):
-    given = {"images": "/data/photos", "store": "s3://bucket/store", "weights": "/data/w/vgg.h5", "out": "/data/study"}
+    given = {"images": "/data/photos", "store": "s3://bucket/store", "weights": "/data/w/vgg.h5"}
     found = chosen_roots(tmp_path, given)
     for name, value in found.items():
         monkeypatch.setenv(name, value)
-    assert roots(IMAGE_ROOTS) == ["/data/photos"]
-    assert roots(STORE_ROOTS) == ["s3://bucket/store", "/data/study"]
+    own = [f"{tmp_path}/batch-size-study", f"{tmp_path}/predictions.csv"]
+    assert roots(IMAGE_ROOTS) == ["/data/photos", f"{tmp_path}/inbox"]
+    assert roots(STORE_ROOTS) == ["s3://bucket/store", *own]
     assert all(any(is_below(place, root) for root in roots(WEIGHTS_ROOTS)) for place in ("/data/w/vgg.h5",))
-    assert chosen_roots(tmp_path, {**given, "images": "/elsewhere"})[IMAGE_ROOTS] == "/data/photos"
+    monkeypatch.setenv(IMAGE_ROOTS, "/data/photos")
+    assert "/elsewhere" not in chosen_roots(tmp_path, {**given, "images": "/elsewhere"})[IMAGE_ROOTS]
 
 
 def test_every_root_is_set_whatever_is_given(tmp_path):
-    found = chosen_roots(tmp_path, {"images": "s3://bucket/photos", "store": "/data/store", "out": "/data/study"})
+    found = chosen_roots(tmp_path, {"images": "s3://bucket/photos", "store": "/data/store"})
     assert all(found[name] for name in (IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS))
 
 

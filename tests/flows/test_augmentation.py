@@ -19,7 +19,7 @@ from storage.source.splits import derived_split
 from tests import toy
 from tests.flows.cli.test_command import complaint
 from tests.flows.conftest import TINY, run_alone
-from tests.flows.test_pipeline import ask, shards_in, start, wait_until
+from tests.flows.started import ask, shards_in, start, wait_until
 from vision.pixels.augmentation import Augmentation
 
 TURNED = ("--augment", '{"rotation_range": 20, "horizontal_flip": true}')

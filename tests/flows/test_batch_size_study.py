@@ -24,7 +24,7 @@ from storage.records import fingerprint
 from tests import toy
 from tests.flows.conftest import PROJECT
 from tests.flows.in_process import Done, call
-from tests.flows.test_pipeline import wait_until
+from tests.flows.started import wait_until
 
 main = partial(command.main, STUDY)
 FILES = ["study.csv", "study.json", "study.md", "study.png"]

@@ -21,7 +21,8 @@ def webhook():
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
-            calls.put((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            calls.put((self.path, message["text"]))
             self.send_response(200)
             self.end_headers()
 
@@ -50,8 +51,9 @@ def test_a_failed_run_calls_the_webhook_once_with_its_reason(environment, pipeli
     assert pipeline("--images", good, "--store", tmp_path / "store", *TINY).status == 0
     failed = pipeline("--images", bad, "--store", tmp_path / "other", *TINY)
     assert failed.status == 2
-    path, message = calls.get(timeout=120)
+    # Runs of other tests fail on the same server meanwhile, and are told too.
+    path, told = next(found for found in iter(lambda: calls.get(timeout=120), None) if str(bad) in found[1])
     assert path == "/secret"
-    assert re.search(rf"extract-and-train, run {re.escape(str(bad))}[^\n]*: Failed", message["text"])
-    assert "training needs at least two classes" in message["text"]
-    assert calls.empty()
+    assert re.search(rf"extract-and-train, run {re.escape(str(bad))}[^\n]*: Failed", told)
+    assert "training needs at least two classes" in told
+    assert not [text for _, text in calls.queue if str(bad) in text or str(good) in text]

@@ -13,7 +13,7 @@ from storage.layout import Store
 from storage.manifest.versions import latest_version, version_numbers
 from tests.flows.conftest import PROJECT, TINY
 from tests.flows.in_process import finished
-from tests.flows.test_pipeline import features
+from tests.flows.started import features
 from tests.storage.test_objects import upload
 
 

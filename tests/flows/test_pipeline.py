@@ -1,27 +1,20 @@
 """The command line end to end: real server, real children, VGG16 at 32 pixels with random weights."""
 
 import json
-import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import time
-import urllib.request
-from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from storage.layout import Store
 from storage.manifest.versions import latest_version
-from storage.shards.shard import Shard
 from tests import toy
 from tests.flows.conftest import PROJECT, TINY, run_alone
-from tests.flows.in_process import finished
+from tests.flows.started import ask, features, shards_in
 from vision.specs import BACKBONES
 
 KEYS = [
@@ -55,18 +48,6 @@ KEYS = [
     "peak_rss_mb",
     "elapsed_seconds",
 ]
-
-
-def features(store: Path, fingerprint: str) -> dict[bytes, np.ndarray]:
-    where = Store(store, fingerprint)
-    version = latest_version(where)
-    arrays = {name: Shard(where, ref).read() for name, ref in version.shards.items()}
-    return {row["digest"]: arrays[row["shard"]][row["row"]] for row in version.read_rows(where).to_pylist()}
-
-
-def assert_same_features(one: dict[bytes, np.ndarray], other: dict[bytes, np.ndarray]) -> None:
-    assert one.keys() == other.keys()
-    assert all(np.array_equal(one[digest], other[digest]) for digest in one)
 
 
 def test_images_become_a_version_and_a_head(first_run):
@@ -199,162 +180,6 @@ def test_another_backbone_goes_the_whole_way(pipeline, images, store, backbone):
     assert len({array.tobytes() for array in kept.values()}) == 20
 
 
-def start(environment: dict[str, str], *arguments: str | Path) -> subprocess.Popen:
-    """The command in a process group of its own, so that the whole of it can be killed."""
-    return subprocess.Popen(
-        [sys.executable, PROJECT / "flows" / "pipeline.py", *map(str, arguments)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-# A few seconds of work for a test to step into, on however fast an engine.
-SLOWER = (*TINY, "--chunk-size", "8", "--image-size", "64")
-
-
-def wait_until(condition, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def shards_in(store: Path) -> int:
-    return len(list(store.glob("*/shards/*/*.parquet")))
-
-
-@pytest.mark.slow
-def test_a_run_killed_between_shards_goes_on_where_it_was(pipeline, environment, tmp_path):
-    images, store = toy.pictures(tmp_path / "images", per_class=150), tmp_path / "store"
-    arguments = ("--images", images, "--store", store, *SLOWER, "--extract-only")
-    process = start(environment, *arguments)
-    wait_until(lambda: shards_in(store) >= 3, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    kept = shards_in(store)
-    assert not list(store.glob("*/versions/*.json"))
-    toy.picture(images / "cats" / "between.png", seed=5000)
-    done = pipeline(*arguments)
-    assert done.status == 0, done.stderr
-    assert done.record["adopted"] >= 8 * (kept - 1)
-    assert done.record["adopted"] + done.record["extracted"] == 301
-    fresh = pipeline("--images", images, "--store", tmp_path / "fresh", *SLOWER, "--extract-only")
-    assert_same_features(
-        features(store, done.record["fingerprint"]), features(tmp_path / "fresh", fresh.record["fingerprint"])
-    )
-
-
-@pytest.mark.parametrize(
-    "way", ["Ctrl-C in the terminal", pytest.param("SIGTERM to the process", marks=pytest.mark.slow)]
-)
-def test_an_interrupt_keeps_the_shards_stops_the_children_and_leaves_with_130(environment, tmp_path, way):
-    images, store = toy.pictures(tmp_path / "images", per_class=150), tmp_path / "store"
-    process = start(environment, "--images", images, "--store", store, *SLOWER)
-    wait_until(lambda: shards_in(store) >= 2, process)
-    children = children_of(process.pid)
-    if way.startswith("Ctrl-C"):
-        os.killpg(process.pid, signal.SIGINT)
-    else:
-        process.terminate()
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
-    assert children
-    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
-    assert shards_in(store) >= 2
-    assert "interrupted" in stderr
-    assert "Crash detected" not in stderr
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("way", ["the run is interrupted", "the run is killed", "the child is killed"])
-def test_a_training_that_is_stopped_goes_on_by_a_retry_or_the_next_run(pipeline, environment, again, way):
-    """As if it had not been: the losses of all its steps are those of one that was left alone (tests/workers/jobs/test_resume.py)."""
-    images, store = again
-    arguments = ("--images", images, "--store", store, *TINY, "--epochs", "150", "--checkpoint-seconds", "0")
-    before = set(store.glob("heads/*/head.json"))
-    process = start(environment, *arguments)
-    wait_until(lambda: any(len(log.read_text().splitlines()) > 5 for log in trained_logs(store)), process)
-    children = children_of(process.pid)
-    assert children
-    if way == "the child is killed":
-        for child in children:
-            os.kill(child, signal.SIGKILL)
-        done = finished(process.wait(120), *process.communicate())
-        assert "Retry 1/" in done.stderr
-    else:
-        os.killpg(process.pid, signal.SIGINT if way.endswith("interrupted") else signal.SIGKILL)
-        _, stderr = process.communicate(timeout=60)
-        assert process.returncode == (130 if way.endswith("interrupted") else -signal.SIGKILL), stderr
-        if way.endswith("interrupted"):  # killed with the run, they are to be reaped by whoever reaps orphans
-            assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
-        assert set(store.glob("heads/*/head.json")) == before
-        done = pipeline(*arguments)
-    assert (done.status, done.record["extracted"], done.record["epochs"]) == (0, 0, 150), done.stderr
-    assert "resuming the training in epoch " in done.stderr
-    with open(store / "heads" / done.record["head"] / "logs" / "steps.csv") as file:
-        assert [line.split(",")[0] for line in file][1:] == [str(epoch) for epoch in range(150)]
-
-
-def trained_logs(store: Path) -> list[Path]:
-    """epochs.csv of every training that has not come to its head."""
-    return [path for path in store.glob("heads/*/logs/epochs.csv") if not (path.parents[1] / "head.json").exists()]
-
-
-def children_of(pid: int) -> list[int]:
-    found = []
-    for status in Path("/proc").glob("[0-9]*/status"):
-        with suppress(OSError):  # it may end while we look
-            if f"PPid:\t{pid}\n" in status.read_text():
-                found.append(int(status.parent.name))
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("engine", ["mnn", "tensorflow"])
-def test_children_that_die_are_replaced_and_the_shards_are_those_of_one_child_alone(
-    pipeline, environment, tmp_path, engine
-):
-    images, store, alone = toy.pictures(tmp_path / "images", per_class=200), tmp_path / "store", tmp_path / "alone"
-    options = ("--images", images, *SLOWER, "--extract-only", "--engine", engine)
-    process = start(environment, "--store", store, *options, "--workers", "2")
-    wait_until(lambda: shards_in(store) >= 2, process)
-    victims = children_of(process.pid)
-    for victim in victims:
-        os.kill(victim, signal.SIGSTOP)
-    time.sleep(5)  # work is left, and who had none in hand is given some
-    for victim in victims:
-        os.kill(victim, signal.SIGKILL)
-    assert shards_in(store) < 50
-    done = finished(process.wait(120), *process.communicate())
-    assert done.status == 0, done.stderr
-    assert (done.record["extracted"], done.record["pending"], done.record["version"]) == (400, 0, 1)
-    assert done.record["engine"].startswith(engine)
-    assert any(f"child {victim} ended with status -9" in done.stderr for victim in victims)
-    assert pipeline("--store", alone, *options, "--workers", "1", "--runner", "local").status == 0
-    assert names_of_shards(store) == names_of_shards(alone)
-
-
-def names_of_shards(store: Path) -> set[str]:
-    return {path.name for path in store.glob("*/shards/*/*.parquet")}
-
-
-@pytest.mark.slow
-def test_a_training_that_meets_a_damaged_shard_ends_with_one_line_and_is_not_tried_again(command, again):
-    images, store = again
-    for path in store.glob("*/shards/*/*.parquet"):
-        data = bytearray(path.read_bytes())
-        data[len(data) // 2] ^= 1
-        path.write_bytes(data)
-    done = command("--images", images, "--store", store, *TINY, "--force-retrain", "--no-standardize")
-    (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
-    assert (done.status, "is damaged" in line, "python -m storage repair" in line) == (1, True, True)
-    assert not any(noise in done.stderr for noise in ("Graph execution", "Traceback", "Retry", "retry"))
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path):
     """A file system of 1 MB; only root can mount one."""
@@ -411,18 +236,6 @@ def test_a_busy_store_is_left_alone(pipeline, first_run, again):
     finally:
         holder.kill()
         holder.communicate()
-
-
-def ask(server: str, what: str, **flow_run: str) -> list[dict]:
-    """What the server knows of the flow runs with this id, or this in their name."""
-    ((field, value),) = flow_run.items()
-    which = {"any_": [value]} if field == "id" else {"like_": value}
-    body = json.dumps({"limit": 200, "flow_runs": {field: which}}).encode()
-    request = urllib.request.Request(
-        f"{server}/{what}/filter", body, {"Content-Type": "application/json"}, method="POST"
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.loads(answer.read())
 
 
 def test_people_see_the_steps_and_what_came_of_them(server, first_run):

@@ -1,9 +1,11 @@
 """Runs whose processes died are told from those that live, and set to Crashed on a real server."""
 
+import shutil
 import signal
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from prefect.client.schemas import FlowRun
@@ -16,7 +18,8 @@ from tasks.processes import Process
 from tests import toy
 from tests.flows.conftest import PROJECT, TINY
 from tests.flows.in_process import call
-from tests.flows.test_pipeline import ask, start, trained_logs, wait_until
+from tests.flows.prefect_server import shared_server
+from tests.flows.started import ask, start, trained_logs, wait_until
 
 NOW = datetime.now(UTC)
 OWN = Process.own()
@@ -52,13 +55,22 @@ def test_a_server_started_here_keeps_its_leases_in_files(monkeypatch, tmp_path):
     assert Settings().server.concurrency.lease_storage == "prefect.server.concurrency.lease_storage.memory"
 
 
+@pytest.fixture
+def alone(without_server, tmp_path):
+    """The environment of a server that no other test uses: each counts the dead runs of the whole server."""
+    home = Path(without_server["PREFECT_HOME"])
+    home.mkdir()
+    (template,) = (tmp_path / "machine").rglob("*.db")
+    shutil.copyfile(template, home / "prefect.db")
+    with shared_server(home) as address:
+        yield without_server | {"PREFECT_API_URL": address}
+
+
 @pytest.mark.slow
-def test_runs_left_running_by_killed_processes_are_set_to_crashed_and_living_ones_are_not(
-    server, environment, tmp_path
-):
+def test_runs_left_running_by_killed_processes_are_set_to_crashed_and_living_ones_are_not(alone, tmp_path):
+    server, environment = alone["PREFECT_API_URL"], alone
     images, other = (toy.pictures(tmp_path / name, per_class=20) for name in ("images", "other"))
     arguments = (*TINY, "--epochs", "5000", "--patience", "5000")
-    reap(environment)  # what other tests have left on this server
     dead = start(environment, "--images", images, "--store", tmp_path / "store", *arguments)
     wait_until(lambda: trained_logs(tmp_path / "store"), dead)
     dead.send_signal(signal.SIGKILL)

@@ -9,7 +9,7 @@ import pytest
 
 from tests import toy
 from tests.flows.conftest import TINY
-from tests.flows.test_pipeline import ask, children_of, start
+from tests.flows.started import ask, children_of, start
 
 
 @pytest.mark.slow

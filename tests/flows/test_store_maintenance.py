@@ -10,7 +10,7 @@ from storage.layout import Store
 from storage.manifest.versions import latest_version, version_numbers
 from tests import toy
 from tests.flows.in_process import call
-from tests.flows.test_pipeline import ask
+from tests.flows.started import ask
 
 maintain = partial(call, partial(main, MAINTENANCE))
 

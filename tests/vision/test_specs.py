@@ -9,7 +9,7 @@ import pytest
 
 from storage.records import fingerprint
 from vision.errors import SpecError
-from vision.specs import BACKBONES, FeatureSpec
+from vision.specs import BACKBONES, CALIBRATION, FeatureSpec
 
 PROJECT = Path(__file__).parents[2]
 SPEC = FeatureSpec(weights="0" * 32)
@@ -58,6 +58,7 @@ CHANGES = {
     "exif": "apply",
     "rescale": 1 / 255,
     "sixteen_bit": "scale",
+    "calibration": "another",
 }
 
 
@@ -92,6 +93,20 @@ def test_a_rescale_is_in_the_record_where_it_changes_something():
     rescaled = FeatureSpec("0" * 32, rescale=1 / 255)
     assert rescaled.record() == SPEC.record() | {"rescale": 1 / 255}
     assert FeatureSpec(**json.loads(json.dumps(rescaled.record()))) == rescaled
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "bfloat16", "int8"])
+def test_a_precision_is_a_space_of_its_own_whose_record_names_the_calibration_of_int8_alone(precision):
+    own = FeatureSpec("0" * 32, precision=precision)
+    calibrated = {"calibration": CALIBRATION} if precision == "int8" else {}
+    assert own.record() == SPEC.record() | {"precision": precision} | calibrated
+    assert FeatureSpec(**json.loads(json.dumps(own.record()))) == own
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_calibration_that_is_not_this_programs_is_refused(precision):
+    with pytest.raises(SpecError, match=f"`precision={precision}` has the calibration '.+', not 'another'"):
+        FeatureSpec("0" * 32, precision=precision, calibration="another")
 
 
 def test_the_record_and_the_fingerprint_of_a_spec_are_the_same_for_ever():

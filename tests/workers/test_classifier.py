@@ -10,8 +10,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from storage.errors import InputError
+from storage.errors import InputError, StoreDamaged
 from storage.heads.current import current_head
+from storage.heads.registry import read_head
 from storage.layout import Store
 from storage.manifest.kept_weights import read_kept
 from storage.manifest.versions import latest_version
@@ -19,6 +20,7 @@ from storage.reading import open_split
 from storage.reading.samples import split_files
 from vision.errors import WeightsError
 from workers.classifier import Classifier
+from workers.jobs import opened_head
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SPACE = "c520172344d0d8c6793f7c63de7e8a93"
@@ -151,6 +153,15 @@ def test_a_store_without_a_head_says_how_to_get_one(tmp_path):
         Classifier.load(tmp_path / "other")
     with pytest.raises(InputError, match="32 hex digits"):
         Classifier.load(tmp_path / "other", head="../current")
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_a_head_is_refused_for_features_of_another_precision(monkeypatch, store, precision):
+    found = read_head(Store(store, SPACE), str(current_head(Store(store, SPACE))))
+    other = found | {"features": found["features"] | {"precision": precision}}
+    monkeypatch.setattr(opened_head, "read_head", lambda store, name: other)
+    with pytest.raises(StoreDamaged, match="its features are of another feature space"):
+        Classifier.load(store)
 
 
 def test_any_head_can_be_named(store):

@@ -1,5 +1,6 @@
 """The VGG family in plain numpy: slow, short and independent of every engine, as the reference for checks."""
 
+from collections.abc import Iterator
 from itertools import groupby, takewhile
 
 import numpy as np
@@ -35,13 +36,25 @@ def features(spec: FeatureSpec, tensors: Tensors, pixels: np.ndarray, before: st
     Zisserman 2014, section 2.1).
     """
     maps = preprocessed(pixels, spec)
-    for block in blocks(parted(tensors, before)[0]):
+    for maps in convolutions(maps, parted(tensors, before)[0]):  # noqa: B007, B020
+        pass
+    maps = _halved(maps)
+    return pooled(maps, spec) if before is None else maps
+
+
+def convolutions(maps: np.ndarray, tensors: Tensors) -> Iterator[np.ndarray]:
+    """The output of each convolution, after its relu. maps: preprocessed pixels, float32 or float64."""
+    for number, block in enumerate(blocks(tensors)):
+        maps = _halved(maps) if number else maps
         for kernel, bias in block:
             maps = np.maximum(_convolved(maps, kernel) + bias, 0)
-        height, width = (side // 2 * 2 for side in maps.shape[1:3])
-        cells = maps[:, :height, :width].reshape(len(maps), height // 2, 2, width // 2, 2, -1)
-        maps = cells.max(axis=(2, 4))
-    return pooled(maps, spec) if before is None else maps
+            yield maps
+
+
+def _halved(maps: np.ndarray) -> np.ndarray:
+    height, width = (side // 2 * 2 for side in maps.shape[1:3])
+    cells = maps[:, :height, :width].reshape(len(maps), height // 2, 2, width // 2, 2, -1)
+    return cells.max(axis=(2, 4))
 
 
 def _convolved(maps: np.ndarray, kernel: np.ndarray) -> np.ndarray:

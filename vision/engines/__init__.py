@@ -17,7 +17,7 @@ from vision.engines.facts import cache_folder, engine_key, kept
 from vision.engines.parity import ParityError, check_distance, distance, witness
 from vision.engines.selection import FALLBACK, engine_class
 from vision.engines.serial import SerialEngine
-from vision.errors import WeightsError
+from vision.errors import SpecError, WeightsError
 from vision.specs import BACKBONES, FeatureSpec, cut_shape
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,8 @@ def load_engine(
 
     The engine stays loaded until another one is asked for. It is unloaded before the other one is made, because the memory
     may not hold two. Threads that ask for the same engine share it. Raises WeightsError if the weights are no longer those
-    of the spec, SpecError if the backbone cannot be cut there.
+    of the spec, SpecError if the backbone cannot be cut there, or if TensorFlow would have to replace the engine but cannot
+    compute the precision.
     """
     key = (name, spec, weights, threads, before, largest_batch)
     with _loading:
@@ -71,11 +72,13 @@ def _made(
             return _limited(
                 _checked(engine_class(name)(spec, tensors, threads, before), tensors, threads), largest_batch
             )
-        except ParityError as error:
-            fallback = f"{FALLBACK} replaces {name}: {error}; to check it again, delete the facts in {cache_folder()}"
-            logger.warning("%s", fallback)
-        except (ImportError, RuntimeError) as error:
-            fallback = f"{FALLBACK} replaces {name}: {error}"
+        except (ImportError, RuntimeError, ParityError) as error:
+            reason = str(error)
+            if isinstance(error, ParityError):
+                reason += f"; to check it again, delete the facts in {cache_folder()}"
+            if engine_class(FALLBACK).obstacle(spec):
+                raise SpecError(f"{name} cannot compute `precision={spec.precision}`: {reason}") from error
+            fallback = f"{FALLBACK} replaces {name}: {reason}"
             logger.warning("%s", fallback)
     engine = _limited(engine_class(FALLBACK)(spec, tensors, threads, before), largest_batch)
     engine.fallback = fallback

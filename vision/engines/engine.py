@@ -4,6 +4,7 @@ from typing import Protocol
 
 import numpy as np
 
+from vision.backbones.weights_file import Tensors
 from vision.specs import FeatureSpec
 
 
@@ -20,6 +21,9 @@ class Engine(Protocol):
     batch_size: int
     fallback: str | None
     before: str | None
+
+    def expected(self, picture: np.ndarray, tensors: Tensors) -> np.ndarray:
+        """The features that a reference gives for the sample picture of the parity check."""
 
     def features(self, pixels: np.ndarray) -> np.ndarray:
         """(n, size, size, 3) uint8 RGB → (n, *cut_shape(spec, before)) float32. Several threads may call it."""

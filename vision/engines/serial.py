@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vision.backbones import vgg_reference as vgg
 from vision.backbones.weights_file import Tensors
 from vision.specs import FeatureSpec
 
@@ -62,6 +63,10 @@ class SerialEngine(ABC):
         """(n, size, size, 3) uint8 RGB → (n, *cut_shape(spec, before)) float32."""
         with self._lock:
             return self._features(pixels)
+
+    def expected(self, picture: np.ndarray, tensors: Tensors) -> np.ndarray:
+        """What the features of one sample picture, (1, size, size, 3), should be: those of the reference in numpy."""
+        return vgg.features(self.spec, tensors, picture, self.before)
 
     @abstractmethod
     def _features(self, pixels: np.ndarray) -> np.ndarray:

@@ -36,6 +36,16 @@ class TensorFlowEngine(SerialEngine):
     def usual_batch(spec: FeatureSpec) -> int:
         return batch_size_for(spec.image_size)
 
+    @staticmethod
+    def obstacle(spec: FeatureSpec) -> str:
+        """Why TensorFlow cannot compute these features; empty if it can.
+
+        Keras' dtype policy `bfloat16` also rounds weights and sums to 8 bits, which gives other features than OpenVINO's.
+        """
+        if spec.precision in ("bfloat16", "int8"):
+            return f"computes in float32 or mixed_float16, not in {spec.precision}"
+        return ""
+
     def __init__(self, spec: FeatureSpec, tensors: Tensors, threads: int, before: str | None = None):
         super().__init__(spec, tensors, threads, before)
         prepare_tensorflow(threads)

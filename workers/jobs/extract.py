@@ -1,30 +1,26 @@
 """The unit of extraction for every runner: one chunk becomes one shard. Runs in a child; no Prefect here."""
 
 import logging
-import os
 import resource
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
-from functools import partial
+from typing import Any
 
 import numpy
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.backend.bounded_read import read_file
-from storage.backend.paths import Place, place
 from storage.reasons import FILE_FAULTS
 from storage.schemas import DIGEST
-from storage.shards.shard import AUGMENTATION, write_shard
-from storage.shards.view_ids import PLAIN
+from storage.shards.shard import AUGMENTATION, ShardRef, write_shard
 from storage.text import visible
 from vision.engines.engine import Engine
-from vision.engines.extract import Extracted, Image, MakeViews, Tracker, extract
-from vision.pixels.decode import ImageError
+from vision.engines.extract import Extracted, MakeViews, Tracker, extract
 from vision.pixels.variants import Variants, plain_views
+from workers.jobs.files import images_of
 from workers.jobs.records import ChunkResult, ChunksJob
 
 logger = logging.getLogger(__name__)
@@ -59,7 +55,7 @@ def _extract(
     apart = {bytes.fromhex(digest) for digest in job.apart}
     found = extract(
         engine,
-        _images(todo, job),
+        images_of(todo, job),
         lambda done: report({"chunk": index, "done": done}),
         tracker,
         apart,
@@ -77,7 +73,7 @@ def try_alone(job: ChunksJob, engine: Engine, tracker: Tracker | None = None) ->
     """Extract the image `job.alone` and keep nothing. Returns the code of its fault, or None."""
     digest = bytes.fromhex(job.alone or "")
     one = job.todo.filter(pc.is_in(job.todo["digest"], pa.array([digest], DIGEST)))
-    found = extract(engine, _images(one, job), tracker=tracker, make_views=_view_maker(one, job))
+    found = extract(engine, images_of(one, job), tracker=tracker, make_views=_view_maker(one, job))
     return found.errors[digest][0] if digest in found.errors else None
 
 
@@ -91,44 +87,53 @@ def _finish(
 
 def _write(job: ChunksJob, engine: Engine, found: Extracted, started: float) -> ChunkResult:
     began = time.perf_counter()
-    codes = {digest: code for digest, (code, _) in found.errors.items()}
-    # FILE_FAULTS concern the file of the moment, not its bytes. The image stays pending, and the next run retries it.
-    ref = write_shard(
-        job.space.store,
-        found.keys,
-        found.features,
-        {digest: code for digest, code in codes.items() if code not in FILE_FAULTS},
-        {
-            "fingerprint": job.space.fingerprint,
-            "engine": engine.name,
-            "batch_size": str(engine.batch_size),
-            "threads": str(job.threads),
-            "versions": f"numpy {numpy.__version__} pyarrow {pa.__version__}",
-            AUGMENTATION: job.augmentation,
-        },
-        job.format,
-        found.views,
+    ref = write_features(job, engine, found)
+    written = {"shard": ref.name, "size_bytes": ref.size_bytes, "rows": ref.num_rows}
+    return chunk_result(
+        job, found, started, began, engine.name, engine.fallback, footer_checksum=ref.footer_checksum, **written
     )
+
+
+def write_features(job: ChunksJob, engine: Engine, found: Extracted) -> ShardRef:
+    """Write the shard of a chunk.
+
+    FILE_FAULTS concern the file of the moment, not its bytes: such an image stays pending, and the next run retries it.
+    """
+    codes = {digest: code for digest, (code, _) in found.errors.items() if code not in FILE_FAULTS}
+    metadata = {
+        "fingerprint": job.space.fingerprint,
+        "engine": engine.name,
+        "batch_size": str(engine.batch_size),
+        "threads": str(job.threads),
+        "versions": f"numpy {numpy.__version__} pyarrow {pa.__version__}",
+        AUGMENTATION: job.augmentation,
+    }
+    return write_shard(job.space.store, found.keys, found.features, codes, metadata, job.format, found.views)
+
+
+def chunk_result(
+    job: ChunksJob, found: Extracted, started: float, began: float, engine: str, fallback: str | None, **written: Any
+) -> ChunkResult:
+    """The result of a chunk. began: time.perf_counter() before it was written. written: the fields of the written file."""
+    codes = [code for code, _ in found.errors.values()]
     return ChunkResult(
-        shard=ref.name,
-        size_bytes=ref.size_bytes,
-        rows=ref.num_rows,
-        footer_checksum=ref.footer_checksum,
-        images=len({*found.keys, *codes}),
-        quarantined=sum(code not in FILE_FAULTS for code in codes.values()),
-        skipped=dict(Counter(code for code in codes.values() if code in FILE_FAULTS)),
+        **written,
+        images=len({*found.keys, *found.errors}),
+        quarantined=sum(code not in FILE_FAULTS for code in codes),
+        skipped=dict(Counter(code for code in codes if code in FILE_FAULTS)),
         started=started,
         ended=time.time(),
         seconds={**asdict(found.seconds), "write": time.perf_counter() - began},
         peak_rss_mb=peak_rss_mb(),
-        engine=engine.name,
-        fallback=engine.fallback,
+        engine=engine,
+        fallback=fallback,
         losses={loss: len(keys) for loss, keys in found.losses.items()},
-        lossy={loss: visible(_path_of(job, keys[0])) for loss, keys in found.losses.items()},
+        lossy={loss: visible(path_of(job, keys[0])) for loss, keys in found.losses.items()},
     )
 
 
-def _path_of(job: ChunksJob, digest: bytes) -> bytes:
+def path_of(job: ChunksJob, digest: bytes) -> bytes:
+    """The path of the first file with a digest."""
     return job.todo["path"][pc.index(job.todo["digest"], pa.scalar(digest, DIGEST)).as_py()].as_py()
 
 
@@ -137,52 +142,6 @@ def _view_maker(todo: pa.Table, job: ChunksJob) -> MakeViews:
     if not any(any(views) for views in todo["views"].to_pylist()):
         return plain_views
     return Variants(job.augmentation, job.threads, job.space.spec.image_size).views
-
-
-def _images(todo: pa.Table, job: ChunksJob) -> Iterator[Image]:
-    root = place(job.space.images)
-    condemned = {bytes.fromhex(digest): code for digest, code in job.condemned.items()}
-    plain_only = {bytes.fromhex(digest) for digest in job.plain_only}
-    columns = (todo[name].to_pylist() for name in ("digest", "path", "twins", "views"))
-    for digest, path, twins, views in zip(*columns, strict=True):
-        if digest in condemned:
-            yield digest, partial(_refuse, condemned[digest]), views
-        else:
-            paths = path, *(twins or ())
-            yield digest, partial(_read_any, root, paths, digest), [PLAIN] if digest in plain_only else views
-
-
-def _refuse(code: str) -> bytes:
-    raise ImageError(code, "it killed the worker process that processed it")
-
-
-def _read_any(root: Place, paths: Sequence[bytes], digest: bytes) -> bytes:
-    """The bytes of the first readable file with this digest. If there is none, raises the first file's ImageError."""
-    errors = []
-    for path in paths:
-        try:
-            return read_image(root, path, digest)
-        except ImageError as error:
-            errors.append(error)
-    raise errors[0]
-
-
-def read_image(root: Place, path: bytes, digest: bytes) -> bytes:
-    """The bytes of a file. They must still have the digest that was listed, because their row is stored under it.
-
-    Raises ImageError with the code `vanished`, `permission`, `read_error` or `changed`.
-    """
-    try:
-        data, found = read_file(root, path)
-    except FileNotFoundError as error:
-        raise ImageError("vanished", str(error)) from error
-    except PermissionError as error:
-        raise ImageError("permission", str(error)) from error
-    except OSError as error:
-        raise ImageError("read_error", str(error)) from error
-    if found != digest:
-        raise ImageError("changed", f"{os.fsdecode(path)} changed after it was listed")
-    return data
 
 
 def peak_rss_mb() -> float:

@@ -23,7 +23,7 @@ from vision.report.page import Report, Shown, render
 from vision.report.thumbnails import thumbnail
 from vision.training.evaluation import Evaluation
 from vision.training.head import HeadSpec
-from workers.jobs.extract import read_image
+from workers.jobs.files import read_image
 from workers.jobs.image_stream import epoch_keys
 from workers.jobs.records import HeadJob
 

@@ -17,7 +17,7 @@ from vision.engines.engine import Engine
 from vision.engines.extract import Image, MakeViews, extract
 from vision.pixels.augmentation import Augmentation
 from vision.pixels.variants import image_keys, plain_views
-from workers.jobs.extract import read_image
+from workers.jobs.files import read_image
 
 logger = logging.getLogger(__name__)
 

@@ -31,7 +31,9 @@ def perform(kind: str, job: dict, report: Callable[[dict], None], tracker: Track
         return measure_rates(FeatureSpec(**job["spec"]), job["weights"])
     if kind == "load":
         return _load(LoadJob.of(job))
-    raise ValueError(f"unknown kind of job {kind!r}; expected chunks, trial, head, rates or load")
+    if kind in ("predict", "predict_stored"):
+        return _predict(kind, job, report, tracker)
+    raise ValueError(f"unknown kind of job {kind!r}")
 
 
 def _load(job: LoadJob) -> dict:
@@ -56,3 +58,14 @@ def _extract(job: ChunksJob, report: Callable[[dict], None], tracker: Tracker | 
     if job.alone is not None:
         return {"code": try_alone(job, engine, tracker)}
     return [asdict(result) for result in process_chunks(job, engine, report, tracker)]
+
+
+def _predict(kind: str, job: dict, report: Callable[[dict], None], tracker: Tracker | None) -> dict | list[dict]:
+    from workers.jobs.predict import PredictJob, StoredJob, predict_chunks, predict_stored, try_alone
+
+    if kind == "predict_stored":
+        return asdict(predict_stored(StoredJob.of(job), report))
+    chunks = PredictJob.of(job)
+    if chunks.alone is not None:
+        return {"code": try_alone(chunks, tracker)}
+    return [asdict(result) for result in predict_chunks(chunks, report, tracker)]

@@ -1,7 +1,7 @@
 """From image files to class probabilities: the engine of extraction, then the head. No Prefect here."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -10,7 +10,7 @@ from vision.engines import load_engine
 from vision.engines.extract import Extracted, Image, NoTracker, Tracker, extract
 from vision.engines.rates import known_rates
 from vision.engines.selection import EngineName, choose
-from vision.pixels.decode import ImageError, Loss, decode
+from vision.pixels.decode import ImageError, decode
 from vision.prediction.head import PredictingHead, load_predicting_head
 from workers.devices import visible_gpus
 from workers.jobs.opened_head import OpenedHead
@@ -25,14 +25,21 @@ WHOLE_BATCH = 32  # images per batch of a whole Keras network, which has no engi
 class Predicted:
     """Probabilities of the images that could be used, and the reasons for the others.
 
-    keys: of the usable images. probabilities: (n, classes) float32, a row per key. errors: key → (code, message). losses: a
-    property that the pixels lost → keys.
+    probabilities: (n, classes) float32, a row for each of `extracted.keys`. extracted: keys, features, errors and times; its features are
+    empty if the head takes pixels.
     """
 
-    keys: list[bytes]
     probabilities: np.ndarray
-    errors: dict[bytes, tuple[str, str]]
-    losses: dict[Loss, list[bytes]] = field(default_factory=dict)
+    extracted: Extracted
+
+    @property
+    def keys(self) -> list[bytes]:
+        return self.extracted.keys
+
+    @property
+    def errors(self) -> dict[bytes, tuple[str, str]]:
+        """Key → (code, message)."""
+        return self.extracted.errors
 
 
 class Predictor:
@@ -46,7 +53,10 @@ class Predictor:
         threads: int = 1,
         largest_batch: int | None = None,
     ):
-        """space: of the head, with weights. Raises SpecError if the engine cannot compute the features, WeightsError, HeadError."""
+        """space: that of the head, with weights. largest_batch: see `load_engine`.
+
+        Raises SpecError if the engine cannot compute the features, WeightsError, or HeadError.
+        """
         self.head = head
         self._scorer: PredictingHead = load_predicting_head(head.model)
         self.engine = None
@@ -69,8 +79,8 @@ class Predictor:
         """Predict images whose features fit into memory together; see `extract` for the arguments."""
         if self.engine is None:
             return self._by_pixels(images, on_batch, tracker or NoTracker())
-        found: Extracted = extract(self.engine, images, on_batch, tracker, apart)
-        return Predicted(found.keys, self.by_features(found.features), found.errors, found.losses)
+        found = extract(self.engine, images, on_batch, tracker, apart)
+        return Predicted(self.by_features(found.features), found)
 
     def by_features(self, features: np.ndarray) -> np.ndarray:
         """(n, *shape) features in the dtype of the store → (n, classes) float32."""
@@ -85,36 +95,35 @@ class Predictor:
             yield self.predict(group)
 
     def _by_pixels(self, images: Iterable[Image], on_batch: Callable[[int], None], tracker: Tracker) -> Predicted:
-        keys: list[bytes] = []
-        rows: list[np.ndarray] = []
-        errors: dict[bytes, tuple[str, str]] = {}
-        losses: dict[Loss, list[bytes]] = {}
-        done, rest = 0, iter(images)
+        """Predict with a network that takes pixels, WHOLE_BATCH images at a time."""
+        found = Extracted([], np.empty(0, np.uint16), np.empty((0, *self.head.spec.shape), np.float32), {})
+        rows, done, rest = [np.empty((0, len(self.head.classes)), np.float32)], 0, iter(images)
         while group := list(islice(rest, WHOLE_BATCH)):
-            pixels = []
+            pixels = {}
             for key, read, _ in group:
                 try:
-                    tracker.decoding(key)
-                    pixels.append(self._decoded(key, read, losses))
-                    keys.append(key)
+                    pixels[key] = self._decoded(key, read, found, tracker)
                 except ImageError as error:
-                    errors[key] = error.code, str(error)
+                    found.errors[key] = error.code, str(error)
             tracker.decoded()
             if pixels:
-                tracker.inferring(keys[-len(pixels) :])
-                rows.append(self._scorer.probabilities(np.stack(pixels)))
+                tracker.inferring(list(pixels))
+                rows.append(self._scorer.probabilities(np.stack(list(pixels.values()))))
                 tracker.inferred()
+            found.keys.extend(pixels)
             done += len(group)
             on_batch(done)
-        scores = np.concatenate(rows) if rows else np.empty((0, len(self.head.classes)), np.float32)
-        return Predicted(keys, scores, errors, losses)
+        return Predicted(np.concatenate(rows), found)
 
-    def _decoded(self, key: bytes, read: Callable[[], bytes], losses: dict[Loss, list[bytes]]) -> np.ndarray:
+    def _decoded(self, key: bytes, read: Callable[[], bytes], found: Extracted, tracker: Tracker) -> np.ndarray:
         spec = self.head.spec
+        tracker.reading(key)
+        data = read()
+        tracker.decoding(key)
         return decode(
-            read(),
+            data,
             spec.image_size,
             spec.exif,
             spec.sixteen_bit,
-            lambda loss: losses.setdefault(loss, []).append(key),
+            lambda loss: found.losses.setdefault(loss, []).append(key),
         )

@@ -2,14 +2,14 @@
 
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
 import pyarrow as pa
 
 from storage.backend.paths import place
 from storage.classes import only
 from storage.layout import Store
-from storage.planning.chunks import chunk, pack, unpack
+from storage.planning.chunks import Cut, pack, unpack
 from storage.reading.stream import READ_THREADS
 from storage.shards.shard import FeatureType, Format
 from vision.specs import FeatureSpec
@@ -96,6 +96,12 @@ class PlanRecord:
     rows: int = 0
     augmentation: str = ""
     findings: tuple[str, ...] = ()
+    full_chunks: int | None = None
+
+    @property
+    def cut(self) -> Cut:
+        """Where the plan is cut."""
+        return Cut(self.chunk_size, self.full_chunks)
 
 
 @dataclass(frozen=True)
@@ -140,8 +146,12 @@ class ChunksJob:
     hex digest → code of images whose variants killed a child; only their plain rows are extracted. apart: hex digests
     of images that are inferred in batches of their own. alone: hex digest of a single image to try; its features are
     not kept. augmentation: text of the augmentation of the variants. largest_batch: images per batch
-    that the memory of the slot holds; None: as many as the engine takes.
+    that the memory of the slot holds; None: as many as the engine takes. KIND, TRIAL: how workers/jobs/perform.py names the
+    job, and the same job with a single image.
     """
+
+    KIND: ClassVar[str] = "chunks"
+    TRIAL: ClassVar[str] = "trial"
 
     space: Space
     rows: str
@@ -157,6 +167,12 @@ class ChunksJob:
     alone: str | None = None
     augmentation: str = ""
     largest_batch: int | None = None
+    full_chunks: int | None = None
+
+    @property
+    def cut(self) -> Cut:
+        """Where the plan is cut."""
+        return Cut(self.chunk_size, self.full_chunks)
 
     @cached_property
     def todo(self) -> pa.Table:
@@ -165,13 +181,13 @@ class ChunksJob:
 
     def chunk(self, index: int) -> pa.Table:
         """The rows of chunk `index` of the plan, which must belong to this job."""
-        return chunk(self.todo, index - self.start, self.chunk_size)
+        return self.cut.rows(self.todo, index, 1, self.start)
 
-    def rest(self, done: int) -> "ChunksJob":
+    def rest(self, done: int) -> Self:
         """The same job without its first `done` chunks."""
         if not done:
             return self
-        rows = pack(self.todo.slice(done * self.chunk_size))
+        rows = pack(self.cut.rows(self.todo, self.start + done, self.count - done, self.start))
         return replace(self, rows=rows, start=self.start + done, count=self.count - done)
 
     def record(self) -> dict:
@@ -179,7 +195,7 @@ class ChunksJob:
         return asdict(self)
 
     @classmethod
-    def of(cls, record: dict) -> "ChunksJob":
+    def of(cls, record: dict) -> Self:
         """From record(), also after JSON."""
         return cls(**record | {"space": Space.of(record["space"]), "apart": tuple(record["apart"])})
 

@@ -50,7 +50,7 @@ class Isolation:
         unexplained = 0
         while len(self._results) < self._job.count:
             try:
-                self._call("chunks", self._rest(), self._hear)
+                self._call(self._job.KIND, self._rest(), self._hear)
             except WorkerDied as death:
                 if not self._try_suspects(death):
                     unexplained += 1
@@ -113,7 +113,7 @@ class Isolation:
         try:
             row, only = pack(self._row(digest)), dict(plain_only or {})
             job = replace(self._job, rows=row, alone=digest.hex(), plain_only=only)
-            self._call("trial", job, lambda _: None)
+            self._call(self._job.TRIAL, job, lambda _: None)
         except WorkerDied as death:
             stage: Stage | None = self._lease.in_flight().get(digest)
             if stage is None:

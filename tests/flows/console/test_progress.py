@@ -1,9 +1,12 @@
 """Meters and words: figures that follow from what was reported, at the pace at which it was."""
 
 import dataclasses
+import io
+import logging
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from flows.console import progress
 from flows.console.messages import changes, duration, reported, trained
@@ -18,6 +21,28 @@ def clock(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     return now
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "kind", "deployment", "expected"),
+    [
+        (True, "xterm-256color", "", True),
+        (True, "dumb", "", False),
+        (True, "xterm-256color", "0f7e2d9c-0000-0000-0000-000000000000", False),
+        (False, "xterm-256color", "", False),
+    ],
+)
+def test_bars_are_for_a_person_at_a_terminal(monkeypatch, is_terminal, kind, deployment, expected):
+    """Not for a deployment, even if its worker was started on a terminal."""
+    output, environment = io.StringIO(), {"TERM": kind}
+    console = Console(file=output, force_terminal=is_terminal, _environ=environment)
+    monkeypatch.setattr(progress, "Console", lambda **_: console)
+    monkeypatch.setattr(progress, "get_run_logger", lambda: logging.getLogger("a run"))
+    if deployment:
+        monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", deployment)
+    with progress.shown() as shown, shown.step("extract"):
+        shown.meter("extract", 10, "images").update(5)
+    assert ("━" in output.getvalue()) == expected
 
 
 def test_a_meter_says_done_rate_and_time_left_every_ten_seconds(clock):

@@ -17,7 +17,6 @@ from storage.errors import InputError, TooManyRemovals
 from storage.manifest.diff import Changes
 from storage.manifest.file_table import means_the_same
 from storage.manifest.versions import Version, commit, latest_version
-from storage.planning.chunks import chunk
 from storage.planning.options import PlanOptions
 from storage.planning.plan import MOST_TWINS, Plan, finish, make_plan
 from storage.schemas import TODO_SCHEMA
@@ -115,7 +114,7 @@ def test_only_what_is_new_or_changed_is_extracted(images, store):
 
 def test_every_image_lands_in_exactly_one_chunk(images, store):
     plan = toy.plan(images, store, chunk_size=7)
-    chunks = [chunk(plan.todo, index, plan.chunk_size) for index in range(plan.num_chunks)]
+    chunks = [plan.cut.rows(plan.todo, index, 1) for index in range(plan.num_chunks)]
     assert [part.num_rows for part in chunks] == [7, 7, 6]
     assert pa.concat_tables(chunks).equals(plan.todo)
 
@@ -126,7 +125,7 @@ def test_chunks_are_the_work_in_pieces_of_the_chunk_size(num_images, chunk_size)
     todo = pa.Table.from_pylist(rows, TODO_SCHEMA)
     nothing = dict.fromkeys(field.name for field in dataclasses.fields(Plan))
     plan = Plan(**nothing | {"todo": todo, "chunk_size": chunk_size})
-    chunks = [chunk(todo, index, chunk_size) for index in range(plan.num_chunks)]
+    chunks = [plan.cut.rows(todo, index, 1) for index in range(plan.num_chunks)]
     assert [digest for part in chunks for digest in part["digest"].to_pylist()] == todo["digest"].to_pylist()
     assert all(0 < part.num_rows <= chunk_size for part in chunks)
 

@@ -43,7 +43,7 @@ def unloaded():
         ("auto", {"backbone": "vgg19"}, False, "mnn"),
         ("auto", {"dtype": "float32"}, False, "mnn"),
         ("auto", {}, True, "tensorflow"),
-        ("auto", {"backbone": "resnet50"}, False, "tensorflow"),
+        ("auto", {"backbone": "resnet50"}, False, "openvino"),
         ("auto", {"precision": "mixed_float16"}, False, "tensorflow"),
         ("tensorflow", {}, False, "tensorflow"),
         ("mnn", {}, True, "mnn"),
@@ -87,9 +87,9 @@ def test_an_engine_is_a_class_and_a_line_of_the_table(engine, spec, monkeypatch)
     assert "tensorflow replaces slower" in load_engine("slower", spec, "random", 1).fallback
 
 
-def test_without_mnn_auto_takes_tensorflow_and_who_asks_for_mnn_is_told_how_to_get_it(monkeypatch):
+def test_without_mnn_auto_takes_another_engine_and_who_asks_for_mnn_is_told_how_to_get_it(monkeypatch):
     monkeypatch.setattr("vision.engines.mnn_engine.find_spec", lambda name: None)
-    assert choose("auto", FeatureSpec(""), has_gpu=False) == "tensorflow"
+    assert choose("auto", FeatureSpec(""), has_gpu=False) == "openvino"
     with pytest.raises(SpecError, match=r"`engine=mnn` is not installed: pip install .*\[fast\]"):
         choose("mnn", FeatureSpec(""), has_gpu=False)
 
@@ -138,14 +138,14 @@ def test_features_of_other_weights_are_no_parity(spec, tensors):
         check_parity(MnnEngine(spec, tensors, threads=1), others)
 
 
-@pytest.mark.parametrize("name", ["mnn", "tensorflow"])
+@pytest.mark.parametrize("name", ["mnn", "openvino", "tensorflow"])
 def test_weights_that_are_not_those_of_the_spec_any_more_are_refused(engine, spec, tensors, tmp_path, name):
     path = write_keras2(tmp_path / "mine.h5", tensors)
     with pytest.raises(WeightsError, match="changed during the run"):
         load_engine(name, dataclasses.replace(spec, weights="0" * 32), str(path), 1)
 
 
-@pytest.mark.parametrize("name", ["mnn", "tensorflow"])
+@pytest.mark.parametrize("name", ["mnn", "openvino", "tensorflow"])
 def test_an_engine_from_a_file_of_the_random_tensors_gives_the_same_features(engine, spec, tensors, tmp_path, name):
     path = write_keras2(tmp_path / "mine.h5", tensors)
     own = dataclasses.replace(spec, weights=tensors_digest(tensors))
@@ -173,7 +173,7 @@ def networks(tensors):
 @pytest.mark.parametrize(
     ("size", "before"), [(32, "block5"), (47, "block2"), pytest.param(75, "block5", marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("name", ["mnn", "tensorflow"])
+@pytest.mark.parametrize("name", ["mnn", "openvino", "tensorflow"])
 def test_an_engine_that_ends_before_a_block_gives_what_keras_has_there(engine, spec, networks, name, size, before):
     import keras
 
@@ -197,7 +197,7 @@ def test_a_cut_engine_is_held_against_the_reference_that_is_cut_there(spec, tens
         check_parity(cut, tensors | {name: others[name] for name in others if name.startswith("block2")})
 
 
-@pytest.mark.parametrize("name", ["mnn", "tensorflow"])
+@pytest.mark.parametrize("name", ["mnn", "openvino", "tensorflow"])
 @pytest.mark.parametrize(
     ("backbone", "before", "reason"),
     [
@@ -215,7 +215,7 @@ def test_what_cannot_be_cut_is_refused_in_a_sentence(name, backbone, before, rea
         load_engine(name, FeatureSpec("", backbone, image_size=32), "random", 1, before)
 
 
-@pytest.mark.parametrize("name", ["mnn", "tensorflow"])
+@pytest.mark.parametrize("name", ["mnn", "openvino", "tensorflow"])
 def test_the_engine_before_is_gone_when_another_is_made(engine, spec, monkeypatch, name):
     seen = []
     whole = weakref.ref(load_engine(name, spec, "random", 1))

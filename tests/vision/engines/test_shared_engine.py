@@ -13,6 +13,7 @@ from vision import engines
 from vision.engines import load_engine, unload_engine
 from vision.engines.engine import Engine
 from vision.engines.mnn_engine import MnnEngine
+from vision.engines.openvino_engine import OpenVinoEngine
 from vision.engines.selection import EngineName
 from vision.engines.serial import SerialEngine
 from vision.engines.tensorflow_engine import TensorFlowEngine
@@ -20,7 +21,7 @@ from vision.engines.tensorflow_engine import TensorFlowEngine
 T = TypeVar("T")
 
 ROUNDS = 10
-KINDS: dict[str, type] = {"mnn": MnnEngine, "tensorflow": TensorFlowEngine}
+KINDS: dict[str, type] = {"mnn": MnnEngine, "openvino": OpenVinoEngine, "tensorflow": TensorFlowEngine}
 
 
 def together(*calls: Callable[[], T]) -> list[T]:
@@ -35,7 +36,9 @@ def together(*calls: Callable[[], T]) -> list[T]:
         return [done.result() for done in [threads.submit(begun, call) for call in calls]]
 
 
-@pytest.fixture(params=[("mnn", None), ("mnn", "block5"), ("tensorflow", "block5")], scope="module", ids=str)
+@pytest.fixture(
+    params=[("mnn", None), ("mnn", "block5"), ("openvino", "block5"), ("tensorflow", "block5")], scope="module", ids=str
+)
 def shared(request, engine, spec, tensors) -> Engine:
     """One of each kind, whole, and cut as for a fine-tuning."""
     name, before = request.param

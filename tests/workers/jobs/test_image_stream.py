@@ -25,7 +25,7 @@ from tests.examples import examples
 from vision.pixels.augmentation import Augmentation
 from vision.pixels.decode import ImageError, decode
 from vision.runtime import prepare_tensorflow
-from workers.jobs.extract import read_image
+from workers.jobs.files import read_image
 from workers.jobs.image_stream import MOST_BATCHES, MOST_GONE, ImageStream, epoch_keys, steps_at_a_time
 
 CLASSES = ("cats", "dogs")

@@ -34,6 +34,8 @@ def test_the_fingerprint_is_the_hash_of_the_spec(tmp_path):
         {"pooling": "max"},
         {"dtype": "float32"},
         {"precision": "mixed_float16"},
+        {"precision": "bfloat16"},
+        {"precision": "int8"},
         {"exif": "apply"},
         {"rescale": 1 / 255},
         {"sixteen_bit": "scale"},

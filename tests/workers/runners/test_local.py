@@ -16,7 +16,7 @@ from prefect.states import Failed
 from flows.console.exit_status import exit_status, is_foreseen
 from storage.errors import InputError, NoRoom, StoreBusy, StoreDamaged
 from storage.manifest.space import create_space
-from storage.planning.chunks import chunk, pack
+from storage.planning.chunks import pack
 from storage.planning.plan import Plan
 from storage.records import fingerprint
 from storage.shards.shard import Shard, ShardRef
@@ -474,7 +474,7 @@ def plan(space: Space) -> Plan:
 
 
 def chunk_job(space: Space, plan: Plan, index: int) -> dict:
-    rows = pack(chunk(plan.todo, index, 8))
+    rows = pack(plan.cut.rows(plan.todo, index, 1))
     return ChunksJob(space, rows, index, 1, 8, "parquet", 1, "mnn").record()
 
 

@@ -1,0 +1,1 @@
+"""Predictions: pieces that children write, and the file that a run makes of them."""

@@ -1,0 +1,21 @@
+"""Task `plan_predictions`: finds which images have no prediction yet, and which of those have stored features."""
+
+from prefect import task
+
+from tasks.caching import RETRY
+from workers.jobs.opened_head import OpenedHead
+from workers.jobs.prediction_plan import InboxRecord, PredictionPlan, make_plan
+from workers.jobs.records import Space
+
+
+@task(name="plan_predictions", **RETRY, cache_policy=None)
+def plan_predictions(
+    space: Space,
+    inbox: InboxRecord,
+    head: OpenedHead,
+    keep_features: bool,
+    chunk_size: int | None,
+    use_stored: bool = True,
+) -> PredictionPlan:
+    """Plan the predictions of a head for listed images."""
+    return make_plan(space, inbox, head, keep_features, chunk_size, use_stored)

@@ -1,0 +1,120 @@
+"""A backbone as a graph of OpenVINO by Keras' exporter, made once per weights in a process of its own.
+
+    python -m vision.engines.keras_export FOLDER
+
+Children therefore load no TensorFlow. FOLDER has spec.json and tensors.npz; the process writes network.npz there.
+"""
+
+import io
+import json
+import logging
+import subprocess
+import sys
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vision.backbones.weights_file import Tensors
+from vision.engines.facts import cache_folder, kept, sources
+from vision.engines.parity import sample_picture
+from vision.specs import FeatureSpec
+
+logger = logging.getLogger(__name__)
+
+LONGEST_EXPORT_SECONDS = 900  # 4 to 12 s were measured on an idle machine
+
+
+class Network(NamedTuple):
+    """graph, weights: the two files of OpenVINO's format. expected: Keras' features of the sample picture, (1, *shape)."""
+
+    graph: bytes
+    weights: bytes
+    expected: np.ndarray
+
+
+def exported(spec: FeatureSpec, tensors: Tensors) -> Network:
+    """The network of a spec, from the cache or made now. Raises RuntimeError if Keras or OpenVINO cannot convert it."""
+    record = spec.record() | {"precision": "float32"}
+    key = {"graph": record, "sources": sources()} | {
+        name: version(name) for name in ("keras", "openvino", "tensorflow")
+    }
+    place = sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:32]
+    path = cache_folder() / "graphs" / f"{place}.npz"  # a newer version replaces the file
+    data = b""
+
+    def find() -> dict[str, Any]:
+        nonlocal data
+        data = _export(record, tensors)
+        _keep(path, data)
+        return {"sha256": sha256(data).hexdigest()}
+
+    def holds(fact: dict[str, Any]) -> bool:
+        nonlocal data
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return False
+        return sha256(data).hexdigest() == fact["sha256"]
+
+    kept(key, find, holds)
+    with np.load(io.BytesIO(data)) as arrays:
+        return Network(arrays["graph"].tobytes(), arrays["weights"].tobytes(), arrays["expected"])
+
+
+def _export(record: dict[str, Any], tensors: Tensors) -> bytes:
+    logger.info("converting %s for OpenVINO, once for these weights", record["backbone"])
+    with TemporaryDirectory() as folder:
+        Path(folder, "spec.json").write_text(json.dumps(record))
+        arrays = {f"{layer} {place}": array for layer, own in tensors.items() for place, array in enumerate(own)}
+        np.savez(Path(folder, "tensors.npz"), **arrays)  # type: ignore[arg-type]
+        done = subprocess.run(
+            [sys.executable, "-m", __name__, folder],
+            capture_output=True,
+            text=True,
+            timeout=LONGEST_EXPORT_SECONDS,
+            cwd=Path(__file__).parents[2],
+        )
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise RuntimeError(f"{record['backbone']} cannot be converted for OpenVINO ({reason})")
+        return Path(folder, "network.npz").read_bytes()
+
+
+def _keep(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=path.parent) as folder:
+            Path(folder, path.name).write_bytes(data)
+            Path(folder, path.name).replace(path)
+    except OSError as error:
+        logger.warning("%s cannot be kept (%s): each process converts the network by itself", path, error.strerror)
+
+
+def export(folder: Path) -> None:
+    from vision.engines.openvino_library import load_openvino
+
+    load_openvino()  # before Keras does
+    from vision.backbones.keras_model import build_backbone
+
+    spec = FeatureSpec(**json.loads((folder / "spec.json").read_text()))
+    tensors: dict[str, tuple[np.ndarray, ...]] = {}
+    with np.load(folder / "tensors.npz") as arrays:
+        for name in arrays.files:
+            layer = name.rpartition(" ")[0]
+            tensors[layer] = (*tensors.get(layer, ()), arrays[name])
+    model = build_backbone(spec, tensors)
+    model.export(str(folder / "network.xml"), format="openvino", verbose=False)
+    expected = np.asarray(model(sample_picture(spec.image_size)[None], training=False), np.float32)
+    files = {
+        name: (folder / f"network.{suffix}").read_bytes() for name, suffix in (("graph", "xml"), ("weights", "bin"))
+    }
+    as_arrays = {name: np.frombuffer(data, np.uint8) for name, data in files.items()}
+    np.savez(folder / "network.npz", **(as_arrays | {"expected": expected}))  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    export(Path(sys.argv[1]))
