@@ -24,6 +24,7 @@ from flows.options.flat import takes_options
 from flows.options.predict import PredictOptions
 from flows.steps.engine_choice import settle_engine
 from flows.steps.extraction import extract_chunks
+from storage.predictions.pieces import claimed
 from tasks.artifacts import show_predictions
 from tasks.extract_chunk import logs_of
 from tasks.list_inbox import list_inbox
@@ -44,10 +45,12 @@ def predict(options: PredictOptions) -> Predictions:
     """List the images, predict those without a prediction, and write the file."""
     options.check()
     space = options.space()
-    with shown() as progress:
+    pieces = str(options.pieces)
+    with shown() as progress, claimed(options.pieces, options.file):
         progress.say(*cautions(options.runner))
         with progress.step("list"):
-            inbox = list_inbox(space, options.images, options.outside_links, options.rehash)
+            inbox = list_inbox(space, options.images, pieces, options.outside_links, options.rehash)
+        options.check_listed(inbox.files)
         plan, chunks, peak = compute(space, inbox, options, progress)
         with progress.step("write"):
             written = write_predictions(inbox, plan, options.columns, str(options.file), options.append)
@@ -73,17 +76,17 @@ def compute(
         if found.lost:
             plan = replace(make_plan(space, inbox, options, False), stored=found.predicted, known=plan.known)
     with progress.step("predict"):
-        engine = (
-            "tensorflow"
-            if options.opened.is_whole
-            else settle_engine(options.engine, plan, options.runner, progress.say)
-        )
+        engine = engine_of(plan, options, progress)
         placed = options.placement(engine)
-        return (
-            plan,
-            extract_chunks(plan, placed, engine, None, progress, options.runner, task=predict_chunk, verb="predict"),
-            peak,
-        )
+        runner, own = options.runner, {"task": predict_chunk, "verb": "predict"}
+        return plan, extract_chunks(plan, placed, engine, None, progress, runner, **own), peak
+
+
+def engine_of(plan: PredictionPlan, options: PredictOptions, progress: Progress) -> str:
+    """The engine of the children. A fine-tuned network computes its own features."""
+    if options.opened.is_whole:
+        return "tensorflow"
+    return settle_engine(options.engine, plan, options.runner, progress.say)
 
 
 def use_stored(plan: PredictionPlan, options: PredictOptions, progress: Progress) -> StoredResult:
@@ -97,4 +100,5 @@ def use_stored(plan: PredictionPlan, options: PredictOptions, progress: Progress
 
 def make_plan(space: Space, inbox: InboxRecord, options: PredictOptions, use_stored: bool = True) -> PredictionPlan:
     """Plan what is left to do."""
-    return plan_predictions(space, inbox, options.opened, options.keep_features, options.chunk_size, use_stored)
+    pieces, size = str(options.pieces), options.chunk_size
+    return plan_predictions(space, inbox, options.opened, pieces, options.keep_features, size, use_stored)

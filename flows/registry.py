@@ -121,7 +121,7 @@ PREDICT = FlowEntry(
     description="Label images with a trained head, and write one row per image. Images whose features the store has are "
     "not computed.",
     epilog="Exit status: 0 done, 1 failure, 2 bad arguments or input, 3 too many unusable images (the file is written), "
-    f"130 interrupted. {JSON_LINE}",
+    f"5 another run writes the file, 130 interrupted. {JSON_LINE}",
     interrupted="finished predictions are kept, and the same command continues from them",
     holds_store=False,
 )

@@ -1,5 +1,7 @@
 """Task `list_inbox`: lists images without labels, with the digest of their bytes."""
 
+from pathlib import Path
+
 from prefect import task
 
 from storage.backend.paths import place
@@ -11,8 +13,13 @@ from workers.jobs.records import Space
 
 
 @task(name="list_inbox", **RETRY, cache_policy=None)
-def list_inbox(space: Space, images: str, outside_links: bool = False, rehash: bool = False) -> InboxRecord:
-    """List the images of a folder, a file or a list of files. Files of unchanged size and times are not read again."""
+def list_inbox(
+    space: Space, images: str, pieces: str, outside_links: bool = False, rehash: bool = False
+) -> InboxRecord:
+    """List the images of a folder, a file or a list of files. Files of unchanged size and times are not read again.
+
+    pieces: the folder of the run, which takes the listing.
+    """
     inbox = scan_inbox(place(images), outside_links)
     listing = list_images(inbox.scan, space.store.cache, rehash)
-    return save_inbox(inbox, listing.files, space.store.cache / "predictions")
+    return save_inbox(inbox, listing.files, Path(pieces))

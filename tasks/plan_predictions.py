@@ -1,5 +1,7 @@
 """Task `plan_predictions`: finds which images have no prediction yet, and which of those have stored features."""
 
+from pathlib import Path
+
 from prefect import task
 
 from tasks.caching import RETRY
@@ -13,9 +15,10 @@ def plan_predictions(
     space: Space,
     inbox: InboxRecord,
     head: OpenedHead,
+    pieces: str,
     keep_features: bool,
     chunk_size: int | None,
     use_stored: bool = True,
 ) -> PredictionPlan:
     """Plan the predictions of a head for listed images."""
-    return make_plan(space, inbox, head, keep_features, chunk_size, use_stored)
+    return make_plan(space, inbox, head, Path(pieces), keep_features, chunk_size, use_stored)

@@ -11,11 +11,14 @@ from pydantic import Field
 from flows.options.field_types import Fraction, OutsideLinks
 from flows.options.paths import check_path
 from flows.options.pipeline import PipelineOptions
+from flows.options.roots import IMAGE_ROOTS, can_lead_out
 from storage.backend.paths import Place, place
+from storage.errors import InputError
 from storage.layout import Store
 from storage.predictions.output import Columns, check_out
+from storage.predictions.pieces import pieces_folder
 from storage.shards.shard import MAX_ROWS
-from storage.source.unlabelled import check_target
+from storage.source.unlabelled import check_target, is_list
 from vision.engines.selection import EngineName, choose
 from workers.devices import Placement, placement, visible_gpus
 from workers.jobs.opened_head import OpenedHead, open_head
@@ -94,6 +97,10 @@ class PredictOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_
         """Raise InputError if there is no head, or the images or the file cannot be used. Returns the store."""
         check_target(self.target)
         check_out(self.file, self.columns, self.overwrite, self.append)
+        if can_lead_out(IMAGE_ROOTS) and is_list(self.target):
+            raise InputError(
+                f"`images`: a list may name files outside of the allowed roots; name a folder, or set {IMAGE_ROOTS}=/ where the worker starts"
+            )
         self.check_engine()
         return self.space().store
 
@@ -118,6 +125,11 @@ class PredictOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_
         return open_head(self.root, self.head or None)
 
     @property
+    def pieces(self) -> Path:
+        """The folder of the run in the store's cache."""
+        return pieces_folder(Store(self.root, self.opened.fingerprint), self.opened.name, self.file)
+
+    @property
     def columns(self) -> Columns:
         """The columns of the file."""
         return Columns(self.opened.classes, self.top_k)
@@ -125,6 +137,11 @@ class PredictOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_
     def space(self) -> Space:
         """The feature space of the head, with weights. Raises InputError or WeightsError."""
         return computable_space(self.root, self.opened.spec, self.weights)
+
+    def check_listed(self, files: int) -> None:
+        """Raise InputError if there is no image. An inbox whose images are added to a file may be empty."""
+        if not files and not self.append:
+            raise InputError(f"`images`: there is no image in {self.target}")
 
     def check_engine(self) -> None:
         """Raise SpecError if the engine cannot compute the features of the head."""

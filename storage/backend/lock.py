@@ -56,6 +56,16 @@ def alone(file: Path) -> Iterator[None]:
 
 
 @contextmanager
+def claim(file: Path, busy: StoreBusy) -> Iterator[None]:
+    """Hold the lock `file` exclusively while the block runs. Raises `busy` if a process of this machine holds it."""
+    make_folder(file.parent)
+    with open(file, "a") as lock:
+        if not _try_lock(lock.fileno()):
+            raise busy
+        yield
+
+
+@contextmanager
 def sharing(file: Path, when_unused: Callable[[], None]) -> Iterator[None]:
     """Hold the lock `file` shared with other processes of this machine while the block runs.
 

@@ -3,8 +3,10 @@
 import os
 import stat
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeGuard
 
 import pyarrow as pa
 
@@ -15,7 +17,7 @@ from storage.source.labels import Label
 from storage.source.scan import check_folder, walk_folder, warn_of
 from storage.source.scan_table import Scan
 from storage.source.walk import SCAN_SCHEMA, SUFFIXES, is_hidden, wrapped
-from storage.text import count
+from storage.text import count, visible
 
 LIST_SUFFIX = ".txt"
 UNLABELLED = Label("", None)
@@ -25,12 +27,13 @@ UNLABELLED = Label("", None)
 class Inbox:
     """Images without labels.
 
-    scan: their files. missing: paths of a list that name no file. prefix: of the paths in the scan, to be left out of what a user sees.
+    scan: their files. names: path in the scan → what a user knows the image as, where that differs. missing: lines of a list that
+    name no file.
     """
 
     scan: Scan
+    names: Mapping[bytes, bytes] = field(default_factory=dict)
     missing: tuple[bytes, ...] = ()
-    prefix: bytes = b""
 
 
 def scan_inbox(target: Place, outside_links: bool = False) -> Inbox:
@@ -39,13 +42,20 @@ def scan_inbox(target: Place, outside_links: bool = False) -> Inbox:
     target: a folder or prefix, whose images are those with the suffix of one; an image; or a list of files, which ends in
     `.txt` and has one path per line, relative to the folder of the list. Files that are named need no suffix of an image.
     """
+    if is_list(target):
+        return _scan_list(target)
     if isinstance(target, Path) and target.is_file():
-        return _scan_list(target) if target.suffix.lower() == LIST_SUFFIX else _scan_file(target)
+        return _scan_file(target)
     check_folder(target)
     scanned_ns = time.time_ns()
     walk = walk_folder(target, _any_image, CLASSES, outside_links)
     warn_of(target, walk)
     return Inbox(Scan(target, walk.rows.table(), walk.ignored.number, tuple(sorted(walk.unreadable)), scanned_ns))
+
+
+def is_list(target: Place) -> TypeGuard[Path]:
+    """Whether a target is a list of files."""
+    return isinstance(target, Path) and target.suffix.lower() == LIST_SUFFIX and target.is_file()
 
 
 def check_target(target: Place) -> None:
@@ -59,36 +69,57 @@ def _any_image(prefix: bytes, name: bytes) -> Label | None:
 
 
 def _scan_file(path: Path) -> Inbox:
-    return _scan_paths(path.parent, [os.fsencode(path.name)])
+    inbox = _scan_names({os.fsencode(path): os.fsencode(path.name)})
+    if not inbox.scan.files.num_rows:
+        raise InputError(f"`images`: {path} is not a file")
+    return inbox
 
 
 def _scan_list(path: Path) -> Inbox:
     try:
-        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
+        data = path.read_bytes()
     except OSError as error:
         raise InputError(f"`images`: {path} cannot be read: {error.strerror}") from error
-    folder = os.fsencode(path.parent)
-    named = [os.path.normpath(os.path.join(folder, line.strip())) for line in lines if line.strip()]
-    if not named:
+    if b"\0" in data:
+        raise InputError(f"`images`: {path} is no list of paths in UTF-8; an image needs the suffix of one")
+    lines = [line.strip() for line in data.removeprefix(b"\xef\xbb\xbf").splitlines() if line.strip()]
+    if not lines:
         raise InputError(f"`images`: {path} names no file; it should have one path per line")
-    return _scan_paths(Path("/"), [name.lstrip(b"/") for name in dict.fromkeys(named)], folder.lstrip(b"/") + b"/")
+    folder = os.fsencode(path.parent)
+    names: dict[bytes, bytes] = {}
+    for line in lines:
+        names.setdefault(_joined(folder, line), line)
+    inbox = _scan_names(names)
+    if not inbox.scan.files.num_rows:
+        raise InputError(
+            f"`images`: none of the {count(len(names), 'path')} in {path} is a file, as {visible(lines[0])}; "
+            f"a path is absolute or relative to {path.parent}"
+        )
+    return inbox
 
 
-def _scan_paths(root: Path, paths: list[bytes], prefix: bytes = b"") -> Inbox:
+def _joined(folder: bytes, line: bytes) -> bytes:
+    """The path of a line. Two spellings of a path are one image. `..` stays, because a link may come before it."""
+    path = os.path.join(folder, line)
+    return path if b".." in path.split(b"/") else os.path.normpath(path)
+
+
+def _scan_names(names: Mapping[bytes, bytes]) -> Inbox:
+    """Scan the files at absolute paths. names: path → what a user knows it as."""
     scanned_ns, rows, missing = time.time_ns(), [], []
-    for path in paths:
+    for path, name in names.items():
         try:
-            status = os.stat(os.path.join(os.fsencode(root), path))
+            status = os.stat(path)
+            is_file = stat.S_ISREG(status.st_mode)
         except OSError:
-            missing.append(path)
-            continue
-        if not stat.S_ISREG(status.st_mode):
-            missing.append(path)
-            continue
-        times = wrapped(status.st_mtime_ns), wrapped(status.st_ctime_ns)
-        rows.append((path, status.st_size, *times, *UNLABELLED))
-    if not rows:
-        raise InputError(f"`images`: none of {count(len(paths), 'path')} is a file")
-    columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), SCAN_SCHEMA, strict=True)]
-    files = pa.Table.from_arrays(columns, schema=SCAN_SCHEMA).sort_by("path").combine_chunks()
-    return Inbox(Scan(root, files, 0, (), scanned_ns), tuple(missing), prefix)
+            is_file = False
+        if is_file:
+            times = wrapped(status.st_mtime_ns), wrapped(status.st_ctime_ns)
+            rows.append((path.lstrip(b"/"), status.st_size, *times, *UNLABELLED))
+        else:
+            missing.append(name)
+    columns = zip(*rows, strict=True) if rows else [()] * len(SCAN_SCHEMA)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCAN_SCHEMA, strict=True)]
+    files = pa.Table.from_arrays(arrays, schema=SCAN_SCHEMA).sort_by("path").combine_chunks()
+    shown = {path.lstrip(b"/"): name for path, name in names.items()}
+    return Inbox(Scan(Path("/"), files, 0, (), scanned_ns), shown, tuple(missing))

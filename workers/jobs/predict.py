@@ -104,7 +104,7 @@ def _predict(
     found = predictor.predict(images_of(todo, job), lambda done: report({"chunk": index, "done": done}), tracker, apart)
     began = time.perf_counter()
     for digest, (code, message) in found.errors.items():
-        logger.warning("%s cannot be predicted (%s): %s", visible(path_of(job, digest)), code, visible(message))
+        logger.warning("%s cannot be predicted (%s): %s", _shown(job, digest), code, visible(message))
     engine = predictor.engine
     if job.keep_features and engine is not None:
         write_features(job, engine, found.extracted)  # the next version that lists these images adopts the shard
@@ -113,6 +113,11 @@ def _predict(
     written = {"shard": piece.name, "size_bytes": piece.stat().st_size, "rows": len(found.keys), "footer_checksum": ""}
     fallback = engine.fallback if engine else None
     return chunk_result(job, found.extracted, started, began, predictor.engine_name, fallback, **written)
+
+
+def _shown(job: PredictJob, digest: bytes) -> str:
+    """The path of an image, absolute if a list named it, whose paths are all below /."""
+    return ("/" if job.space.images == "/" else "") + visible(path_of(job, digest))
 
 
 def try_alone(job: PredictJob, tracker: Tracker | None = None) -> str | None:

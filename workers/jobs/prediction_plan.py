@@ -1,7 +1,7 @@
 """What a prediction run has to do: which images are predicted already, which have stored features, which are new."""
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +15,7 @@ from storage.errors import StorageError
 from storage.manifest.versions import latest_version
 from storage.planning.chunks import automatic_size
 from storage.predictions.output import ROWS_AT_A_TIME, Columns
-from storage.predictions.pieces import pieces_folder, read_pieces
+from storage.predictions.pieces import read_pieces
 from storage.reasons import FILE_FAULTS
 from storage.schemas import DIGEST, TODO_SCHEMA
 from storage.shards.view_ids import PLAIN, plain
@@ -28,7 +28,7 @@ from workers.jobs.records import PlanRecord, Space
 
 @dataclass(frozen=True)
 class InboxRecord:
-    """Images without labels at `path` (a table in the store's cache), below `root`.
+    """Images without labels: a table at `path`, whose paths are below `root`.
 
     files: their number. ignored: the number of files that are no candidates. missing: paths of a list that name no file.
     """
@@ -45,7 +45,7 @@ class PredictionPlan(PlanRecord):
     """The images to compute, as a plan of extraction has them, and those that need less.
 
     head: the name. pieces: the folder of predictions. known: the number of images that were predicted before. stored: the
-    number of images with stored features; their digests lie in the folder of the plan.
+    number of images with stored features; their digests lie there too.
     """
 
     head: str = ""
@@ -57,44 +57,46 @@ class PredictionPlan(PlanRecord):
 
 def save_inbox(inbox: Inbox, files: pa.Table, folder: Path) -> InboxRecord:
     """Write a listing of images without labels for the steps of a run. files: the listing (storage/source/listing.py)."""
-    facts = {"prefix": inbox.prefix.hex(), "missing": [path.hex() for path in inbox.missing]}
-    path = folder / f"{inbox.scan.digest}.inbox"
     folder.mkdir(parents=True, exist_ok=True)
-    write_table(path, files, facts)
-    return InboxRecord(
-        str(path), str(inbox.scan.root), files.num_rows + len(inbox.missing), inbox.scan.ignored, len(inbox.missing)
-    )
+    path = folder / "inbox"
+    paths = files["path"].to_pylist()
+    files = files.append_column("name", pa.array([inbox.names.get(path, path) for path in paths], pa.binary()))
+    write_table(path, files, {"missing": [name.hex() for name in inbox.missing]})
+    missing = len(inbox.missing)
+    return InboxRecord(str(path), str(inbox.scan.root), len(paths) + missing, inbox.scan.ignored, missing)
 
 
 def make_plan(
     space: Space,
     inbox: InboxRecord,
     head: OpenedHead,
+    pieces: Path,
     keep_features: bool = False,
     chunk_size: int | None = None,
     use_stored: bool = True,
 ) -> PredictionPlan:
-    """Split the images by what they need, and write that to the store's cache.
+    """Split the images by what they need, and write that to the folder of pieces.
 
     space: of the head, with weights. use_stored: whether stored features are read; else they are computed again.
     """
-    pieces = pieces_folder(space.store, head.name)
     files = read_table(Path(inbox.path))[0]
     files = files.filter(files["digest"].is_valid())
     images = files["digest"].combine_chunks().unique()
-    known = read_pieces(pieces, len(head.classes))["digest"].combine_chunks()
-    rest = images.filter(pc.invert(pc.is_in(images, known)))
+    rest = images.filter(pc.invert(pc.is_in(images, read_pieces(pieces, len(head.classes)).digests)))
     is_stored = pc.is_in(rest, _stored(space) if use_stored and not head.is_whole else rest.slice(0, 0))
     todo = _todo(files, rest.filter(pc.invert(is_stored)))
-    path = pieces.parent / f"{Path(inbox.path).stem}-{head.name}.plan"
-    path.mkdir(parents=True, exist_ok=True)
-    write_table(path / "todo", todo)
-    write_table(path / "stored", pa.table({"digest": rest.filter(is_stored)}))
-    size = chunk_size or automatic_size(todo.num_rows)
-    numbers = {"known": len(images) - len(rest), "stored": len(rest) - todo.num_rows, "chunk_size": size}
-    space = replace(space, images=inbox.root)
+    write_table(pieces / "todo", todo)
+    write_table(pieces / "stored", pa.table({"digest": rest.filter(is_stored)}))
     return _record(
-        space, todo.num_rows, **numbers, path=str(path), head=head.name, pieces=str(pieces), keep_features=keep_features
+        replace(space, images=inbox.root),
+        todo.num_rows,
+        chunk_size or automatic_size(todo.num_rows),
+        path=str(pieces),
+        head=head.name,
+        pieces=str(pieces),
+        keep_features=keep_features,
+        known=len(images) - len(rest),
+        stored=len(rest) - todo.num_rows,
     )
 
 
@@ -149,25 +151,30 @@ def stored_digests(plan: PredictionPlan) -> str:
 
 def answers(inbox: InboxRecord, plan: PredictionPlan, columns: Columns) -> Iterator[pa.Table]:
     """The rows of the output, some thousands at a time, in order of path; then the paths of a list that name no file."""
-    files, facts = read_table(Path(inbox.path))
-    prefix, missing = bytes.fromhex(facts["prefix"]), [bytes.fromhex(path) for path in facts["missing"]]
+    files = read_table(Path(inbox.path))[0]
     known = read_pieces(Path(plan.pieces), len(columns.classes), is_last_word=True)
-    at = pc.index_in(files["digest"].combine_chunks(), known["digest"].combine_chunks())
-    reasons = pc.coalesce(files["reason"].combine_chunks(), known["reason"].combine_chunks().take(at))
+    at = pc.index_in(files["digest"].combine_chunks(), known.digests)
+    reasons = pc.coalesce(files["reason"].combine_chunks(), known.reasons.take(at))
     reasons = pc.if_else(pc.and_(at.is_null(), reasons.is_null()), "vanished", reasons)
-    probabilities = known["probabilities"].combine_chunks().flatten().to_numpy().reshape(-1, len(columns.classes))
+    names = names_of(inbox)
     for start in range(0, files.num_rows, ROWS_AT_A_TIME):
-        paths, places = (column.slice(start, ROWS_AT_A_TIME) for column in (files["path"], at))
-        scores = np.full((len(places), len(columns.classes)), np.nan, np.float32)
-        is_known = places.is_valid().to_numpy(zero_copy_only=False)
-        scores[is_known] = probabilities[places.drop_null().to_numpy()]
-        yield _rows(paths.to_pylist(), prefix, reasons.slice(start, len(places)), scores, columns)
-    nothing = np.full((len(missing), len(columns.classes)), np.nan, np.float32)
-    yield _rows(missing, prefix, pa.array(["vanished"] * len(missing), pa.string()), nothing, columns)
+        rows = at.slice(start, ROWS_AT_A_TIME)
+        scores = np.full((len(rows), len(columns.classes)), np.nan, np.float32)
+        is_known = rows.is_valid().to_numpy(zero_copy_only=False)
+        scores[is_known] = known.probabilities(rows.drop_null().to_numpy())
+        yield _rows(names.slice(start, len(rows)), reasons.slice(start, len(rows)), scores, columns)
+    nothing = np.full((inbox.missing, len(columns.classes)), np.nan, np.float32)
+    yield _rows(names.slice(files.num_rows), pa.array(["vanished"] * inbox.missing, pa.string()), nothing, columns)
 
 
-def _rows(paths: Sequence[bytes], prefix: bytes, reasons: pa.Array, scores: np.ndarray, columns: Columns) -> pa.Table:
+def names_of(inbox: InboxRecord) -> pa.Array:
+    """The column `path` of the output: how people see the paths of the images, then those of a list that name no file."""
+    files, facts = read_table(Path(inbox.path))
+    names = [*files["name"].to_pylist(), *(bytes.fromhex(name) for name in facts["missing"])]
+    return pa.array([visible(name) for name in names], pa.string())
+
+
+def _rows(names: pa.Array, reasons: pa.Array, scores: np.ndarray, columns: Columns) -> pa.Table:
     is_file_fault = pc.is_in(reasons, pa.array(list(FILE_FAULTS)))
     statuses = pc.if_else(reasons.is_null(), "ok", pc.if_else(is_file_fault, "pending", "quarantined"))
-    names = pa.array([visible(path.removeprefix(prefix)) for path in paths], pa.string())
     return columns.rows(names, statuses, reasons, scores)
