@@ -154,7 +154,7 @@ def test_a_plan_says_what_a_run_would_do_and_does_nothing(capsys, images, store)
     captured = capsys.readouterr()
     record = json.loads(captured.out)
     assert status == 0
-    assert (record["new"], record["to_extract"], record["chunks"], record["expected_seconds"]) == (20, 20, 1, None)
+    assert (record["new"], record["to_extract"], record["chunks"], record["expected_seconds"]) == (20, 20, 2, None)
     assert record["expected_bytes"] > 0
     assert "nothing changed (dry run)" in captured.err
     assert {path.name for path in store.iterdir()} <= {"cache"}
@@ -333,7 +333,7 @@ def test_the_digits_of_the_demo_are_there_whole_or_not_at_all(tmp_path):
 @pytest.mark.parametrize("flag", ["--images", "--store", "--labels", "--weights"])
 def test_a_path_that_is_not_utf8_is_refused_with_a_way_out(capsys, tmp_path, flag):
     status, line = complaint(capsys, "--images", tmp_path, *TINY, flag, tmp_path / os.fsdecode(b"caf\xe9"))
-    assert (status, flag in line, "make a link to it" in line) == (2, True, True)
+    assert (status, flag in line, "use a link" in line) == (2, True, True)
     line.encode()
 
 
@@ -347,7 +347,7 @@ def test_a_path_below_a_working_folder_that_is_not_utf8_is_refused_with_a_way_ou
     given = {"--images": str(tmp_path / "photos"), "--store": str(tmp_path / "store")} | {flag: value}
     words = [word for pair in given.items() if pair[1] for word in pair]
     status, line = complaint(capsys, *words, *TINY)
-    assert (status, flag in line, "make a link to it" in line) == (2, True, True)
+    assert (status, flag in line, "use a link" in line) == (2, True, True)
     assert list(here.iterdir()) == []
 
 

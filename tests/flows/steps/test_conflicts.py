@@ -25,7 +25,7 @@ def test_a_run_whose_commit_came_second_builds_on_the_first(images, store):
     version = until_committed(work, said.append)
     assert version == latest_version(where)
     assert version.counts == {"images": 22, "ok": 22, "pending": 0, "quarantined": 0}
-    assert [line.partition(":")[0] for line in said] == [
+    assert [line.partition(";")[0] for line in said] == [
         "another run committed version 1 first",
         "another run committed version 2 first",
     ]

@@ -262,7 +262,7 @@ def test_an_emptied_folder_is_not_believed(images, store):
     toy.run(images, store)
     shutil.rmtree(images)
     images.mkdir()
-    with pytest.raises(TooManyRemovals, match="allow-removals"):
+    with pytest.raises(TooManyRemovals, match="`allow_removals`"):
         toy.plan(images, store)
 
 
