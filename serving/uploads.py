@@ -4,7 +4,7 @@ import asyncio
 import base64
 import binascii
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import pydantic
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -15,7 +15,6 @@ from serving.limits import MB, Limits
 from serving.refusal import Refusal
 
 FORMS = "send multipart/form-data with files, application/json with base64, or the bytes of one image as image/*"
-DISCARD_SECONDS = 5.0  # a client that still sends reads no refusal
 
 
 class Base64Images(pydantic.BaseModel):
@@ -91,10 +90,6 @@ async def _received(request: Request, body: _Body, limits: Limits) -> list[Uploa
         raise Refusal(408, "too_slow", "the body arrived too slowly") from None
     except ClientDisconnect:
         raise Refusal(400, "disconnected", "the client left") from None
-    except Refusal as refusal:
-        if refusal.status in (413, 415):
-            await _discard(request)
-        raise
 
 
 async def _read(request: Request, body: _Body, limits: Limits) -> list[Upload]:
@@ -160,11 +155,3 @@ def _too_large(what: str, limit: int) -> Refusal:
 
 def _too_many(limits: Limits) -> Refusal:
     return Refusal(413, "too_many_images_in_request", f"the request has more than {limits.images} images")
-
-
-async def _discard(request: Request) -> None:
-    """Read the rest of a body and keep nothing, or the client loses the refusal with its connection."""
-    with suppress(TimeoutError, ClientDisconnect, RuntimeError):
-        async with asyncio.timeout(DISCARD_SECONDS):
-            async for _ in request.stream():
-                pass

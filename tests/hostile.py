@@ -17,6 +17,7 @@ from PIL import Image
 
 from tests.toy import SPEC, ToyEngine
 from vision.pixels.decode import decode
+from vision.specs import FeatureSpec
 
 CHILD = (sys.executable, "-m", "tests.hostile")
 DEEDS = ("hang", "crash", "fill")
@@ -66,13 +67,20 @@ def obedient(data: bytes, *more):
     return decode(data, *more)
 
 
+def loaded(name: str, spec: FeatureSpec, *more) -> HostileEngine:
+    """In place of vision.engines.load_engine."""
+    engine = HostileEngine()
+    engine.spec = spec
+    return engine
+
+
 def main() -> None:
     import vision.engines
     import vision.engines.extract
     from workers.children import child as worker
 
     vision.engines.extract.decode = obedient
-    vision.engines.load_engine = lambda *given: HostileEngine()
+    vision.engines.load_engine = loaded
     worker.main()
 
 
