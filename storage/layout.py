@@ -85,8 +85,11 @@ class Store:
         return self._way_out("repair --deep")
 
     def _way_out(self, command: str) -> str:
-        address = shlex.quote(str(self.root))
-        return f"run `python -m storage {command} --store {address}`: the next run then extracts only what is lost"
+        return f"run `{self.command(command)}`: the next run then extracts only what is lost"
+
+    def command(self, command: str) -> str:
+        """A command of `python -m storage` on this store, to type in a shell."""
+        return f"python -m storage {command} --store {shlex.quote(str(self.root))}"
 
     def shard(self, name: str) -> Place:
         """The path of a shard. Raises StoreDamaged if the name is invalid, before it builds a path from it."""

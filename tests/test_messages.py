@@ -12,8 +12,8 @@ from tests.test_documents import parser_of
 from tests.test_layers import PROJECT
 
 # Rooms whose functions have callers without a command line. The help texts of `storage/cli` name flags.
-ROOMS = ("storage",)
-COMMAND = re.compile(r"`python -m storage [^`]*`|^repair --deep$")
+ROOMS = ("storage", "vision", "workers")
+COMMAND = re.compile(r"`python -m storage [^`]*`|^python -m storage .*|^(repair|compact) --.*")
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 NAMED = re.compile(r"(?<![^\s(])`([a-z][a-z0-9_]*)(?==|`)")
 

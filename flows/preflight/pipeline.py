@@ -11,6 +11,7 @@ from flows.options.pipeline import PipelineOptions
 from flows.preflight.start import Result, Start
 from storage.heads.registry import is_unranked
 from storage.manifest.file_table import counts
+from storage.manifest.space import has_spec
 from storage.planning.free_space import check_room, expected_bytes, free_bytes
 from storage.planning.plan import Plan, make_plan
 from storage.source.listing import list_images
@@ -66,7 +67,7 @@ def check_pipeline(options: PipelineOptions, plan: bool = False) -> Result | Sta
 
 def _nothing_to_do(space: Space, plan: Plan, options: PipelineOptions) -> Outcome | None:
     """The outcome of a run that would change nothing; None if there is something to do."""
-    if plan.needs_commit or plan.parent is None:
+    if plan.needs_commit or plan.parent is None or not has_spec(space.store):
         return None
     version = version_record(plan.parent)
     outcome = outcome_of(plan_record(space, plan, ""), [], version)
@@ -106,7 +107,7 @@ def _describe_plan(space: Space, plan: Plan) -> dict[str, Any]:
     reasons = [("stale", "because their feature space is new"), ("lost", "because their shard is lost")]
     why = "".join(f", {c[key]:,} {reason}" for key, reason in reasons if c[key])
     adopted = f"; adopted from an interrupted run: {c['adopted']:,}" if c["adopted"] else ""
-    views = f" ({plan.num_rows:,} views)" if plan.num_rows != plan.todo.num_rows else ""
+    views = f" ({count(plan.num_rows, 'view')})" if plan.num_rows != plan.todo.num_rows else ""
     images, chunks = count(plan.todo.num_rows, "image"), count(plan.num_chunks, "chunk")
     say(f"to extract: {images}{views} in {chunks}{why}{adopted}")
     room = "" if free is None else f" ({free / 1e6:,.1f} MB free)"

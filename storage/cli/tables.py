@@ -63,7 +63,7 @@ def shard_lines(shards: Mapping[str, ShardRef], files: pa.Table, rows: pa.Table,
     used = pc.sum(pc.is_in(rows["digest"], files["digest"].combine_chunks().drop_null())).as_py() or 0
     is_plain = plain(rows).num_rows == rows.num_rows
     line = f"{count(len(shards), 'shard')}: {count(num_rows, 'row')}, {size(size_bytes)}"
-    line += f", {count(round(size_bytes / num_rows), 'byte')} {'an image' if is_plain else 'a row'}" if num_rows else ""
+    line += f", {count(round(size_bytes / num_rows), 'byte')} per {'image' if is_plain else 'row'}" if num_rows else ""
     line += f", {count(num_rows - used, 'dead row')}" if num_rows else ""
     if absent:
         return [line, f"{absent:,} of them missing or of the wrong size: the next run extracts their images again"]

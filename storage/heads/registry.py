@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -105,8 +104,7 @@ def make_current(store: Store, name: str) -> None:
     """
     if not HEAD_NAME.fullmatch(name):
         raise InputError(
-            f"{name!r} is not a valid name of a head; expected 32 hex digits, as "
-            f"`python -m storage show --store {shlex.quote(str(store.root))}` lists them"
+            f"{name!r} is not a valid name of a head; expected 32 hex digits, as `{store.command('show')}` lists them"
         )
     try:
         record = read_head(store, name)

@@ -18,7 +18,7 @@ from storage.manifest.space import read_spec
 from storage.manifest.versions import Version, read_version, version_numbers
 from storage.records import file_sha256
 from storage.shards.shard import Shard, ShardRef
-from storage.shards.view_ids import PLAIN, numbered, plain
+from storage.shards.view_ids import PLAIN, plain, views_in_version
 
 
 @dataclass(frozen=True)
@@ -161,5 +161,5 @@ def _views_in(shard: Shard, version: Version) -> Iterator[tuple[bytes, int | Non
     if shard.augmentation and shard.augmentation not in known:
         views = [PLAIN if variant == PLAIN else None for variant in variants.tolist()]
     else:
-        views = numbered(known, shard.augmentation, variants).tolist()
+        views = views_in_version(known, shard.augmentation, variants).tolist()
     return zip(shard.digests(), views, strict=True)

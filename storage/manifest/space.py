@@ -1,6 +1,7 @@
 """Create, check and list the feature spaces of a store."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,6 +56,11 @@ def create_space(store: Store, spec: Mapping, is_single_writer: bool = False) ->
         sweep(folder)
 
 
+def has_spec(store: Store) -> bool:
+    """Whether the space's space.json exists. A run writes a missing one."""
+    return (store.space / "space.json").exists()
+
+
 def spaces(root: Place) -> list[Store]:
     """The feature spaces in the store at `root`, sorted by fingerprint."""
     if not root.is_dir():
@@ -79,7 +85,10 @@ def read_spec(store: Store) -> dict:
     try:
         spec = dict(json.loads(read_whole(path))["spec"])
     except FileNotFoundError:
-        raise StoreDamaged(f"{path} is missing; run again with the options of this space, which writes it") from None
+        raise StoreDamaged(
+            f"{path} is missing; run the pipeline again with `store={shlex.quote(str(store.root))}` and the `images` and "
+            "other options that made this feature space: it writes the file"
+        ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise StoreDamaged(f"{path} has no spec; {store.way_out}") from error
     if fingerprint(spec) != store.fingerprint:

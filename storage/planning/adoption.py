@@ -15,7 +15,7 @@ from storage.planning.rows import Missing, has_missing
 from storage.schemas import DIGEST
 from storage.shards.inventory import footer_ref, is_intact, unlisted_shards
 from storage.shards.shard import Shard, ShardRef
-from storage.shards.view_ids import PLAIN, indices_of, listed, numbered, of_view, variants_of
+from storage.shards.view_ids import PLAIN, indices_of, of_view, variants_of, views_in_version, with_augmentation
 
 logger = logging.getLogger(__name__)
 
@@ -110,8 +110,8 @@ def add_rows(
     failures: dict[bytes, str] = {}
     for ref in sorted(new, key=lambda ref: ref.name):
         shard = Shard(store, ref)
-        known = listed(augmentations, shard.augmentation) if shard.augmentation else augmentations
-        views = numbered(known, shard.augmentation, shard.views()).tolist()
+        known = with_augmentation(augmentations, shard.augmentation, store) if shard.augmentation else augmentations
+        views = views_in_version(known, shard.augmentation, shard.views()).tolist()
         fresh = [
             (digest, view, index)
             for index, (digest, view) in enumerate(zip(shard.digests(), views, strict=True))

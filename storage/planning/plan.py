@@ -21,7 +21,7 @@ from storage.planning.options import PlanOptions
 from storage.planning.rows import Missing, count_lost, missing_rows, present_rows
 from storage.schemas import DIGEST, TODO_SCHEMA
 from storage.shards.shard import Format, ShardRef
-from storage.shards.view_ids import listed, plain, views_of
+from storage.shards.view_ids import plain, views_of, with_augmentation
 from storage.source.listing import Listing
 from storage.text import count
 
@@ -141,7 +141,7 @@ def _usable(store: Store, parent: Version | None, files: pa.Table, known: Known,
     failures, augmentation = known.failures, _varied(options)
     augmentations = parent.augmentations if parent else ()
     if augmentation:
-        listed(augmentations, augmentation)  # before work is done for one that has no place
+        with_augmentation(augmentations, augmentation, store)  # fail before the work if there is no place for another
 
     def still_missing() -> Missing:
         views = views_of(augmentations, augmentation, options.variants)

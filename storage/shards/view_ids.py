@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.errors import InputError
+from storage.layout import Store
 
 VARIANT_BITS = 8
 MOST_VARIANTS = 2**VARIANT_BITS - 1
@@ -27,7 +28,7 @@ def views_of(known: tuple[str, ...], augmentation: str, variants: int) -> list[i
     return [PLAIN, *(base | variant for variant in range(1, variants))]
 
 
-def numbered(known: tuple[str, ...], augmentation: str, variants: np.ndarray) -> np.ndarray:
+def views_in_version(known: tuple[str, ...], augmentation: str, variants: np.ndarray) -> np.ndarray:
     """The views (n,) uint16 of a shard's rows in a version that lists `known`. variants: (n,) the k of each row.
 
     Raises ValueError if there are variants but `augmentation` is not in `known`.
@@ -52,14 +53,17 @@ def are_listed(views: np.ndarray, known: tuple[str, ...]) -> bool:
     return bool(np.all(variants_of(variants) > 0) and np.all(indices_of(variants) < len(known)))
 
 
-def listed(known: tuple[str, ...], augmentation: str) -> tuple[str, ...]:
-    """`known` with the augmentation appended if it is new. Raises InputError if `known` is full."""
+def with_augmentation(known: tuple[str, ...], augmentation: str, store: Store) -> tuple[str, ...]:
+    """`known`, of a version of `store`, with the augmentation appended if it is new.
+
+    Raises InputError if `known` is full.
+    """
     if augmentation in known:
         return known
     if len(known) == MOST_AUGMENTATIONS:
         raise InputError(
-            f"`augment`: the store has variants of {MOST_AUGMENTATIONS} augmentations, as many as there may be; "
-            "`python -m storage compact --drop-variants` leaves them all out"
+            f"`augment`: the store has variants of {MOST_AUGMENTATIONS} augmentations, which is the maximum; "
+            f"`{store.command(f'compact --drop-variants --space {store.fingerprint}')}` drops all variants"
         )
     return (*known, augmentation)
 

@@ -138,7 +138,7 @@ def test_only_what_is_missing_is_extracted_and_a_bad_image_costs_one_row(pipelin
     assert [now["train", view] for view in (1, 2, 3)] == [training] * 3
     assert sum(len(Shard(where, ref).errors()) for ref in version.shards.values()) == 1
     refused = run_alone(tmp_path, *arguments, *SHIFTED, "--variants", "3")
-    assert (refused.status, "1 of 63 images are unusable" in refused.stderr) == (3, True), refused.stderr
+    assert (refused.status, "1 of 63 images is unusable" in refused.stderr) == (3, True), refused.stderr
 
 
 def test_training_on_images_logs_every_epoch_and_extracts_nothing(pipeline, again, first_run, tmp_path):

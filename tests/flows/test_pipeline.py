@@ -120,7 +120,7 @@ def test_an_unreadable_image_costs_its_row_only(pipeline, tmp_path):
     assert (done.record["extracted"], done.record["quarantined"], done.record["val_accuracy"]) == (40, 1, None)
     over = pipeline(*arguments)
     assert over.status == 3
-    assert "1 of 41 images are unusable" in over.stderr
+    assert "1 of 41 images is unusable" in over.stderr
     shown = re.search(r"python (-m storage show --store .*)` names them", over.stderr).group(1)
     listed = subprocess.run([sys.executable, *shlex.split(shown)], capture_output=True, text=True, cwd=PROJECT)
     assert "cats/broken.png" in listed.stdout

@@ -20,10 +20,12 @@ from flows.options.pipeline import PipelineOptions
 from flows.preflight.pipeline import check_pipeline
 from flows.preflight.start import Start
 from flows.registry import PIPELINE
+from storage.errors import StoreDamaged
 from storage.heads.checkpoints import read_checkpoint
 from storage.heads.current import current_head
 from storage.layout import Store
 from storage.manifest.file_table import data_digest
+from storage.manifest.space import read_spec
 from storage.manifest.versions import latest_version
 from storage.planning.plan import make_plan
 from storage.reading import open_split
@@ -72,6 +74,15 @@ def test_a_store_of_before_leaves_nothing_to_do(golden, name, more):
     record = found.line(0)
     assert (record["version"], record["images"], record["quarantined"], record["unchanged"]) == (3, 26, 1, 26)
     assert (record["fingerprint"], record["head"]) == (FINGERPRINT, HEADS[name])
+
+
+def test_a_run_writes_a_missing_space_file_as_the_error_about_it_says(golden):
+    options = options_of(golden, "plain")
+    store = options.space().store
+    (store.space / "space.json").unlink()
+    with pytest.raises(StoreDamaged, match=r"run the pipeline again with `store=\S+` and the `images`"):
+        read_spec(store)
+    assert isinstance(check_pipeline(options), Start)
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -1,6 +1,5 @@
 """Messages about heads whose training diverged. No Prefect here."""
 
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,4 +53,4 @@ def _kept(store: Store, name: str, record: Mapping[str, Any]) -> str:
 
 def promote_command(store: Store, name: str) -> str:
     """The command that makes a head the current one, whatever its scores."""
-    return f"python -m storage promote {name} --store {shlex.quote(str(store.root))}"
+    return store.command(f"promote {name}")

@@ -64,6 +64,6 @@ def _current(store: Store) -> str:
         return name
     if store.heads.is_dir() and any(HEAD_NAME.fullmatch(path.name) for path in store.heads.iterdir()):
         raise InputError(
-            f"{store.root} has no current head; `python -m storage show --store {store.root}` lists the heads to name as `head`"
+            f"{store.root} has no current head; `{store.command('show')}` lists the heads to name as `head`"
         )
     raise InputError(f"{store.root} has no head yet; run the pipeline without `extract_only`, which trains one")

@@ -153,7 +153,7 @@ def test_rows_of_images_that_are_gone_are_dead(lived_in):
         assert line.endswith(dead)
         num_rows = sum(ref.num_rows for ref in version.shards.values())
         size_bytes = sum(path.stat().st_size for name in version.shards for path in store.shards.glob(f"*/{name}"))
-        assert f": {num_rows} rows, {size_bytes / 1000:.1f} kB, {round(size_bytes / num_rows)} bytes an image" in line
+        assert f": {num_rows} rows, {size_bytes / 1000:.1f} kB, {round(size_bytes / num_rows)} bytes per image" in line
 
 
 def test_shards_that_are_not_on_disk_are_told(images, store):
@@ -186,6 +186,7 @@ def test_two_spaces_that_differ_in_what_people_choose_are_told_apart():
         {"exif": "apply"},
         {"rescale": 1 / 255},
         {"sixteen_bit": "scale"},
+        {"calibration": "another"},
         {"of_a_later_release": "yes"},
     ]
     assert {name for other in others for name in other} >= {field.name for field in fields(FeatureSpec)} - {

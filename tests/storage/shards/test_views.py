@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import re
+import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 
 from storage.cli.main import main
 from storage.errors import InputError, StoreDamaged
+from storage.layout import Store
 from storage.maintenance.compact import CompactOptions, compact
 from storage.maintenance.repair import repair_space
 from storage.maintenance.verify import verify_space
@@ -20,8 +24,17 @@ from storage.planning.options import PlanOptions
 from storage.planning.plan import Plan, finish
 from storage.reading.samples import sample_table
 from storage.reading.stream import FeatureStream
+from storage.shards import view_ids
 from storage.shards.shard import Shard, write_shard
-from storage.shards.view_ids import MOST_AUGMENTATIONS, are_listed, indices_of, listed, numbered, variants_of, views_of
+from storage.shards.view_ids import (
+    MOST_AUGMENTATIONS,
+    are_listed,
+    indices_of,
+    variants_of,
+    views_in_version,
+    views_of,
+    with_augmentation,
+)
 from tests import toy
 
 TURN, FLIP = '{"rotation_range":20.0}', '{"horizontal_flip":true,"shear_range":30.0}'
@@ -75,23 +88,41 @@ def digest_of(path: Path) -> bytes:
 def test_a_view_says_which_variant_of_which_augmentation_it_is(known, data):
     index = data.draw(st.integers(0, len(known) - 1))
     variants = np.array(data.draw(st.lists(st.integers(0, 255))), np.uint16)
-    views = numbered(tuple(known), known[index], variants)
+    views = views_in_version(tuple(known), known[index], variants)
     assert views.dtype == np.uint16
     assert np.array_equal(variants_of(views), variants)
     assert set(indices_of(views[variants > 0]).tolist()) <= {index}
     assert not views[variants == 0].any()
     assert are_listed(views, tuple(known))
     assert are_listed(views, tuple(known[:index])) == (not variants.any())
-    assert numbered(tuple(known), known[index], np.arange(256)).tolist() == views_of(tuple(known), known[index], 256)
+    assert views_in_version(tuple(known), known[index], np.arange(256)).tolist() == views_of(
+        tuple(known), known[index], 256
+    )
 
 
-def test_there_is_room_for_as_many_augmentations_as_a_view_can_count():
+def test_there_is_room_for_as_many_augmentations_as_a_view_can_count(tmp_path):
     known: tuple[str, ...] = ()
     for number in range(MOST_AUGMENTATIONS):
-        known = listed(known, str(number))
-    assert listed(known, "7") == known
-    with pytest.raises(InputError, match="--drop-variants"):
-        listed(known, "another")
+        known = with_augmentation(known, str(number), Store(tmp_path, "0" * 32))
+    assert with_augmentation(known, "7", Store(tmp_path, "0" * 32)) == known
+    with pytest.raises(InputError, match="maximum"):
+        with_augmentation(known, "another", Store(tmp_path, "0" * 32))
+
+
+def test_the_advice_for_too_many_augmentations_works_as_typed_and_leaves_other_spaces_alone(
+    images, tmp_path, monkeypatch
+):
+    store = tmp_path / "it's a store"
+    run(images, store, 2)
+    other = shutil.copytree(toy.space(images, store).store.space, store / ("0" * 32))
+    before = sorted(other.rglob("*"))
+    monkeypatch.setattr(view_ids, "MOST_AUGMENTATIONS", 1)
+    with pytest.raises(InputError) as refused:
+        run(images, store, 2, FLIP)
+    (advice,) = re.findall(r"`(python -m storage [^`]*)`", str(refused.value))
+    assert main(shlex.split(advice)[3:]) == 0
+    assert sorted(other.rglob("*")) == before
+    assert run(images, store, 2, FLIP)[1].augmentations == (FLIP,)
 
 
 # What is wanted
