@@ -72,7 +72,7 @@ def check_parameters(document: dict[str, Any], environment: dict[str, str]) -> N
             if isinstance(options, PipelineOptions) and options.images is not None:
                 options.space()  # refuses a store among the images, or missing weights
             if isinstance(options, WatchOptions):
-                scan, classes = options.look(), checked(PipelineOptions, parameters_of(document, MAIN)).classes
+                scan, classes = options.scan(), checked(PipelineOptions, parameters_of(document, MAIN)).classes
                 if classes is not None:
                     check_found(classes, pc.unique(scan.files["class"]).to_pylist())
 

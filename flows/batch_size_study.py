@@ -70,7 +70,7 @@ def train_missing(study: Study, runner: RunnerName, progress: Progress) -> list[
     task, trainings, heads = kept(train_head, study.space), Trainings(progress, study.version, jobs), []
     # `running` ends every child when it exits, also on Ctrl-C.
     with running(logs_of(jobs[0])):
-        futures = [task.submit(job, trainings.hears(job), runner) for job in jobs]
+        futures = [task.submit(job, trainings.listener(job), runner) for job in jobs]
         for number, (job, future) in enumerate(zip(jobs, futures, strict=True), 1):
             heads.append(future.result())
             progress.say(f"{number} of {len(jobs)}: {studied(job, heads[-1])}")

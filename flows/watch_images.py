@@ -55,7 +55,7 @@ def watch_images(options: WatchOptions) -> Watched:
     announced, watched = Announced.of(options.watched(), options.folder), Watched()
     get_run_logger().info("watching %s", options.folder)
     with notifier(options.folder, options.how) as notices:
-        for arrival in arrivals(options.look, notices, announced, options.patience()):
+        for arrival in arrivals(options.scan, notices, announced, options.timing()):
             if arrival is not None and announce(arrival):
                 announced.remember(arrival)
                 watched = watched.after(arrival)

@@ -105,7 +105,7 @@ def _prepared(options: Options, name: str | None) -> tuple[OpenedHead, Pool]:
     if not head.is_whole:
         engine = choose(options.engine, head.spec, bool(visible_gpus()), known_rates(head.spec))
     placed: Placement = placement(options.workers, engine, head.spec)
-    logger.info("%s", placed.words)
+    logger.info("%s", placed.summary)
     job = UploadsJob(space, head.name, engine, 1)
     return head, Pool(job, placed.slots, _logs(space.store), options.runner)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 
 
-def aligned(table: pa.Table, pieces: Iterable[pa.Table], schema: pa.Schema) -> Iterator[tuple[pa.Table, pa.Table]]:
+def merge_join(table: pa.Table, pieces: Iterable[pa.Table], schema: pa.Schema) -> Iterator[tuple[pa.Table, pa.Table]]:
     """Yield (rows of `table`, piece) for each non-empty piece, both sides sorted by path.
 
     A piece comes with the rows of `table` whose paths are after the last path of the previous piece and not after its

@@ -44,7 +44,7 @@ def quoted(*names: str) -> str:
     return ", ".join(f"'{visible(name)}'" for name in names)
 
 
-def some(names: Sequence[str], at_most: int = 5) -> str:
+def first_few(names: Sequence[str], at_most: int = 5) -> str:
     """The first `at_most` names in quotes, and the number of further ones."""
     more = f" and {len(names) - at_most:,} more" if len(names) > at_most else ""
     return quoted(*names[:at_most]) + more

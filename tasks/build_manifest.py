@@ -7,7 +7,7 @@ from prefect import task
 
 from storage.manifest.findings import unusable_classes
 from storage.manifest.versions import commit, latest_version
-from storage.planning.plan import finish, is_news
+from storage.planning.plan import finish, has_changes
 from storage.planning.plan_files import load_plan
 from storage.records import sha256
 from storage.shards.shard import ShardRef
@@ -29,7 +29,7 @@ def build_manifest(plan: PlanRecord, chunks: list[ChunkResult]) -> VersionRecord
         planned = load_plan(store, Path(plan.path))
         refs = {ShardRef(chunk.shard, chunk.size_bytes, chunk.rows, chunk.footer_checksum) for chunk in chunks}
         files, rows, shards, augmentations = finish(store, planned, refs)
-        if is_news(store, planned.parent, files, shards):
+        if has_changes(store, planned.parent, files, shards):
             record = version_record(commit(store, planned.parent, files, rows, shards, augmentations))
             found = [f"warning: {line}" for line in unusable_classes(files)]
             return replace(record, findings=tuple(line for line in found if line not in planned.findings))

@@ -57,7 +57,7 @@ class Placement:
     is_short: bool = False
 
     @property
-    def words(self) -> str:
+    def summary(self) -> str:
         """The number of workers and the reason."""
         warning = "warning: " if self.is_short else ""
         return f"{count(len(self.slots), 'worker')}: {warning}{self.reason}"

@@ -78,12 +78,12 @@ def memory(root: Path = ROOT) -> Memory:
 def _cpu_quotas(root: Path) -> Iterator[float]:
     """Cores that each control group of this process grants."""
     for folder in _groups(root, "cpu"):
-        pair = _words(folder / "cpu.max") or [
-            *_words(folder / "cpu.cfs_quota_us")[:1],
-            *_words(folder / "cpu.cfs_period_us")[:1],
+        pair = _values(folder / "cpu.max") or [
+            *_values(folder / "cpu.cfs_quota_us")[:1],
+            *_values(folder / "cpu.cfs_period_us")[:1],
         ]
         try:
-            quota, period = (int(word) for word in pair)
+            quota, period = (int(value) for value in pair)
         except ValueError:  # `max`, or no such file
             continue
         if quota > 0 and period > 0:  # version 1 says -1 for no limit
@@ -134,11 +134,11 @@ def _fields(path: Path) -> dict[str, int]:
 
 def _number(path: Path) -> int | None:
     """The number of a file; None if it holds none, for example `max`."""
-    words = _words(path)
-    return int(words[0]) if words and words[0].isdecimal() else None
+    values = _values(path)
+    return int(values[0]) if values and values[0].isdecimal() else None
 
 
-def _words(path: Path) -> list[str]:
+def _values(path: Path) -> list[str]:
     return _text(path).split()
 
 

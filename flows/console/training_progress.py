@@ -49,7 +49,7 @@ class Trainings:
         self._meter = progress.meter("train", total, "steps")
         self._done: dict[str, int] = {}
 
-    def hears(self, job: HeadJob) -> Callable[[dict], None]:
+    def listener(self, job: HeadJob) -> Callable[[dict], None]:
         """Return the callback for the progress records of one training."""
 
         def on_progress(record: dict) -> None:

@@ -17,7 +17,7 @@ from storage.errors import InputError
 from storage.manifest.versions import precedent
 from storage.planning.options import PlanOptions
 from storage.source.precedent import Precedent
-from storage.text import some
+from storage.text import first_few
 from vision.engines.facts import is_damaged
 from vision.engines.rates import known_rates, must_measure
 from vision.engines.selection import choose
@@ -70,7 +70,7 @@ class PipelineOptions(TrainingOptions, RunningOptions, FeatureOptions, ImageOpti
         """The options of the plan. Raises InputError for classes that cannot be trained on, before anything is extracted."""
         if self.classes is not None and len(self.classes) == 1 and not self.extract_only:
             raise InputError(
-                f"--classes: training needs at least two classes, but got only {some(self.classes)}; "
+                f"--classes: training needs at least two classes, but got only {first_few(self.classes)}; "
                 "name another one, or pass --extract-only"
             )
         return PlanOptions(

@@ -13,7 +13,7 @@ from storage.layout import Store
 from storage.source.folder_layout import Layout
 from storage.source.scan import scan_folder
 from storage.source.scan_table import Scan
-from storage.watching.arrivals import Patience
+from storage.watching.arrivals import WatchTiming
 from storage.watching.notifier import How
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -60,14 +60,14 @@ class WatchOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_na
         """The store in whose cache the watcher records what it has announced."""
         return Store(place(self.store), "")
 
-    def patience(self) -> Patience:
+    def timing(self) -> WatchTiming:
         """How long the watcher waits before it announces or lists again."""
-        return Patience(self.quiet_seconds, self.most_seconds, self.poll_seconds)
+        return WatchTiming(self.quiet_seconds, self.most_seconds, self.poll_seconds)
 
     def check(self) -> None:
         """Raise InputError if the folder cannot be listed. No store must be free."""
-        self.look()
+        self.scan()
 
-    def look(self) -> Scan:
+    def scan(self) -> Scan:
         """Scan the folder. Raises InputError if it cannot be listed or its layout is ambiguous."""
         return scan_folder(self.folder, self.layout, place(self.labels) if self.labels else None, self.outside_links)

@@ -70,7 +70,7 @@ def extract_chunks(
         end_runners(logs_of(plan))  # children that were started for another plan
         return []
     images, chunks = count(plan.images, "image"), count(plan.num_chunks, "chunk")
-    progress.say(f"{verb}ing {images} in {chunks} on {engine} with {placed.words}")
+    progress.say(f"{verb}ing {images} in {chunks} on {engine} with {placed.summary}")
     artifact = ProgressArtifact(f"{verb}ion", f"{verb.title()}ion of {images}")
     # When `running` exits, also on Ctrl-C, task runs stop waiting for a child.
     with running(logs_of(plan)):

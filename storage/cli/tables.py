@@ -17,8 +17,8 @@ from storage.text import columns, count, date, indented, ranges, size, visible
 
 SHOWN_PATHS = 5
 COUNTS = ("images", "ok", "pending", "quarantined")
-# The words of a difference in the order of the output; `unchanged` has no lines.
-TOLD = ("new", "changed", "moved", "re-split", "relabelled", "removed", "status")
+# The kinds of a difference in the order of the output; `unchanged` has no lines.
+SHOWN_KINDS = ("new", "changed", "moved", "re-split", "relabelled", "removed", "status")
 
 
 def spec_lines(spec: Mapping[str, Any]) -> list[str]:
@@ -129,17 +129,17 @@ def history_lines(entries: Sequence[tuple[Version, dict[str, int] | None, Sequen
                 str(version.number),
                 date(version.created),
                 *(f"{version.counts[name]:,}" for name in COUNTS),
-                unknown if changes is None else change_words(changes),
+                unknown if changes is None else change_summary(changes),
                 "unknown" if changes is None else added,
             ]
         )
     return columns(rows, right="r rrrr")
 
 
-def change_words(changes: Mapping[str, int]) -> str:
-    """The counts of a difference in words, without `unchanged`."""
-    words = [f"{changes[word]:,} {'only in ' * (word == 'status')}{word}" for word in TOLD if changes[word]]
-    return ", ".join(words) or "none"
+def change_summary(changes: Mapping[str, int]) -> str:
+    """The counts of a difference as one text, without `unchanged`."""
+    parts = [f"{changes[kind]:,} {'only in ' * (kind == 'status')}{kind}" for kind in SHOWN_KINDS if changes[kind]]
+    return ", ".join(parts) or "none"
 
 
 def diff_lines(
@@ -154,19 +154,19 @@ def diff_lines(
         [f"version {one.number}", date(one.created), *(f"{one.counts[name]:,}" for name in COUNTS)]
         for one in (old, new)
     ]
-    changes = {word: len(pairs) for word, pairs in found.items()}
-    total = sum(changes[word] for word in TOLD)
-    lines = [*columns([["", "", *COUNTS], *rows], right="  rrrr"), "", f"changes: {change_words(changes)}"]
+    changes = {kind: len(pairs) for kind, pairs in found.items()}
+    total = sum(changes[kind] for kind in SHOWN_KINDS)
+    lines = [*columns([["", "", *COUNTS], *rows], right="  rrrr"), "", f"changes: {change_summary(changes)}"]
     shown: list[str] = []
-    for word in TOLD:
-        left = limit - len(shown) if limit else len(found[word])
-        shown += _lines_of(word, before, files, found[word][:left])
+    for kind in SHOWN_KINDS:
+        left = limit - len(shown) if limit else len(found[kind])
+        shown += _lines_of(kind, before, files, found[kind][:left])
     more = [f"... and {total - len(shown):,} more; --limit 0 shows all"] if total > len(shown) else []
     return [*lines, *shown, *more]
 
 
-def _lines_of(word: str, before: pa.Table, files: pa.Table, pairs: np.ndarray) -> Iterator[str]:
-    """One line per pair: the word, the path or both paths, and after a colon what else differs."""
+def _lines_of(kind: str, before: pa.Table, files: pa.Table, pairs: np.ndarray) -> Iterator[str]:
+    """One line per pair: the kind, the path or both paths, and after a colon what else differs."""
     then, now = (
         table.take(pa.array(rows, mask=rows < 0)).to_pylist()
         for table, rows in ((before, pairs[:, 0]), (files, pairs[:, 1]))
@@ -175,7 +175,7 @@ def _lines_of(word: str, before: pa.Table, files: pa.Table, pairs: np.ndarray) -
         paths = [visible(row["path"]) for row in (old, new) if row["path"] is not None]
         path = " → ".join(dict.fromkeys(paths))
         details = ", ".join(_details(old, new))
-        yield f"{word:<10}  {path}{f': {details}' if details else ''}"
+        yield f"{kind:<10}  {path}{f': {details}' if details else ''}"
 
 
 def _details(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:

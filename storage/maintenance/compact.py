@@ -14,8 +14,8 @@ from storage.manifest.versions import Version, commit
 from storage.shards.shard import AUGMENTATION, MAX_ROWS, Format, Shard, ShardRef, write_shard
 from storage.shards.view_ids import PLAIN, indices_of, plain, variants_of
 
-# Metadata that the encoding adds. All other metadata of a shard tells how its rows were made.
-OWN_FACTS = ("dtype", "shape", "errors")
+# Metadata that the encoding adds. All other metadata of a shard says how its rows were made.
+ENCODING_KEYS = ("dtype", "shape", "errors")
 Row = tuple[bytes, int, np.ndarray]  # digest, view, features
 
 
@@ -60,15 +60,15 @@ class Compaction:
 
 
 @dataclass(frozen=True)
-class Alike:
+class MergeGroup:
     """Rows that may share a shard: made in the same way, in one format, all plain or all of one augmentation.
 
-    shards: the shards that hold them. rows: ROWS_SCHEMA. facts: the metadata of their new shards.
+    shards: the shards that hold them. rows: ROWS_SCHEMA. metadata: the metadata of their new shards.
     """
 
     shards: tuple[ShardRef, ...]
     rows: pa.Table
-    facts: dict[str, str]
+    metadata: dict[str, str]
     format: Format
 
 
@@ -83,17 +83,18 @@ def compact(store: Store, version: Version, options: CompactOptions = DEFAULTS) 
     files, rows = version.read_files(store), version.read_rows(store)
     live = rows.filter(pc.is_in(rows["digest"], pc.unique(files["digest"].combine_chunks().drop_null())))
     variants = rows.filter(pc.not_equal(rows["view"], PLAIN)) if options.drop_variants else rows.slice(0, 0)
-    wanted = plain(live) if options.drop_variants else live
-    due = _due(version, wanted, options.dead_fraction) | set(variants["shard"].to_pylist())
-    groups = _gaining(store, version, wanted, due, options.rows)
+    if options.drop_variants:
+        live = plain(live)
+    must_rewrite = _with_dead_rows(version, live, options.dead_fraction) | set(variants["shard"].to_pylist())
+    groups = _groups_to_rewrite(store, version, live, must_rewrite, options.rows)
     picked = {ref.name for group in groups for ref in group.shards}
     if not picked:
         return None
-    kept = rows.filter(pc.invert(pc.is_in(rows["shard"], pa.array(list(picked), pa.string()))))
+    untouched = rows.filter(pc.invert(pc.is_in(rows["shard"], pa.array(list(picked), pa.string()))))
     shards = {name: ref for name, ref in version.shards.items() if name not in picked}
-    parts = [kept]
+    parts = [untouched]
     for group in groups:
-        for ref, found in _rewritten(store, group, options.rows):
+        for ref, found in _write_shards(store, group, options.rows):
             shards[ref.name] = ref
             parts.append(rows_of(ref.name, found))
     augmentations = () if options.drop_variants else version.augmentations
@@ -102,51 +103,56 @@ def compact(store: Store, version: Version, options: CompactOptions = DEFAULTS) 
     return Compaction(made.number, len(picked), len(parts) - 1, dead, variants.num_rows)
 
 
-def _due(version: Version, wanted: pa.Table, dead_fraction: float) -> set[str]:
-    """The shards whose fraction of unwanted rows requires a rewrite."""
-    counted = {row["values"]: row["counts"] for row in pc.value_counts(wanted["shard"]).to_pylist()}
+def _with_dead_rows(version: Version, live: pa.Table, dead_fraction: float) -> set[str]:
+    """The shards whose fraction of dead rows requires a rewrite."""
+    counted = {row["values"]: row["counts"] for row in pc.value_counts(live["shard"]).to_pylist()}
     dead = {name: ref.num_rows - counted.get(name, 0) for name, ref in version.shards.items()}
     return {name for name, ref in version.shards.items() if dead[name] >= max(1, dead_fraction * ref.num_rows)}
 
 
-def _gaining(store: Store, version: Version, wanted: pa.Table, due: set[str], rows_per_shard: int) -> list[Alike]:
-    """The groups to rewrite: those that become fewer shards, or contain a shard in `due`."""
+def _groups_to_rewrite(
+    store: Store, version: Version, live: pa.Table, must_rewrite: set[str], rows_per_shard: int
+) -> list[MergeGroup]:
+    """The groups to rewrite: those that become fewer shards, or contain a shard in `must_rewrite`."""
     made: dict[tuple, list[ShardRef]] = {}
     for name, ref in sorted(version.shards.items()):
-        if name in due or ref.num_rows < rows_per_shard / 2:
-            made.setdefault((name.rpartition(".")[2], *sorted(_facts(Shard(store, ref)).items())), []).append(ref)
-    groups: list[Alike] = []
+        if name in must_rewrite or ref.num_rows < rows_per_shard / 2:
+            made.setdefault((name.rpartition(".")[2], *sorted(_metadata(Shard(store, ref)).items())), []).append(ref)
+    groups: list[MergeGroup] = []
     for (format, *_), refs in made.items():
-        found = _alike(store, version, refs, wanted, format)
+        found = _merge_groups(store, version, refs, live, format)
         needed = sum(-(-group.rows.num_rows // rows_per_shard) for group in found)
-        if needed < len(refs) or any(ref.name in due for ref in refs):
+        if needed < len(refs) or any(ref.name in must_rewrite for ref in refs):
             groups += found
     return groups
 
 
-def _alike(store: Store, version: Version, refs: list[ShardRef], wanted: pa.Table, format: Format) -> list[Alike]:
-    """Group the wanted rows of shards that were made in the same way.
+def _merge_groups(
+    store: Store, version: Version, refs: list[ShardRef], live: pa.Table, format: Format
+) -> list[MergeGroup]:
+    """Group the live rows of shards that were made in the same way.
 
     One group has the plain rows, maybe none. Each augmentation has a further group.
     """
-    facts = _facts(Shard(store, refs[0]))
-    rows = wanted.filter(pc.is_in(wanted["shard"], pa.array([ref.name for ref in refs], pa.string())))
+    metadata = _metadata(Shard(store, refs[0]))
+    rows = live.filter(pc.is_in(live["shard"], pa.array([ref.name for ref in refs], pa.string())))
     views = rows["view"].to_numpy()
     variants = np.where(views == PLAIN, -1, indices_of(views).astype(np.int64))
     groups = []
     for index in np.union1d(variants, [-1]).tolist():
         of_what = {} if index < 0 else {AUGMENTATION: version.augmentations[index]}
         mine = rows.filter(pa.array(variants == index))
-        groups.append(Alike(tuple(refs), mine, facts | of_what, format))
+        groups.append(MergeGroup(tuple(refs), mine, metadata | of_what, format))
     return groups
 
 
-def _facts(shard: Shard) -> dict[str, str]:
-    return {name: value for name, value in shard.metadata.items() if name not in (*OWN_FACTS, AUGMENTATION)}
+def _metadata(shard: Shard) -> dict[str, str]:
+    """How the rows of a shard were made, without the augmentation of its variants."""
+    return {name: value for name, value in shard.metadata.items() if name not in (*ENCODING_KEYS, AUGMENTATION)}
 
 
-def _rewritten(
-    store: Store, group: Alike, rows_per_shard: int
+def _write_shards(
+    store: Store, group: MergeGroup, rows_per_shard: int
 ) -> Iterator[tuple[ShardRef, list[tuple[bytes, int, int]]]]:
     """Write a group's rows as full shards. Yields each new shard with (digest, view, row) of its rows.
 
@@ -156,22 +162,22 @@ def _rewritten(
     for row in _rows(store, group):
         rows.append(row)
         if len(rows) == rows_per_shard:
-            yield _written(store, group, rows)
+            yield _write_shard(store, group, rows)
             rows = []
     if rows:
-        yield _written(store, group, rows)
+        yield _write_shard(store, group, rows)
 
 
-def _written(store: Store, group: Alike, rows: list[Row]) -> tuple[ShardRef, list[tuple[bytes, int, int]]]:
+def _write_shard(store: Store, group: MergeGroup, rows: list[Row]) -> tuple[ShardRef, list[tuple[bytes, int, int]]]:
     """Write one shard with the rows sorted by variant."""
     variants = variants_of(np.array([view for _, view, _ in rows], np.uint16))
     rows = [rows[index] for index in np.argsort(variants, kind="stable")]
     digests, views, features = zip(*rows, strict=True)
-    ref = write_shard(store, digests, np.stack(features), {}, group.facts, group.format, np.sort(variants))
+    ref = write_shard(store, digests, np.stack(features), {}, group.metadata, group.format, np.sort(variants))
     return ref, list(zip(digests, views, range(len(rows)), strict=True))
 
 
-def _rows(store: Store, group: Alike) -> Iterator[Row]:
+def _rows(store: Store, group: MergeGroup) -> Iterator[Row]:
     for ref in group.shards:
         shard = Shard(store, ref)
         mine = group.rows.filter(pc.equal(group.rows["shard"], ref.name)).sort_by("row")

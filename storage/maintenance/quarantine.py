@@ -24,7 +24,7 @@ def release(store: Store, version: Version) -> Version:
     """Commit a version that marks each quarantined image as pending and no variants as failed, so that a run retries.
 
     The attempts stay. By them a later plan knows to ignore what older shards record about these images
-    (`Known.retried`).
+    (`KnownFailures.retried`).
     """
     files = version.read_files(store)
     is_bad = pc.equal(files["status"], QUARANTINED)

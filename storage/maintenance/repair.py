@@ -12,7 +12,7 @@ from storage.heads.pins import pinned_version, unpin
 from storage.heads.registry import list_heads
 from storage.layout import Store
 from storage.maintenance.verify import segment_fault, shard_fault
-from storage.manifest.file_table import Known, with_status
+from storage.manifest.file_table import KnownFailures, with_status
 from storage.manifest.kept_weights import check_kept, forget_weights
 from storage.manifest.segments import in_order, read_segments
 from storage.manifest.space import read_spec
@@ -53,40 +53,40 @@ def repair_space(store: Store, is_deep: bool) -> Repair:
     versions = {number: version for number in numbers if (version := _readable(store, number))}
     bad = _damaged(store, list(versions.values()), is_deep)
     newest = versions[max(versions)] if versions else None
-    is_whole = newest is not None and newest.number == numbers[-1] and not _needs(newest) & bad
-    made, left = None, None
+    is_whole = newest is not None and newest.number == numbers[-1] and not _parts_of(newest) & bad
+    made, salvage = None, None
     if newest is not None and not is_whole:
-        left = _left(store, newest, bad)
+        salvage = _salvage(store, newest, bad)
         parent = replace(newest, files=_without(newest.files, bad), rows=_without(newest.rows, bad))
-        content = left.files, left.rows, left.shards, left.augmentations
+        content = salvage.files, salvage.rows, salvage.shards, salvage.augmentations
         version = commit(store, parent, *content, number=numbers[-1] + 1)
         made = version.number
-        bad -= _needs(version)  # the commit may have written a damaged segment anew
-    dropped = tuple(number for number in numbers if number not in versions or _needs(versions[number]) & bad)
+        bad -= _parts_of(version)  # the commit may have written a damaged segment anew
+    dropped = tuple(number for number in numbers if number not in versions or _parts_of(versions[number]) & bad)
     for number in dropped:
         store.version(number).unlink()
     for name in bad:
         path = store.segments / name if "-" in name else store.shard(name)
         path.unlink(missing_ok=True)
-    if left is None:
+    if salvage is None:
         return Repair(made, 0, 0, 0, dropped)
-    return Repair(made, left.lost_rows, left.lost_variants, left.unlisted, dropped)
+    return Repair(made, salvage.lost_rows, salvage.lost_variants, salvage.unlisted, dropped)
 
 
 def _readable(store: Store, number: int) -> Version | None:
     try:
         return read_version(store, number)
     except StoreDamaged as error:  # a version of an unknown format raises InputError, which stops the repair
-        _say(store, error)
+        _log_fault(store, error)
         return None
 
 
-def _say(store: Store, fault: StorageError) -> None:
+def _log_fault(store: Store, fault: StorageError) -> None:
     """Log a fault without its advice, because the advice is to run this repair."""
     logger.warning("%s", str(fault).removesuffix(f"; {store.way_out}").removesuffix(f"; {store.deep_way_out}"))
 
 
-def _needs(version: Version) -> set[str]:
+def _parts_of(version: Version) -> set[str]:
     return {*version.files, *version.rows, *version.shards}
 
 
@@ -101,12 +101,12 @@ def _damaged(store: Store, versions: list[Version], is_deep: bool) -> set[str]:
     faults = {name: segment_fault(store, kind, name) for name, kind in kinds.items()}
     faults |= {ref.name: shard_fault(store, ref, is_deep) for ref in refs}
     for fault in filter(None, faults.values()):
-        _say(store, fault)
+        _log_fault(store, fault)
     return {name for name, fault in faults.items() if fault}
 
 
 @dataclass(frozen=True)
-class Left:
+class Salvage:
     """What is left of a version without its damaged parts: the content to commit, and counts of lost rows and files."""
 
     files: pa.Table
@@ -118,7 +118,7 @@ class Left:
     unlisted: int
 
 
-def _left(store: Store, version: Version, bad: set[str]) -> Left:
+def _salvage(store: Store, version: Version, bad: set[str]) -> Salvage:
     files = read_segments(store, "files", _without(version.files, bad))
     shards = {name: ref for name, ref in version.shards.items() if name not in bad}
     augmentations = version.augmentations
@@ -128,12 +128,12 @@ def _left(store: Store, version: Version, bad: set[str]) -> Left:
     if any(name in bad for name in version.rows):
         rows, _, _, augmentations = add_rows(store, rows, {}, shards.values(), augmentations)
     before = pc.sum(pc.equal(files["status"], "ok")).as_py() or 0
-    known, has_row = Known(), plain(rows)["digest"].combine_chunks()
+    known, has_row = KnownFailures(), plain(rows)["digest"].combine_chunks()
     known.add(files)
     files = with_status(files.select(FILES_SCHEMA.names), has_row, known.failures, known.variant_failures)
     lost_rows = before - (pc.sum(pc.equal(files["status"], "ok")).as_py() or 0)
     unlisted = version.counts["images"] - files.num_rows
-    return Left(files, rows.cast(ROWS_SCHEMA), shards, augmentations, lost_rows, lost_variants, unlisted)
+    return Salvage(files, rows.cast(ROWS_SCHEMA), shards, augmentations, lost_rows, lost_variants, unlisted)
 
 
 def _repair_spec(store: Store) -> None:
@@ -142,7 +142,7 @@ def _repair_spec(store: Store) -> None:
     try:
         read_spec(store)
     except StoreDamaged as error:
-        _say(store, error)
+        _log_fault(store, error)
         path.unlink(missing_ok=True)
 
 
@@ -151,7 +151,7 @@ def _repair_weights(store: Store, is_deep: bool) -> None:
     try:
         check_kept(store, is_deep)
     except StoreDamaged as error:
-        _say(store, error)
+        _log_fault(store, error)
         forget_weights(store)
 
 
@@ -174,7 +174,7 @@ def _repair_pin(root: Store, name: str) -> bool:
     try:
         pinned_version(root, name)
     except StoreDamaged as error:
-        _say(root, error)
+        _log_fault(root, error)
         unpin(root, name)
         return True
     return False

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.manifest.file_table import PENDING
-from storage.merge_join import aligned
+from storage.merge_join import merge_join
 from storage.schemas import FILES_SCHEMA
 from storage.source.splits import derived_split
 
-WORDS = ("new", "changed", "moved", "re-split", "relabelled", "unchanged")
-NEW, CHANGED, MOVED, RESPLIT, RELABELLED, UNCHANGED = range(len(WORDS))
+KINDS = ("new", "changed", "moved", "re-split", "relabelled", "unchanged")
+NEW, CHANGED, MOVED, RESPLIT, RELABELLED, UNCHANGED = range(len(KINDS))
 SAME_BYTES = ("digest",)
 SAME_LABEL = ("digest", "class")
 SAME_SPLIT = ("digest", "class", "split")
@@ -50,33 +50,33 @@ def compare(
     The table has FILES_SCHEMA, sorted by path. Listed files have the status `pending`.
     """
     parts = [FILES_SCHEMA.empty_table()]
-    counted, from_test = dict.fromkeys(range(len(WORDS)), 0), 0
+    counted, from_test = dict.fromkeys(range(len(KINDS)), 0), 0
     arrived, gone = [KEYS_SCHEMA.empty_table()], [KEYS_SCHEMA.empty_table()]
-    for some, then in aligned(listed, before, FILES_SCHEMA):
-        files = _with_history(_with_splits(_with_known_bytes(some, then), validation_fraction), then)
+    for part, then in merge_join(listed, before, FILES_SCHEMA):
+        files = _with_history(_with_splits(_with_known_bytes(part, then), validation_fraction), then)
         files = _with_unseen(files, then, unreadable)
-        words, origin = _words(files, then)
-        for word in counted:
-            counted[word] += int((words == word).sum())
+        kinds, origin = _kinds(files, then)
+        for kind in counted:
+            counted[kind] += int((kinds == kind).sum())
         stayed = origin >= 0
         was_test = _numpy(pc.equal(then["split"].take(pa.array(origin[stayed])), "test"))
         from_test += int((was_test & ~_numpy(pc.equal(files["split"].filter(pa.array(stayed)), "test"))).sum())
-        arrived.append(files.select(SAME_LABEL).filter(pa.array(words == NEW)).cast(KEYS_SCHEMA))
-        gone.append(then.select(SAME_LABEL).take(pa.array(_others(origin, then.num_rows))).cast(KEYS_SCHEMA))
+        arrived.append(files.select(SAME_LABEL).filter(pa.array(kinds == NEW)).cast(KEYS_SCHEMA))
+        gone.append(then.select(SAME_LABEL).take(pa.array(_unmatched(origin, then.num_rows))).cast(KEYS_SCHEMA))
         parts.append(files)
     changes = _changes(counted, pa.concat_tables(arrived), pa.concat_tables(gone))
     return pa.concat_tables(parts).combine_chunks(), replace(changes, from_test=from_test)
 
 
 def _changes(counted: dict[int, int], arrived: pa.Table, gone: pa.Table) -> Changes:
-    """Pair the arrived files with those gone and count the files of each word. A changed split counts as moved."""
+    """Pair the arrived files with those gone and count the files of each kind. A changed split counts as moved."""
     removed = gone.num_rows
     # Only files with equal bytes on the other side can pair. Most have none, so this filter saves the loop below.
     can_pair = pc.is_in(arrived["digest"], gone["digest"].combine_chunks().drop_null())
     new, left = _rows(arrived.filter(can_pair)), _rows(gone)
-    for names, word in ((2, MOVED), (1, RELABELLED)):
+    for names, kind in ((2, MOVED), (1, RELABELLED)):
         found = _match([row[:names] for row in new], [row[:names] for row in left]) if new else np.empty((0, 2), int)
-        counted[word] += len(found)
+        counted[kind] += len(found)
         counted[NEW] -= len(found)
         removed -= len(found)
         taken = [set(column) for column in found.T.tolist()]
@@ -159,45 +159,45 @@ def _with_unseen(files: pa.Table, before: pa.Table, unreadable: tuple[bytes, ...
 
 
 def pairs(files: pa.Table, before: pa.Table) -> dict[str, np.ndarray]:
-    """Pair the files of two tables. Returns word → (n, 2) row numbers in `before` and in `files`.
+    """Pair the files of two tables. Returns kind → (n, 2) row numbers in `before` and in `files`.
 
     A file pairs with the one at its path. A new path pairs with one that is gone and has the same digest and class
     (`moved`), or else only the same digest (`relabelled`). Without a partner, a file is `new` (-1, row) or `removed`
-    (row, -1). Both tables have FILES_SCHEMA sorted by path; the rows of a word keep that order.
+    (row, -1). Both tables have FILES_SCHEMA sorted by path; the rows of a kind keep that order.
     Swapping the tables swaps the two columns, and `new` with `removed`.
     """
-    words, origin = _words(files, before)
-    gone = _others(origin, before.num_rows)
-    for names, word in ((SAME_LABEL, MOVED), (SAME_BYTES, RELABELLED)):
-        arrived = np.flatnonzero(words == NEW)
+    kinds, origin = _kinds(files, before)
+    gone = _unmatched(origin, before.num_rows)
+    for names, kind in ((SAME_LABEL, MOVED), (SAME_BYTES, RELABELLED)):
+        arrived = np.flatnonzero(kinds == NEW)
         found = _match(_keys(files, arrived, names), _keys(before, gone, names))
-        words[arrived[found[:, 1]]], origin[arrived[found[:, 1]]] = word, gone[found[:, 0]]
+        kinds[arrived[found[:, 1]]], origin[arrived[found[:, 1]]] = kind, gone[found[:, 0]]
         gone = np.delete(gone, found[:, 0])
-    by_word = {word: np.flatnonzero(words == word) for word in range(len(WORDS))}
-    result = {WORDS[word]: np.stack([origin[rows], rows], axis=1) for word, rows in by_word.items()}
+    by_kind = {kind: np.flatnonzero(kinds == kind) for kind in range(len(KINDS))}
+    result = {KINDS[kind]: np.stack([origin[rows], rows], axis=1) for kind, rows in by_kind.items()}
     return result | {"removed": np.stack([gone, np.full_like(gone, -1)], axis=1)}
 
 
-def _words(files: pa.Table, before: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """For each file, the word judged by its path alone, and its row in `before`, -1 for a new path."""
+def _kinds(files: pa.Table, before: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """For each file, the kind judged by its path alone, and its row in `before`, -1 for a new path."""
     position = pc.index_in(files["path"].combine_chunks(), before["path"].combine_chunks())
     then = before.take(position)
     origin = pc.fill_null(position, -1).to_numpy().astype(np.int64)
-    words = np.select(
+    kinds = np.select(
         [origin < 0, *(~_numpy(_same(files, then, *names)) for names in (SAME_BYTES, SAME_LABEL, SAME_SPLIT))],
         [NEW, CHANGED, RELABELLED, RESPLIT],
         UNCHANGED,
     )
-    return words, origin
+    return kinds, origin
 
 
-def _others(origin: np.ndarray, num_rows: int) -> np.ndarray:
+def _unmatched(origin: np.ndarray, num_rows: int) -> np.ndarray:
     """The row numbers of a table that are not in `origin`."""
     return np.setdiff1d(np.arange(num_rows), origin)
 
 
 def difference(files: pa.Table, before: pa.Table) -> dict[str, np.ndarray]:
-    """The `pairs` of two versions' files. Pairs that differ only in status or reason have the word `status`."""
+    """The `pairs` of two versions' files. Pairs that differ only in status or reason have the kind `status`."""
     result = pairs(files, before)
     stayed = result["unchanged"]
     now, then = files.take(pa.array(stayed[:, 1])), before.take(pa.array(stayed[:, 0]))

@@ -16,7 +16,7 @@ from storage.schemas import DIGEST
 OK, PENDING, QUARANTINED = "ok", "pending", "quarantined"
 
 # The columns that matter to a reader of the version. Times and attempts do not.
-MEANING = ("path", "digest", "class", "split", "status", "reason")
+CONTENT_COLUMNS = ("path", "digest", "class", "split", "status", "reason")
 
 
 def with_status(
@@ -64,9 +64,9 @@ def _set(files: pa.Table, name: str, column: pa.Array) -> pa.Table:
     return files.set_column(index, files.schema.field(index), column)
 
 
-def means_the_same(files: pa.Table, pieces: Iterable[pa.Table]) -> bool:
-    """Whether a file table and the pieces of another, both sorted by path, agree in the columns MEANING."""
-    names, start = list(MEANING), 0
+def same_content(files: pa.Table, pieces: Iterable[pa.Table]) -> bool:
+    """Whether a file table and the pieces of another, both sorted by path, agree in the columns CONTENT_COLUMNS."""
+    names, start = list(CONTENT_COLUMNS), 0
     for piece in pieces:
         part = files.slice(start, piece.num_rows)
         if not part.select(names).combine_chunks().equals(piece.select(names).combine_chunks()):
@@ -76,7 +76,7 @@ def means_the_same(files: pa.Table, pieces: Iterable[pa.Table]) -> bool:
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownFailures:
     """What a version records about failed images, by digest.
 
     failures: the reason of each quarantined image. variant_failures: the reason of each usable image whose variants
@@ -88,19 +88,19 @@ class Known:
     variant_failures: dict[bytes, str] = field(default_factory=dict)
     retried: dict[bytes, int] = field(default_factory=dict)
 
-    def heard(self, pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """Yield the segments of a version's files and add each."""
+    def collect(self, pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Yield the segments of a version's files and add the failures in each."""
         for files in pieces:
             self.add(files)
             yield files
 
     def add(self, files: pa.Table) -> None:
-        read = files.filter(pc.is_valid(files["digest"]))
-        told = read.filter(pc.is_valid(read["reason"]))
-        tried = pc.and_(pc.equal(read["status"], PENDING), pc.greater(read["attempts"], 0))
-        self.failures.update(_by_digest(told.filter(pc.equal(told["status"], QUARANTINED)), "reason"))
-        self.variant_failures.update(_by_digest(told.filter(pc.equal(told["status"], OK)), "reason"))
-        self.retried.update(_by_digest(read.filter(tried), "attempts"))
+        with_digest = files.filter(pc.is_valid(files["digest"]))
+        with_reason = with_digest.filter(pc.is_valid(with_digest["reason"]))
+        tried = pc.and_(pc.equal(with_digest["status"], PENDING), pc.greater(with_digest["attempts"], 0))
+        self.failures.update(_by_digest(with_reason.filter(pc.equal(with_reason["status"], QUARANTINED)), "reason"))
+        self.variant_failures.update(_by_digest(with_reason.filter(pc.equal(with_reason["status"], OK)), "reason"))
+        self.retried.update(_by_digest(with_digest.filter(tried), "attempts"))
 
 
 def _by_digest(files: pa.Table, name: str) -> dict:

@@ -11,24 +11,24 @@ from storage.classes import learnt, names_in, only
 from storage.manifest.file_table import QUARANTINED
 from storage.source.folder_layout import text
 from storage.source.splits import SPLITS, splits_of
-from storage.text import columns, count, folded, quoted, some, visible
+from storage.text import columns, count, first_few, folded, quoted, visible
 
 Classes = dict[str, dict[str, int]]  # split → class → images
 
 
-def findings(files: pa.Table, root: str, wanted: tuple[str, ...] | None = None, by_hash: bool = False) -> list[str]:
+def findings(files: pa.Table, root: str, chosen: tuple[str, ...] | None = None, by_hash: bool = False) -> list[str]:
     """Lines of the counts by split and class, then a line for each likely mistake. Quarantined images do not count.
 
-    files: FILES_SCHEMA. root: the image folder. wanted: the classes to train on; None means all that can be learnt.
+    files: FILES_SCHEMA. root: the image folder. chosen: the classes to train on; None means all that can be learnt.
     by_hash: whether the hash of the bytes decides the split of some files.
     """
     live = files.filter(pc.not_equal(files["status"], QUARANTINED))
     classes = class_counts(live)
-    names = learnt(classes) if wanted is None else wanted
+    names = learnt(classes) if chosen is None else chosen
     trained_on = live.filter(pc.is_in(live["class"], pa.array(names, pa.string())))
     warnings = [
         *_without_images(classes, names, by_hash),
-        *_left_out(classes, names, wanted is None),
+        *_left_out(classes, names, chosen is None),
         *_alone(trained_on, names, root),
         *_padded(names_in(classes)),
         *_alike(names_in(classes)),
@@ -55,20 +55,20 @@ def _without_images(classes: Classes, names: Sequence[str], by_hash: bool) -> It
     side = "; a hash of the bytes decides the split: add images, or change `validation_fraction`" if by_hash else ""
     untrained = [name for name in names if name not in chosen.get("train", {})]
     if untrained and "train" not in empty:
-        yield f"no training images of {some(untrained)}: the head cannot learn these classes{side}"
+        yield f"no training images of {first_few(untrained)}: the head cannot learn these classes{side}"
     unseen = [name for name in names if name in chosen.get("train", {}) and name not in chosen.get("validation", {})]
     if unseen and "validation" not in empty:
-        yield f"no validation images of {some(unseen)}: the accuracy says nothing about them{side}"
+        yield f"no validation images of {first_few(unseen)}: the accuracy says nothing about them{side}"
 
 
 def _left_out(classes: Classes, names: Sequence[str], is_by_test: bool) -> Iterator[str]:
     """Warn of classes that no head learns: they have only test images, or `classes` does not name them."""
     others = [name for name in names_in(classes) if name not in names]
     if others and is_by_test:
-        yield f"only test images of {some(others)}: the head has no output for them, and is not tested on them"
+        yield f"only test images of {first_few(others)}: the head has no output for them, and is not tested on them"
     elif others:
         images = sum(sum(of.values()) for of in only(classes, others).values())
-        yield f"`classes` leaves out {count(images, 'image')} of {some(others)}"
+        yield f"`classes` leaves out {count(images, 'image')} of {first_few(others)}"
 
 
 def _alone(files: pa.Table, names: Sequence[str], root: str) -> Iterator[str]:
@@ -80,7 +80,7 @@ def _alone(files: pa.Table, names: Sequence[str], root: str) -> Iterator[str]:
     inside = {path.split(b"/")[1] for path in files["path"].to_pylist() if path.count(b"/") > 1}
     hint = ""
     if len(inside) > 1 and not splits_of(map(text, inside)) and pc.all(pc.equal(first, name.encode() + b"/")).as_py():
-        shown = some(sorted(map(visible, inside)))
+        shown = first_few(sorted(map(visible, inside)))
         hint = (
             f"; if the classes are the folders in it, {shown}, give `images={visible(shlex.quote(f'{root}/{name}'))}`"
         )
@@ -90,7 +90,7 @@ def _alone(files: pa.Table, names: Sequence[str], root: str) -> Iterator[str]:
 def _padded(names: Sequence[str]) -> Iterator[str]:
     padded = [name for name in names if name != name.strip()]
     if padded:
-        yield f"classes whose names begin or end with white space: {some(padded)}"
+        yield f"classes whose names begin or end with white space: {first_few(padded)}"
 
 
 def _alike(names: Sequence[str]) -> Iterator[str]:

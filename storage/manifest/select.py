@@ -40,9 +40,10 @@ def one_space(root: Place, prefix: str) -> Store:
 
 def _listed(found: list[Store]) -> str:
     """The fingerprints, each with what distinguishes its feature space from the others."""
-    told = differences([read_spec(store) for store in found])
+    descriptions = differences([read_spec(store) for store in found])
     return "; ".join(
-        f"{store.fingerprint} ({text})" if text else store.fingerprint for store, text in zip(found, told, strict=True)
+        f"{store.fingerprint} ({text})" if text else store.fingerprint
+        for store, text in zip(found, descriptions, strict=True)
     )
 
 
@@ -62,17 +63,17 @@ def chosen_version(store: Store, number: int | None) -> Version:
     return read_version(store, numbers[-1] if number is None else number)
 
 
-def splits_of(version: Version, wanted: str, classes: tuple[str, ...] | None = None) -> tuple[str, ...]:
-    """The splits to export: `wanted`, or for `all` each split with usable images, of `classes` if given.
+def splits_of(version: Version, split: str, classes: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    """The splits to export: `split`, or for `all` each split with usable images, of `classes` if given.
 
-    Raises InputError if there is no usable image, or the wanted split has none.
+    Raises InputError if there is no usable image, or that split has none.
     """
     counts = version.classes if classes is None else only(version.classes, classes)
-    found = tuple(split for split in SPLITS if counts.get(split))
+    found = tuple(name for name in SPLITS if counts.get(name))
     if not found:
         raise InputError(f"version {version.number} has no usable image; there is nothing to export")
-    if wanted != "all" and wanted not in found:
+    if split != "all" and split not in found:
         raise InputError(
-            f"`split={shlex.quote(wanted)}`: version {version.number} has usable images only in {', '.join(found)}"
+            f"`split={shlex.quote(split)}`: version {version.number} has usable images only in {', '.join(found)}"
         )
-    return found if wanted == "all" else (wanted,)
+    return found if split == "all" else (split,)

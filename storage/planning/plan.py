@@ -11,7 +11,7 @@ from storage.classes import check_found
 from storage.errors import InputError, StorageError, TooManyRemovals
 from storage.layout import Store
 from storage.manifest.diff import Changes, compare
-from storage.manifest.file_table import Known, means_the_same, with_attempts, with_one_more_attempt, with_status
+from storage.manifest.file_table import KnownFailures, same_content, with_attempts, with_one_more_attempt, with_status
 from storage.manifest.findings import findings
 from storage.manifest.space import other_spaces
 from storage.manifest.versions import Version, latest_version
@@ -89,8 +89,8 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
     listing.scan.layout.check()
     parent = latest_version(store)
     _check_not_empty(listing, parent)
-    known = Known()
-    before = known.heard(parent.file_segments(store) if parent else ())
+    known = KnownFailures()
+    before = known.collect(parent.file_segments(store) if parent else ())
     files, changes = compare(listing.files, before, listing.scan.unreadable, options.validation_fraction)
     _check(listing, files, changes, parent, options)
     files = with_attempts(files, known.retried)
@@ -114,8 +114,8 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
         ignored=listing.scan.ignored,
         **asdict(cut(todo.num_rows, options.chunk_size)),
         format=options.format,
-        needs_commit=is_news(store, parent, files, found.shards) or todo.num_rows > 0,
-        augmentation=_varied(options),
+        needs_commit=has_changes(store, parent, files, found.shards) or todo.num_rows > 0,
+        augmentation=_augmentation_of(options),
         augmentations=found.augmentations,
         findings=_findings(listing, files, changes, parent, options),
         waiting=waiting,
@@ -135,10 +135,12 @@ class _Usable:
     lost: int
 
 
-def _usable(store: Store, parent: Version | None, files: pa.Table, known: Known, options: PlanOptions) -> _Usable:
+def _usable(
+    store: Store, parent: Version | None, files: pa.Table, known: KnownFailures, options: PlanOptions
+) -> _Usable:
     """What the newest version has, and what interrupted runs left on disk."""
     rows, shards, lost = present_rows(store, parent)
-    failures, augmentation = known.failures, _varied(options)
+    failures, augmentation = known.failures, _augmentation_of(options)
     augmentations = parent.augmentations if parent else ()
     if augmentation:
         with_augmentation(augmentations, augmentation, store)  # fail before the work if there is no place for another
@@ -161,8 +163,8 @@ def _usable(store: Store, parent: Version | None, files: pa.Table, known: Known,
     return _Usable(rows, shards, failures, augmentations, missing, adopted, num_lost)
 
 
-def _varied(options: PlanOptions) -> str:
-    """The augmentation whose variants are wanted; empty if only plain rows are."""
+def _augmentation_of(options: PlanOptions) -> str:
+    """The augmentation whose variants the plan makes; empty if it makes plain rows only."""
     return options.augmentation if options.variants > 1 else ""
 
 
@@ -185,11 +187,11 @@ def _findings(
     )
 
 
-def is_news(store: Store, parent: Version | None, files: pa.Table, shards: Mapping[str, ShardRef]) -> bool:
+def has_changes(store: Store, parent: Version | None, files: pa.Table, shards: Mapping[str, ShardRef]) -> bool:
     """Whether a version of `files` and `shards` would say anything that the parent does not."""
     if parent is None or shards.keys() != parent.shards.keys():
         return True
-    return not means_the_same(files, parent.file_segments(store))
+    return not same_content(files, parent.file_segments(store))
 
 
 def finish(
@@ -245,16 +247,16 @@ def _todo(files: pa.Table, missing: Missing, readable: pa.ChunkedArray) -> pa.Ta
     """
     if not missing:
         return TODO_SCHEMA.empty_table()
-    wanted = files.filter(pc.is_in(files["digest"], pa.array(list(missing), DIGEST))).select(
+    candidates = files.filter(pc.is_in(files["digest"], pa.array(list(missing), DIGEST))).select(
         ["digest", "path", "split"]
     )
-    is_known = pc.is_in(wanted["path"], readable.combine_chunks())
-    wanted = pa.concat_tables([wanted.filter(is_known), wanted.filter(pc.invert(is_known))])
+    is_known = pc.is_in(candidates["path"], readable.combine_chunks())
+    candidates = pa.concat_tables([candidates.filter(is_known), candidates.filter(pc.invert(is_known))])
     paths: dict[bytes, list[bytes]] = {}
-    for digest, path in zip(wanted["digest"].to_pylist(), wanted["path"].to_pylist(), strict=True):
+    for digest, path in zip(candidates["digest"].to_pylist(), candidates["path"].to_pylist(), strict=True):
         paths.setdefault(digest, []).append(path)
-    first = pc.index_in(pa.array(list(paths), DIGEST), wanted["digest"].combine_chunks())
-    table = wanted.take(first).sort_by([("split", "ascending"), ("digest", "ascending")])
+    first = pc.index_in(pa.array(list(paths), DIGEST), candidates["digest"].combine_chunks())
+    table = candidates.take(first).sort_by([("split", "ascending"), ("digest", "ascending")])
     digests = table["digest"].to_pylist()
     columns = {
         "views": [missing[digest] for digest in digests],

@@ -17,7 +17,7 @@ from storage.backend.lock import sharing
 from storage.backend.paths import is_local
 from storage.layout import Store
 from storage.manifest.diff import Changes
-from storage.manifest.file_table import MEANING
+from storage.manifest.file_table import CONTENT_COLUMNS
 from storage.manifest.versions import read_version
 from storage.planning.plan import Plan
 from storage.shards.shard import ShardRef
@@ -71,7 +71,7 @@ def save_plan(plan: Plan, folder: Path) -> Path:
     """Write a plan to its own folder, named by a hash of its content. Returns that folder."""
     facts = {name: form.write(getattr(plan, name)) for name, form in FACTS.items()}
     hasher = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for batch in [*plan.files.select(MEANING).to_batches(), *plan.todo.to_batches()]:
+    for batch in [*plan.files.select(CONTENT_COLUMNS).to_batches(), *plan.todo.to_batches()]:
         hasher.update(batch.serialize())
     path = folder / f"{hasher.hexdigest()[:32]}.plan"
     path.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ import pyarrow.parquet
 
 from storage.backend.atomic import make_folder, sync_folder
 from storage.errors import InputError
-from storage.text import some
+from storage.text import first_few
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 ROWS_AT_A_TIME = 10_000
@@ -86,15 +86,15 @@ def check_out(path: Path, columns: Columns, overwrite: bool = False, append: boo
 
 def check_columns(path: Path, columns: Columns) -> None:
     """Raise InputError if a file of predictions has other columns."""
-    wanted = columns.schema.names
+    new = columns.schema.names
     try:
         found = _names(path)
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"`out`: {path} cannot be read, so nothing can be added to it ({reason})") from error
-    if found and found != wanted:
+    if found and found != new:
         raise InputError(
-            f"`out`: {path} has the columns {some(found, 12)}, and this head gives {some(wanted, 12)}; name another file, or replace "
+            f"`out`: {path} has the columns {first_few(found, 12)}, and this head gives {first_few(new, 12)}; name another file, or replace "
             "this one with `overwrite`"
         )
 

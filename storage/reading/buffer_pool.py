@@ -6,7 +6,7 @@ import weakref
 import numpy as np
 
 ALIGNMENT = 64  # bytes; TensorFlow uses an array without a copy only if it is aligned so
-KEPT = 3  # buffers: one is filled, one is read, one is in transit
+MAX_FREE = 3  # buffers: one is filled, one is read, one is in transit
 
 
 class Buffers:
@@ -30,10 +30,10 @@ class Buffers:
         except IndexError:
             memory = np.empty(self._num_bytes + ALIGNMENT, np.uint8)
         start = -memory.ctypes.data % ALIGNMENT
-        lent = np.frombuffer(memory.data[start : start + size], np.uint8)  # each view keeps it alive as its base
-        weakref.finalize(lent, self._back, memory).atexit = False
-        return lent.view(dtype).reshape(shape)
+        buffer = np.frombuffer(memory.data[start : start + size], np.uint8)  # each view keeps it alive as its base
+        weakref.finalize(buffer, self._give_back, memory).atexit = False
+        return buffer.view(dtype).reshape(shape)
 
-    def _back(self, memory: np.ndarray) -> None:
-        if len(self._free) < KEPT:
+    def _give_back(self, memory: np.ndarray) -> None:
+        if len(self._free) < MAX_FREE:
             self._free.append(memory)

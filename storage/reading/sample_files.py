@@ -26,9 +26,9 @@ def pin_files(store: Store, version: Version, split: str, table: SampleTable, fo
     order = sample_order(sampled(version, files, plain(version.read_rows(store)), table.classes)[1])
     path = folder / f"files-{split}.arrow"
     sink = pa.BufferOutputStream()
-    wanted = files.select(["path", "digest"]).take(pa.array(order))
-    with pa.ipc.new_file(sink, wanted.schema) as writer:
-        writer.write_table(wanted)
+    pinned = files.select(["path", "digest"]).take(pa.array(order))
+    with pa.ipc.new_file(sink, pinned.schema) as writer:
+        writer.write_table(pinned)
     replace(path, sink.getvalue().to_pybytes())
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
@@ -67,11 +67,11 @@ def _digests_at(store: Store, version: Version, places: set[tuple[str, int]]) ->
 
 def _paths_of(store: Store, version: Version, split: str, digests: set[bytes]) -> dict[tuple[bytes, str], list[bytes]]:
     """The paths of a split's usable files by (digest, class), in order of path."""
-    wanted = pa.array(list(digests), DIGEST)
+    of_samples = pa.array(list(digests), DIGEST)
     found: dict[tuple[bytes, str], list[bytes]] = {}
     for piece in version.file_segments(store):
         files = usable(piece)
-        files = files.filter(pc.and_(pc.equal(files["split"], split), pc.is_in(files["digest"], wanted)))
+        files = files.filter(pc.and_(pc.equal(files["split"], split), pc.is_in(files["digest"], of_samples)))
         for file in files.select(["path", "digest", "class"]).to_pylist():
             found.setdefault((file["digest"], file["class"]), []).append(file["path"])
     return found

@@ -102,10 +102,10 @@ class FeatureStream:
                 at, last = within * self.batch_size, min((within + 1) * self.batch_size, len(self.table))
                 batch = None if (step - first - reader) % readers else self._new_batch(last - at, memory)
                 while at < last:
-                    if window is None or not window.has(number, at):
+                    if window is None or not window.contains(number, at):
                         window = None  # release its buffer before waiting for the next window
                         window = next(windows)
-                    at += window.give(at, last, batch)
+                    at += window.copy_to(at, last, batch)
                 if batch is not None:
                     yield batch
 
@@ -145,13 +145,13 @@ class FeatureStream:
 
     def _windows(self, first_step: int, end: int | None) -> Generator["Window", None, None]:
         """Yield the windows of these steps. Reads the next window while the caller uses the current one."""
-        wanted = self._places(first_step, end)
+        needed = self._places(first_step, end)
         window_rows = min(len(self.table), self.order.window_groups * ROWS_PER_GROUP)
         memory = Buffers(window_rows * self.kind.row_bytes)
         with ThreadPoolExecutor(1, "read-ahead") as ahead, ThreadPoolExecutor(self.read_threads, "read") as threads:
-            reading = deque(ahead.submit(self._read, *place, threads, memory) for place in islice(wanted, 1))
+            reading = deque(ahead.submit(self._read, *place, threads, memory) for place in islice(needed, 1))
             while reading:
-                reading.extend(ahead.submit(self._read, *place, threads, memory) for place in islice(wanted, 1))
+                reading.extend(ahead.submit(self._read, *place, threads, memory) for place in islice(needed, 1))
                 yield reading.popleft().result()
         pa.default_memory_pool().release_unused()
 
@@ -247,18 +247,18 @@ class Window:
     labels: np.ndarray
     pick: np.ndarray
 
-    def has(self, number: int, place: int) -> bool:
+    def contains(self, number: int, place: int) -> bool:
         return number == self.number and place < self.begin + len(self.pick)
 
-    def give(self, place: int, last: int, batch: Batch | None) -> int:
+    def copy_to(self, place: int, last: int, batch: Batch | None) -> int:
         """Copy the window's samples of the pass from `place` up to `last` to a batch that ends at `last`.
 
         Returns their number. Copies nothing if `batch` is None.
         """
-        given = slice(place - self.begin, last - self.begin)
-        picked = self.pick[given]
+        copied = slice(place - self.begin, last - self.begin)
+        picked = self.pick[copied]
         if batch is not None:
             features, labels = (array[len(array) - (last - place) :][: len(picked)] for array in batch)
             np.take(self.features, picked, axis=0, out=features, mode="clip")  # other modes copy through a buffer
-            labels[:] = self.labels[given]
+            labels[:] = self.labels[copied]
         return len(picked)

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage.backend.atomic import replace
-from storage.merge_join import aligned
+from storage.merge_join import merge_join
 from storage.schemas import DIGEST
 from storage.source.scan_table import is_sure
 
@@ -40,7 +40,7 @@ def lookup(files: pa.Table, cached: pq.ParquetFile | None, path: Path) -> tuple[
         return pa.nulls(files.num_rows, DIGEST), 0
     try:
         pieces = (pa.Table.from_batches([batch]) for batch in cached.iter_batches(CACHE_ROWS_AT_A_TIME))
-        found = [_known(some, then) for some, then in aligned(files, pieces, CACHE_SCHEMA)]
+        found = [_known(part, then) for part, then in merge_join(files, pieces, CACHE_SCHEMA)]
     except (OSError, pa.ArrowException) as error:
         logger.warning("cannot read the digest cache %s (%s): reading every image again", path, error)
         return pa.nulls(files.num_rows, DIGEST), 0

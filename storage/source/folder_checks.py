@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from storage.source.folder_layout import Folder, FolderLayout
 from storage.source.splits import splits_of, splits_with_a_stem, stems_of, words_of
-from storage.text import some, visible
+from storage.text import first_few, visible
 
 
 def has_classes(folder: Folder) -> bool:
@@ -79,7 +79,7 @@ def taken_for_classes(root: Folder, layout: FolderLayout) -> tuple[str, ...]:
         waiting += folder.folders.values()
         below = (folder.folders[name].path for name in splits_of(folder.folders))
         found += [visible(path) for path in below if path not in above and layout.label(path)]
-    return (f"treated as classes or parts of classes, not as splits: {some(sorted(found))}",) if found else ()
+    return (f"treated as classes or parts of classes, not as splits: {first_few(sorted(found))}",) if found else ()
 
 
 def _ends(path: bytes) -> list[int]:

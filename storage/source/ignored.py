@@ -29,17 +29,17 @@ class Ignored:
     def number(self) -> int:
         return self.kinds.total()
 
-    def told(self) -> list[str]:
+    def summary(self) -> list[str]:
         """One line with the counts by kind, most frequent first; no line if there are no files."""
-        return [f"ignored: {in_words(self.kinds)}"] if self.number else []
+        return [f"ignored: {kind_counts(self.kinds)}"] if self.number else []
 
 
-def in_words(kinds: Counter[str]) -> str:
+def kind_counts(kinds: Counter[str]) -> str:
     """`3 .txt, 2 .tif and 4 others`."""
-    shown = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
-    told = ", ".join(f"{number:,} {visible(kind)}" for kind, number in shown[:SHOWN])
-    others = sum(number for _, number in shown[SHOWN:])
-    return f"{told} and {count(others, 'other')}" if others else told
+    ordered = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+    named = ", ".join(f"{number:,} {visible(kind)}" for kind, number in ordered[:SHOWN])
+    others = sum(number for _, number in ordered[SHOWN:])
+    return f"{named} and {count(others, 'other')}" if others else named
 
 
 def suffix_of(name: bytes) -> str:

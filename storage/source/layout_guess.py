@@ -7,7 +7,7 @@ the user to decide.
 from collections.abc import Iterable
 from dataclasses import replace
 
-from storage.source.doubts import Doubts, shown
+from storage.source.doubts import Doubts, path_of
 from storage.source.folder_checks import (
     has_classes,
     is_wrapper,
@@ -19,7 +19,7 @@ from storage.source.folder_checks import (
 )
 from storage.source.folder_layout import CLASSES, Folder, FolderLayout, Layout, Part
 from storage.source.splits import PLAIN, as_read, is_filler, meanings_of, splits_of, splits_with_a_stem, stems_of
-from storage.text import count, some, visible
+from storage.text import count, first_few, visible
 
 SHOWN = 5  # folders that have a line each
 
@@ -74,7 +74,7 @@ class _Guess:
             folder = below
         if folder is not root:
             self.remarks.append(
-                f"{shown(folder)} contains all images of {self.name}, so it is used as the image folder"
+                f"{path_of(folder)} contains all images of {self.name}, so it is used as the image folder"
             )
         return folder
 
@@ -104,14 +104,14 @@ class _Guess:
         starts |= self._below_fillers(starts)
         if read := {name: split for name, split in splits.items() if name not in PLAIN}:
             self.remarks.append(f"folders used as splits: {as_read(read)}")
-        self._tell_left_out([f for f in (*strangers, *starts.values()) if not has_classes(self._start(f))])
+        self._note_skipped([f for f in (*strangers, *starts.values()) if not has_classes(self._start(f))])
         given = {split for name, split in splits.items() if has_classes(starts[name])}
         return self._held_out([Part(starts[name].path, split) for name, split in splits.items()], given)
 
-    def _tell_left_out(self, folders: list[Folder]) -> None:
+    def _note_skipped(self, folders: list[Folder]) -> None:
         for folder in folders[:SHOWN]:
             number = count(self._start(folder).images, "image")
-            self.remarks.append(f"{shown(folder)} contains no class folder: {number} skipped")
+            self.remarks.append(f"{path_of(folder)} contains no class folder: {number} skipped")
         if others := folders[SHOWN:]:
             number = count(sum(self._start(folder).images for folder in others), "image")
             self.remarks.append(f"{count(len(others), 'more folder')} without class folders: {number} skipped")
@@ -123,7 +123,7 @@ class _Guess:
             return {}
         for folder in below.values():
             if has_classes(folder):
-                self.remarks.append(f"{shown(folder)} is not a class: the folders in it are the classes")
+                self.remarks.append(f"{path_of(folder)} is not a class: the folders in it are the classes")
         return below
 
     def _inner(self, folders: list[Folder]) -> str:
@@ -199,13 +199,13 @@ class _Guess:
         if len(pairs) == len(self.folders):
             return _doubtful(self.doubts.pairs({stem for stem, _ in stems_of(pairs).values()}))
         if pairs:
-            self.remarks.append(f"treated as classes although named like splits: {some(sorted(pairs))}")
+            self.remarks.append(f"treated as classes although named like splits: {first_few(sorted(pairs))}")
         stems = stems_of(self.folders)
         splits = {stem: {split for other, split in stems.values() if other == stem} for stem, _ in stems.values()}
         if len(stems) < len(self.folders) or not {"train"} < set.union(*splits.values()):
             return None
         if not any({"train"} < found for found in splits.values()):
-            self.remarks.append(f"treated as classes although named like splits: {some(sorted(self.folders))}")
+            self.remarks.append(f"treated as classes although named like splits: {first_few(sorted(self.folders))}")
             return None
         return _doubtful(self.doubts.pairs(splits))
 
@@ -227,7 +227,7 @@ class _Guess:
                 if other != name and len(same) > 1:
                     return _doubtful(self.doubts.tops([name, other], same))
         if like_splits:
-            self.remarks.append(f"treated as classes although named like splits: {some(sorted(like_splits))}")
+            self.remarks.append(f"treated as classes although named like splits: {first_few(sorted(like_splits))}")
         return None
 
     # What is found

@@ -53,9 +53,9 @@ def agreed(found: FolderLayout, folders: Collection[bytes], version: Precedent) 
     )
 
 
-def _as_before(version: Precedent, looks: Collection[str], way: str = "") -> FolderLayout:
-    told = f"the first-level folders are the classes, as in version {version.number}{way}"
-    return replace(CLASSES, remarks=(told, *(f"the folders suggest otherwise: {look}" for look in looks)))
+def _as_before(version: Precedent, doubts: Collection[str], way: str = "") -> FolderLayout:
+    remark = f"the first-level folders are the classes, as in version {version.number}{way}"
+    return replace(CLASSES, remarks=(remark, *(f"the folders suggest otherwise: {doubt}" for doubt in doubts)))
 
 
 def _has_same_classes(found: FolderLayout, folders: Collection[bytes], version: Precedent) -> bool:
@@ -98,7 +98,7 @@ class _Comparison:
         self.has_held_out |= now is not None and now.split is None and then.split == "validation"
         if now is None or now.name != then.name or self._is_other_split(now.split, then.split):
             self.differing += 1
-            self._example = self._example or f"{visible(path)} was {_told(then)} and is now {_told(now)}"
+            self._example = self._example or f"{visible(path)} was {_described(then)} and is now {_described(now)}"
 
     def _is_other_split(self, now: str | None, then: str | None) -> bool:
         """Whether the split differs in a way that needs a doubt.
@@ -135,7 +135,7 @@ def _split_of(folder: bytes) -> str:
     return meanings.pop() if len(meanings) == 1 else ""
 
 
-def _told(label: Label | None) -> str:
+def _described(label: Label | None) -> str:
     if label is None:
         return "of no class"
     return f"of class '{visible(label.name)}'" + (f" in {label.split}" if label.split else "")

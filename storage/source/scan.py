@@ -14,14 +14,14 @@ import pyarrow.compute as pc
 from storage.backend.paths import Place, is_local
 from storage.errors import InputError
 from storage.source.folder_layout import CLASSES, FolderLayout, Layout, text, tree_of
-from storage.source.ignored import SHOWN, in_words
+from storage.source.ignored import SHOWN, kind_counts
 from storage.source.labels import Label, read_labels
 from storage.source.layout_guess import guess
 from storage.source.matching import Rows
 from storage.source.precedent import Precedent, agreed
 from storage.source.scan_table import Scan
 from storage.source.walk import SUFFIXES, Labeller, ObjectWalk, Walk, is_hidden
-from storage.text import count, quoted, some, visible
+from storage.text import count, first_few, quoted, visible
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def _scan_by_table(root: Place, labels: Place, outside_links: bool) -> tuple[Wal
     files, said = rows.matched(walk.rows.table(), is_whole=not walk.unreadable)
     if said:
         logger.warning("%s", said)
-    remarks = [*_of_system(walk), *walk.ignored.told()]
+    remarks = [*_of_system(walk), *walk.ignored.summary()]
     splits = {label.split for label in rows.labels.values()}
     if "train" in splits and not splits & {None, "validation"}:
         remarks.append("there are no validation rows: `validation_fraction` of the training images is held out")
@@ -88,7 +88,13 @@ def _scan_by_folders(
     if outside := seen.num_rows - files.num_rows:
         walk.ignored.kinds["in no class folder"] += outside
     unread = _unread(walk, found, files)
-    remarks = (*_of_system(walk), *_empty(walk, unread), *walk.ignored.told(), *_without_image(unread), *found.remarks)
+    remarks = (
+        *_of_system(walk),
+        *_empty(walk, unread),
+        *walk.ignored.summary(),
+        *_without_image(unread),
+        *found.remarks,
+    )
     return walk, files, replace(found, remarks=remarks)
 
 
@@ -141,7 +147,7 @@ def _empty(walk: Walk | ObjectWalk, unread: Mapping[Label, Counter[str]]) -> Ite
     holding = {folder.partition(b"/")[0] for folder in (*walk.images, *walk.unreadable)}
     holding |= {folder for folder in walk.first_folders if Label(text(folder), None) in unread}
     if empty := [visible(name) for name in sorted(walk.first_folders) if name not in holding]:
-        yield f"ignored folders without images: {some(empty)}"
+        yield f"ignored folders without images: {first_few(empty)}"
 
 
 def _unread(walk: Walk | ObjectWalk, layout: FolderLayout, files: pa.Table) -> dict[Label, Counter[str]]:
@@ -159,7 +165,7 @@ def _unread(walk: Walk | ObjectWalk, layout: FolderLayout, files: pa.Table) -> d
 def _without_image(unread: Mapping[Label, Counter[str]]) -> Iterator[str]:
     for label, kinds in list(unread.items())[:SHOWN]:
         where = f" in {label.split}" if label.split else ""
-        yield f"warning: class {quoted(label.name)} has no image files{where}, only {in_words(kinds)}"
+        yield f"warning: class {quoted(label.name)} has no image files{where}, only {kind_counts(kinds)}"
     if len(unread) > SHOWN:
         yield f"warning: no image files in {count(len(unread) - SHOWN, 'more class', 'more classes')}"
 

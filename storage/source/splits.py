@@ -33,8 +33,8 @@ def splits_of(names: Iterable[str]) -> dict[str, str]:
 
 def as_read(splits: Mapping[str, str]) -> str:
     """Describe how names were read: `'Training' is read as train, 'dev' as validation`."""
-    told = [f"{name!a} as {split}" for name, split in sorted(splits.items())]
-    return ", ".join(told).replace(" as ", " is read as ", 1)
+    parts = [f"{name!a} as {split}" for name, split in sorted(splits.items())]
+    return ", ".join(parts).replace(" as ", " is read as ", 1)
 
 
 def stems_of(names: Iterable[str]) -> dict[str, tuple[str, str]]:

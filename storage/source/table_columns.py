@@ -48,7 +48,7 @@ def with_our_names(table: pa.Table, file: Place) -> pa.Table:
     """
     table = _in_lower_case(_stripped(table, file), file)
     _check_columns(table, file)
-    _tell_splits_of_other_names(table, file)
+    _warn_of_splits_of_other_names(table, file)
     return table
 
 
@@ -108,7 +108,7 @@ def _few_values(column: pa.ChunkedArray) -> list[str]:
         return []
 
 
-def _tell_splits_of_other_names(table: pa.Table, file: Place) -> None:
+def _warn_of_splits_of_other_names(table: pa.Table, file: Place) -> None:
     """Warn of a column that seems to hold splits, if the table has no column `split`."""
     if "split" in table.column_names:
         return

@@ -24,11 +24,11 @@ from storage.watching.open_files import incomplete
 logger = logging.getLogger(__name__)
 
 # The maximum share of the watcher's time for scans of an unchanged folder, however large it is.
-LOOKS_SHARE = 0.1
+MAX_SCAN_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class Patience:
+class WatchTiming:
     """How long a watcher waits.
 
     quiet_seconds: the folder counts as quiet after so long without a change. most_seconds: the maximum wait for that;
@@ -125,7 +125,7 @@ def _same(one: pa.ChunkedArray, other: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def arrivals(
-    look: Callable[[], Scan], notifier: Notifier, announced: Announced, patience: Patience
+    rescan: Callable[[], Scan], notifier: Notifier, announced: Announced, timing: WatchTiming
 ) -> Iterator[Arrival | None]:
     """Yield the changes since the last announcement, each time the folder is quiet again. Never ends.
 
@@ -136,11 +136,11 @@ def arrivals(
 
     Raises InputError if the first scan cannot list the folder. Later it waits until the folder can be listed again.
     """
-    scan, took, is_at_rest, previous, began = look(), 0.0, False, "", time.monotonic()
+    scan, took, is_at_rest, previous, began = rescan(), 0.0, False, "", time.monotonic()
     while True:
-        pause = max(patience.poll_seconds, took / LOOKS_SHARE)
+        pause = max(timing.poll_seconds, took / MAX_SCAN_SHARE)
         if announced.is_other(scan):
-            is_late = time.monotonic() - began >= patience.most_seconds
+            is_late = time.monotonic() - began >= timing.most_seconds
             arrival = None
             if is_at_rest or is_late or scan.digest == previous:
                 arrival = _complete(scan, announced, is_late)
@@ -150,14 +150,14 @@ def arrivals(
                 if announced.is_other(arrival.scan):
                     notifier.wait(pause)  # the caller could not announce it now
             previous = scan.digest
-            is_at_rest = notifier.rest(patience.quiet_seconds, patience.most_seconds)
+            is_at_rest = notifier.rest(timing.quiet_seconds, timing.most_seconds)
         else:
             yield None
             has_changed = notifier.wait(pause)
             began = time.monotonic()
-            is_at_rest = has_changed and notifier.rest(patience.quiet_seconds, patience.most_seconds)
+            is_at_rest = has_changed and notifier.rest(timing.quiet_seconds, timing.most_seconds)
         started = time.monotonic()
-        while (found := _look_again(look)) is None:
+        while (found := _try_rescan(rescan)) is None:
             yield None
             notifier.wait(pause)
             started = time.monotonic()
@@ -173,10 +173,10 @@ def _complete(scan: Scan, announced: Announced, is_late: bool) -> Arrival | None
     return arrival
 
 
-def _look_again(look: Callable[[], Scan]) -> Scan | None:
+def _try_rescan(rescan: Callable[[], Scan]) -> Scan | None:
     """Scan again; None, with a warning, if the folder cannot be listed now."""
     try:
-        return look()
+        return rescan()
     except InputError as error:
         logger.warning("%s; trying again", error)
         return None

@@ -31,7 +31,7 @@ class Notifier(Protocol):
         ...
 
 
-class Listing:
+class Polling:
     """Waits without events. It knows of no change: only another scan can tell."""
 
     def wait(self, seconds: float) -> bool:
@@ -142,13 +142,13 @@ def notifier(folder: Place, how: How = "auto") -> Iterator[Notifier]:
 
 def _notifier(folder: Place, how: How) -> Notifier:
     if how == "listing" or not isinstance(folder, Path):
-        return Listing()
+        return Polling()
     kind = file_system(folder, mounts())
     if how == "auto" and kind.startswith(NETWORK):
         logger.info("%s is on %s: polling it, because the kernel reports no events of other machines", folder, kind)
-        return Listing()
+        return Polling()
     try:
         return Events(folder)
     except (OSError, RuntimeError) as error:
         logger.warning("cannot watch %s (%s): polling it instead", folder, error)
-        return Listing()
+        return Polling()

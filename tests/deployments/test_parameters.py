@@ -63,7 +63,7 @@ def stand_up(*words: str | Path, home: Path | None = None) -> dict[str, Pipeline
             patch.setenv(name, value)
         options = {name: checked(flow.options, parameters_of(document, name)) for name, flow in FLOWS.items()}
         options["extract-and-train"].space()
-        options["watch-images"].look()
+        options["watch-images"].scan()
     return options
 
 
@@ -112,12 +112,12 @@ def test_links_lead_out_of_the_images_where_up_is_told_that_they_do(somewhere):
     for name in ("cats", "dogs"):
         (somewhere / "images" / name).symlink_to(outside / name)
     options = stand_up("--images", "images", "--store", "store", "--outside-links", *SPACE)
-    assert options["watch-images"].look().files.num_rows == 2
+    assert options["watch-images"].scan().files.num_rows == 2
 
 
 def test_a_folder_may_wait_for_its_first_image(somewhere):
     (somewhere / "images").mkdir()
-    assert stand_up("--images", "images", "--store", "store", *SPACE)["watch-images"].look().files.num_rows == 0
+    assert stand_up("--images", "images", "--store", "store", *SPACE)["watch-images"].scan().files.num_rows == 0
 
 
 def test_the_demo_is_not_taken_for_what_is_meant_for_images_of_ones_own(somewhere):
@@ -193,6 +193,6 @@ def test_buckets_are_taken_as_they_are(bucket, somewhere):
         (bucket / "photos" / name / "1.png").write_bytes(picture.read_bytes())
     (bucket / "tables" / "labels.csv").write_text("path,class\ncats/1.png,cat\n")
     words = ["--images", f"{bucket}/photos", "--store", f"{bucket}/store", *SPACE]
-    assert stand_up(*words)["watch-images"].look().files.num_rows == 2
+    assert stand_up(*words)["watch-images"].scan().files.num_rows == 2
     options = stand_up(*words, "--labels", f"{bucket}/tables/labels.csv")
-    assert options["watch-images"].look().files.num_rows == 1
+    assert options["watch-images"].scan().files.num_rows == 1

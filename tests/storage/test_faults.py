@@ -18,7 +18,7 @@ from storage.layout import Store
 from storage.maintenance.collect import collect
 from storage.maintenance.compact import CompactOptions, compact
 from storage.maintenance.verify import verify_space
-from storage.manifest.file_table import MEANING
+from storage.manifest.file_table import CONTENT_COLUMNS
 from storage.manifest.versions import Version, latest_version
 from tests import toy
 from tests.storage.faults import Way, faults
@@ -70,7 +70,9 @@ def meaning(root: Path, version: Version) -> tuple[list[dict], dict[bytes, np.nd
     files = version.read_files(store)
     live = set(files["digest"].to_pylist())
     features = toy.features_of(root / "images", root / "store", version)
-    return files.select(MEANING).to_pylist(), {digest: row for digest, row in features.items() if digest in live}
+    return files.select(CONTENT_COLUMNS).to_pylist(), {
+        digest: row for digest, row in features.items() if digest in live
+    }
 
 
 def calls_of(work, lived: Path, tmp_path: Path, monkeypatch) -> int:

@@ -4,7 +4,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.merge_join import aligned
+from storage.merge_join import merge_join
 
 SCHEMA = pa.schema([("path", pa.binary())])
 paths = st.lists(st.binary(min_size=1, max_size=2), unique=True, max_size=20).map(sorted)
@@ -18,7 +18,7 @@ def table(names: list[bytes]) -> pa.Table:
 def test_every_row_comes_once_in_order_and_equal_paths_come_together(mine, others, size):
     pieces = [table(others[start : start + size]) for start in range(0, len(others), size)]
     found = [
-        (part["path"].to_pylist(), piece["path"].to_pylist()) for part, piece in aligned(table(mine), pieces, SCHEMA)
+        (part["path"].to_pylist(), piece["path"].to_pylist()) for part, piece in merge_join(table(mine), pieces, SCHEMA)
     ]
     assert [path for part, _ in found for path in part] == mine
     assert [path for _, piece in found for path in piece] == others

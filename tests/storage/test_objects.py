@@ -22,7 +22,7 @@ from storage.cli.main import main
 from storage.errors import InputError, StorageError, VersionConflict
 from storage.layout import Store
 from storage.maintenance.verify import verify_space
-from storage.manifest.file_table import MEANING
+from storage.manifest.file_table import CONTENT_COLUMNS
 from storage.manifest.versions import commit, latest_version, read_version, version_numbers
 from storage.source.scan import scan_folder
 from tests import toy
@@ -179,7 +179,7 @@ def test_a_store_of_objects_follows_its_images(bucket, format):
     _, fresh = run(images, bucket / "fresh", format=format)
     assert second.data_digest == fresh.data_digest
     where, other = (toy.space(images, root).store for root in (store, bucket / "fresh"))
-    assert second.read_files(where).select(MEANING).equals(fresh.read_files(other).select(MEANING))
+    assert second.read_files(where).select(CONTENT_COLUMNS).equals(fresh.read_files(other).select(CONTENT_COLUMNS))
     found, expected = toy.features_of(images, store, second), toy.features_of(images, bucket / "fresh", fresh)
     assert all(np.array_equal(found[digest], expected[digest]) for digest in expected)
     assert not toy.plan(images, store).needs_commit

@@ -110,7 +110,7 @@ def test_the_number_that_is_asked_for_is_taken_with_a_warning_where_memory_is_sh
     smallest = engine_class(engine).memory_mb(SPEC, max(1, engine_class(engine).usual_batch(SPEC) // BATCH_PARTS[-1]))
     assert len(placed.slots) == workers
     assert placed.is_short == (int(USABLE * free / smallest) < workers)
-    assert ("warning: " in placed.words) == placed.is_short
+    assert ("warning: " in placed.summary) == placed.is_short
 
 
 GB = 1024
@@ -144,4 +144,4 @@ LINES = [
 @pytest.mark.parametrize(("given", "line"), LINES, ids=[line[:40] for _, line in LINES])
 def test_a_run_says_in_one_line_why_it_has_so_many_workers(given, line):
     workers, cores, memory = given
-    assert on_cpu(workers, "mnn", SPEC, cores, memory).words == line
+    assert on_cpu(workers, "mnn", SPEC, cores, memory).summary == line

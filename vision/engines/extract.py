@@ -174,16 +174,16 @@ def _batches(images: Iterable[Image], engine: Engine, apart: Container[bytes]) -
     for key, read, views in images:
         if key in apart:
             for start in range(0, len(views), engine.batch_size):
-                some = views[start : start + engine.batch_size]
-                yield [Part(key, read, some, start + len(some) == len(views))]
+                selected = views[start : start + engine.batch_size]
+                yield [Part(key, read, selected, start + len(selected) == len(views))]
             continue
         start = 0
         while start < len(views):
             room = max(1, engine.batch_size - sum(len(part.views) for part in batch))
-            some = views[start : start + room]
-            start += len(some)
-            batch.append(Part(key, read, some, start == len(views)))
-            if len(some) == room:
+            selected = views[start : start + room]
+            start += len(selected)
+            batch.append(Part(key, read, selected, start == len(views)))
+            if len(selected) == room:
                 yield batch
                 batch = []
     yield batch

@@ -101,8 +101,8 @@ def remarks() -> list[str]:
             path.unlink(missing_ok=True)
     except OSError as error:
         return [f"engine facts cannot be kept in {folder} ({error.strerror}): each worker checks its engine by itself"]
-    told = f"engine facts: {len(damaged)} damaged in {folder}, deleted: the engines are checked again"
-    return [told] if damaged else []
+    remark = f"engine facts: {len(damaged)} damaged in {folder}, deleted: the engines are checked again"
+    return [remark] if damaged else []
 
 
 def engine_key(engine: Any, threads: int) -> dict[str, Any]:

@@ -68,13 +68,13 @@ def own_memory_mb(pid: int) -> float:
 class Watchdog:
     """Checks a child five times a second while the block runs, and kills it when it exceeds a limit.
 
-    The limit of silence counts from the last call of `heard`. breach: why the watchdog killed the child, else None.
+    The limit of silence counts from the last call of `reset`. breach: why the watchdog killed the child, else None.
     """
 
     def __init__(self, process: subprocess.Popen, limits: Limits, in_flight: InFlight | None = None):
         self.breach: Breach | None = None
         self._process, self._limits, self._in_flight = process, limits, in_flight
-        self._heard = time.monotonic()
+        self._last_record = time.monotonic()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
@@ -86,9 +86,9 @@ class Watchdog:
         self._over.set()
         self._thread.join()
 
-    def heard(self) -> None:
+    def reset(self) -> None:
         """Restart the limit of silence, since the child has sent a record."""
-        self._heard = time.monotonic()
+        self._last_record = time.monotonic()
 
     def _look(self) -> None:
         while not self._over.wait(LOOK_SECONDS):
@@ -99,6 +99,6 @@ class Watchdog:
 
     def _find_breach(self) -> Breach | None:
         longest = self._limits.silence_seconds
-        if longest is not None and time.monotonic() - self._heard > longest:
+        if longest is not None and time.monotonic() - self._last_record > longest:
             return Breach("timeout", f"it reported nothing for {longest:g} s")
         return self._limits.breach(self._process.pid, self._in_flight) if self._in_flight is not None else None

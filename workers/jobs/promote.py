@@ -22,7 +22,7 @@ from storage.layout import Store, unset_current
 from storage.manifest.held_out import held_out_since, newest_version, trained_on, version_with
 from storage.reading.samples import SampleTable, split_files, table_of
 from storage.reading.stream import FeatureStream
-from storage.text import count, some
+from storage.text import count, first_few
 from vision.training.evaluation import evaluate
 from vision.training.head_model import load_head
 from workers.jobs.divergence import promote_command
@@ -125,7 +125,7 @@ class Contest:
         known, classes = self.record["classes"], self.job.spec.classes
         undo = f"`{promote_command(self.job.space.store, self.current)}` reverts this"
         if set(known) != set(classes):
-            reason = f"because it knows the classes {some(known)} and the new head {some(classes)}"
+            reason = f"because it knows the classes {first_few(known)} and the new head {first_few(classes)}"
             if set(known) == set(learnt(self.data.version.classes)):
                 return Decision(
                     False,

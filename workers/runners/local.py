@@ -39,7 +39,7 @@ class ChildLease(Lease):
         process = self._accepting({"kind": kind, "job": job, "in_flight": self._in_flight.descriptor})
         with Watchdog(process, limits, self._in_flight) as watchdog:
             while message := _read_message(process):
-                watchdog.heard()
+                watchdog.reset()
                 self.is_busy = "progress" in message
                 if "result" in message:
                     return message["result"]

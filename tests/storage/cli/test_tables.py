@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from storage.cli.tables import (
     SHOWN_PATHS,
-    change_words,
+    change_summary,
     diff_lines,
     quarantine_lines,
     shard_lines,
@@ -110,8 +110,8 @@ def test_an_image_whose_status_alone_is_another_has_a_line():
 
 def test_changes_are_told_without_those_that_did_not_happen():
     none = dict.fromkeys(["new", "changed", "moved", "re-split", "relabelled", "removed", "status"], 0)
-    assert change_words(none | {"unchanged": 5}) == "none"
-    assert change_words(none | {"new": 1200, "status": 1}) == "1,200 new, 1 only in status"
+    assert change_summary(none | {"unchanged": 5}) == "none"
+    assert change_summary(none | {"new": 1200, "status": 1}) == "1,200 new, 1 only in status"
 
 
 @given(st.integers(1, 3 * SHOWN_CLASSES))

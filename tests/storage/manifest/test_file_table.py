@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.manifest.file_table import (
-    Known,
+    KnownFailures,
     class_counts,
     counts,
     data_digest,
-    means_the_same,
+    same_content,
     with_attempts,
     with_status,
 )
@@ -97,8 +97,8 @@ def test_what_a_version_knows_of_images_that_failed_is_told_apart():
         *(row(str(i), i, status=s, reason=r, attempts=a) for i, (s, r, a) in enumerate(told, 1)),
         row("unread", None, status="quarantined", reason="permission", attempts=1),
     )
-    found = Known()
-    assert list(found.heard([files.slice(0, 3), files.slice(3)])) == [files.slice(0, 3), files.slice(3)]
+    found = KnownFailures()
+    assert list(found.collect([files.slice(0, 3), files.slice(3)])) == [files.slice(0, 3), files.slice(3)]
     assert (found.failures, found.variant_failures) == ({b"\3" * 32: "timeout"}, {b"\2" * 32: "crashed"})
     assert found.retried == {b"\5" * 32: 2}
 
@@ -163,21 +163,21 @@ def test_class_counts_are_sorted_and_of_usable_files():
 
 def test_times_and_attempts_do_not_change_the_meaning_and_all_else_does():
     files = table(row("a", 1))
-    assert means_the_same(files, [table(row("a", 1, mtime_ns=9, size=9, attempts=9, last_seen_ns=9))])
+    assert same_content(files, [table(row("a", 1, mtime_ns=9, size=9, attempts=9, last_seen_ns=9))])
     others = [
         row("b", 1),
         row("a", 2),
         *(row("a", 1, **{name: "x"}) for name in ("class", "split", "status", "reason")),
     ]
-    assert not any(means_the_same(files, [table(other)]) for other in others)
-    assert not means_the_same(files, [])
-    assert not means_the_same(files, [files, files])
+    assert not any(same_content(files, [table(other)]) for other in others)
+    assert not same_content(files, [])
+    assert not same_content(files, [files, files])
 
 
 def test_meaning_does_not_depend_on_how_a_table_is_chunked():
     files = table(*[row(str(index), index) for index in range(5)])
     pieces = pa.concat_tables([files.slice(0, 2), files.slice(2)])
-    assert means_the_same(files, [files.slice(0, 2), files.slice(2)])
-    assert means_the_same(pieces, [files])
+    assert same_content(files, [files.slice(0, 2), files.slice(2)])
+    assert same_content(pieces, [files])
     assert data_digest(files) == data_digest(pieces)
     assert np.array_equal(files["digest"].to_pylist(), pieces["digest"].to_pylist())

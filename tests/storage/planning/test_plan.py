@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from storage.errors import InputError, TooManyRemovals
 from storage.manifest.diff import Changes
-from storage.manifest.file_table import means_the_same
+from storage.manifest.file_table import same_content
 from storage.manifest.versions import Version, commit, latest_version
 from storage.planning.options import PlanOptions
 from storage.planning.plan import MOST_TWINS, Plan, finish, make_plan
@@ -712,7 +712,7 @@ def test_files_that_cannot_be_read_for_a_while_stay_as_they_were(images, store):
     listing = list_images(scan_folder(images), where.cache)
     planned = make_plan(where, unreadable(listing), PlanOptions())
     assert (planned.changes.unchanged, planned.needs_commit) == (20, False)
-    assert means_the_same(planned.files, version.file_segments(where))
+    assert same_content(planned.files, version.file_segments(where))
 
 
 def test_a_file_that_cannot_be_read_and_looks_otherwise_is_not_believed_to_be_the_same(images, store):

@@ -7,7 +7,7 @@ from zlib import crc32
 import pytest
 
 from storage.errors import InputError, LayoutChanged
-from storage.manifest.file_table import MEANING
+from storage.manifest.file_table import CONTENT_COLUMNS
 from storage.manifest.versions import Version, version_numbers
 from storage.planning.plan import Plan
 from tests import toy
@@ -129,7 +129,9 @@ def test_a_store_whose_classes_are_the_first_folders_goes_on_with_them(images, s
     _, version = toy.run(images, store, layout="classes")  # as versions before took such folders
     planned = toy.plan(images, store)
     assert not planned.needs_commit
-    assert planned.files.select(MEANING).equals(version.read_files(toy.space(images, store).store).select(MEANING))
+    assert planned.files.select(CONTENT_COLUMNS).equals(
+        version.read_files(toy.space(images, store).store).select(CONTENT_COLUMNS)
+    )
     flat(images, "birds")
     told = by_path(toy.plan(images, store), images, store)
     assert {path: label for path, label in told.items() if not path.startswith(b"birds/")} == by_path(

@@ -22,9 +22,9 @@ from storage.errors import InputError
 from storage.source.scan import scan_folder
 from storage.source.scan_table import Scan
 from storage.source.walk import SCAN_SCHEMA
-from storage.watching.arrivals import Announced, Arrival, Patience, arrivals
+from storage.watching.arrivals import Announced, Arrival, WatchTiming, arrivals
 from storage.watching.mounts import file_system, mounts
-from storage.watching.notifier import Events, Listing, notifier
+from storage.watching.notifier import Events, Polling, notifier
 from storage.watching.open_files import incomplete
 from tests import toy
 from tests.flows.conftest import PROJECT
@@ -40,12 +40,12 @@ class Watcher(threading.Thread):
         self.told: list[Arrival] = []
         self.looks = 0
         self._images, self._announced = images, Announced(memory)
-        self._how, self._patience = how, Patience(quiet, most_seconds, poll_seconds=QUIET)
+        self._how, self._timing = how, WatchTiming(quiet, most_seconds, poll_seconds=QUIET)
         self._is_over = threading.Event()
 
     def run(self):
         with notifier(self._images, self._how) as notices:
-            for arrival in arrivals(self._look, notices, self._announced, self._patience):
+            for arrival in arrivals(self._look, notices, self._announced, self._timing):
                 if arrival:
                     self.told.append(arrival)
                     self._announced.remember(arrival)
@@ -173,15 +173,18 @@ def test_a_folder_that_is_away_for_a_while_does_not_end_the_watching(images, tmp
 
 def test_a_folder_that_is_not_there_is_an_error_at_the_start(tmp_path):
     looks = arrivals(
-        lambda: scan_folder(tmp_path / "nowhere"), Listing(), Announced(tmp_path / "memory"), Patience(poll_seconds=0)
+        lambda: scan_folder(tmp_path / "nowhere"),
+        Polling(),
+        Announced(tmp_path / "memory"),
+        WatchTiming(poll_seconds=0),
     )
     with pytest.raises(InputError, match="nowhere"):
         next(looks)
 
 
 def test_what_could_not_be_announced_comes_again(images, tmp_path):
-    announced, patience = Announced(tmp_path / "memory"), Patience(0.01, 60, 0.01)
-    found = (arrival for arrival in arrivals(lambda: scan_folder(images), Listing(), announced, patience) if arrival)
+    announced, timing = Announced(tmp_path / "memory"), WatchTiming(0.01, 60, 0.01)
+    found = (arrival for arrival in arrivals(lambda: scan_folder(images), Polling(), announced, timing) if arrival)
     assert [next(found).new, next(found).new] == [20, 20]
     toy.picture(images / "cats" / "new.png", 9000)
     last = next(arrival for arrival in found if arrival.new == 21)
@@ -193,12 +196,12 @@ def test_what_could_not_be_announced_comes_again(images, tmp_path):
 WATCHER = """
 import json, sys
 from pathlib import Path
-from storage.watching.arrivals import Announced, Patience, arrivals
+from storage.watching.arrivals import Announced, WatchTiming, arrivals
 from storage.watching.notifier import notifier
 from storage.source.scan import scan_folder
 images, announced = Path(sys.argv[1]), Announced(Path(sys.argv[2]))
 with notifier(images) as notices:
-    for arrival in arrivals(lambda: scan_folder(images), notices, announced, Patience(0.5, 60, 60)):
+    for arrival in arrivals(lambda: scan_folder(images), notices, announced, WatchTiming(0.5, 60, 60)):
         if arrival:
             announced.remember(arrival)
             print(json.dumps([arrival.new, arrival.changed, arrival.gone]), flush=True)
@@ -331,7 +334,7 @@ def test_a_folder_of_this_machine_is_watched_by_events_and_a_mount_by_listing(im
         assert isinstance(notices, Events)
     monkeypatch.setattr("storage.watching.notifier.mounts", lambda: f"1 1 0:1 / {images} rw - cifs //there/photos rw\n")
     with notifier(images) as notices:
-        assert isinstance(notices, Listing)
+        assert isinstance(notices, Polling)
     with notifier(images, "events") as notices:
         assert isinstance(notices, Events)
 

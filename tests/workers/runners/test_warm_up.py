@@ -147,7 +147,7 @@ def test_the_placement_of_early_children_is_that_of_the_run(tmp_path, monkeypatc
 def test_there_are_no_more_slots_than_chunks_and_at_least_one(slots, chunks):
     placed = Placement((SLOT,) * slots, "one per core").at_most(chunks)
     assert len(placed.slots) == max(1, min(slots, chunks))
-    assert ("per core" in placed.words) == (len(placed.slots) == slots)
+    assert ("per core" in placed.summary) == (len(placed.slots) == slots)
 
 
 def test_only_children_start_early(tmp_path):
