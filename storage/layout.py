@@ -98,14 +98,17 @@ class Store:
         return self.shards / name[:2] / name
 
     def segment(self, name: str) -> Place:
+        """The path of a segment. Raises StoreDamaged if the name is invalid."""
         if not SEGMENT_NAME.fullmatch(name):
             raise StoreDamaged(f"{name!r} is not a valid name of a segment")
         return self.segments / name
 
     def version(self, number: int) -> Place:
+        """The path of a version."""
         return self.versions / f"{number:020d}.json"
 
     def head(self, name: str) -> Place:
+        """The folder of a head. Raises StoreDamaged if the name is invalid."""
         if not HEAD_NAME.fullmatch(name):
             raise StoreDamaged(f"{name!r} is not a valid name of a head")
         return self.heads / name

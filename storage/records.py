@@ -8,6 +8,7 @@ from storage.backend.paths import Place
 
 
 def sha256(data: bytes) -> str:
+    """The sha256 of bytes as hex digits."""
     return hashlib.sha256(data).hexdigest()
 
 

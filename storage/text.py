@@ -115,6 +115,7 @@ def columns(rows: Sequence[Sequence[str]], right: str = "") -> list[str]:
 
 
 def indented(lines: Sequence[str]) -> list[str]:
+    """The lines, each but empty ones indented by two spaces."""
     return [f"  {line}" if line else line for line in lines]
 
 

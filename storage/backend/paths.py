@@ -57,6 +57,7 @@ def at_home(path: str) -> str:
 
 
 def is_local(where: Place) -> bool:
+    """Whether a place is on a file system, not in an object store."""
     return isinstance(where, Path)
 
 

@@ -28,6 +28,7 @@ EXPORTS = {"npz": export_npz}
 
 
 def show(options: argparse.Namespace) -> Iterator[str]:
+    """Yield the spec, a version and the heads of each chosen feature space."""
     if options.version is None:
         found = chosen_spaces(options.store, options.space)
     else:
@@ -55,6 +56,7 @@ def _version_lines(store: Store, version: Version, newest: int) -> list[str]:
 
 
 def history(options: argparse.Namespace) -> Iterator[str]:
+    """Yield one line per version."""
     store = one_space(options.store, options.space)
     entries: list[tuple] = []
     parent: Version | None = None
@@ -79,6 +81,7 @@ def _added(parent: Version | None, version: Version) -> list[ShardRef]:
 
 
 def diff(options: argparse.Namespace) -> Iterator[str]:
+    """Yield the differences of two versions."""
     store = one_space(options.store, options.space)
     old, new = chosen_version(store, options.old), chosen_version(store, options.new)
     files, before = differing_files(store, new, old)
@@ -86,6 +89,7 @@ def diff(options: argparse.Namespace) -> Iterator[str]:
 
 
 def export(options: argparse.Namespace) -> Iterator[str]:
+    """Export the features of a version, one file per image. Yields one line with the result."""
     store = one_space(options.store, options.space)
     version = chosen_version(store, options.version)
     wanted = tuple(name.strip() for name in options.classes.split(",")) if options.classes is not None else None

@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _release_output() -> None:
-    """Give up what cannot be written, or Python tries again at its end, and complains."""
+    """Discard unwritten output; otherwise Python writes it again at exit and complains."""
     try:
         print(end="", flush=True)
     except OSError:

@@ -118,7 +118,7 @@ def _compaction(given: argparse.Namespace) -> CompactOptions:
 
 
 def verify(target: Target, is_deep: bool) -> Iterator[str]:
-    """A line a fault. Raises StoreDamaged after the last of them."""
+    """Yield one line per fault, or one line that there is none. Raises StoreDamaged after the last fault."""
     found = target.stores()
     faults, lie_deep = 0, False
     spaces = (verify_space(store, is_deep) for store in found)
@@ -134,6 +134,7 @@ def verify(target: Target, is_deep: bool) -> Iterator[str]:
 
 
 def repair(target: Target, is_deep: bool) -> Iterator[str]:
+    """Repair each feature space and the heads. Yields what was lost."""
     with target.held() as found:
         for store in found:
             done = repair_space(store, is_deep)
@@ -151,6 +152,7 @@ def repair(target: Target, is_deep: bool) -> Iterator[str]:
 
 
 def compaction(target: Target, options: CompactOptions) -> Iterator[str]:
+    """Compact each feature space. Yields one line for each."""
     with target.held() as found:
         for store in found:
             version = latest_version(store)
@@ -167,6 +169,7 @@ def compaction(target: Target, options: CompactOptions) -> Iterator[str]:
 
 
 def gc(target: Target, keep: int, grace_hours: float) -> Iterator[str]:
+    """Collect garbage, and yield one line with what was removed."""
     with target.held() as found:
         done = collect(target.root, keep, grace_hours * 3600, found)
     yield (
@@ -176,6 +179,7 @@ def gc(target: Target, keep: int, grace_hours: float) -> Iterator[str]:
 
 
 def quarantine(target: Target, is_retried: bool) -> Iterator[str]:
+    """Yield the table of quarantined images. is_retried: mark them as pending, so that a run tries them again."""
     store = one_space(target.root, target.space)
     version = chosen_version(store, None)
     bad, varied = quarantined(version, store), without_variants(version, store)
@@ -195,6 +199,7 @@ def quarantine(target: Target, is_retried: bool) -> Iterator[str]:
 
 
 def promote(target: Target, head: str) -> Iterator[str]:
+    """Make a head the current one."""
     with target.held() as (store, *_):
         before = current_head(store)
         make_current(store, head)

@@ -67,5 +67,6 @@ def _array(data: bytes) -> np.ndarray:
 
 
 def remove_checkpoint(store: Store, name: str) -> None:
+    """Remove the checkpoint of a training, if there is one."""
     for folder in {store.head(name), working_folder(store, name)}:
         (folder / CHECKPOINT).unlink(missing_ok=True)

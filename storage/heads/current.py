@@ -14,4 +14,5 @@ def current_head(store: Store) -> str | None:
 
 
 def promote_head(store: Store, name: str) -> None:
+    """Make a head the current one. The caller has checked that it may be."""
     replace(store.heads / "current", f"{store.head(name).name}\n".encode())

@@ -17,6 +17,7 @@ def pin_version(store: Store, name: str, version: int) -> None:
 
 
 def unpin(store: Store, name: str) -> None:
+    """Remove the pin of a head's training, if there is one."""
     (store.head(name) / PIN).unlink(missing_ok=True)
 
 

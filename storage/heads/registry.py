@@ -214,8 +214,10 @@ def mark_unranked(store: Store, name: str) -> None:
 
 
 def mark_ranked(store: Store, name: str) -> None:
+    """Let a head take part in the comparison with the current one again."""
     (store.head(name) / UNRANKED).unlink(missing_ok=True)
 
 
 def is_unranked(store: Store, name: str) -> bool:
+    """Whether a head is excluded from the comparison with the current one."""
     return (store.head(name) / UNRANKED).exists()

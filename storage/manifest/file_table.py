@@ -95,6 +95,7 @@ class KnownFailures:
             yield files
 
     def add(self, files: pa.Table) -> None:
+        """Add the failures in a table of files."""
         with_digest = files.filter(pc.is_valid(files["digest"]))
         with_reason = with_digest.filter(pc.is_valid(with_digest["reason"]))
         tried = pc.and_(pc.equal(with_digest["status"], PENDING), pc.greater(with_digest["attempts"], 0))
@@ -108,6 +109,7 @@ def _by_digest(files: pa.Table, name: str) -> dict:
 
 
 def usable(files: pa.Table) -> pa.Table:
+    """The files whose status is `ok`."""
     return files.filter(pc.equal(files["status"], OK))
 
 

@@ -85,6 +85,7 @@ def verified_copy(store: Store, kept: KeptWeights) -> Path:
 
 
 def copy_of(store: Store, kept: KeptWeights) -> Place:
+    """The path of the copy of a space's weights."""
     return store.space / "weights" / kept.file
 
 

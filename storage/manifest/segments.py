@@ -126,7 +126,7 @@ def read_segments(store: Store, kind: str, names: tuple[str, ...]) -> pa.Table:
 
 
 def _unpacked(data: bytes, schema: pa.Schema) -> pa.Table:
-    """Decode a segment's bytes. Raises ValueError if the footer claims what no segment of the store has."""
+    """Decode a segment's bytes. Raises ValueError if the footer does not fit any segment of a store."""
     file = pq.ParquetFile(pa.BufferReader(data))
     groups = (file.metadata.row_group(index) for index in range(file.num_row_groups))
     rows = [file.metadata.num_rows, *(group.num_rows for group in groups)]

@@ -24,10 +24,10 @@ from storage.source.precedent import Precedent
 
 @dataclass(frozen=True)
 class Version:
-    """A committed version; tables are read from its segments when asked for.
+    """A committed version. Its tables are read from segments on request.
 
-    files, rows: names of segments. shards: what is known of each shard that `rows` point to. augmentations: what the
-    variants among the rows are of, in order of first appearance (views.py).
+    files, rows: names of segments. shards: the shards that `rows` point to. augmentations: those of the variants in
+    `rows`, in the order in which the store first saw them (storage/shards/view_ids.py).
     """
 
     number: int
@@ -43,15 +43,18 @@ class Version:
     augmentations: tuple[str, ...] = ()
 
     def read_files(self, store: Store) -> pa.Table:
-        """FILES_SCHEMA, sorted by path."""
+        """The table of files: FILES_SCHEMA, sorted by path."""
         return read_segments(store, "files", self.files)
 
     def file_segments(self, store: Store) -> Iterator[pa.Table]:
-        """The table of files piece by piece, of which one is in memory at a time."""
+        """Yield the table of files segment by segment. Memory holds one at a time."""
         return (read_segments(store, "files", (name,)) for name in self.files)
 
     def read_rows(self, store: Store) -> pa.Table:
-        """ROWS_SCHEMA, sorted by (digest, view). Raises StoreDamaged for rows that no shard of the version has."""
+        """The table of rows: ROWS_SCHEMA, sorted by (digest, view).
+
+        Raises StoreDamaged if a row is not in its shard, or a view has an unknown augmentation.
+        """
         rows = in_order(read_segments(store, "rows", self.rows))
         at = pc.index_in(rows["shard"], pa.array(list(self.shards), pa.string()))
         size = pc.take(pa.array([ref.num_rows for ref in self.shards.values()], pa.uint32()), at)
@@ -63,20 +66,20 @@ class Version:
 
 
 def version_numbers(store: Store) -> list[int]:
-    """The versions that are there, oldest first."""
+    """The numbers of the versions in the store, oldest first."""
     if not store.versions.is_dir():
         return []
     return sorted(int(path.stem) for path in store.versions.glob("[0-9]" * 20 + ".json"))
 
 
 def latest_version(store: Store) -> Version | None:
-    """The newest version, None before the first."""
+    """The newest version; None before the first."""
     numbers = version_numbers(store)
     return read_version(store, numbers[-1]) if numbers else None
 
 
 def precedent(store: Store) -> Precedent | None:
-    """How the newest version labels its files, None before the first."""
+    """The labels of the newest version, for comparison with a guessed layout; None before the first version."""
     version = latest_version(store)
     if version is None:
         return None
@@ -84,6 +87,10 @@ def precedent(store: Store) -> Precedent | None:
 
 
 def read_version(store: Store, number: int) -> Version:
+    """Read one version. Its tables are not read.
+
+    Raises StoreDamaged if the version is missing or damaged, InputError if its format is unknown.
+    """
     path = store.version(number)
     try:
         record = json.loads(read_whole(path))
@@ -101,7 +108,10 @@ def read_version(store: Store, number: int) -> Version:
 
 
 def _checked(version: Version, number: int) -> Version:
-    """The version, where what it says of itself can be true. Raises ValueError or TypeError; no other file is touched."""
+    """Return the version if its record is plausible. Opens no other file.
+
+    Raises ValueError or TypeError if the record contradicts itself.
+    """
     if version.number != number or not 0 <= version.parent < number:
         raise ValueError(f"it claims number {version.number} and parent {version.parent}")
     for name in (*version.files, *version.rows):
@@ -119,7 +129,7 @@ def _checked(version: Version, number: int) -> Version:
 
 
 def differing_files(store: Store, version: Version, other: Version | None) -> tuple[pa.Table, pa.Table]:
-    """The files of two versions without the segments that both have, whose rows are the same in each."""
+    """The files of two versions, without the segments that both share."""
     names, others = version.files, other.files if other else ()
     return (
         read_segments(store, "files", tuple(name for name in names if name not in others)),
@@ -136,12 +146,13 @@ def commit(
     augmentations: tuple[str, ...] | None = None,
     number: int | None = None,
 ) -> Version:
-    """Make `files` and `rows` the next version after `parent`.
+    """Commit `files` and `rows` as the next version after `parent`.
 
-    files: FILES_SCHEMA sorted by path. rows: ROWS_SCHEMA sorted by (digest, view); every shard of it is in `shards` and
-    durable. augmentations: what its views are of; None takes those of the parent. number: the next free one, if versions
-    after `parent` exist but cannot be read. Committing the same content again returns the existing version. Raises
-    VersionConflict if another commit took the number.
+    files: FILES_SCHEMA, sorted by path. rows: ROWS_SCHEMA, sorted by (digest, view). shards: every shard of `rows`, each
+    of them durable. augmentations: those that the views index; None keeps the parent's. number: the next free number,
+    needed if unreadable versions follow `parent`.
+    Another commit of the same content returns the existing version. Raises VersionConflict if a different one took
+    the number.
     """
     number = number or (parent.number if parent else 0) + 1
     if augmentations is None:
@@ -167,7 +178,7 @@ def commit(
 def _content(
     store: Store, parent: Version | None, files: pa.Table, rows: pa.Table, shards: dict[str, ShardRef]
 ) -> dict[str, Any]:
-    """What the record of a version says of its tables, whose segments are written here."""
+    """Write the segments of a version, and return the part of its record that describes its tables."""
     classes: dict[str, dict[str, int]] = {}
     for (split, name), count in class_counts(files).items():
         classes.setdefault(split, {})[name] = count

@@ -42,6 +42,7 @@ class Cut:
         return full * self.chunk_size + (index - full) * IMAGES_A_LAST_CHUNK
 
     def num_chunks(self, num_images: int) -> int:
+        """The number of chunks of a table with that number of images."""
         if self.full_chunks is None or num_images <= self.full_chunks * self.chunk_size:
             return -(-num_images // self.chunk_size)
         return self.full_chunks - (self.full_chunks * self.chunk_size - num_images) // IMAGES_A_LAST_CHUNK
@@ -52,7 +53,10 @@ class Cut:
 
 
 def cut(num_images: int, size: int | None = None) -> Cut:
-    """How so many images are cut, a function of their number only. size: images in every chunk, if somebody says so."""
+    """Choose where to cut: a function of the number of images only.
+
+    size: images per chunk. If given, every chunk has this size; otherwise the last chunks are small.
+    """
     if size is not None:
         return Cut(size)
     size = automatic_size(num_images)

@@ -32,17 +32,17 @@ MOST_TWINS = 15
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run has to do.
+    """The work of a run, and the content of the version before that work.
 
-    files: FILES_SCHEMA, as they stand before extraction. rows: ROWS_SCHEMA, what can be used already,
-    adopted rows included. shards: those that `rows` point to. failures: digest → reason of images known
-    to be unusable. variant_failures: the same of images of which only the variants are. todo: TODO_SCHEMA, sorted by
-    (split, digest), one row an image to extract with the k of its views that are missing (0: plain), and the `twins`
-    that have its bytes too, cut into `full_chunks` chunks of `chunk_size` images and small ones (storage/planning/chunks.py), each to become a shard of this `format`. adopted:
-    images of which a dead run had left missing rows; lost: images of todo with rows whose shard is gone; stale: those
-    that only another feature space holds. needs_commit: whether the next version would say anything that the parent
-    does not. augmentation: what the variants of todo are of; augmentations: those that the views of `rows` count.
-    findings: what there is to say of folders and classes, in lines. waiting: images that the limit leaves to a later run.
+    parent: the newest version. files: FILES_SCHEMA, before extraction. rows: ROWS_SCHEMA, all rows that can be used,
+    with adopted ones. shards: the shards of `rows`. failures: digest → reason of each unusable image.
+    variant_failures: digest → reason of each usable image whose variants cannot be made.
+    todo: TODO_SCHEMA, sorted by (split, digest). One row per image to extract: the views that it lacks (0: plain), and
+    as `twins` other files of equal bytes. `cut` divides it into chunks; each becomes a shard in `format`.
+    adopted: images whose missing rows a dead run left behind. lost: images of `todo` whose rows are in a lost shard.
+    stale: images of `todo` that another feature space has. needs_commit: whether the next version would differ from
+    the parent. augmentation: the augmentation of the variants in `todo`. augmentations: those that the views of `rows`
+    index. findings: lines about folders and classes. waiting: images that the limit leaves to a later run.
     """
 
     parent: Version | None
@@ -68,6 +68,7 @@ class Plan:
 
     @property
     def cut(self) -> Cut:
+        """Where the table `todo` is cut into chunks."""
         return Cut(self.chunk_size, self.full_chunks)
 
     @property
@@ -76,15 +77,15 @@ class Plan:
 
     @property
     def num_rows(self) -> int:
-        """How many rows the images of todo will have, where none of them is unusable."""
+        """The number of rows of all images in `todo`, if all of them are usable."""
         return pc.sum(pc.list_value_length(self.todo["views"])).as_py() or 0
 
 
 def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
-    """Compare a listing with the newest version and with the shards on disk. Nothing is written.
+    """Compare a listing with the newest version and the shards on disk. Writes nothing.
 
-    Raises InputError where there is nothing to work on, or the layout of the folders is doubtful, LayoutChanged where
-    it labels otherwise than the newest version, TooManyRemovals where more has gone than `options` allow.
+    Raises InputError if there is no image or the layout is ambiguous, LayoutChanged if the layout labels images
+    differently than the newest version, and TooManyRemovals if more images are gone than `options` allow.
     """
     listing.scan.layout.check()
     parent = latest_version(store)
@@ -124,7 +125,10 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
 
 @dataclass(frozen=True)
 class _Usable:
-    """What the store has of the listed images, as the fields of a Plan say. missing: what it does not have."""
+    """The content of the store for the listed images; fields as in Plan.
+
+    missing: the views that the store lacks.
+    """
 
     rows: pa.Table
     shards: dict[str, ShardRef]
@@ -138,7 +142,7 @@ class _Usable:
 def _usable(
     store: Store, parent: Version | None, files: pa.Table, known: KnownFailures, options: PlanOptions
 ) -> _Usable:
-    """What the newest version has, and what interrupted runs left on disk."""
+    """Find the usable rows: those of the newest version, and those that interrupted runs left on disk."""
     rows, shards, lost = present_rows(store, parent)
     failures, augmentation = known.failures, _augmentation_of(options)
     augmentations = parent.augmentations if parent else ()
@@ -169,7 +173,7 @@ def _augmentation_of(options: PlanOptions) -> str:
 
 
 def _within_limit(todo: pa.Table, limit: int | None) -> tuple[pa.Table, int]:
-    """The images that this run extracts, and how many wait. The digest decides which, so every class gets its share."""
+    """The images that this run extracts, and the number that wait. Chosen by digest, so every class gets its share."""
     if limit is None or todo.num_rows <= limit:
         return todo, 0
     picked = todo.take(pc.sort_indices(todo["digest"]).slice(0, limit))
@@ -188,7 +192,7 @@ def _findings(
 
 
 def has_changes(store: Store, parent: Version | None, files: pa.Table, shards: Mapping[str, ShardRef]) -> bool:
-    """Whether a version of `files` and `shards` would say anything that the parent does not."""
+    """Whether a version of `files` and `shards` would differ from its parent."""
     if parent is None or shards.keys() != parent.shards.keys():
         return True
     return not same_content(files, parent.file_segments(store))
@@ -197,10 +201,10 @@ def has_changes(store: Store, parent: Version | None, files: pa.Table, shards: M
 def finish(
     store: Store, plan: Plan, new: Iterable[ShardRef]
 ) -> tuple[pa.Table, pa.Table, dict[str, ShardRef], tuple[str, ...]]:
-    """The files, rows, shards and augmentations to commit, once the `new` shards of the plan are written.
+    """The files, rows, shards and augmentations to commit after the plan's `new` shards are written.
 
-    An image of the plan that has neither a plain row nor a failure in `new` stays pending. A failure of one that has a
-    plain row is of its variants.
+    An image of the plan without a plain row or a failure in `new` stays pending. If an image has a plain row, its
+    failure concerns only its variants.
     """
     rows, shards, found, augmentations = add_rows(store, plan.rows, plan.shards, new, plan.augmentations)
     failures, variant_failures = plan.failures | found, plan.variant_failures | found
@@ -209,6 +213,7 @@ def finish(
 
 
 def _check_not_empty(listing: Listing, parent: Version | None) -> None:
+    """Raise InputError if a first run finds no image."""
     if listing.files.num_rows == 0 and parent is None and not listing.scan.unreadable:
         ignored = (
             f" ({count(listing.scan.ignored, 'file')} without an image or a class: {'; '.join(listing.scan.layout.remarks)})"
@@ -229,6 +234,7 @@ def _from_test(changes: Changes, parent: Version | None) -> Iterator[str]:
 
 
 def _check(listing: Listing, files: pa.Table, changes: Changes, parent: Version | None, options: PlanOptions) -> None:
+    """Raise TooManyRemovals if too many images are gone, InputError if a chosen class has no image."""
     before = parent.counts["images"] if parent else 0
     if changes.removed > options.max_removed_fraction * before and not options.allow_removals:
         raise TooManyRemovals(
@@ -241,9 +247,9 @@ def _check(listing: Listing, files: pa.Table, changes: Changes, parent: Version 
 
 
 def _todo(files: pa.Table, missing: Missing, readable: pa.ChunkedArray) -> pa.Table:
-    """One row for each digest of which something is missing: the first path that holds it, and the others as twins.
+    """The images to extract: one row per digest that lacks views, with its first path, and its other paths as twins.
 
-    readable: paths that could be read when they were listed; they come before those that are only believed to be as they were.
+    readable: the paths that the listing could read. They come before paths that keep their digest from an earlier run.
     """
     if not missing:
         return TODO_SCHEMA.empty_table()
@@ -268,7 +274,7 @@ def _todo(files: pa.Table, missing: Missing, readable: pa.ChunkedArray) -> pa.Ta
 
 
 def _count_stale(store: Store, missing: Missing) -> int:
-    """How many images are extracted only because the feature space is another one."""
+    """The number of images that another feature space has and this one lacks."""
     elsewhere: set[bytes] = set()
     for other in other_spaces(store):
         with suppress(StorageError):  # what is wrong with another space is not this run's affair

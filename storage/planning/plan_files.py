@@ -82,6 +82,7 @@ def save_plan(plan: Plan, folder: Path) -> Path:
 
 
 def load_plan(store: Store, path: Path) -> Plan:
+    """Read the plan that `save_plan` wrote to `path`."""
     files, facts = read_table(path / "files")
     own = {name: form.read(facts[name]) for name, form in FACTS.items()}
     own["parent"] = read_version(store, own["parent"]) if own["parent"] else None

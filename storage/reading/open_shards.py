@@ -26,6 +26,7 @@ class OpenShards:
         self._lock = Lock()
 
     def kind(self, index: int) -> FeatureType:
+        """The type of the features in a shard. Raises StoreDamaged if it cannot be opened."""
         with self._locks[index]:
             return self._opened(index).kind
 

@@ -50,10 +50,12 @@ class Order:
 
     @property
     def num_samples(self) -> int:
+        """The number of samples in an epoch."""
         return self.group_starts[-1]
 
     @property
     def num_windows(self) -> int:
+        """The number of windows in an epoch."""
         return -(-(len(self.group_starts) - 1) // self.window_groups)
 
     def groups(self, epoch: int, window: int) -> np.ndarray:

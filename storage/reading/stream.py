@@ -248,6 +248,7 @@ class Window:
     pick: np.ndarray
 
     def contains(self, number: int, place: int) -> bool:
+        """Whether the window has the sample at `place` of this pass."""
         return number == self.number and place < self.begin + len(self.pick)
 
     def copy_to(self, place: int, last: int, batch: Batch | None) -> int:

@@ -31,7 +31,7 @@ def unlisted_shards(store: Store, committed: Mapping[str, ShardRef]) -> dict[str
 
 
 def footer_ref(store: Store, name: str, size_bytes: int) -> ShardRef | None:
-    """What the file of a shard says of itself, unverified; None if it cannot be read as a shard."""
+    """The record of a shard as its footer gives it, unverified; None if the file is no readable shard."""
     path, format = store.shard(name), name.partition(".")[2]
     try:
         with path.open("rb") as file:

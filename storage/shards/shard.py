@@ -32,7 +32,7 @@ Format = Literal["parquet", "npz"]
 
 
 class Rows(Protocol):
-    """An open file of rows: see parquet.py and npz.py, which also encode them and know where their footer is."""
+    """An open file of rows. parquet.py and npz.py implement it; they also encode the rows and find the footer."""
 
     metadata: dict[str, str]
     num_rows: int
@@ -73,9 +73,9 @@ LARGEST_FLOAT16 = 6.0e4
 
 @dataclass(frozen=True)
 class ShardRef:
-    """What a version knows of a shard before opening it. Raises ValueError for more rows than a shard may have.
+    """A version's record of a shard. Raises ValueError if it has more rows than a shard may have.
 
-    A shard is written, adopted, committed and read by its ref, so no step lets more than MAX_ROWS pass.
+    Every step that writes, adopts, commits or reads a shard makes a ShardRef, so none exceeds MAX_ROWS.
     """
 
     name: str
@@ -90,18 +90,19 @@ class ShardRef:
 
 @dataclass(frozen=True)
 class FeatureType:
-    """How one feature row is stored: little-endian `dtype` of this `shape`, C order."""
+    """The stored form of one feature row: little-endian `dtype`, `shape`, C order."""
 
     dtype: str
     shape: tuple[int, ...]
 
     @property
     def row_bytes(self) -> int:
+        """The size of one row in bytes."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     @classmethod
     def of(cls, metadata: Mapping[str, str]) -> "FeatureType":
-        """What a shard says of its rows. Raises ValueError where they cannot be features, whatever else they may be."""
+        """Read the type from the metadata of a shard. Raises ValueError if the rows cannot be features."""
         dtype, shape = metadata["dtype"], tuple(json.loads(metadata["shape"]))
         most, longest = LARGEST_SHAPE
         is_shape = len(shape) <= most and all(type(side) is int and 0 < side <= longest for side in shape)
@@ -111,7 +112,7 @@ class FeatureType:
 
 
 def check_values(features: np.ndarray) -> None:
-    """Refuse what the store could not give back: non-finite values, or over 6e4 where float16 is stored."""
+    """Raise StoreDamaged if a value is not finite, or is a float16 above 6e4."""
     largest = _largest(features)
     if not np.isfinite(largest):
         raise StoreDamaged("the backbone computed a feature that is not finite; check the weights")
@@ -120,7 +121,7 @@ def check_values(features: np.ndarray) -> None:
 
 
 def _largest(features: np.ndarray) -> float:
-    """The largest magnitude; not finite where one is not. Halves are compared by their bits, fourteen times as fast."""
+    """The largest magnitude; not finite if a value is not. Comparing float16 by its bits is fourteen times as fast."""
     if features.dtype != np.float16 or not features.size:
         return float(np.abs(features).max(initial=0))
     bits = np.ascontiguousarray(features).view(np.uint16) & np.uint16(0x7FFF)
@@ -136,13 +137,12 @@ def write_shard(
     format: Format = "parquet",
     views: np.ndarray | None = None,
 ) -> ShardRef:
-    """Write one shard durably; the same arguments always give the same bytes, and so the same name.
+    """Write one shard durably. Equal arguments give equal bytes and so the same name.
 
-    digests: n digests of 32 bytes. features: (n, ...) float16 or float32. errors: digest → code of the
-    images that could not be decoded. metadata: how the rows were made (fingerprint, engine, versions), and as
-    `augmentation` what the variants among them are of. views: (n,) uint16, 0 for a plain row, k for a variant,
-    ascending; all plain where it is None. Raises StoreDamaged for values that cannot be stored, ValueError for more than
-    MAX_ROWS rows, OSError where the disk refuses.
+    digests: n digests of 32 bytes. features: (n, ...) float16 or float32. errors: digest → code of images that could not
+    be decoded. metadata: how the rows were made (fingerprint, engine, versions); its key `augmentation` is needed for
+    variants. views: (n,) uint16, ascending: 0 for a plain row, k for a variant; None if all rows are plain.
+    Raises StoreDamaged for values that cannot be stored, ValueError for over MAX_ROWS rows, OSError from the disk.
     """
     if len(digests) > MAX_ROWS:  # before the bytes are made
         raise ValueError(f"a shard has at most {MAX_ROWS} rows, got {len(digests)}")
@@ -173,15 +173,15 @@ def _check_views(views: np.ndarray, augmentation: str) -> None:
 
 
 def _footer(data: bytes, format: str) -> bytes:
-    """The end of a shard's file, which its checksum covers: what tells where, and how long, all else is."""
+    """The end of a shard, which locates all other parts. The footer checksum covers it."""
     encoding = ENCODINGS[format]
     return data[-encoding.footer_size(data[-encoding.TAIL :]) :]
 
 
 class Shard:
-    """An open shard whose footer is the one that was committed; npz is checked whole, Parquet as it is read.
+    """An open shard whose footer matches its ShardRef. An npz shard is verified whole, a Parquet shard as it is read.
 
-    Raises StoreDamaged where the file is missing or is not what `ref` says.
+    Raises StoreDamaged if the file is missing or does not match `ref`.
     """
 
     def __init__(self, store: Store, ref: ShardRef):
@@ -198,7 +198,7 @@ class Shard:
 
     @property
     def keeps_file(self) -> bool:
-        """It holds a file descriptor, or a connection, as long as it is open."""
+        """Whether the open shard holds a file descriptor or a connection."""
         return self._rows.keeps_file
 
     def digests(self) -> list[bytes]:
@@ -208,11 +208,11 @@ class Shard:
 
     @property
     def augmentation(self) -> str:
-        """What its variants are of; empty where all of its rows are plain."""
+        """The augmentation of its variants; empty if all rows are plain."""
         return self.metadata.get(AUGMENTATION, "")
 
     def views(self) -> np.ndarray:
-        """(n,) uint16: 0 for a plain row, k for a variant, ascending."""
+        """(n,) uint16, ascending: 0 for a plain row, k for a variant."""
         if not self.augmentation:
             return np.zeros(self.ref.num_rows, np.uint16)
         with self._blaming():
@@ -221,7 +221,7 @@ class Shard:
         return views
 
     def errors(self) -> dict[bytes, str]:
-        """Digest → code of the images whose bytes could not be used."""
+        """Digest → code of each image that could not be used."""
         with self._blaming():
             found = {bytes.fromhex(digest): code for digest, code in json.loads(self.metadata["errors"])}
             if not all(len(digest) == 32 and CODE.fullmatch(code) for digest, code in found.items()):
@@ -229,7 +229,7 @@ class Shard:
         return found
 
     def read_group(self, group: int) -> np.ndarray:
-        """The features of ROWS_PER_GROUP rows, fewer in the last group: (rows, *shape), read-only."""
+        """The features of one row group: (rows, *shape), read-only. The last group may be shorter."""
         with self._blaming(is_deep=True):
             rows = self._rows.group(group)
             if len(rows) != max(0, min(ROWS_PER_GROUP, self.ref.num_rows - group * ROWS_PER_GROUP)):
@@ -243,9 +243,9 @@ class Shard:
 
     @contextmanager
     def _blaming(self, is_deep: bool = False) -> Iterator[None]:
-        """Say of which shard it is that something cannot be read, and what to do; what the machine refuses passes.
+        """Turn read errors into StoreDamaged with the shard's name and the advice. Errors of the machine pass.
 
-        is_deep: only reading the features finds it.
+        is_deep: only reading the features finds the damage.
         """
         name, way_out = self.ref.name, self._store.way_out
         try:
@@ -262,6 +262,7 @@ class Shard:
 
 
 def _check_footer(path: Place, ref: ShardRef) -> None:
+    """Raise ValueError if the size or the footer checksum differs from `ref`."""
     format = path.suffix[1:]
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
@@ -272,6 +273,7 @@ def _check_footer(path: Place, ref: ShardRef) -> None:
 
 
 def checksum_of_footer(file: IO[bytes], format: str) -> str:
+    """The sha256 of the footer of an open shard, as hex digits."""
     encoding, size = ENCODINGS[format], file.seek(0, os.SEEK_END)
     file.seek(-encoding.TAIL, os.SEEK_END)
     file.seek(-min(size, encoding.footer_size(file.read())), os.SEEK_END)

@@ -74,4 +74,5 @@ def plain(rows: pa.Table) -> pa.Table:
 
 
 def of_view(rows: pa.Table, view: int) -> pa.Table:
+    """The rows of one view."""
     return rows.filter(pc.equal(rows["view"], pa.scalar(view, pa.uint16())))

@@ -56,6 +56,7 @@ def _known(files: pa.Table, cached: pa.Table) -> pa.Array:
 
 
 def open_cache(path: Path) -> pq.ParquetFile | None:
+    """Open the digest cache; None if it is missing, damaged (with a warning) or of another schema."""
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What an ambiguous layout of folders looks like, and how to say which meaning is right: one sentence each."""
+"""Describe ambiguous layouts of folders, and say how to choose a meaning: one sentence each."""
 
 import shlex
 from collections.abc import Collection, Iterable, Sequence

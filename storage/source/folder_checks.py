@@ -8,6 +8,7 @@ from storage.text import first_few, visible
 
 
 def has_classes(folder: Folder) -> bool:
+    """Whether a folder contains folders, which can be classes."""
     return bool(folder.folders)
 
 

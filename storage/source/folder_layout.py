@@ -35,6 +35,7 @@ class Folder:
 
     @property
     def name(self) -> str:
+        """The name of the folder, without its parents."""
         return text(self.path[:-1].rpartition(b"/")[2])
 
     @property
@@ -78,9 +79,9 @@ class Part:
 class FolderLayout:
     """The rules that label images by their folders.
 
-    remarks: lines that tell what was guessed. doubt: why a run must not use the layout; empty if it may. suspect: the
-    class that the doubt is about, if any. is_change: the doubt is that the newest version labels the same files
-    differently. held_out: no folder is for validation, so that a part of the training images is held out.
+    remarks: lines about what was guessed. doubt: why a run must not use the layout; empty if it may. suspect: the class
+    that the doubt is about, if any. is_change: the doubt is that the newest version labels the same files differently.
+    held_out: no folder is for validation, so a part of the training images is held out.
     """
 
     parts: tuple[Part, ...] = (Part(),)
@@ -119,6 +120,7 @@ class FolderLayout:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "FolderLayout":
+        """The layout that `record` returned."""
         parts = tuple(Part(bytes.fromhex(path), split, name) for path, split, name in record["parts"])
         return cls(**{**record, "parts": parts, "remarks": tuple(record["remarks"])})
 

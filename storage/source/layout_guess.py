@@ -1,7 +1,7 @@
-"""Guess where class and split are in a path, from the names of the folders that hold images.
+"""Guess which part of a path is the class and which the split, from the names of the folders that hold images.
 
-Pure. What is guessed beyond the plain names of splits is said; what can be meant in two ways is doubtful, and is for
-the user to decide.
+Pure functions. A guess beyond the plain names of splits becomes a remark. A layout with two possible meanings becomes a
+doubt, which the user resolves.
 """
 
 from collections.abc import Iterable
@@ -25,10 +25,10 @@ SHOWN = 5  # folders that have a line each
 
 
 def guess(root: Folder, name: str, asked: Layout = "auto", others: Iterable[str] = ()) -> FolderLayout:
-    """What the folders of images below `root` mean, as asked or as they look.
+    """Guess the layout of the folders of images below `root`.
 
-    name: of the root, for people. others: first folders of which it is not known what they hold. Raises InputError
-    where splits are asked for and the folders are none.
+    name: the root's name in messages. asked: the layout that the user chose. others: first-level folders with unknown
+    content. Raises InputError if the user chose splits and the folders are no splits.
     """
     if asked == "classes" or not root.folders:
         return CLASSES
@@ -36,6 +36,8 @@ def guess(root: Folder, name: str, asked: Layout = "auto", others: Iterable[str]
 
 
 class _Guess:
+    """One guess: collects remarks while it looks for a layout."""
+
     def __init__(self, root: Folder, name: str, asked: Layout, others: tuple[str, ...]):
         self.root, self.name, self.asked, self.others = root, visible(name), asked, others
         self.remarks: list[str] = []
@@ -44,6 +46,7 @@ class _Guess:
         self.doubts = Doubts(root, self.top, self.name)
 
     def layout(self) -> FolderLayout:
+        """The layout, with a doubt if it is ambiguous."""
         splits = splits_of(self.folders) or splits_with_a_stem(self.folders)
         found = self._by_split(splits) if splits else self._by_class()
         if not found.doubt and self.asked == "auto":
@@ -51,7 +54,7 @@ class _Guess:
         return found if found.doubt else replace(found, remarks=found.remarks + taken_for_classes(self.root, found))
 
     def _doubtful_inside(self, found: FolderLayout) -> FolderLayout | None:
-        """A set within itself, or splits below a class; None where there are none."""
+        """The layout with a doubt, if it contains a copy of itself or splits below a class; else None."""
         for part in found.parts:
             folder, way = (
                 self.root.at(part.path),
@@ -65,7 +68,7 @@ class _Guess:
         return None
 
     def _unwrapped(self, root: Folder) -> Folder:
-        """The folder that holds classes or splits: the root, or below it where no other folder has images."""
+        """The folder that holds the classes or splits: the root, or a folder below it that contains all images."""
         folder = root
         while len(folder.folders) == 1 and not self.others:
             (below,) = folder.folders.values()
@@ -81,6 +84,7 @@ class _Guess:
     # Folders of splits
 
     def _by_split(self, splits: dict[str, str]) -> FolderLayout:
+        """The layout if some first-level folders are named like splits."""
         strangers = [folder for name, folder in self.folders.items() if name not in splits]
         meanings = set(splits.values())
         if any(has_classes(self.folders[name]) for name in splits):
@@ -97,6 +101,7 @@ class _Guess:
         return _doubtful(self.doubts.splits_and_others(splits, strangers if has_class else []))
 
     def _splits(self, splits: dict[str, str], strangers: list[Folder]) -> FolderLayout:
+        """The layout in which `splits` (folder → split) are splits. strangers: the other folders, which are skipped."""
         starts = {name: self._start(self.folders[name], split) for name, split in splits.items()}
         while inner := self._inner(list(starts.values())):
             starts = {name: self._start(folder.folders[inner], splits[name]) for name, folder in starts.items()}
@@ -109,6 +114,7 @@ class _Guess:
         return self._held_out([Part(starts[name].path, split) for name, split in splits.items()], given)
 
     def _note_skipped(self, folders: list[Folder]) -> None:
+        """Add a remark for each folder without class folders; its images are skipped."""
         for folder in folders[:SHOWN]:
             number = count(self._start(folder).images, "image")
             self.remarks.append(f"{path_of(folder)} contains no class folder: {number} skipped")
@@ -117,7 +123,10 @@ class _Guess:
             self.remarks.append(f"{count(len(others), 'more folder')} without class folders: {number} skipped")
 
     def _below_fillers(self, starts: dict[str, Folder]) -> dict[str, Folder]:
-        """`val/images/1.jpg` beside `train/cats/1.jpg`: a split's one folder of such a name is no class."""
+        """Find `val/images/` beside `train/cats/`: the only folder of a split is a filler, not a class.
+
+        Returns split folder → the folder that holds its classes.
+        """
         below = {name: only for name, folder in starts.items() if (only := folder.only) and is_filler(only.name)}
         if not any(has_classes(folder) for name, folder in starts.items() if name not in below):
             return {}
@@ -127,7 +136,7 @@ class _Guess:
         return below
 
     def _inner(self, folders: list[Folder]) -> str:
-        """The name of the one folder in each split that holds the classes; empty where the splits do."""
+        """The name of the one folder in every split that holds the classes; empty if the splits hold them directly."""
         only = [folder.only for folder in folders]
         names = {folder.name if folder and not folder.images else "" for folder in only}
         is_above = any(folder and is_wrapper(folder) for folder in only)
@@ -140,7 +149,10 @@ class _Guess:
         return folder
 
     def _held_out(self, parts: list[Part], given: set[str]) -> FolderLayout:
-        """Parts, and the splits that have classes; where validation is none of these, a part of train is held out."""
+        """The layout of `parts`. If train has classes and validation has none, a part of the training images is held out.
+
+        given: the splits that have classes.
+        """
         if "train" not in given or "validation" in given | set(splits_of(self.others).values()):
             return self._layout(parts)
         self.remarks.append("there is no validation folder: `validation_fraction` of the training images is held out")
@@ -151,6 +163,7 @@ class _Guess:
     # Folders of classes
 
     def _by_class(self) -> FolderLayout:
+        """The layout if no first-level folder is named like a split."""
         splits = {name: splits_of(folder.folders) for name, folder in self.folders.items()}
         found = {split for of in splits.values() for split in of.values()}
         is_full = "train" in found and all(
@@ -168,7 +181,7 @@ class _Guess:
         return self._doubtful_filler() or self._doubtful_levels() or self._doubtful_names() or self._classes()
 
     def _has_classes_in_splits(self, splits: dict[str, dict[str, str]]) -> bool:
-        """Whether folders of one name lie in several splits of a folder: they may be the classes."""
+        """Whether several splits of one folder contain folders of the same name, which may be the classes."""
         for name, of in splits.items():
             inside = [self.folders[name].folders[split].folders.keys() for split in of]
             if len(inside) > 1 and set(inside[0]).intersection(*inside[1:]):
@@ -176,6 +189,7 @@ class _Guess:
         return False
 
     def _classes_of_splits(self, splits: dict[str, dict[str, str]]) -> FolderLayout:
+        """The layout in which each class folder contains splits. splits: class → folder → split."""
         parts = [
             Part(self.folders[name].folders[below].path, split, name)
             for name, of in splits.items()
@@ -186,15 +200,14 @@ class _Guess:
         return self._held_out(parts, {split for of in splits.values() for split in of.values()})
 
     def _doubtful_filler(self) -> FolderLayout | None:
-        """`images/cats`, `images/dogs` beside another folder: no class is called `images`; None where there is none."""
+        """A doubt if `images/cats`, `images/dogs` lie beside a folder, because `images` is no class; else None."""
         for name, folder in self.folders.items():
             if is_filler(name) and len(self._start(folder).folders) > 1 and len(self.folders) > 1:
                 return _doubtful(self.doubts.filler(folder, self.folders.keys() - {name}))
         return None
 
     def _doubtful_names(self) -> FolderLayout | None:
-        """`cats_train`, `cats_test`, `dogs_train`, or `cats` and `cats_test`: names of a class and a split at once; None
-        where they are not."""
+        """A doubt if names contain a class and a split, such as `cats_train` and `cats_test`; else None."""
         pairs = pairs_of(list(self.folders))
         if len(pairs) == len(self.folders):
             return _doubtful(self.doubts.pairs({stem for stem, _ in stems_of(pairs).values()}))
@@ -210,7 +223,7 @@ class _Guess:
         return _doubtful(self.doubts.pairs(splits))
 
     def _doubtful_levels(self) -> FolderLayout | None:
-        """Folders that hold the same folders: nothing says which level the classes are; None where they do not."""
+        """A doubt if the folders contain the same folders, because either level may be the classes; else None."""
         inside = [set(self._start(folder).folders) for folder in self.folders.values()]
         same = set.intersection(*inside)
         is_alike = len(inside) > 1 and len(same) > 1 and 2 * len(same) >= len(set.union(*inside))
@@ -219,7 +232,7 @@ class _Guess:
         return self._doubtful_stems()
 
     def _doubtful_stems(self) -> FolderLayout | None:
-        """`seg_train/sea`, `seg_train/street` beside `old/seg_test/sea`, `old/seg_test/street`."""
+        """A doubt if `seg_train/sea` lies beside `old/seg_test/sea`, because `seg_train` may be a split; else None."""
         like_splits = [name for name in stems_of(self.folders) if len(self._start(self.folders[name]).folders) > 1]
         for name in like_splits:
             for other, folder in self.folders.items():

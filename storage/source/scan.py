@@ -111,7 +111,7 @@ def walk_folder(root: Place, label: Labeller, layout: FolderLayout, outside_link
 
 
 def _first_folder(prefix: bytes, name: bytes) -> Label | None:
-    """The label of an image whose first folder is its class; None for a file that is no image or is in no folder."""
+    """The label of an image: its first folder is the class. None if the file is no image, or in no folder."""
     if is_hidden(name) or not prefix or not name.lower().endswith(SUFFIXES):
         return None
     return Label(text(prefix.partition(b"/")[0]), None)

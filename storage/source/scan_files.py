@@ -27,18 +27,21 @@ def prepare(folder: Path, keep: str = "") -> None:
 
 
 def write_table(path: Path, table: pa.Table, facts: dict[str, Any] | None = None) -> None:
+    """Write a table as an Arrow file with `facts`, a JSON record, in its metadata."""
     table = table.replace_schema_metadata({"facts": json.dumps(facts or {})})
     with writing(path) as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
 
 
 def read_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """Memory-map a table that `write_table` wrote. Returns the table and its facts."""
     table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     facts = json.loads(table.schema.metadata[b"facts"])
     return table.replace_schema_metadata(None), facts
 
 
 def save_scan(scan: Scan, folder: Path) -> Path:
+    """Write a scan to the folder, named by its digest. Returns the path."""
     path = folder / f"{scan.digest}.scan"
     facts = {
         "root": str(scan.root),
@@ -52,6 +55,7 @@ def save_scan(scan: Scan, folder: Path) -> Path:
 
 
 def load_scan(path: Path) -> Scan:
+    """Read a scan that `save_scan` wrote."""
     files, facts = read_table(path)
     unreadable = tuple(bytes.fromhex(prefix) for prefix in facts["unreadable"])
     layout = FolderLayout.of(facts["layout"])
@@ -59,11 +63,13 @@ def load_scan(path: Path) -> Scan:
 
 
 def save_listing(listing: Listing, scan_path: Path) -> Path:
+    """Write a listing beside its scan. Returns the path."""
     path = scan_path.with_suffix(".listing")
     write_table(path, listing.files, {"hashed": listing.hashed})
     return path
 
 
 def load_listing(path: Path) -> Listing:
+    """Read a listing that `save_listing` wrote, with its scan."""
     files, facts = read_table(path)
     return Listing(load_scan(path.with_suffix(".scan")), files, facts["hashed"])

@@ -65,10 +65,12 @@ def wrapped(time_ns: int) -> int:
 
 
 def is_hidden(name: bytes) -> bool:
+    """Whether a name begins with a dot."""
     return name.startswith(b".")
 
 
 def is_of_system(name: bytes) -> bool:
+    """Whether a name is one of SYSTEM_FOLDERS, in any case."""
     return os.fsdecode(name).casefold() in SYSTEM_FOLDERS
 
 
@@ -81,6 +83,7 @@ class GrowingTable:
         self._tables: list[pa.Table] = []
 
     def append(self, row: tuple) -> None:
+        """Add one row."""
         self._rows.append(row)
         if len(self._rows) >= ROWS_A_TABLE:
             self._pack()

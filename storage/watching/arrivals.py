@@ -83,6 +83,7 @@ class Announced:
         return cls(store.cache / "watch" / sha256(os.fsencode(str(images)))[:16])
 
     def is_other(self, scan: Scan) -> bool:
+        """Whether a scan differs from the announced one."""
         return scan.digest != self._digest
 
     def arrived(self, scan: Scan) -> pa.Table:
