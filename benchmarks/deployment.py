@@ -28,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -169,15 +169,15 @@ def is_run(pid: int) -> bool:
 
 
 @contextmanager
-def stood_up(folder: Path, per_class: int = 20) -> Iterator[Stand]:
-    """Start everything on a few pictures, and take it down when the block ends."""
+def stood_up(folder: Path, per_class: int = 20, more: Sequence[str] = ()) -> Iterator[Stand]:
+    """Start everything on a few pictures, and take it down when the block ends. more: further arguments of `up`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         stand = Stand(folder, probe.getsockname()[1])
     toy.pictures(stand.images, per_class=per_class)
     words = ["--images", str(stand.images), "--store", str(folder / "store"), *SETTINGS, "--port", str(stand.port)]
     try:
-        stand.must("deployments", "up", *words)
+        stand.must("deployments", "up", *words, *more)
         yield stand
     finally:
         stand.call("deployments", "down")

@@ -10,6 +10,7 @@ from typing import Any
 
 from deployments.installation import Home, default_home, down, origin, up
 from deployments.keeper import run_keeper
+from deployments.parameters import own_places
 from flows.cli.command import finish
 from flows.cli.parser import options_parser, read_options
 from flows.console.messages import say
@@ -19,7 +20,7 @@ from storage.cli.bounds import between
 from storage.errors import InputError
 from storage.text import count
 
-PLACES = ("images", "store", "labels", "weights")
+PLACES = ("images", "store", "labels", "weights", "inbox", "predictions")
 OVERRIDING = (
     "PREFECT_API_URL",
     "PREFECT_API_AUTH_STRING",
@@ -61,6 +62,10 @@ def stand_up(arguments: list[str]) -> dict[str, Any]:
         home.path / "profile-before",
     )
     say(f"up: {origin(port)} (password: {home.path}/password), watching {parameters['images']}; logs: {home.logs}")
+    if "inbox" in parameters:
+        say(
+            f"predicting what arrives in {parameters['inbox']}: {parameters.get('predictions') or own_places(home.path)['predictions']}"
+        )
     say(f"start a run: {call('prefect')} deployment run extract-and-train --watch")
     say(f"stop everything: {call('python')} -m deployments down")
     return {"url": origin(port), "home": str(home.path), "keeper": state["keeper"]}
@@ -82,13 +87,22 @@ def parse(arguments: list[str]) -> tuple[dict[str, Any], int]:
         metavar="N",
         help="port of the server, which listens on this machine only (4200)",
     )
+    running.add_argument(
+        "--inbox", metavar="FOLDER", help="folder to watch for images to predict, each time some arrive"
+    )
+    running.add_argument(
+        "--predictions", metavar="FILE", help="file of their predictions, which ends in .csv, .jsonl or .parquet"
+    )
     given = vars(parser.parse_args(arguments))
     port = given.pop("port", None) or _default_port()
+    predicting = {name: given.pop(name) for name in ("inbox", "predictions") if name in given}
+    if "predictions" in predicting and "inbox" not in predicting:
+        raise InputError("--predictions: the folder of images to predict is missing; name it as --inbox")
     options = read_options(PipelineOptions, given)
     if options.images is None and options.model_fields_set & demo.MEANT_FOR_OTHERS:
         raise InputError("--images: the folder of images is missing")
     named = options.model_fields_set | ({"store"} if options.images else set())
-    parameters = json.loads(options.model_dump_json(include=named))
+    parameters = json.loads(options.model_dump_json(include=named)) | predicting
     return parameters | {name: _absolute(parameters[name]) for name in PLACES if parameters.get(name)}, port
 
 

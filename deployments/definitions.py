@@ -41,6 +41,26 @@ def with_parameters(document: dict[str, Any], given: dict[str, Any]) -> dict[str
     return document | {"deployments": [changed(deployment) for deployment in document["deployments"]]}
 
 
+def with_triggers(document: dict[str, Any], images: str, inbox: str | None) -> dict[str, Any]:
+    """The same deployments, each started by the arrivals of its own folder alone.
+
+    inbox: images to predict, which somebody watches; None if nobody does.
+    """
+    (main,) = [each for each in document["deployments"] if each["name"] == MAIN]
+    folders = {MAIN: images} | ({PREDICT.name: inbox} if inbox else {})
+
+    def changed(deployment: dict[str, Any]) -> dict[str, Any]:
+        folder = folders.get(deployment["name"])
+        if folder is None:
+            return deployment
+        name = deployment["name"]
+        own = {"name": f"{name}-arrived", "description": f"Run {name} when new images are complete in {folder}."}
+        triggers = [each | own | {"match": {"prefect.resource.id": f"images:{folder}"}} for each in main["triggers"]]
+        return deployment | {"triggers": triggers, "schedules": main["schedules"]}
+
+    return document | {"deployments": [changed(deployment) for deployment in document["deployments"]]}
+
+
 def with_python(document: dict[str, Any], python: str) -> dict[str, Any]:
     """The same deployments, whose runs a worker of this machine starts with this Python.
 

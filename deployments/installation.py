@@ -19,6 +19,7 @@ import yaml
 from deployments.definitions import PROJECT, parameters_of, with_python
 from deployments.parameters import prepare
 from deployments.supervisor import MARK, STOP_SECONDS, end_marked, marked
+from flows.registry import WATCH
 from storage.errors import InputError
 
 # The first start migrates the database and imports everything from a cold disk.
@@ -46,6 +47,11 @@ class Home:
     @property
     def watching(self) -> Path:
         return self.path / "watching.yaml"
+
+    @property
+    def watching_inbox(self) -> Path:
+        """Parameters of the watcher of the inbox; there is no file if nobody watches it."""
+        return self.path / "watching-inbox.yaml"
 
     @property
     def logs(self) -> Path:
@@ -124,7 +130,12 @@ def up(home: Home, parameters: dict[str, Any], port: int) -> dict[str, Any]:
     definitions = with_python(definitions, sys.executable)
     (home.path / "prefect.yaml").write_text(yaml.safe_dump(definitions, sort_keys=False))
     home.write(is_ready=False, port=port, roots=roots)
-    home.watching.write_text(json.dumps(parameters_of(definitions, "watch-images")))
+    watching = parameters_of(definitions, WATCH.name)
+    home.watching.write_text(json.dumps(watching))
+    home.watching_inbox.unlink(missing_ok=True)
+    if "inbox" in parameters:
+        inbox = {"images": parameters["inbox"], "store": watching["store"], "layout": "none"}
+        home.watching_inbox.write_text(json.dumps(inbox))
     with open(home.logs / "keeper.log", "ab") as log:
         keeper = subprocess.Popen(
             [sys.executable, "-m", "deployments", "keep", str(home.path)],

@@ -76,7 +76,7 @@ def _pids(*services: Service) -> dict[str, dict[str, int]]:
 
 
 def services(home: Home, state: dict[str, Any]) -> list[Service]:
-    """The server, the worker and the watcher of an installation."""
+    """The server, the worker and the watchers of an installation."""
     at, password = origin(state["port"]), home.password()
     others = (
         "PREFECT_API_",
@@ -88,6 +88,7 @@ def services(home: Home, state: dict[str, Any]) -> list[Service]:
     shared |= {MARK: str(home.path), "PREFECT_HOME": str(home.path / "prefect"), "PYTHONUNBUFFERED": "1"}
     clients = shared | WORKER | client_settings(at, password) | state["roots"]
     prefect = [sys.executable, "-m", "prefect"]
+    watching = [sys.executable, str(PROJECT / "flows/watch_images.py"), "--config"]
     commands = {
         "server": (
             [*prefect, "server", "start", "--host", "127.0.0.1", "--port", str(state["port"])],
@@ -97,11 +98,10 @@ def services(home: Home, state: dict[str, Any]) -> list[Service]:
             [*prefect, "worker", "start", "--pool", POOL, "--name", "laptop", "--install-policy", "never"],
             clients,
         ),
-        "watcher": (
-            [sys.executable, str(PROJECT / "flows/watch_images.py"), "--config", str(home.watching)],
-            clients,
-        ),
+        "watcher": ([*watching, str(home.watching)], clients),
     }
+    if home.watching_inbox.exists():
+        commands["inbox-watcher"] = [*watching, str(home.watching_inbox)], clients
     return [Service(name, *command, home.logs / f"{name}.log") for name, command in commands.items()]
 
 

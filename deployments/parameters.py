@@ -8,11 +8,20 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from deployments.definitions import MAIN, flows_of, parameters_of, read_definitions, with_parameters
+from deployments.definitions import (
+    MAIN,
+    flows_of,
+    parameters_of,
+    read_definitions,
+    with_parameters,
+    with_triggers,
+)
 from flows.options.flat import checked
 from flows.options.pipeline import PipelineOptions
-from flows.options.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS, joined
+from flows.options.predict import PredictOptions
+from flows.options.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS, is_below, joined
 from flows.options.watch import WatchOptions
+from flows.registry import PREDICT
 from storage.classes import check_found
 from storage.errors import InputError
 
@@ -22,9 +31,12 @@ def prepare(home: Path, parameters: dict[str, Any]) -> tuple[dict[str, Any], dic
 
     Raises InputError if those runs would refuse the parameters.
     """
-    document = with_parameters(read_definitions(), own_places(home) | parameters)
+    given = own_places(home) | parameters
+    document = with_triggers(with_parameters(read_definitions(), given), given["images"], parameters.get("inbox"))
     confining = chosen_roots(home, parameters)
     check_parameters(document, confining)
+    if "inbox" in parameters:
+        _check_inbox(document)
     return document, confining
 
 
@@ -75,6 +87,15 @@ def check_parameters(document: dict[str, Any], environment: dict[str, str]) -> N
                 scan, classes = options.scan(), checked(PipelineOptions, parameters_of(document, MAIN)).classes
                 if classes is not None:
                     check_found(classes, pc.unique(scan.files["class"]).to_pylist())
+
+
+def _check_inbox(document: dict[str, Any]) -> None:
+    """Raise InputError if the inbox cannot be predicted, or an image of it would be one of the image folder too."""
+    options = checked(PredictOptions, parameters_of(document, PREDICT.name))
+    options.check_places()
+    images, inbox = parameters_of(document, MAIN)["images"], options.images or ""
+    if is_below(inbox, images) or is_below(images, inbox):
+        raise InputError(f"--inbox: {inbox} and the image folder {images} share images; name a folder beside it")
 
 
 def _check_placeholders(parameters: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from flows.options.roots import IMAGE_ROOTS, can_lead_out
 from storage.backend.paths import Place, place
 from storage.errors import InputError
 from storage.layout import Store
-from storage.predictions.output import Columns, check_out
+from storage.predictions.output import Columns, check_out, check_place
 from storage.predictions.pieces import pieces_folder
 from storage.shards.shard import MAX_ROWS
 from storage.source.unlabelled import check_target, is_list
@@ -92,6 +92,14 @@ class PredictOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_
         if self.runner == "inline" and (self.workers or 1) > 1:
             raise ValueError(f"--workers: --runner inline has one worker, got {self.workers}; leave --workers out")
         return self
+
+    def check_places(self) -> None:
+        """Raise InputError if there are no such images, or the file has another suffix or lies in no folder that can be written.
+
+        Unlike `check` it needs no head, which the first run of the pipeline trains.
+        """
+        check_target(self.target)
+        check_place(self.file)
 
     def check(self) -> Store:
         """Raise InputError if there is no head, or the images or the file cannot be used. Returns the store."""

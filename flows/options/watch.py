@@ -1,6 +1,6 @@
 """The parameters of `watch-images`."""
 
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
 import pydantic
 from pydantic import Field
@@ -10,9 +10,9 @@ from flows.options.pipeline import PipelineOptions
 from storage.backend.paths import Place, place
 from storage.errors import InputError
 from storage.layout import Store
-from storage.source.folder_layout import Layout
-from storage.source.scan import scan_folder
+from storage.source.scan import check_folder, scan_folder
 from storage.source.scan_table import Scan
+from storage.source.unlabelled import scan_inbox
 from storage.watching.arrivals import WatchTiming
 from storage.watching.notifier import How
 
@@ -29,7 +29,11 @@ class WatchOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_na
         validate_default=True,
         description="store in whose cache the watcher remembers what it has announced",
     )
-    layout: Layout = PipelineOptions.model_fields["layout"]
+    layout: Literal["auto", "classes", "splits", "none"] = Field(
+        "auto",
+        title="input",
+        description="how folders give labels; auto: inspect the folders; none: images have no labels, as `predict` takes them",
+    )
     labels: str | None = PipelineOptions.model_fields["labels"]
     outside_links: bool = PipelineOptions.model_fields["outside_links"]
 
@@ -48,6 +52,12 @@ class WatchOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_na
     hours: float | None = Field(None, gt=0, title="running", description="stop after N hours; default: never")
 
     _paths = pydantic.field_validator("images", "store", "labels")(check_path)
+
+    @pydantic.model_validator(mode="after")
+    def _has_labels_or_none(self) -> Self:
+        if self.layout == "none" and self.labels is not None:
+            raise ValueError("--labels: --layout none means images without labels; leave one of them out")
+        return self
 
     @property
     def folder(self) -> Place:
@@ -70,4 +80,7 @@ class WatchOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_na
 
     def scan(self) -> Scan:
         """Scan the folder. Raises InputError if it cannot be listed or its layout is ambiguous."""
+        if self.layout == "none":
+            check_folder(self.folder)
+            return scan_inbox(self.folder, self.outside_links).scan
         return scan_folder(self.folder, self.layout, place(self.labels) if self.labels else None, self.outside_links)

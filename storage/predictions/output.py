@@ -71,14 +71,19 @@ class Columns:
 
 def check_out(path: Path, columns: Columns, overwrite: bool = False, append: bool = False) -> None:
     """Raise InputError if the file cannot be written there, or exists and neither `overwrite` nor `append` is given."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"`out`: {path} should end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
-    if path.is_dir():
-        raise InputError(f"`out`: {path} is a folder; name a file in it")
+    check_place(path)
     if path.exists() and append:
         check_columns(path, columns)
     elif path.exists() and not overwrite:
         raise InputError(f"`out`: {path} exists; replace it with `overwrite`, or add new images to it with `append`")
+
+
+def check_place(path: Path) -> None:
+    """Raise InputError if no file of predictions can be written there."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"`out`: {path} should end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+    if path.is_dir():
+        raise InputError(f"`out`: {path} is a folder; name a file in it")
     folder = next(above for above in path.parents if above.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"`out`: no file can be written in {folder}")

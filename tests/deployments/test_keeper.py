@@ -1,6 +1,7 @@
 """All of it with a real server, worker and watcher, as one command stands it up; numbers are small, the benchmark's are not."""
 
 import base64
+import csv
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from deployments.supervisor import marked
 from flows.options.pipeline import PipelineOptions
 from storage.maintenance.verify import verify_space
 from storage.manifest.versions import latest_version
+from tests import toy
 from tests.browser import tab
 from tests.flows.started import children_of, trained_logs
 
@@ -27,7 +29,10 @@ DRAWN = list(VICTIMS)[-int(os.environ.get("DEATHS", "1")) :]
 
 @pytest.fixture(scope="module")
 def stand(tmp_path_factory):
-    with stood_up(tmp_path_factory.mktemp("stand")) as stand:
+    folder = tmp_path_factory.mktemp("stand")
+    (folder / "inbox").mkdir()
+    more = ["--inbox", str(folder / "inbox"), "--predictions", str(folder / "predictions.csv")]
+    with stood_up(folder, more=more) as stand:
         first_version(stand)
         yield stand
     assert marked(stand.home) == []
@@ -159,6 +164,28 @@ def test_runs_at_once_all_complete_and_versions_follow_each_other(stand):
     assert sum(map(len, shards.values())) == len(stand.paths()), "nothing was extracted twice"
     assert set(shards) == set(version.shards)
     assert not list(verify_space(stand.store, is_deep=True))
+
+
+def test_what_arrives_in_the_inbox_is_predicted_and_trains_nothing(stand):
+    """Each event computes the new images alone, and adds their rows to those of images that are gone."""
+    until("no run", stand.is_idle)
+    before, out = (stand.versions(), len(stand.runs())), stand.folder / "predictions.csv"
+
+    def rows() -> dict[str, str]:
+        with out.open(newline="") as file:
+            return {row["path"]: row["status"] for row in csv.DictReader(file)}
+
+    for number in range(2):
+        toy.picture(stand.folder / "inbox" / f"{number}.png", 80_000 + number)
+    until("two predictions", lambda: out.exists() and rows() == {"0.png": "ok", "1.png": "ok"}, every=0.5)
+    (stand.folder / "inbox" / "0.png").unlink()
+    toy.picture(stand.folder / "inbox" / "deep" / "2.png", 80_002)
+    until("a third one", lambda: len(rows()) == 3, every=0.5)
+    until("no run", stand.is_idle)
+    assert set(rows().values()) == {"ok"}
+    assert stand.versions() == before[0]
+    scheduled = [run for run in stand.runs()[before[1] :] if (run["created_by"] or {}).get("type") != "SCHEDULE"]
+    assert scheduled == []
 
 
 def test_a_run_that_is_cancelled_leaves_no_process_and_the_next_goes_on(stand):

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from prefect.events import DeploymentEventTrigger
 
 from deployments.__main__ import parse
 from deployments.definitions import parameters_of
@@ -14,6 +15,7 @@ from flows.options.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS
 from flows.options.watch import WatchOptions
 from flows.registry import FLOWS
 from storage.errors import InputError
+from tasks.announce_images import resource_id
 from tests import toy
 from vision.errors import WeightsError
 
@@ -196,3 +198,56 @@ def test_buckets_are_taken_as_they_are(bucket, somewhere):
     assert stand_up(*words)["watch-images"].scan().files.num_rows == 2
     options = stand_up(*words, "--labels", f"{bucket}/tables/labels.csv")
     assert options["watch-images"].scan().files.num_rows == 1
+
+
+def triggered(document: dict, name: str, folder: Path) -> bool:
+    """Whether an event of a folder starts a deployment."""
+    (deployment,) = [each for each in document["deployments"] if each["name"] == name]
+    found = [DeploymentEventTrigger.model_validate(each) for each in deployment.get("triggers", [])]
+    event = {"prefect.resource.id": resource_id(str(folder))}
+    return any(trigger.match.matches(event) for trigger in found)
+
+
+def test_arrivals_start_the_deployment_of_their_folder_alone(photos):
+    inbox, out = photos.parent / "inbox", photos.parent / "p.parquet"
+    inbox.mkdir()
+    words = ["--images", "photos", "--store", "store", *SPACE, "--inbox", "inbox", "--predictions", "p.parquet"]
+    document, _ = prepare(Path.cwd() / "home", parse(words)[0])
+    assert [triggered(document, "extract-and-train", folder) for folder in (photos, inbox)] == [True, False]
+    assert [triggered(document, "predict", folder) for folder in (photos, inbox)] == [False, True]
+    predicting = parameters_of(document, "predict")
+    assert {name: predicting[name] for name in ("images", "out", "append")} == {
+        "images": str(inbox),
+        "out": str(out),
+        "append": True,
+    }
+    assert stand_up(*words)["watch-images"].images == str(photos)
+    without, _ = prepare(Path.cwd() / "home", parse(words[:-4])[0])
+    assert not triggered(without, "predict", inbox)
+    assert triggered(without, "extract-and-train", photos)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--inbox", "photos"], "share images"),
+        (["--inbox", "photos/cats"], "share images"),
+        (["--inbox", "."], "share images"),
+        (["--inbox", "nothing"], "there is no folder"),
+        (["--inbox", "inbox", "--predictions", "p.txt"], "should end in"),
+        (["--predictions", "p.csv"], "--inbox"),
+    ],
+    ids=" ".join,
+)
+def test_an_inbox_that_runs_would_refuse_up_refuses(photos, words, told):
+    (photos.parent / "inbox").mkdir()
+    with pytest.raises(InputError) as error:
+        stand_up("--images", "photos", "--store", "store", *SPACE, *words)
+    assert told in str(error.value)
+
+
+def test_the_watcher_of_an_inbox_sees_images_without_labels(photos):
+    toy.picture(photos / "loose.png", 1)
+    assert WatchOptions(images=str(photos), layout="none").scan().files.num_rows == 3
+    with pytest.raises(ValueError, match="--layout none"):
+        WatchOptions(images=str(photos), layout="none", labels="labels.csv")
