@@ -52,7 +52,7 @@ def read_dense_head(path: Path) -> DenseHead:
             layers = _layers(config)
             with h5py.File(io.BytesIO(_member(archive, "model.weights.h5"))) as weights:
                 arrays = {group["vars"].attrs["name"]: group["vars"] for group in weights["layers"].values()}
-                return DenseHead(tuple(_step(layer, arrays) for layer in layers))
+                return DenseHead(tuple(_step(layer, arrays, layer is layers[-1]) for layer in layers))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile) as error:
         raise HeadError(f"{path} cannot be loaded: it is not a Keras model ({' '.join(str(error).split())})") from error
 
@@ -75,7 +75,7 @@ def _layers(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return layers[1:]
 
 
-def _step(layer: Mapping[str, Any], arrays: Mapping[str, h5py.Group]) -> Step:
+def _step(layer: Mapping[str, Any], arrays: Mapping[str, h5py.Group], is_last: bool) -> Step:
     kind, config = layer["class_name"], layer["config"]
     if kind == "Dropout":
         return _same
@@ -85,7 +85,8 @@ def _step(layer: Mapping[str, Any], arrays: Mapping[str, h5py.Group]) -> Step:
         return _normalization(np.array(config["mean"], np.float32), np.array(config["variance"], np.float32))
     if kind == "Dense" and config["activation"] in ACTIVATIONS and config.get("use_bias", True):
         kernel, bias = (np.array(arrays[layer["name"]][place], np.float32) for place in "01")
-        return _dense(kernel, bias, ACTIVATIONS[config["activation"]])
+        is_binary = is_last and config["activation"] == "sigmoid" and kernel.shape[1] == 1
+        return _dense(kernel, bias, both_sides if is_binary else ACTIVATIONS[config["activation"]])
     raise NotDense(f"layer {layer['name']} is a {kind} that only Keras computes")
 
 
@@ -118,6 +119,15 @@ def _relu(values: np.ndarray) -> np.ndarray:
 def _sigmoid(values: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):  # exp(-x) overflows to inf, and 1 / inf is the right 0
         return 1 / (1 + np.exp(-values))
+
+
+def both_sides(logits: np.ndarray) -> np.ndarray:
+    """(n, 1) logits of the second class → (n, 2) probabilities.
+
+    One minus the second would round the first, and Keras computes its loss from logits: for a certain mistake that makes a
+    difference.
+    """
+    return np.concatenate([_sigmoid(-logits), _sigmoid(logits)], axis=1)
 
 
 def _softmax(values: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
-from vision.prediction.dense_head import NotDense, read_dense_head
+from vision.prediction.dense_head import NotDense, both_sides, read_dense_head
 from vision.training.evaluation import class_scores
 
 
@@ -30,7 +30,10 @@ class KerasHead:
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         pixels = features.dtype == np.uint8
         inputs = features if pixels else features.astype(np.float32, copy=False)
-        return class_scores(self._model(inputs, training=False).numpy())
+        outputs = self._model(inputs, training=False)
+        logits = getattr(outputs, "_keras_logits", None)  # set by a last layer's sigmoid or softmax
+        is_binary = logits is not None and outputs.shape[1] == 1
+        return both_sides(logits.numpy()) if is_binary else class_scores(outputs.numpy())
 
 
 def load_predicting_head(path: Path) -> PredictingHead:

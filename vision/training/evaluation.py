@@ -52,7 +52,7 @@ def evaluate(model, batches: Batches, shape: tuple[int, ...], dtype: str, num_cl
         if len(samples):
             scores = class_scores(model.predict_on_batch(features.astype(np.float32, copy=False)))
             np.add.at(confusion, (labels, scores.argmax(axis=1)), 1)
-            worst = _worst([*worst, *_mistakes(samples, labels, scores)])
+            worst = _worst([*worst, *worst_mistakes(samples, labels, scores)])
     return Evaluation(loss, accuracy, confusion, tuple(worst))
 
 
@@ -65,8 +65,8 @@ def class_scores(outputs: np.ndarray) -> np.ndarray:
     return outputs if outputs.shape[1] > 1 else np.concatenate([1 - outputs, outputs], axis=1)
 
 
-def _mistakes(samples: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> list[Mistake]:
-    """The worst mistakes of a batch."""
+def worst_mistakes(samples: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> list[Mistake]:
+    """The MISTAKES_KEPT with the highest scores, highest first. samples: (n,) places of the rows of `scores`."""
     predicted = scores.argmax(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     wrong = wrong[np.argsort(-scores[wrong, predicted[wrong]], kind="stable")[:MISTAKES_KEPT]]
@@ -92,6 +92,13 @@ def precision_and_recall(confusion: np.ndarray) -> list[tuple[float | None, floa
     ]
 
 
+def f1_score(precision: float | None, recall: float | None) -> float | None:
+    """The harmonic mean of precision and recall; None if it would divide by zero."""
+    if precision is None or recall is None or not precision + recall:
+        return None
+    return 2 * precision * recall / (precision + recall)
+
+
 def wilson_interval(hits: int, count: int) -> tuple[float, float]:
     """The 95 % interval of a share after `hits` of `count` (E. B. Wilson 1927); 0 to 1 if the count is 0."""
     if not count:
@@ -100,4 +107,4 @@ def wilson_interval(hits: int, count: int) -> tuple[float, float]:
     share, spread = hits / count, z * z / count
     middle = (share + spread / 2) / (1 + spread)
     half = z * sqrt(share * (1 - share) / count + spread / (4 * count)) / (1 + spread)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return max(0.0, min(middle - half, share)), min(1.0, max(middle + half, share))  # rounding leaves the share inside
