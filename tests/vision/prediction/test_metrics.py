@@ -83,7 +83,7 @@ def test_a_perfectly_certain_and_correct_head_has_no_calibration_error():
     assert found.bins[-1].high == 1
 
 
-@pytest.mark.parametrize("ours, theirs", list(product([0, 1, 5, 9, 14, 30], repeat=2)))
+@pytest.mark.parametrize(("ours", "theirs"), list(product([0, 1, 5, 9, 14, 30], repeat=2)))
 def test_mcnemars_p_value_is_that_of_a_fair_coin(ours, theirs):
     count, least = ours + theirs, min(ours, theirs)
     tail = sum(comb(count, k) for k in range(least + 1)) / 2**count
@@ -104,7 +104,7 @@ def test_two_heads_are_compared_on_the_images_that_only_one_predicts_correctly()
 
 
 @pytest.mark.parametrize(
-    "compared, meaning",
+    ("compared", "meaning"),
     [
         (Compared(400, 0, 0, 1.0), "no difference"),
         (Compared(400, 30, 5, mcnemar(30, 5)), "evidence that head A is better on 400 images"),
