@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import pydantic
 
+from flows.options.evaluate import EvaluateOptions
 from flows.options.maintenance import MaintenanceOptions
 from flows.options.pipeline import PipelineOptions
 from flows.options.predict import PredictOptions
@@ -125,4 +126,17 @@ PREDICT = FlowEntry(
     interrupted="finished predictions are kept, and the same command continues from them",
     holds_store=False,
 )
-FLOWS = {entry.name: entry for entry in (PIPELINE, STUDY, WATCH, MAINTENANCE, PREDICT)}
+EVALUATE = FlowEntry(
+    "evaluate",
+    "flows.evaluate",
+    "evaluate",
+    EvaluateOptions,
+    usage="%(prog)s --images FOLDER|--split SPLIT [--store STORE] [--head HEAD] [--against HEAD] [options]",
+    description="Say how good a trained head is on labelled images, and whether another one is better. Images whose features the "
+    "store has are not computed.",
+    epilog="Exit status: 0 done, 1 failure, 2 bad arguments or input, 3 too many unusable images (the report is written), "
+    f"130 interrupted. {JSON_LINE}",
+    interrupted="finished predictions are kept, and the same command continues from them",
+    holds_store=False,
+)
+FLOWS = {entry.name: entry for entry in (PIPELINE, STUDY, WATCH, MAINTENANCE, PREDICT, EVALUATE)}

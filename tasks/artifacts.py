@@ -19,6 +19,7 @@ from storage.manifest.versions import read_version
 from storage.reasons import MEANINGS
 from storage.text import count, date_of, visible
 from vision.training.head import epochs_before
+from workers.jobs.evaluate import Evaluated
 from workers.jobs.records import HeadJob, HeadResult, Space, VersionRecord
 
 logger = logging.getLogger(__name__)
@@ -136,6 +137,10 @@ def _create_head_artifact(job: HeadJob, head: HeadResult) -> None:
 def _confusion(classes: tuple[str, ...], confusion: list[list[int]]) -> str:
     if len(classes) > LARGEST_MATRIX:
         return f"head.json has the confusion matrix of the {len(classes)} classes, under the key confusion."
+    return _matrix(classes, confusion)
+
+
+def _matrix(classes: tuple[str, ...], confusion: list[list[int]]) -> str:
     names = tuple(map(_name, classes))
     rows = [(f"**{name}**", *counts) for name, counts in zip(names, confusion, strict=True)]
     return "Confusion matrix, with true classes in rows and predicted classes in columns:\n\n" + _table(
@@ -178,3 +183,43 @@ def show_predictions(predicted: Mapping[str, int], statuses: Mapping[str, int], 
     rows = [{"class": name, "status": "ok", "images": number} for name, number in sorted(predicted.items())]
     rows += [{"class": "", "status": name, "images": number} for name, number in statuses.items() if name != "ok"]
     _try(create_table_artifact, table=rows, key="predictions", description=f"Predictions in {out}")
+
+
+def show_evaluation(found: Evaluated, source: str, report: str) -> None:
+    """Create a summary of an evaluation: the figures of each head, the scores of each class, and the confusion matrix."""
+    _try(_create_evaluation_artifact, found, source, report)
+
+
+def _create_evaluation_artifact(found: Evaluated, source: str, report: str) -> None:
+    heads = [
+        (
+            f"`{each.head[:8]}`",
+            _figure(each.accuracy),
+            " to ".join(map(_figure, each.accuracy_interval)),
+            _figure(each.log_loss),
+            _figure(each.calibration_error),
+        )
+        for each in found.heads
+    ]
+    scores = [
+        (_name(name), *(_figure(each[key]) for key in ("precision", "recall", "f1")), each["images"])
+        for name, each in found.per_class.items()
+    ]
+    header = ("head", "accuracy", "95 % interval", "log loss", "calibration error")
+    verdict = f"{found.comparison['verdict']}.\n\n" if found.comparison else ""
+    classes = tuple(found.per_class)
+    matrix = _matrix(classes, found.confusion) if len(classes) <= LARGEST_MATRIX else ""
+    create_markdown_artifact(
+        key="evaluation",
+        description=f"Evaluation of head {found.heads[0].head}",
+        markdown=f"""# Evaluation on {_name(source)}
+
+{count(found.images, "image")}; the report with pictures is in `{report}`.
+
+{_table(header, heads)}
+
+{verdict}{_table(("class", "precision", "recall", "F1", "images"), scores)}
+
+{matrix}
+""",
+    )

@@ -19,6 +19,7 @@ def plan_predictions(
     keep_features: bool,
     chunk_size: int | None,
     use_stored: bool = True,
+    version: int | None = None,
 ) -> PredictionPlan:
-    """Plan the predictions of a head for listed images."""
-    return make_plan(space, inbox, head, Path(pieces), keep_features, chunk_size, use_stored)
+    """Plan the predictions of a head for listed images; see `make_plan` for the arguments."""
+    return make_plan(space, inbox, head, Path(pieces), keep_features, chunk_size, use_stored, version)

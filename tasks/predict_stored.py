@@ -22,7 +22,7 @@ def predict_stored(
     runner_name: RunnerName = "local",
 ) -> StoredResult:
     """Predict the images of the plan that have stored features."""
-    job = StoredJob(plan.space, plan.head, plan.pieces, stored_digests(plan))
+    job = StoredJob(plan.space, plan.head, plan.pieces, stored_digests(plan), plan.version)
     with runner(runner_name, slots, logs_of(plan)).lease() as lease:
         found = lease.call("predict_stored", job.record(), on_batch or (lambda _: None), Limits(SILENCE_SECONDS))
     return StoredResult(**found)

@@ -2,6 +2,7 @@
 
 import shlex
 
+from flows.console.evaluation import Evaluation
 from flows.console.outcome import Outcome
 from flows.console.predictions import Predictions
 from storage.text import count
@@ -30,21 +31,30 @@ def check_budget(outcome: Outcome, max_bad_fraction: float, store: str) -> None:
     """Raise OverBudget if too many of the version's images are quarantined."""
     if outcome.images >= SMALLEST_BUDGET and outcome.quarantined > max_bad_fraction * outcome.images:
         raise OverBudget(
-            f"{_unusable(outcome)}, more than --max-bad-fraction "
+            f"{_unusable(outcome.quarantined, outcome.images)}, more than --max-bad-fraction "
             f"{max_bad_fraction:g} allows; the others are committed as version {outcome.version}, but no head was trained. "
             f"`python -m storage show --store {shlex.quote(store)}` names them: repair or remove them, or raise the fraction"
         )
 
 
-def _unusable(outcome: Outcome | Predictions) -> str:
-    verb = "is" if outcome.quarantined == 1 else "are"
-    return f"{outcome.quarantined:,} of {count(outcome.images, 'image')} {verb} unusable"
+def _unusable(quarantined: int, images: int) -> str:
+    return f"{quarantined:,} of {count(images, 'image')} {'is' if quarantined == 1 else 'are'} unusable"
+
+
+def check_evaluation(outcome: Evaluation, max_bad_fraction: float) -> None:
+    """Raise OverBudget if too many of the listed images are quarantined."""
+    images = outcome.images + outcome.quarantined + outcome.pending
+    if images >= SMALLEST_BUDGET and outcome.quarantined > max_bad_fraction * images:
+        raise OverBudget(
+            f"{_unusable(outcome.quarantined, images)}, more than --max-bad-fraction {max_bad_fraction:g} allows; "
+            f"{outcome.report} has the figures of the others"
+        )
 
 
 def check_predictions(outcome: Predictions, max_bad_fraction: float) -> None:
     """Raise OverBudget if too many images are quarantined."""
     if outcome.images >= SMALLEST_BUDGET and outcome.quarantined > max_bad_fraction * outcome.images:
         raise OverBudget(
-            f"{_unusable(outcome)}, more than --max-bad-fraction "
+            f"{_unusable(outcome.quarantined, outcome.images)}, more than --max-bad-fraction "
             f"{max_bad_fraction:g} allows; {outcome.out} has the others, and the reason for each"
         )

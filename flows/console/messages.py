@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from flows.console.evaluation import Evaluation
 from flows.console.outcome import Outcome
 from flows.console.predictions import Predictions
 from storage.finite import is_finite
@@ -210,3 +211,24 @@ def predicted(outcome: Predictions) -> str:
     pace = f" ({outcome.predict_images_per_second:,.1f} images/s)" if outcome.predict_images_per_second else ""
     other = f"; warning: {outcome.fallback}" if outcome.fallback else ""
     return f"{count(outcome.images, 'image')}: {found or 'none predicted'}{left}{pace}; written to {outcome.out}{other}"
+
+
+def evaluated(outcome: Evaluation) -> list[str]:
+    """The result of an evaluation."""
+    low, high = outcome.accuracy_interval
+    left = "".join(
+        f", {number:,} {kind}"
+        for kind, number in (("quarantined", outcome.quarantined), ("pending", outcome.pending))
+        if number
+    )
+    lines = [
+        f"accuracy {outcome.accuracy:.4f} on {count(outcome.images, 'image')} (95 % interval {low:.4f} to {high:.4f}), "
+        f"log loss {figure(outcome.log_loss)}, calibration error {outcome.calibration_error:.4f}{left}"
+    ]
+    if outcome.trained_on:
+        lines += [
+            f"warning: the head was trained on {outcome.trained_on:,} of these images, so its figures are better than on new images"
+        ]
+    lines += [outcome.verdict] if outcome.verdict else []
+    lines += [f"warning: {outcome.fallback}"] if outcome.fallback else []
+    return [*lines, f"report: {outcome.report}"]

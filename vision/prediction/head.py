@@ -32,8 +32,9 @@ class KerasHead:
         inputs = features if pixels else features.astype(np.float32, copy=False)
         outputs = self._model(inputs, training=False)
         logits = getattr(outputs, "_keras_logits", None)  # set by a last layer's sigmoid or softmax
-        is_binary = logits is not None and outputs.shape[1] == 1
-        return both_sides(logits.numpy()) if is_binary else class_scores(outputs.numpy())
+        if logits is not None and outputs.shape[1] == 1:
+            return both_sides(logits.numpy())
+        return class_scores(outputs.numpy())
 
 
 def load_predicting_head(path: Path) -> PredictingHead:

@@ -79,6 +79,25 @@ def _mark_best(axes, best: int, value: float, place: float) -> None:
     )
 
 
+def reliability(heads: Sequence[Sequence[tuple[float, float, int]]], name: str) -> str:
+    """How often predictions of a probability are right. heads: for each of one or two heads, (mean probability, accuracy, images).
+
+    A calibrated head lies on the diagonal. The area of a point grows with its images.
+    """
+
+    def draw(figure) -> None:
+        axes = figure.add_subplot()
+        axes.plot([0, 100], [0, 100], color=INK, linewidth=0.8, linestyle=(0, (1, 2)))
+        for points, colour, style in zip(heads, (VALIDATION, TRAINING), ("-", (0, (4, 1.5))), strict=False):
+            confidence, accuracy, images = np.array(points, np.float64).reshape(-1, 3).T
+            line: dict[str, Any] = {"color": colour, "clip_on": False}
+            axes.plot(100 * confidence, 100 * accuracy, linewidth=1.6, linestyle=style, **line)
+            axes.scatter(100 * confidence, 100 * accuracy, 12 + 120 * images / images.sum(), linewidths=0, **line)
+        axes.set(xlabel="probability of the predicted class, %", ylabel="accuracy, %", xlim=(0, 100), ylim=(0, 100))
+
+    return _svg(draw, (4.2, 3.4), name)
+
+
 def heat_map(confusion: np.ndarray, name: str) -> str:
     """A confusion matrix that is too wide for a table. confusion: (classes, classes) counts."""
 

@@ -15,7 +15,7 @@ import numpy as np
 from vision.pixels.augmentation import Augmentation
 from vision.report.augmentation_samples import Augmented, address, in_words
 from vision.report.charts import heat_map, learning_curve
-from vision.training.evaluation import wilson_interval
+from vision.training.evaluation import f1_score, wilson_interval
 from vision.training.head import HeadSpec, epochs_before
 
 # A wider confusion matrix or a longer list is unreadable.
@@ -130,25 +130,15 @@ class Split:
 
 def render(report: Report) -> str:
     """The page as HTML."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "figure": figure, "setting": setting}
     record, splits = report.record, splits_of(report.record)
     best, before = best_epoch(record["history"], record.get("start")), epochs_before(record["head"])
     count = len(record["history"])
-    is_wide = len(report.classes) > LARGEST_MATRIX
-    return environment.get_template("page.html").render(
+    return fill(
+        "page.html",
         report=report,
         record=record,
-        splits=splits,
         best=best,
         before=before,
         epochs=f"epochs {before + 1} to {before + count}" if before else count,
@@ -158,14 +148,40 @@ def render(report: Report) -> str:
         start=record.get("start"),
         loss_curve=Markup(loss_curve(record["history"], best, before)),
         accuracy_curve=Markup(accuracy_curve(record["history"], best, before)),
-        class_order=class_order(splits[0], is_wide),
-        is_wide=is_wide,
-        heat_maps=[Markup(heat_map(split.confusion, split.name)) for split in splits] if is_wide else [],
-        confusions=[confusions(split.confusion) for split in splits] if is_wide else [],
         settings=settings(record["head"]),
         sizes=[(f"{split.name} images", setting(split.images)) for split in splits],
         versions=list(record["environment"].items()),
+        **of_splits(splits),
     )
+
+
+def of_splits(splits: Sequence[Split]) -> dict[str, Any]:
+    """What the sections of classes and confusion show (classes.html)."""
+    from markupsafe import Markup
+
+    is_wide = len(splits[0].per_class) > LARGEST_MATRIX
+    return {
+        "splits": splits,
+        "is_wide": is_wide,
+        "class_order": class_order(splits[0], is_wide),
+        "heat_maps": [Markup(heat_map(split.confusion, split.name)) for split in splits] if is_wide else [],
+        "confusions": [confusions(split.confusion) for split in splits] if is_wide else [],
+    }
+
+
+def fill(template: str, **content: Any) -> str:
+    """A template of this folder, filled. Every text in it is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "figure": figure, "setting": setting, "f1": f1}
+    return environment.get_template(template).render(**content)
 
 
 def splits_of(record: Mapping[str, Any]) -> list[Split]:
@@ -256,6 +272,11 @@ def percent(share: float | None) -> str:
     if 0 < share < 0.0005 or 0.9995 <= share < 1:
         return "under 0.1\N{NO-BREAK SPACE}%" if share < 0.5 else "over 99.9\N{NO-BREAK SPACE}%"
     return f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
+
+
+def f1(scores: Mapping[str, Any]) -> float | None:
+    """The F1 score of a class from its precision and recall."""
+    return f1_score(scores["precision"], scores["recall"])
 
 
 def figure(value: float) -> str:

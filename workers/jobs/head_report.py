@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -13,23 +13,18 @@ from storage.heads.registry import report_file
 from storage.manifest.versions import Version
 from storage.reading.sample_files import files_of
 from storage.reading.samples import SampleTable
-from storage.reasons import FILE_FAULTS
 from storage.text import date, visible
 from vision.pixels.augmentation import Augmentation, variant_keys
-from vision.pixels.decode import ImageError
 from vision.pixels.variants import image_keys
 from vision.report.augmentation_samples import Augmented, Sample, in_words, pictures
 from vision.report.page import Report, Shown, render
-from vision.report.thumbnails import thumbnail
 from vision.training.evaluation import Evaluation
 from vision.training.head import HeadSpec
-from workers.jobs.files import read_image
 from workers.jobs.image_stream import epoch_keys
+from workers.jobs.pictures import made, shown_mistakes
 from workers.jobs.records import HeadJob
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 SAMPLES = 4  # how many training images the report shows augmented, and how many augmentations of each
 
@@ -71,20 +66,9 @@ def write_report(
 
 def _shown(job: HeadJob, version: Version, validation: Evaluation, table: SampleTable) -> Iterator[Shown]:
     """The mistakes, each with its file as it is now."""
-    root, names, spec = _root(job), tuple(map(visible, job.spec.classes)), job.space.spec
     samples = [mistake.sample for mistake in validation.mistakes]
     files = files_of(job.space.store, version, "validation", table, samples)
-    for mistake, (path, digest) in zip(validation.mistakes, files, strict=True):
-        picture, fault = _made(root, path, digest, lambda data: thumbnail(data, spec.exif, spec.sixteen_bit))
-        yield Shown(
-            own=names[mistake.label],
-            predicted=names[mistake.predicted],
-            own_score=mistake.own_score,
-            score=mistake.score,
-            path=visible(path),
-            thumbnail=picture,
-            fault=fault,
-        )
+    return shown_mistakes(validation.mistakes, files, job.spec.classes, _root(job), job.space.spec)
 
 
 def _augmented(job: HeadJob, version: Version, epochs: int, table: SampleTable | None) -> Augmented | None:
@@ -131,7 +115,7 @@ def _samples(
     places = [(2 * n + 1) * len(table) // (2 * count) for n in range(count)]
     for at, (path, digest) in zip(places, files_of(space.store, version, "train", table, places), strict=True):
         make = partial(pictures, spec=space.spec, augmentation=augmentation, keys=keys(digest))
-        found, fault = _made(root, path, digest, make)
+        found, fault = made(root, path, digest, make)
         own = visible(job.spec.classes[table.samples["class"][at]])
         yield Sample(own, visible(path), found, fault)
 
@@ -139,13 +123,3 @@ def _samples(
 def _root(job: HeadJob) -> Place | None:
     """The image folder, if it is known."""
     return place(job.space.images) if job.space.images else None
-
-
-def _made(root: Place | None, path: bytes, digest: bytes, make: Callable[[bytes], T]) -> tuple[T | None, str]:
-    """What `make` returns for the image with this digest, or None with the reason."""
-    if root is None:
-        return None, "the image folder is not known"
-    try:
-        return make(read_image(root, path, digest)), ""
-    except ImageError as error:
-        return None, FILE_FAULTS.get(error.code, "the file cannot be decoded")

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from storage.backend.paths import place
 from storage.errors import StorageError
-from storage.manifest.versions import latest_version
+from storage.manifest.versions import latest_version, read_version
 from storage.predictions.pieces import write_piece
 from storage.reading.samples import SampleTable, sample_order, sampled
 from storage.reading.stream import FeatureStream
@@ -48,12 +48,13 @@ class PredictJob(ChunksJob):
 
 @dataclass(frozen=True)
 class StoredJob:
-    """Images whose features the newest version of `space` has. digests: theirs, 32 bytes each, in base64."""
+    """Images whose features a version of `space` has. digests: theirs, 32 bytes each, in base64. version: None is the newest."""
 
     space: Space
     head: str
     pieces: str
     digests: str
+    version: int | None = None
 
     def record(self) -> dict:
         """The job as JSON types."""
@@ -138,7 +139,7 @@ def predict_stored(job: StoredJob, report: Callable[[dict], None]) -> StoredResu
     predictor = _reader(job.space.root, job.head)
     done = 0
     try:
-        digests, stream = _stream(job.space, wanted)
+        digests, stream = _stream(job, wanted)
         place_of = 0
         for features, _ in stream.batches():
             some = digests[place_of : place_of + len(features)]
@@ -158,15 +159,16 @@ def _reader(root: str, head: str):
     return load_predicting_head(open_head(place(root), head).model)
 
 
-def _stream(space: Space, wanted: pa.Array) -> tuple[list[bytes], FeatureStream]:
-    """The digests that the newest version has, in the order of the stream, and the stream of their features."""
-    version = latest_version(space.store)
+def _stream(job: StoredJob, wanted: pa.Array) -> tuple[list[bytes], FeatureStream]:
+    """The digests that the version has, in the order of the stream, and the stream of their features."""
+    store = job.space.store
+    version = read_version(store, job.version) if job.version else latest_version(store)
     if version is None:
         raise StorageError("the feature space has no version any more")
-    rows = plain(version.read_rows(space.store))
+    rows = plain(version.read_rows(store))
     there = wanted.filter(pc.is_in(wanted, rows["digest"].combine_chunks()))
     files = pa.table({"digest": pa.chunked_array([there]), "class": pa.array([""] * len(there))})
     shards, samples = sampled(version, files, rows, ("",))
     order = sample_order(samples)
     table = SampleTable(samples[order], shards, ("",))
-    return [there[int(at)].as_py() for at in order], FeatureStream(space.store, table, READING_BATCH, None, READING_MB)
+    return [there[int(at)].as_py() for at in order], FeatureStream(store, table, READING_BATCH, None, READING_MB)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.errors import StorageError
-from storage.manifest.versions import latest_version
+from storage.manifest.versions import latest_version, read_version
 from storage.planning.chunks import automatic_size
 from storage.predictions.output import ROWS_AT_A_TIME, Columns
 from storage.predictions.pieces import read_pieces
@@ -45,7 +45,7 @@ class PredictionPlan(PlanRecord):
     """The images to compute, as a plan of extraction has them, and those that need less.
 
     head: the name. pieces: the folder of predictions. known: the number of images that were predicted before. stored: the
-    number of images with stored features; their digests lie there too.
+    number of images with stored features; their digests lie there too. version: the version that has them; None is the newest.
     """
 
     head: str = ""
@@ -53,6 +53,7 @@ class PredictionPlan(PlanRecord):
     keep_features: bool = False
     known: int = 0
     stored: int = 0
+    version: int | None = None
 
 
 def save_inbox(inbox: Inbox, files: pa.Table, folder: Path) -> InboxRecord:
@@ -74,16 +75,18 @@ def make_plan(
     keep_features: bool = False,
     chunk_size: int | None = None,
     use_stored: bool = True,
+    version: int | None = None,
 ) -> PredictionPlan:
     """Split the images by what they need, and write that to the folder of pieces.
 
-    space: of the head, with weights. use_stored: whether stored features are read; else they are computed again.
+    space: of the head, with weights. use_stored: whether stored features are read; else they are computed again. version: the
+    version whose features are read; None is the newest.
     """
     files = read_table(Path(inbox.path))[0]
     files = files.filter(files["digest"].is_valid())
     images = files["digest"].combine_chunks().unique()
     rest = images.filter(pc.invert(pc.is_in(images, read_pieces(pieces, len(head.classes)).digests)))
-    is_stored = pc.is_in(rest, _stored(space) if use_stored and not head.is_whole else rest.slice(0, 0))
+    is_stored = pc.is_in(rest, _stored(space, version) if use_stored and not head.is_whole else rest.slice(0, 0))
     todo = _todo(files, rest.filter(pc.invert(is_stored)))
     write_table(pieces / "todo", todo)
     write_table(pieces / "stored", pa.table({"digest": rest.filter(is_stored)}))
@@ -97,6 +100,7 @@ def make_plan(
         keep_features=keep_features,
         known=len(images) - len(rest),
         stored=len(rest) - todo.num_rows,
+        version=version,
     )
 
 
@@ -116,10 +120,10 @@ def _record(space: Space, images: int, chunk_size: int, **own: Any) -> Predictio
     )
 
 
-def _stored(space: Space) -> pa.Array:
-    """The digests whose features the newest version has; none if it cannot be read, since they can be computed."""
+def _stored(space: Space, number: int | None) -> pa.Array:
+    """The digests whose features a version has; none if it cannot be read, since they can be computed."""
     try:
-        version = latest_version(space.store)
+        version = read_version(space.store, number) if number else latest_version(space.store)
         return plain(version.read_rows(space.store))["digest"].combine_chunks() if version else pa.array([], DIGEST)
     except (StorageError, OSError):
         return pa.array([], DIGEST)
