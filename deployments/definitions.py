@@ -6,12 +6,16 @@ from typing import Any
 
 import yaml
 
-from flows.registry import FLOWS, PIPELINE, PREDICT, STUDY, FlowEntry
+from flows.registry import EVALUATE, FLOWS, PIPELINE, PREDICT, STUDY, FlowEntry
 
 PROJECT = Path(__file__).parents[1]
 FILE = Path(__file__).with_name("prefect.yaml")
 MAIN = PIPELINE.name
-OWN = {STUDY.name: {"out": "out"}, PREDICT.name: {"images": "inbox", "out": "predictions"}}
+OWN = {
+    STUDY.name: {"out": "out"},
+    PREDICT.name: {"images": "inbox", "out": "predictions"},
+    EVALUATE.name: {"out": "evaluation"},
+}
 ENTRYPOINTS = {flow.entrypoint: flow for flow in FLOWS.values()}
 
 
@@ -29,7 +33,7 @@ def with_parameters(document: dict[str, Any], given: dict[str, Any]) -> dict[str
     """The same deployments, with the parameters `given`.
 
     A deployment of the pipeline takes all of them. Each other deployment takes those that name its input (images,
-    classes, store), a study its output folder, and a prediction `inbox` and `predictions`.
+    classes, store), a study and an evaluation their output folders, and a prediction `inbox` and `predictions`.
     """
     flows = flows_of(document)
 

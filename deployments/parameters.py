@@ -41,8 +41,8 @@ def prepare(home: Path, parameters: dict[str, Any]) -> tuple[dict[str, Any], dic
 
 
 def own_places(home: Path) -> dict[str, str]:
-    """Where an installation keeps what `up` names no place for: study reports, images to predict, their predictions."""
-    names = {"out": "batch-size-study", "inbox": "inbox", "predictions": "predictions.csv"}
+    """Where an installation keeps what `up` names no place for: study reports, images to predict, predictions, evaluations."""
+    names = {"out": "batch-size-study", "inbox": "inbox", "predictions": "predictions.csv", "evaluation": "evaluation"}
     return {name: str(home / file) for name, file in names.items()}
 
 
@@ -66,7 +66,11 @@ def chosen_roots(home: Path, parameters: dict[str, Any]) -> dict[str, str]:
         STORE_ROOTS: named("store", "predictions"),
         WEIGHTS_ROOTS: [str(home / "weights"), *beside("weights")],
     }
-    always = {IMAGE_ROOTS: [own["inbox"]], STORE_ROOTS: [own["out"], own["predictions"]], WEIGHTS_ROOTS: []}
+    always = {
+        IMAGE_ROOTS: [own["inbox"]],
+        STORE_ROOTS: [own["out"], own["predictions"], own["evaluation"]],
+        WEIGHTS_ROOTS: [],
+    }
     values = {name: os.environ.get(name) or joined(places) for name, places in found.items()}
     return {name: ":".join([value, *(joined([place]) for place in always[name])]) for name, value in values.items()}
 

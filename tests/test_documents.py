@@ -35,6 +35,7 @@ HEADINGS = {
     "extract-and-train": "The pipeline",
     "batch-size-study": "The batch size study",
     "predict": "Predictions",
+    "evaluate": "Evaluation",
     "watch-images": "The watcher",
     "store-maintenance": "The nightly maintenance",
 }

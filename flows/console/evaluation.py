@@ -12,6 +12,7 @@ from workers.jobs.labelled import LabelledRecord
 from workers.jobs.opened_head import OpenedHead
 from workers.jobs.records import ChunkResult
 
+FIGURES = ("correct", "accuracy", "accuracy_interval", "log_loss", "calibration_error", "trained_on")
 LARGEST_MATRIX = 20  # classes; evaluation.json has a larger matrix
 
 
@@ -90,13 +91,9 @@ def evaluation_of(
     peak_rss_mb: float,
 ) -> Evaluation:
     """The outcome of the steps of a run."""
-    own = found.heads[0]
     return Evaluation(
-        images=found.images,
-        **{
-            name: getattr(own, name)
-            for name in ("correct", "accuracy", "accuracy_interval", "log_loss", "calibration_error", "trained_on")
-        },
+        **{name: getattr(found.heads[0], name) for name in FIGURES},
+        **{name: getattr(found, name) for name in ("images", "quarantined", "pending", "reasons")},
         classes=len(head.classes),
         class_names=head.classes,
         per_class=found.per_class,
@@ -107,9 +104,6 @@ def evaluation_of(
         head=head.name,
         head_version=head.version,
         fingerprint=head.fingerprint,
-        quarantined=found.quarantined,
-        pending=found.pending,
-        reasons=found.reasons,
         ignored=listed.ignored,
         left_out=sum(listed.unknown.values()),
         **_against(found),

@@ -119,7 +119,7 @@ def test_what_is_served_is_what_is_deployed(definition):
 
 def test_ones_own_parameters_reach_every_deployment_that_takes_them():
     own = {"images": "/data/photos", "store": "/data/store", "weights": "random", "epochs": 3}
-    places = {"out": "/data/study", "inbox": "/data/inbox", "predictions": "/data/p.csv"}
+    places = {"out": "/data/study", "inbox": "/data/inbox", "predictions": "/data/p.csv", "evaluation": "/data/e"}
     own |= {"head": "linear"}  # a kind of head for the pipeline, and a name for a prediction
     document = with_parameters(read_definitions(), own | places)
     for name, flow in FLOWS.items():
@@ -129,6 +129,8 @@ def test_ones_own_parameters_reach_every_deployment_that_takes_them():
     assert {name: parameters_of(document, MAIN)[name] for name in own} == own
     predicting = {"store": "/data/store", "weights": "random", "images": "/data/inbox", "out": "/data/p.csv"}
     assert parameters_of(document, "predict") == predicting | {"append": True}
+    evaluating = {"store": "/data/store", "weights": "random", "split": "validation", "out": "/data/e"}
+    assert parameters_of(document, "evaluate") == evaluating
     assert parameters_of(document, "watch-images")["images"] == "/data/photos"
     assert parameters_of(document, "batch-size-study")["out"] == "/data/study"
     assert "epochs" not in parameters_of(document, "batch-size-study")
