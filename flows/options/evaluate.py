@@ -16,7 +16,7 @@ from storage.layout import Store
 from storage.predictions.pieces import pieces_folder
 from storage.source.folder_layout import Layout
 from storage.source.scan import check_folder
-from storage.text import some
+from storage.text import first_few
 from vision.errors import WeightsError
 from workers.jobs.evaluate import FIGURES
 from workers.jobs.opened_head import OpenedHead, open_head
@@ -102,8 +102,8 @@ class EvaluateOptions(HeadOptions):
             raise InputError(f"--against: {other.name} is the head itself; name another one")
         if set(other.classes) != set(self.opened.classes):
             raise InputError(
-                f"--against: head {other.name} has the classes {some(other.classes)}, and head {self.opened.name} has "
-                f"{some(self.opened.classes)}; only heads of the same classes can be compared"
+                f"--against: head {other.name} has the classes {first_few(other.classes)}, and head {self.opened.name} has "
+                f"{first_few(self.opened.classes)}; only heads of the same classes can be compared"
             )
         return self.opened, other
 

@@ -16,7 +16,7 @@ from storage.source.folder_layout import Layout
 from storage.source.listing import list_images
 from storage.source.scan import scan_folder
 from storage.source.scan_files import read_table, write_table
-from storage.text import count, folded, some
+from storage.text import count, first_few, folded
 from workers.jobs.opened_head import OpenedHead
 from workers.jobs.prediction_plan import InboxRecord, PredictionPlan
 from workers.jobs.records import Space
@@ -94,7 +94,7 @@ def list_split(
     found = read_version(space.store, number)
     files = _split(space, found, split)
     if not files.num_rows:
-        others = some(sorted(name for name, classes in found.classes.items() if classes))
+        others = first_few(sorted(name for name, classes in found.classes.items() if classes))
         raise InputError(f"`split={split}`: version {number} has no such images; it has {others or 'none at all'}")
     return _saved(folder, head, files, str(place(images)) if images else "", 0, split, number)
 
@@ -119,7 +119,7 @@ def _saved(
     files = files.filter(is_known).select(COLUMNS).combine_chunks()
     if not files.num_rows:
         raise InputError(
-            f"head {head.name} knows the classes {some(head.classes)}, and the images are of {some(list(unknown))}; "
+            f"head {head.name} knows the classes {first_few(head.classes)}, and the images are of {first_few(list(unknown))}; "
             "name another head as `head`, or images of these classes"
         )
     folder.mkdir(parents=True, exist_ok=True)
@@ -136,7 +136,9 @@ def left_out(listed: LabelledRecord, head: OpenedHead) -> str:
     like = [f"'{name}' is like '{near[folded(name)]}'" for name in listed.unknown if folded(name) in near]
     hint = f" ({', '.join(like[:5])})" if like else ""
     images = count(sum(listed.unknown.values()), "image")
-    return f"warning: {images} left out, of classes that the head does not know: {some(list(listed.unknown))}{hint}"
+    return (
+        f"warning: {images} left out, of classes that the head does not know: {first_few(list(listed.unknown))}{hint}"
+    )
 
 
 def trained_on(listed: LabelledRecord, head: OpenedHead, space: Space) -> int | None:
