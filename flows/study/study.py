@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from storage.heads.registry import read_head
+from storage.text import count
 from vision.study.batch_size import Row, row_of
 from workers.jobs.head_identity import find_head
 from workers.jobs.records import HeadJob, Space, VersionRecord
@@ -25,7 +26,9 @@ class Study:
         images = sum(self.version.classes["train"].values())
         if all(job.spec.batch_size <= images for job in self.jobs):
             return []
-        return [f"batch sizes over the {images:,} training images are one training, with a batch size of {images:,}"]
+        return [
+            f"batch sizes over the {count(images, 'training image')} are one training, with a batch size of {images:,}"
+        ]
 
     def rows(self) -> list[Row]:
         """The result of each training, in the order of `jobs`. Every head must exist."""
