@@ -76,6 +76,10 @@ class PredictOptions(HeadOptions):
             raise InputError(
                 f"`images`: a list may name files outside of the allowed roots; name a folder, or set {IMAGE_ROOTS}=/ where the worker starts"
             )
+        if self.keep_features and self.opened.is_whole:
+            raise InputError(
+                f"`keep_features`: head {self.opened.name} is fine-tuned, and computes no features of the store; leave it out"
+            )
         self.check_engine(self.opened)
         return self.space().store
 

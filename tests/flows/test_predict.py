@@ -320,3 +320,21 @@ def test_a_run_killed_at_a_random_moment_continues_and_computes_nothing_twice(en
     assert record["known"] >= 8 * kept
     assert record["known"] + record["computed"] == 400
     assert list(by_path(out)) == [f"{index:03d}.png" for index in range(400)]
+
+
+@pytest.mark.slow
+def test_a_fine_tuned_head_gives_the_figures_of_its_training(predict, pipeline, golden, store, tmp_path):
+    words = json.loads((GOLDEN / "options.json").read_text())["plain"]
+    tuning = ("--fine-tune", "block5", "--fine-tune-epochs", "1")
+    tuned = pipeline(*words, "--images", golden / "images", "--store", store, *tuning)
+    assert tuned.status == 0, tuned.stderr
+    record = read_head(Store(store, ""), tuned.record["model"])
+    given = ("--images", golden / "images", "--head", tuned.record["model"], "--max-bad-fraction", "1")
+    done = predict(*given, "--out", tmp_path / "p.csv", store=store)
+    assert done.status == 0, done.stderr
+    assert (done.record["stored"], done.record["computed"], done.record["ok"]) == (0, 24, 25)
+    rows, held_out = by_path(tmp_path / "p.csv"), held_out_files(golden, record)
+    losses = [-math.log(float(rows[path][f"p.{path.partition('/')[0]}"])) for path in held_out]
+    assert sum(losses) / len(losses) == pytest.approx(tuned.record["model_val_loss"], rel=1e-4)
+    refused = predict(*given, "--keep-features", "--out", tmp_path / "q.csv", store=store)
+    assert (refused.status, "--keep-features" in refused.stderr) == (2, True), refused.stderr
