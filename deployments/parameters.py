@@ -41,7 +41,7 @@ def prepare(home: Path, parameters: dict[str, Any]) -> tuple[dict[str, Any], dic
 
 
 def own_places(home: Path) -> dict[str, str]:
-    """Where an installation keeps what `up` names no place for: study reports, images to predict, predictions, evaluations."""
+    """The default folders of an installation for study reports, images to predict, and their predictions."""
     names = {"out": "batch-size-study", "inbox": "inbox", "predictions": "predictions.csv", "evaluation": "evaluation"}
     return {name: str(home / file) for name, file in names.items()}
 

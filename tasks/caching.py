@@ -86,7 +86,7 @@ class CheckedRecords(Serializer):
 
 
 def is_true(store: Store, record: Any) -> bool:
-    """Whether the store still holds what a record says."""
+    """Whether the store still holds the content of a record."""
     if isinstance(record, ListingRecord):
         return not record.unreadable and _can_be_read(Path(record.path))
     if isinstance(record, ChunkResult):

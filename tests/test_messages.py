@@ -13,7 +13,7 @@ from tests.test_layers import PROJECT
 
 # Rooms whose functions have callers without a command line. The help texts of `storage/cli` name flags.
 ROOMS = ("storage", "vision", "workers")
-COMMAND = re.compile(r"`python -m storage [^`]*`|^python -m storage .*|^(repair|compact) --.*")
+COMMAND = re.compile(r"`python -m storage [^`]*`|^python (-m storage|flows/predict\.py) .*|^(repair|compact) --.*")
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 NAMED = re.compile(r"(?<![^\s(])`([a-z][a-z0-9_]*)(?==|`)")
 
@@ -56,3 +56,10 @@ def test_a_message_names_only_parameters_that_exist(monkeypatch):
 
 def test_a_message_of_a_room_writes_no_flag_outside_of_a_whole_command():
     assert [(file, text) for file, text in messages() if FLAG.search(COMMAND.sub("", text))] == []
+
+
+def test_an_advised_command_names_the_store_that_it_is_about():
+    commands = [(file, text) for file, text in messages() if text.startswith(("python -m storage", "python flows"))]
+    assert {file for file, _ in commands} >= {"storage/layout.py"}
+    commands += [(file, found) for file, text in messages() for found in re.findall(r"`(python [^`]*)`", text)]
+    assert [(file, text) for file, text in commands if "--store {}" not in text] == []

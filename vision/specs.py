@@ -66,7 +66,7 @@ def _batch_norm(channels: int, gamma: float = 1.0) -> tuple[Tensor, ...]:
 
 
 def _vgg(*convolutions: int) -> dict[str, tuple[Tensor, ...]]:
-    """Five blocks of so many 3x3 convolutions (Simonyan and Zisserman 2014, table 1)."""
+    """Five blocks of 3x3 convolutions (Simonyan and Zisserman 2014, table 1)."""
     tensors, channels = {}, 3
     for block, (count, width) in enumerate(zip(convolutions, (64, 128, 256, 512, 512), strict=True), 1):
         for number in range(1, count + 1):
@@ -76,7 +76,7 @@ def _vgg(*convolutions: int) -> dict[str, tuple[Tensor, ...]]:
 
 
 def _resnet(*blocks: int) -> dict[str, tuple[Tensor, ...]]:
-    """Four stages of so many bottleneck blocks, the first with a projection for its shortcut (He et al. 2015, table 1).
+    """Four stages of bottleneck blocks, the first with a projection for its shortcut (He et al. 2015, table 1).
 
     With random weights the values would grow from block to block beyond float16 (4.5e5 at 224 pixels, measured). So the
     last gamma of a residual branch is 1 / sqrt(blocks), as in Hayou et al. 2021, "Stable ResNet".

@@ -50,7 +50,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Placement:
-    """The slots of a run, and why there are so many. is_short: memory may not hold them."""
+    """The slots of a run, and the reason for their number. is_short: memory may not hold them."""
 
     slots: tuple[Slot, ...]
     reason: str

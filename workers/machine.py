@@ -1,6 +1,6 @@
-"""What this process may use of its machine: cores and memory, as the kernel and its control groups tell.
+"""The cores and memory that this process may use, as reported by the kernel and its control groups.
 
-Linux only; other systems give all their cores and memory. `root` is the root of the file system, for tests.
+Linux only. On other systems a process may use all cores and memory. `root` is the root of the file system, for tests.
 """
 
 import os
@@ -40,7 +40,7 @@ class Cores:
 
 @dataclass(frozen=True)
 class Memory:
-    """Memory in MB: all that this process and its children may fill, and what of it is free now."""
+    """Memory in MB: the total that this process and its children may fill, and the free part of it."""
 
     total_mb: float
     free_mb: float
@@ -54,7 +54,7 @@ def cores(root: Path = ROOT) -> Cores:
 
 
 def _siblings(root: Path, cpu: int) -> frozenset[int] | None:
-    """The hardware threads of a core, as one of them tells: `0,64` or `0-1`."""
+    """The hardware threads of a core, from the text of one of them: `0,64` or `0-1`."""
     try:
         text = (root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
         spans = [part.split("-") for part in text.strip().split(",")]
@@ -65,7 +65,7 @@ def _siblings(root: Path, cpu: int) -> frozenset[int] | None:
 
 
 def memory(root: Path = ROOT) -> Memory:
-    """The machine's memory, or what the control groups leave of it."""
+    """The machine's memory, within the limits of the control groups."""
     machine = _fields(root / "proc/meminfo")
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1024
     total = machine.get("MemTotal", physical) / 1024

@@ -59,7 +59,7 @@ class PipelineOptions(TrainingOptions, RunningOptions, FeatureOptions, ImageOpti
         return find_space(self.store_root, self.folder, self.spec, self.weights)
 
     def precedent(self, space: Space) -> Callable[[], Precedent | None] | None:
-        """A function that reads what a guessed layout has to agree with; None if relabels are allowed."""
+        """A function that reads the labels of the newest version, for comparison; None if relabels are allowed."""
         return None if self.allow_relabels else partial(precedent, space.store)
 
     def chosen_engine(self) -> str:
@@ -89,7 +89,7 @@ class PipelineOptions(TrainingOptions, RunningOptions, FeatureOptions, ImageOpti
         """The children that a run needs first: of its extraction, and of its training if that leaves a core free.
 
         There are none if the run measures its engines first, which then decides what they load, or if the facts about
-        engines are damaged, which the run tells before a child finds them anew.
+        engines are damaged: the run reports that before a child measures them again.
         """
         if is_damaged() or must_measure(self.engine, space.spec, bool(visible_gpus()), pictures):
             return ()

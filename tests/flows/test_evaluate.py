@@ -94,7 +94,7 @@ def test_new_images_are_computed_and_the_figures_add_up(evaluate, golden, tmp_pa
         (["--split", "test"], "has no such images"),
         (["--split", "validation", "--version", "99"], "has no version 99"),
         (["--split", "validation", "--labels", "x.csv"], "leave out --labels"),
-        (["--images", "{flat}"], "python flows/predict.py --images"),
+        (["--images", "{flat}"], "python flows/predict.py --store"),
         (["--images", "{other}"], "knows the classes"),
         (["--images", "{nowhere}"], "no folder"),
         (["--split", "validation", "--head", "0" * 32], "has no head"),

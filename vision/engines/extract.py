@@ -107,7 +107,7 @@ def extract(
     """Features of the views of `images`. A batch has a fixed number of rows, and may end between two views of an image.
 
     A thread reads and decodes the next batch during inference. If the reader or the decoder raises ImageError, only the
-    rows of that image are missing; other errors pass through. on_batch: hears how many images are done. apart: keys of
+    rows of that image are missing; other errors pass through. on_batch: receives the number of images that are done. apart: keys of
     images that share their batch with no other image. make_views: see vision/pixels/variants.py.
     """
     seconds, tracker = StageSeconds(), tracker or NoTracker()
@@ -169,7 +169,7 @@ def _dtype(engine: Engine) -> str:
 
 
 def _batches(images: Iterable[Image], engine: Engine, apart: Container[bytes]) -> Iterator[list[Part]]:
-    """The images in batches of `engine.batch_size` rows, which may shrink meanwhile; each image of `apart` by itself."""
+    """The images in batches of `engine.batch_size` rows, which may shrink. Each image of `apart` has its own batches."""
     batch: list[Part] = []
     for key, read, views in images:
         if key in apart:

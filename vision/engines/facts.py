@@ -85,12 +85,12 @@ def read(path: Path) -> dict[str, Any] | None:
 
 
 def is_damaged() -> bool:
-    """Whether a fact in the cache is damaged. Changes nothing, so that `remarks` can still tell it."""
+    """Whether a fact in the cache is damaged. Deletes nothing, so that `remarks` can still report it."""
     return any(read(path) is None for path in cache_folder().glob("*.json"))
 
 
 def remarks() -> list[str]:
-    """What is wrong with the cache, one line each. Damaged facts are deleted."""
+    """Warnings about the cache, one line each. Deletes damaged facts."""
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def remarks() -> list[str]:
 
 
 def engine_key(engine: Any, threads: int) -> dict[str, Any]:
-    """The key of what is found about an engine: everything that can change its features or the shape of its batches."""
+    """The key of facts about an engine: everything that can change its features or the shape of its batches."""
     return {
         "engine": engine.name,
         "builds": builds((*engine.distributions, "numpy")),
@@ -121,7 +121,7 @@ def engine_key(engine: Any, threads: int) -> dict[str, Any]:
 
 @lru_cache
 def machine() -> dict[str, Any]:
-    """The processors of this machine: their names, and a digest of all that tells them apart."""
+    """The processors of this machine: their names, and a digest of their properties."""
     found: dict[str, set[str]] = {}
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():

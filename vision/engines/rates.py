@@ -30,13 +30,13 @@ def known_rates(spec: FeatureSpec) -> dict[str, float]:
 
 
 def is_worth_measuring(spec: FeatureSpec, pictures: int) -> bool:
-    """Whether a run of so many pictures should measure first: once, so only where the result can be kept."""
+    """Whether a run with this number of pictures should measure its engines first. Only if the result can be kept."""
     is_open = len(candidates(spec)) > 1 and not known_rates(spec) and not remarks()
     return is_open and pictures * spec.image_size**2 >= PIXELS_WORTH_MEASURING
 
 
 def must_measure(name: EngineName, spec: FeatureSpec, has_gpu: bool, pictures: int) -> bool:
-    """Whether a run of so many pictures, with the engine of this name, measures its engines first."""
+    """Whether a run with this number of pictures measures its engines before it uses the one of this name."""
     return name == "auto" and not has_gpu and is_worth_measuring(spec, pictures)
 
 

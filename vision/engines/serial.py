@@ -36,7 +36,7 @@ class SerialEngine(ABC):
     @staticmethod
     @abstractmethod
     def usual_batch(spec: FeatureSpec) -> int:
-        """Images per batch on a CPU where memory holds them."""
+        """Images per batch on a CPU with enough memory."""
 
     @classmethod
     def memory_mb(cls, spec: FeatureSpec, batch: int) -> float:
@@ -49,14 +49,14 @@ class SerialEngine(ABC):
         self._lock = Lock()
 
     def measure(self) -> dict[str, Any]:
-        """What has to be found out by running, before features are computed: JSON. The first process alone does it."""
+        """Run the network to find facts that its features need, as JSON. Only the first process does this."""
         return {}
 
     def adopt(self, measured: Mapping[str, Any]) -> None:  # noqa: B027 - most engines measure nothing
-        """Take what `measure` returned, here or in another process."""
+        """Use the facts that `measure` returned, here or in another process."""
 
     def limit_batch(self, largest: int) -> None:
-        """Infer at most `largest` images per batch, where memory holds no more."""
+        """Infer at most `largest` images per batch, because memory holds no more."""
         self.batch_size = min(self.batch_size, largest)
 
     def features(self, pixels: np.ndarray) -> np.ndarray:

@@ -75,7 +75,7 @@ def decode(
     """The image as (size, size, 3) uint8 RGB: first frame, antialiased bilinear resize. docs/images.md has the details.
 
     The content decides the format, not the name. exif: whether to apply the orientation. sixteen_bit: whether to clip
-    16-bit greys at 255 or to scale them. on_loss: hears what decoding loses. Raises ImageError; if there are too many
+    16-bit greys at 255 or to scale them. on_loss: receives each kind of content that decoding loses. Raises ImageError; if there are too many
     pixels, before memory is allocated for them.
     """
     fast = fast_jpeg()
@@ -133,7 +133,7 @@ def _upright(image: Image.Image, data: bytes) -> Image.Image:
 def by_pillow(
     data: bytes, sixteen_bit: SixteenBit = "clip", on_loss: Callable[[Loss], None] = lambda loss: None
 ) -> Image.Image:
-    """The image in RGB. Raises what Pillow raises, and DecompressionBombError where Pillow only warns."""
+    """The image in RGB. Raises the errors of Pillow, and DecompressionBombError where Pillow only warns."""
     # Warning filters belong to the whole process, and two streams may decode at once. So the check is our own.
     with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
@@ -154,7 +154,7 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def _loss_of(image: Image.Image) -> Loss | None:
-    """What the conversion to RGB loses; None if that is little or nothing."""
+    """The content that the conversion to RGB loses; None if it is little or nothing."""
     if is_deep(image):
         return "sixteen_bit" if image.getextrema()[1] > 255 else None  # type: ignore[operator]
     if image.mode not in ("RGBA", "LA"):

@@ -1,4 +1,4 @@
-"""What a training reads: the batches it is given, and the datasets that Keras asks for."""
+"""The data of a training: the batches that it is given, and the datasets that Keras reads."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -30,10 +30,10 @@ LATER = {
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """Everything that determines a trained head, except the data, the seed and the weights of the head it goes on from.
+    """Everything that determines a trained head, except the data, the seed and the weights of the head it continues from.
 
     classes: names in index order. kind: `mlp` has a hidden layer, `linear` none. epochs: the number of the last epoch.
-    initial_epoch: the epochs that the head it goes on from has done. initial_head: the name of that head if it went on from
+    initial_epoch: the epochs of the head that it continues from. initial_head: the name of that head if it went on from
     another one itself; empty if it was trained from the start. steps_per_epoch: None is one pass over the data.
     validation_steps: number of batches after each epoch, always the same ones; None is all. learning_rate: None is the
     optimizer's default. patience: training ends after so many epochs without a lower validation loss; None trains to the

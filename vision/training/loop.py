@@ -56,12 +56,12 @@ def train(
 ) -> Trained:
     """Fit a head of `spec` and keep the weights of its best epoch. Training stops at the first loss that is not finite.
 
-    log_folder: gets `steps.csv`, `epochs.csv` and TensorBoard's `train/` and `validation/`. report: hears of the step at most
-    once a second (`epoch`, `epochs`, `step`, `steps`; epoch 0 is the pass for the statistics), and of the end of each
+    log_folder: gets `steps.csv`, `epochs.csv` and TensorBoard's `train/` and `validation/`. report: receives the step at most
+    once a second (`epoch`, `epochs`, `step`, `steps`; epoch 0 is the pass for the statistics), and the end of each
     epoch (`epoch`, `epochs` and the figures of the history). checkpoint: where to resume; every step is then what it
     would have been.
 
-    base: the saved head to go on from at `spec.initial_epoch`, with its optimizer. model: a compiled Keras model to train
+    base: the saved head to continue from at `spec.initial_epoch`, with its optimizer. model: a compiled Keras model to train
     instead of a head. Its layers, optimizer and standardisation are its own, whatever the spec says. It is validated
     before the first step, and keeps its weights if no epoch has a lower loss. Raises CheckpointError if the checkpoint
     is of another training, and whatever the batches raise.

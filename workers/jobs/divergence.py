@@ -10,7 +10,7 @@ from vision.training.head import LEARNING_RATES, HeadSpec
 
 
 def divergence(store: Store, name: str, record: Mapping[str, Any]) -> str | None:
-    """One line that says where a training diverged, what to try, and what is kept; None if it did not diverge."""
+    """A line on where a training diverged, what to try, and what is kept; None if it did not diverge."""
     where = record.get("diverged")
     if where is None and has_finite_loss(record):
         return None

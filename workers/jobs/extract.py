@@ -32,7 +32,7 @@ def process_chunks(
     """Read, decode and infer the images of each chunk, and write its shard while the next chunk is inferred.
 
     engine: warm, and for the job's spec. report: receives a record for each batch and, from another thread, one for
-    each `finished` chunk. tracker: told which images are in flight. Raises errors that stop a whole chunk: StoreDamaged,
+    each `finished` chunk. tracker: records which images are in flight. Raises errors that stop a whole chunk: StoreDamaged,
     OSError (disk full).
     """
     results: list[ChunkResult] = []

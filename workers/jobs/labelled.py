@@ -60,18 +60,19 @@ def list_folder(
     root = place(images)
     scan = scan_folder(root, layout, place(labels) if labels else None, outside_links)
     if not scan.files.num_rows:
-        raise InputError(_unlabelled(root, labels, scan.layout.remarks))
+        raise InputError(_unlabelled(root, labels, scan.layout.remarks, space.root))
     files = list_images(scan, space.store.cache, rehash).files
     return _saved(folder, head, files, str(root), scan.ignored, findings=scan.layout.remarks)
 
 
-def _unlabelled(root: Place, labels: str | None, remarks: tuple[str, ...]) -> str:
+def _unlabelled(root: Place, labels: str | None, remarks: tuple[str, ...], store: str) -> str:
     if labels:
         return f"`labels`: {labels} names no file below {root}"
     found = f" ({'; '.join(remarks)})" if remarks else ""
+    command = f"python flows/predict.py --store {quote(store)} --images {quote(str(root))} --out predictions.csv"
     return (
         f"`images`: {root} has no image in a class folder{found}, so there is nothing to compare predictions with; name a table of "
-        f"classes as `labels`, or predict the classes: `python flows/predict.py --images {quote(str(root))} --out predictions.csv`"
+        f"classes as `labels`, or predict the classes: `{command}`"
     )
 
 

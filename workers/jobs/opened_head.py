@@ -39,7 +39,7 @@ def open_head(root: Place, name: str | None = None) -> OpenedHead:
     name = name or _current(store)
     if not HEAD_NAME.fullmatch(name):
         raise InputError(
-            f"{name!r} is not the name of a head, which has 32 hex digits; `python -m storage show` lists them"
+            f"{name!r} is not the name of a head, which has 32 hex digits; `{store.command('show')}` lists them"
         )
     try:
         record = read_head(store, name)

@@ -11,7 +11,7 @@ from workers.jobs.records import ChunksJob, HeadJob, LoadJob
 def perform(kind: str, job: dict, report: Callable[[dict], None], tracker: Tracker | None = None) -> dict | list[dict]:
     """Run a job and return its result as a record. Raises ValueError for an unknown kind.
 
-    report: receives progress records. tracker: told which images are in flight. The imports are in the functions, so
+    report: receives progress records. tracker: records which images are in flight. The imports are in the functions, so
     that a process without a job loads no engine.
     """
     if kind in ("chunks", "trial"):

@@ -1,4 +1,4 @@
-"""What a training reads: samples of a pinned version, as stored features or computed from images. No Prefect here."""
+"""The data of a training: samples of a pinned version, as stored features or computed from images. No Prefect here."""
 
 import math
 from dataclasses import dataclass

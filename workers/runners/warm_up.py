@@ -19,10 +19,10 @@ LIMITS = Limits(600.0)
 
 @dataclass(frozen=True)
 class WarmUp:
-    """A runner to create early: its slots and logs, and what each of its children loads. No slots: nothing is created.
+    """A runner to create early: its slots and logs, and the job that each child loads. Without slots nothing is created.
 
-    As a context it begins, and at its end it ends the children, whether or not the run has used them. placed: of which
-    the slots are a part.
+    A context manager: it starts the children, and ends them at exit, whether or not the run has used them. placed: the
+    whole placement, of which the slots are a part.
     """
 
     slots: tuple[Slot, ...]
