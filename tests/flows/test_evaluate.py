@@ -13,6 +13,7 @@ from storage.heads.current import current_head
 from storage.heads.registry import read_head
 from storage.layout import Store
 from tests import toy
+from tests.flows.conftest import TINY
 from tests.flows.in_process import call
 from tests.golden.test_golden import HEADS
 
@@ -110,3 +111,33 @@ def test_input_that_cannot_work_ends_with_one_line_and_writes_nothing(evaluate, 
     assert done.status == 2, done.stderr
     assert said in done.stderr.strip().splitlines()[-1]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_heads_of_two_feature_spaces_are_compared_on_the_same_images(again, pipeline, environment, tmp_path):
+    images, store = again
+    main, where = (
+        partial(command_line.main, EVALUATE),
+        ("--runner", "inline", "--store", store, "--out", tmp_path / "out"),
+    )
+    current = current_head(Store(store, ""))
+    first = read_head(Store(store, ""), current)
+    pooled = pipeline("--images", images, "--store", store, "--pooling", "avg", *TINY)
+    assert pooled.status == 0, pooled.stderr
+    name, other = current, pooled.record["head"]
+    assert name != other
+    done = call(main, environment, *where, "--split", "validation", "--head", name, "--against", other)
+    assert done.status == 0, done.stderr
+    found = done.record
+    assert (found["images"], found["stored"], found["computed"]) == (
+        first["samples"]["validation"],
+        2 * first["samples"]["validation"],
+        0,
+    )
+    assert found["against_accuracy"] == pytest.approx(pooled.record["val_accuracy"], abs=1e-4)
+    assert found["against_log_loss"] == pytest.approx(pooled.record["val_loss"], abs=2e-4)
+    for index in range(4):
+        toy.picture(tmp_path / "new" / ("cats", "dogs")[index % 2] / f"{index}.png", 90_000 + index)
+    done = call(main, environment, *where, "--images", tmp_path / "new", "--head", name, "--against", other)
+    assert done.status == 0, done.stderr
+    assert (done.record["images"], done.record["computed"]) == (4, 8)
