@@ -46,6 +46,7 @@ FOLDERS = {
         "engines": "backbones pixels",
         "training": "backbones",
         "prediction": "training",
+        "export": "backbones training",
         "report": "pixels prediction training",
         "study": "training",
     },

@@ -5,6 +5,12 @@ class HeadError(ValueError):
     """A file is not a head, or Keras could load it only with custom code."""
 
 
+class ExportError(ValueError):
+    """An exported model does not give the probabilities of the head."""
+
+    exit_status = 1
+
+
 class SpecError(ValueError):
     """A feature space that cannot exist, or that this machine cannot compute."""
 

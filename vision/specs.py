@@ -31,7 +31,8 @@ class Backbone:
     `preprocess_input` (vision/backbones/preprocessing.py), as recorded in a fingerprint. tensors: name of each layer with
     weights → its arrays in Keras' order (`Layer.get_weights`). side: side of the image in pixels → side of the feature
     map in cells, for images of at least smallest_image. imagenet: file name, address and md5 of Keras' ImageNet weights.
-    is_vgg: whether it consists of blocks of 3x3 convolutions, as in vision/backbones/vgg_reference.py.
+    is_vgg: whether it consists of blocks of 3x3 convolutions, as in vision/backbones/vgg_reference.py. credit: authors and
+    licence of Keras' ImageNet weights.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Backbone:
     smallest_image: int
     imagenet: tuple[str, str, str]
     is_vgg: bool = False
+    credit: str = ""
 
 
 # Decode to RGB with Pillow, first frame, EXIF orientation ignored as Keras does (unless the spec says so); Pillow's
@@ -52,6 +54,8 @@ CAFFE = "pillow-rgb bilinear caffe 1"
 
 # How int8 finds the ranges of its activations (vision/engines/calibration.py). Part of the fingerprint of an int8 space.
 CALIBRATION = "china+flower max*1.5 1"
+OXFORD = "Karen Simonyan and Andrew Zisserman, Visual Geometry Group, University of Oxford, CC BY 4.0; converted by Keras"
+KAIMING_HE = "Kaiming He and others, MIT licence; converted by Keras"
 
 
 def _convolution(size: int, inputs: int, outputs: int) -> tuple[Tensor, ...]:
@@ -110,6 +114,7 @@ BACKBONES = {
         side=lambda pixels: pixels // 32,  # five poolings of 2, without padding
         smallest_image=32,
         imagenet=_imagenet("vgg16", "vgg16", "6d6bbae143d832006294945121d1f1fc"),
+        credit=OXFORD,
         is_vgg=True,
     ),
     "vgg19": Backbone(
@@ -121,6 +126,7 @@ BACKBONES = {
         side=lambda pixels: pixels // 32,
         smallest_image=32,
         imagenet=_imagenet("vgg19", "vgg19", "253f8cb515780f3b799900260a226db6"),
+        credit=OXFORD,
         is_vgg=True,
     ),
     "resnet50": Backbone(
@@ -132,6 +138,7 @@ BACKBONES = {
         side=lambda pixels: -(-pixels // 32),  # five strides of 2, each padded so that it rounds up
         smallest_image=32,  # the smallest size that Keras accepts
         imagenet=_imagenet("resnet", "resnet50", "4d473c1dd8becc155b73f8504c6f6626"),
+        credit=KAIMING_HE,
     ),
 }
 

@@ -1,12 +1,12 @@
 """Errors of jobs and runners. `exit_status` is the status of the command that the error ends."""
 
 from storage.errors import InputError, NoRoom, StorageError, StoreBusy, StoreDamaged, TooManyRemovals
-from vision.errors import SpecError, WeightsError
+from vision.errors import ExportError, SpecError, WeightsError
 
 # Errors that a job raises on purpose. They keep their type on the way back, and a retry cannot help.
 EXPECTED = {
     kind.__name__: kind
-    for kind in (InputError, StorageError, StoreBusy, StoreDamaged, NoRoom, TooManyRemovals, SpecError, WeightsError)
+    for kind in (InputError, StorageError, StoreBusy, StoreDamaged, NoRoom, TooManyRemovals, SpecError, WeightsError, ExportError)
 }
 # Python's errors that mean a bug: the same work raises them again.
 CERTAIN = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError, ValueError)

@@ -21,19 +21,20 @@ def build_backbone(spec: FeatureSpec, tensors: Tensors, before: str | None = Non
     keras.mixed_precision.set_global_policy(spec.precision)
     keras.config.set_image_data_format("channels_last")  # overrides the user's keras.json
     module_name, _, function = BACKBONES[spec.backbone].application.partition(":")
-    pixels = keras.Input((spec.image_size, spec.image_size, 3), dtype="uint8")
+    pixels = keras.Input((spec.image_size, spec.image_size, 3), dtype="uint8", name="pixels")
     network = getattr(import_module(module_name), function)(
         weights=None,
         include_top=False,
-        input_shape=(spec.image_size, spec.image_size, 3),
+        input_tensor=preprocessing_layers(pixels, spec),
         pooling=None if spec.pooling == "none" else spec.pooling,
     )
     below, _ = parted(tensors, before)
     for name, arrays in below.items():
         network.get_layer(name).set_weights(arrays)
+    network.trainable = False
+    last = network
     if before is not None:
         last_block = next(reversed(below)).partition("_")[0]
-        network = keras.Model(network.input, network.get_layer(f"{last_block}_pool").output)
-    network.trainable = False
-    features = layers.Activation("linear", dtype="float32")(network(preprocessing_layers(pixels, spec)))
+        last = network.get_layer(f"{last_block}_pool")
+    features = layers.Activation("linear", dtype="float32", name="features")(last.output)
     return keras.Model(pixels, features, name=spec.backbone)

@@ -34,7 +34,7 @@ def build_tunable(
     keras.utils.set_random_seed(seed)
     maps = keras.Input(shape, name="maps")
     values = _through(maps, parted(tensors, before)[1], is_trained=True)
-    outputs = _through_head(_pooled(values, spec), head, seed)
+    outputs = through_head(_pooled(values, spec), head, seed)
     model = keras.Model(maps, outputs, name="tunable")
     compile_classifier(model, optimizer, learning_rate)
     return model
@@ -91,7 +91,7 @@ def _pooled(maps, spec: FeatureSpec):
     return pooling(data_format="channels_last", name="pooling")(maps)
 
 
-def _through_head(values, head, seed: int):
+def through_head(values, head, seed: int = 0):
     """Copies of the head's layers applied to `values`. The dropout starts from `seed`."""
     from keras import layers
 

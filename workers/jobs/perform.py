@@ -29,6 +29,10 @@ def perform(kind: str, job: dict, report: Callable[[dict], None], tracker: Track
         from vision.engines.rates import measure_rates
 
         return measure_rates(FeatureSpec(**job["spec"]), job["weights"])
+    if kind == "export":
+        from workers.jobs.export_model import ExportJob, export_model
+
+        return asdict(export_model(ExportJob.of(job)))
     if kind == "load":
         return _load(LoadJob.of(job))
     if kind in ("predict", "predict_stored"):
