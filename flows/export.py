@@ -6,7 +6,6 @@ No Prefect server is needed: an export is one job, which a child process does.
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -16,6 +15,7 @@ from flows.console.messages import say
 from flows.options.export import ExportOptions
 from storage.backend.output import replacing
 from storage.layout import Store
+from vision.specs import FeatureSpec
 from workers.devices import Slot, available_cores
 from workers.jobs.export_model import ExportJob, ExportResult
 from workers.jobs.opened_head import open_head
@@ -46,13 +46,14 @@ def run(options: ExportOptions, began: float) -> dict[str, Any]:
     options.check()
     head = open_head(options.root, options.head or None)
     space = computable_space(options.root, head.spec, options.weights)
-    if options.target.suffix == "" and head.spec.exif == "apply":
-        say("warning: the signature `bytes` does not turn images as their EXIF says, and this head was trained on turned ones")
+    say(*cautions(head.spec, options))
     say(f"exporting head {head.name} with {head.spec.backbone} as {options.format}")
     with replacing(options.path) as path:
         job = ExportJob(space, head.name, options.target.name, str(path), available_cores())
         result = _exported(job, options)
-    unchecked = "" if result.max_difference is not None else "; it was not checked, because onnxruntime is not installed"
+    unchecked = (
+        "" if result.max_difference is not None else "; it was not checked, because onnxruntime is not installed"
+    )
     say(f"wrote {options.path}, {result.size_bytes / 1e6:,.1f} MB, in {result.export_seconds:.1f} s{unchecked}")
     return {
         "head": head.name,
@@ -67,14 +68,26 @@ def run(options: ExportOptions, began: float) -> dict[str, Any]:
     }
 
 
+def cautions(spec: FeatureSpec, options: ExportOptions) -> list[str]:
+    """Warnings about exports that give other probabilities than the pipeline."""
+    lines = []
+    if spec.precision != "float32":
+        lines.append(
+            f"warning: the head was trained on features in {spec.precision}, and the export computes in float32, so probabilities differ "
+            "slightly"
+        )
+    if options.format == "saved_model" and spec.exif == "apply":
+        lines.append(
+            "warning: the head was trained on images that were turned as their EXIF says, and the signature `bytes` does not turn them"
+        )
+    return lines
+
+
 def _exported(job: ExportJob, options: ExportOptions) -> ExportResult:
     """Run the job, in a child process by default. It sees no GPU, so that it computes as any machine does."""
     logs = Store(options.root, "").cache / "logs" / "export"
     with running(logs), runner(options.runner, (Slot("", job.threads),), logs).lease() as lease:
-        return ExportResult(**lease.call("export", asdict(job), _ignore))
-
-
-_ignore: Callable[[dict], None] = lambda record: None  # noqa: E731
+        return ExportResult(**lease.call("export", asdict(job), lambda record: None))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ import pydantic
 import pytest
 
 from deployments.__main__ import parse as parse_up
-from flows import reap
+from flows import export, reap
 from flows.cli.command import parse as parse_flow
 from flows.console import exit_status
+from flows.options.export import ExportOptions
 from flows.options.pipeline import PipelineOptions
 from flows.registry import FLOWS
 from serving.__main__ import parse as parse_serving
@@ -167,6 +168,15 @@ def test_every_flag_of_reap_is_documented_with_its_default(monkeypatch):
 
 def test_every_flag_of_the_server_is_documented_with_its_default(monkeypatch):
     assert documented("The server") == defaults(parser_of(parse_serving, monkeypatch))
+
+
+def test_every_flag_and_choice_of_an_export_is_documented(monkeypatch):
+    parser = parser_of(export.parse, monkeypatch)
+    assert documented("Exports") == defaults(parser, ExportOptions)
+    for cells in flag_rows("Exports"):
+        flag, _, choices = cells[0].strip("`").partition(" ")
+        (action,) = (one for one in parser._actions if flag in one.option_strings)
+        assert choices == (action.metavar if "|" in str(action.metavar) else ""), flag
 
 
 def test_every_key_of_the_json_line_is_documented():

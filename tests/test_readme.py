@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from deployments.__main__ import parse as parse_up
-from flows import reap
+from flows import export, reap
 from flows.cli.command import parse
 from flows.registry import FLOWS
 from serving.__main__ import parse as parse_serving
@@ -49,6 +49,7 @@ README = [command.line for command in COMMANDS if command.document == "README.md
 PARSERS = {flow.path: partial(parse, flow) for flow in FLOWS.values()} | {
     "-m storage": parse_storage,
     "-m flows.reap": reap.parse,
+    "flows/export.py": export.parse,
     "-m serving": parse_serving,
     "-m deployments up": parse_up,
 }

@@ -54,7 +54,9 @@ CAFFE = "pillow-rgb bilinear caffe 1"
 
 # How int8 finds the ranges of its activations (vision/engines/calibration.py). Part of the fingerprint of an int8 space.
 CALIBRATION = "china+flower max*1.5 1"
-OXFORD = "Karen Simonyan and Andrew Zisserman, Visual Geometry Group, University of Oxford, CC BY 4.0; converted by Keras"
+OXFORD = (
+    "Karen Simonyan and Andrew Zisserman, Visual Geometry Group, University of Oxford, CC BY 4.0; converted by Keras"
+)
 KAIMING_HE = "Kaiming He and others, MIT licence; converted by Keras"
 
 

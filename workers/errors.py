@@ -6,7 +6,17 @@ from vision.errors import ExportError, SpecError, WeightsError
 # Errors that a job raises on purpose. They keep their type on the way back, and a retry cannot help.
 EXPECTED = {
     kind.__name__: kind
-    for kind in (InputError, StorageError, StoreBusy, StoreDamaged, NoRoom, TooManyRemovals, SpecError, WeightsError, ExportError)
+    for kind in (
+        InputError,
+        StorageError,
+        StoreBusy,
+        StoreDamaged,
+        NoRoom,
+        TooManyRemovals,
+        SpecError,
+        WeightsError,
+        ExportError,
+    )
 }
 # Python's errors that mean a bug: the same work raises them again.
 CERTAIN = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError, ValueError)

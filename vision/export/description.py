@@ -38,6 +38,7 @@ class Description:
             "input": f"pixels: uint8 RGB, shape (n, {size}, {size}, 3)",
             "output": f"probabilities: float32, shape (n, {len(self.classes)}), in the order of classes",
             "preprocessing": self._preprocessing(),
+            "precision": f"the model computes in float32; the head was trained on features in {self.spec.precision}",
             "weights": self._weights(),
             "project": f"extract-and-train {version('extract-and-train')}",
         }

@@ -43,9 +43,7 @@ def write(model, path: Path, description: Description) -> None:
         ir_version=IR_VERSION,
         producer_name="extract-and-train",
     )
-    texts = {
-        key: value if isinstance(value, str) else json.dumps(value) for key, value in description.record().items()
-    }
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in description.record().items()}
     helper.set_model_props(made, texts)
     checker.check_model(made, full_check=True)
     path.write_bytes(made.SerializeToString())

@@ -8,6 +8,10 @@ import numpy as np
 
 from vision.export.description import FILE, Description
 
+FROM_BYTES = (
+    "the signature `bytes` decodes and resizes inside the graph, and ignores EXIF; on photos its probabilities differ from those of "
+    "the pipeline by 3e-5 on average and at most 1e-3 (measured on 100 photos)"
+)
 PLACE = "assets.extra"  # TensorFlow leaves this folder of a SavedModel to others
 
 
@@ -36,7 +40,7 @@ def write(model, path: Path, description: Description) -> None:
     archive.add_endpoint("bytes", by_bytes, [tf.TensorSpec((None,), tf.string, "data")])
     archive.write_out(str(path), verbose=False)
     (path / PLACE).mkdir()
-    (path / PLACE / FILE).write_text(json.dumps(description.record(), indent=1))
+    (path / PLACE / FILE).write_text(json.dumps(description.record() | {"from_bytes": FROM_BYTES}, indent=1))
 
 
 def load(path: Path):
