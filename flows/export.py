@@ -78,7 +78,7 @@ def cautions(spec: FeatureSpec, options: ExportOptions) -> list[str]:
         )
     if options.format == "saved_model" and spec.exif == "apply":
         lines.append(
-            "warning: the head was trained on images that were turned as their EXIF says, and the signature `bytes` does not turn them"
+            "warning: the head was trained on images that were turned as their EXIF says, and the signature 'bytes' does not turn them"
         )
     return lines
 
