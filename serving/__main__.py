@@ -129,7 +129,8 @@ def _run(given: argparse.Namespace) -> int:
         raise InputError("python-multipart is not installed: pip install -c constraints.txt -e '.[serve]'")
     options, token = options_of(given), token_of(given)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    for name in ("uvicorn", "python_multipart"):  # they warn of each request that is no HTTP or no form
+        logging.getLogger(name).setLevel(logging.ERROR)
     with _listening(given.host, given.port) as listener:
         return asyncio.run(_serve(options, token, listener))
 

@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import pydantic
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from serving.batcher import Upload
-from serving.limits import MB, Limits
+from serving.form import Form, too_large, too_many
+from serving.limits import Limits
 from serving.refusal import Refusal
 
 FORMS = "send multipart/form-data with files, application/json with base64, or the bytes of one image as image/*"
@@ -35,12 +35,6 @@ class Budget:
         if self.held + size > self._limits.held_bytes:
             raise Refusal(503, "busy", "the server holds as many bytes as it may; try again", 1)
         self.held += size
-
-
-class _InMemory(MultiPartParser):
-    """Starlette's parser writes files over 1 MB to a disk; the limit of a request is smaller than this."""
-
-    spool_max_size = 2**62
 
 
 @asynccontextmanager
@@ -69,7 +63,7 @@ class _Body:
             self._budget.add(len(piece))
             self.taken += len(piece)
             if self.taken > self._limits.request_bytes:
-                raise _too_large("the request", self._limits.request_bytes)
+                raise too_large("the request", self._limits.request_bytes)
             yield piece
 
     async def whole(self, most: int) -> bytes:
@@ -78,7 +72,7 @@ class _Body:
         async for piece in self.pieces():
             found += piece
             if len(found) > most:
-                raise _too_large("the image", most)
+                raise too_large("the image", most)
         return bytes(found)
 
 
@@ -95,7 +89,7 @@ async def _received(request: Request, body: _Body, limits: Limits) -> list[Uploa
 async def _read(request: Request, body: _Body, limits: Limits) -> list[Upload]:
     declared = request.headers.get("content-length", "0")
     if not declared.isdecimal() or int(declared) > limits.request_bytes:
-        raise _too_large("the request", limits.request_bytes)
+        raise too_large("the request", limits.request_bytes)
     wants_square = request.query_params.get("square", "") in ("1", "true")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
@@ -108,18 +102,10 @@ async def _read(request: Request, body: _Body, limits: Limits) -> list[Upload]:
 
 
 async def _form(request: Request, body: _Body, limits: Limits, wants_square: bool) -> list[Upload]:
-    parser = _InMemory(request.headers, body.pieces(), max_files=limits.images, max_fields=16, max_part_size=4096)
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        if error.message.startswith("Too many files"):
-            raise _too_many(limits) from None
-        raise Refusal(422, "invalid_form", f"the form cannot be read: {error.message}") from None
-    try:
-        files = [value for _, value in form.multi_items() if not isinstance(value, str)]
-        return [Upload(file.filename, file.file.read(), wants_square) for file in files]
-    finally:
-        await form.close()
+    form = Form(request.headers["content-type"], limits)
+    async for piece in body.pieces():
+        form.add(piece)
+    return [Upload(name, data, wants_square) for name, data in form.files()]
 
 
 def _json(body: bytes, limits: Limits, wants_square: bool) -> list[Upload]:
@@ -132,7 +118,7 @@ def _json(body: bytes, limits: Limits, wants_square: bool) -> list[Upload]:
             422, "invalid_json", f"the JSON cannot be used: {place + ': ' if place else ''}{first['msg']}"
         ) from None
     if len(images) > limits.images:
-        raise _too_many(limits)
+        raise too_many(limits)
     try:
         return [Upload(None, base64.b64decode(data, validate=True), wants_square) for data in images]
     except (binascii.Error, ValueError):
@@ -143,15 +129,7 @@ def _checked(uploads: list[Upload], limits: Limits) -> list[Upload]:
     if not uploads:
         raise Refusal(422, "no_image", f"the request has no image; {FORMS}")
     if len(uploads) > limits.images:
-        raise _too_many(limits)
+        raise too_many(limits)
     if any(len(upload.data) > limits.image_bytes for upload in uploads):
-        raise _too_large("an image", limits.image_bytes)
+        raise too_large("an image", limits.image_bytes)
     return uploads
-
-
-def _too_large(what: str, limit: int) -> Refusal:
-    return Refusal(413, "too_large", f"{what} has more than {limit / MB:g} MB")
-
-
-def _too_many(limits: Limits) -> Refusal:
-    return Refusal(413, "too_many_images_in_request", f"the request has more than {limits.images} images")

@@ -223,13 +223,15 @@ def test_a_client_that_leaves_costs_nothing(server, pictures):
 
 
 def test_nothing_of_a_request_is_written_to_a_disk(server, pictures, monkeypatch):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise AssertionError("a body goes to a disk")
 
-    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", refuse)
+    for name in ("SpooledTemporaryFile", "TemporaryFile", "NamedTemporaryFile", "mkstemp"):
+        monkeypatch.setattr(tempfile, name, refuse)
     files = [("files", (f"{number}.png", padded(pictures[0], 3_000_000))) for number in range(4)]
     with server.client() as client:
         assert client.post("/predict", files=files).status_code == 200
+        assert client.post("/predict", json={"images": ["QUJD" * 1_000_000]}).status_code == 422
 
 
 def test_only_the_token_opens_what_is_not_for_everybody(serve, pictures):

@@ -9,6 +9,8 @@ from storage.reasons import MEANINGS
 from tests.bad import BAD, JPEG, ODD
 from workers.classifier import Classifier
 
+FILE_PART = b'--x\r\nContent-Disposition: form-data; name="a"; filename="a.png"\r\n\r\n'
+
 
 @pytest.fixture(scope="module")
 def classifier(golden):
@@ -91,7 +93,13 @@ def test_the_square_is_what_the_network_sees(server, pictures):
         ("multipart/form-data; boundary=x", b"not a form", 422, "invalid_form"),
         ("multipart/form-data; boundary=x", b"--x--\r\n", 422, "no_image"),
         ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\nb\r\n--x--\r\n', 422, "no_image"),
-        ("multipart/form-data; boundary=x", b"--x\r\nA: b\r\n\r\nb\r\n--x--\r\n", 422, "invalid_form"),
+        ("multipart/form-data; boundary=x", b"--x\r\nA: b\r\n\r\nb\r\n--x--\r\n", 422, "no_image"),
+        ("multipart/form-data; boundary=x", b"", 422, "invalid_form"),
+        ("multipart/form-data; boundary=x", FILE_PART + b"not ended", 422, "invalid_form"),
+        ("multipart/form-data; boundary=x", FILE_PART + b"x\r\n" + FILE_PART, 422, "invalid_form"),
+        ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\nb\r\n' * 17, 422, "invalid_form"),
+        ("multipart/form-data; boundary=x", b"--x\r\nA: " + b"b" * 100_000, 422, "invalid_form"),
+        ("multipart/form-data; boundary=" + "x" * 300, b"--x", 422, "invalid_form"),
         ("image/png", b"", 422, "zero_byte"),
     ],
 )  # fmt: skip
