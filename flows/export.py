@@ -48,9 +48,12 @@ def run(options: ExportOptions, began: float) -> dict[str, Any]:
     space = computable_space(options.root, head.spec, options.weights)
     say(*cautions(head.spec, options))
     say(f"exporting head {head.name} with {head.spec.backbone} as {options.format}")
-    with replacing(options.path) as path:
-        job = ExportJob(space, head.name, options.target.name, str(path), available_cores())
-        result = _exported(job, options)
+    try:
+        with replacing(options.path) as path:
+            job = ExportJob(space, head.name, options.target.name, str(path), available_cores())
+            result = _exported(job, options)
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt("interrupted; nothing was written") from error
     unchecked = (
         "" if result.max_difference is not None else "; it was not checked, because onnxruntime is not installed"
     )

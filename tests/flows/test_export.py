@@ -119,6 +119,7 @@ def test_a_job_that_fails_leaves_the_export_of_before(trained, capsys, tmp_path,
     monkeypatch.setattr(export, "_exported", die)
     done = call(capsys, "--store", trained, "--format", "keras", "--out", out, "--overwrite")
     assert done.status == 130
+    assert "interrupted; nothing was written" in done.stderr
     assert out.read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["x.keras"]
 
