@@ -72,7 +72,7 @@ def history(options: argparse.Namespace) -> Iterator[str]:
 
 def _changes(store: Store, parent: Version | None, version: Version) -> dict[str, int]:
     files, before = differing_files(store, version, parent)
-    return {word: len(found) for word, found in difference(files, before).items()}
+    return {kind: len(found) for kind, found in difference(files, before).items()}
 
 
 def _added(parent: Version | None, version: Version) -> list[ShardRef]:
@@ -92,18 +92,18 @@ def export(options: argparse.Namespace) -> Iterator[str]:
     """Export the features of a version, one file per image. Yields one line with the result."""
     store = one_space(options.store, options.space)
     version = chosen_version(store, options.version)
-    wanted = tuple(name.strip() for name in options.classes.split(",")) if options.classes is not None else None
-    classes = index_order(wanted or names_in(version.classes), version.classes)
+    chosen = tuple(name.strip() for name in options.classes.split(",")) if options.classes is not None else None
+    classes = index_order(chosen or names_in(version.classes), version.classes)
     splits = splits_of(version, options.split, classes)
     check_out(options.out, store)
     num_images = sum(sum(of.values()) for split, of in only(version.classes, classes).items() if split in splits)
-    num_files, size_bytes, told = 0, 0, time.monotonic()
+    num_files, size_bytes, last_report = 0, 0, time.monotonic()
     out = visible(os.fsencode(options.out))
     try:
         for file_bytes in EXPORTS[options.format](store, version, splits, classes, options.out):
             num_files, size_bytes = num_files + 1, size_bytes + file_bytes
-            if time.monotonic() - told >= REPORT_SECONDS:
-                told = time.monotonic()
+            if time.monotonic() - last_report >= REPORT_SECONDS:
+                last_report = time.monotonic()
                 say(f"{num_files:,} of {count(num_images, 'image')}, {size(size_bytes)}")
     except (StorageError, OSError, KeyboardInterrupt) as error:
         there = f"; {num_files:,} of {count(num_images, 'file')} ({size(size_bytes)}) are in {out}: empty it to export again"

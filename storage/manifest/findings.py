@@ -31,7 +31,7 @@ def findings(files: pa.Table, root: str, chosen: tuple[str, ...] | None = None, 
         *_left_out(classes, names, chosen is None),
         *_alone(trained_on, names, root),
         *_padded(names_in(classes)),
-        *_alike(names_in(classes)),
+        *_similar(names_in(classes)),
         *unusable_classes(files),
         *_same_bytes(trained_on),
     ]
@@ -93,14 +93,14 @@ def _padded(names: Sequence[str]) -> Iterator[str]:
         yield f"classes whose names begin or end with white space: {first_few(padded)}"
 
 
-def _alike(names: Sequence[str]) -> Iterator[str]:
+def _similar(names: Sequence[str]) -> Iterator[str]:
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(folded(name), []).append(name)
-    alike = [group for group in groups.values() if len(group) > 1]
-    if alike:
-        shown = "; ".join(", ".join(map(ascii, group)) for group in alike[:5])
-        more = f"; and {len(alike) - 5:,} more" if len(alike) > 5 else ""
+    similar = [group for group in groups.values() if len(group) > 1]
+    if similar:
+        shown = "; ".join(", ".join(map(ascii, group)) for group in similar[:5])
+        more = f"; and {len(similar) - 5:,} more" if len(similar) > 5 else ""
         yield f"class names that differ only in case, white space or Unicode form: {shown}{more}"
 
 

@@ -90,21 +90,21 @@ DIFFERENCES: dict[str, Callable[[str], str]] = {
 
 def guessed(rows: Iterable[bytes], files: Iterable[bytes]) -> str:
     """Describe the most frequent difference between rows and the files they seem to mean, with an example."""
-    alike: dict[str, list[str]] = {}
+    by_key: dict[str, list[str]] = {}
     for file in map(os.fsdecode, files):
         for key in _keys(file):
-            alike.setdefault(key, []).append(file)
+            by_key.setdefault(key, []).append(file)
     found: Counter[str] = Counter()
     examples: dict[str, tuple[str, str]] = {}
     names = [os.fsdecode(row) for row in islice(rows, MOST_ROWS)]
     for row in names:
-        near = [file for key in _keys(row) for file in alike.get(key, ())[:MOST_ALIKE]]
-        told = sorted((len(causes), causes, file) for file in near if (causes := difference(row, file)))
-        if told:
-            cause = "; ".join(told[0][1])
+        near = [file for key in _keys(row) for file in by_key.get(key, ())[:MOST_ALIKE]]
+        differing = sorted((len(causes), causes, file) for file in near if (causes := difference(row, file)))
+        if differing:
+            cause = "; ".join(differing[0][1])
             found[cause] += 1
-            examples.setdefault(cause, (row, told[0][2]))
-    if not alike:
+            examples.setdefault(cause, (row, differing[0][2]))
+    if not by_key:
         return "there are no other files"
     if not found:
         return f"no file has a similar name, for example to the row {quoted(names[0])}"

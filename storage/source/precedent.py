@@ -86,9 +86,9 @@ class _Comparison:
                 folder = path[: path.rfind(b"/") + 1]
                 if folder in labels:
                     self._compare(path, labels[folder], Label(name, split))
-                    if (meant := named[folder]) in as_named:
-                        met.add(meant)
-                        as_named[meant] &= meant == split
+                    if (named_split := named[folder]) in as_named:
+                        met.add(named_split)
+                        as_named[named_split] &= named_split == split
         if met == as_named.keys() and all(as_named.values()):
             self.is_plain = False  # a hash would have put some files into the other split
 

@@ -55,9 +55,9 @@ def splits_with_a_stem(names: Iterable[str]) -> dict[str, str]:
     Empty unless all these names share one stem, and mean train and at least one other split.
     """
     stems = stems_of(names)
-    alike = {stem for stem, _ in stems.values()}
+    distinct = {stem for stem, _ in stems.values()}
     splits = {name: split for name, (_, split) in stems.items()}
-    return splits if len(alike) == 1 and {"train"} < set(splits.values()) else {}
+    return splits if len(distinct) == 1 and {"train"} < set(splits.values()) else {}
 
 
 def meanings_of(name: str) -> set[str]:
