@@ -38,7 +38,9 @@ def run(flow: FlowEntry, arguments: list[str], began: float) -> dict[str, Any]:
     try:
         found = flow.preflight(options, **switches)
         result = _run_flow(flow, found) if isinstance(found, Start) else found
-    except KeyboardInterrupt as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if not _is_interrupt(error):
+            raise
         raise KeyboardInterrupt(f"interrupted; {flow.interrupted}") from error
     return result.line(time.monotonic() - began)
 
@@ -78,13 +80,15 @@ def finish(work: Callable[[list[str], float], dict[str, Any]], arguments: list[s
     work: takes the arguments and the start time of the command (time.monotonic), and returns the record.
     """
     began = time.monotonic()
-    signal.signal(signal.SIGTERM, _interrupt)
+    _take_signals()
     _log_to_stderr()
     record: dict[str, Any] | None = None
     status = 0
     try:
         record = work(sys.argv[1:] if arguments is None else arguments, began)
     except (Exception, KeyboardInterrupt) as error:
+        if _is_interrupt(error) and not isinstance(error, KeyboardInterrupt):
+            error = KeyboardInterrupt()
         outcome: Outcome | None = getattr(error, "outcome", None)
         record = outcome.line(time.monotonic() - began) if outcome else None
         status = exit_status(error)
@@ -96,9 +100,30 @@ def finish(work: Callable[[list[str], float], dict[str, Any]], arguments: list[s
     return status
 
 
+_interrupts: list[int] = []  # the signals that have interrupted this command
+
+
+def _take_signals() -> None:
+    """Treat SIGTERM like Ctrl-C, so that no child and no server stays behind. A shell may have ignored Ctrl-C."""
+    _interrupts.clear()
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _interrupt)
+
+
 def _interrupt(signal_number, frame):
-    """Treat SIGTERM like Ctrl-C, so that no child and no server stays behind."""
+    _interrupts.append(signal_number)
     raise KeyboardInterrupt
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Whether a signal is the cause. A library may raise an error of its own in place of KeyboardInterrupt."""
+    return isinstance(error, KeyboardInterrupt) or (bool(_interrupts) and "KeyboardInterrupt" in _told(error))
+
+
+def _told(error: BaseException | None) -> str:
+    """The types and messages of an error and of those that led to it."""
+    return "" if error is None else f"{error!r} {_told(error.__cause__ or error.__context__)}"
 
 
 class _ToStderr(logging.Handler):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from functools import partial
@@ -406,6 +407,33 @@ def test_the_children_that_a_run_needs_load_while_prefect_starts(tmp_path, monke
     words = ["--images", images, "--store", tmp_path / "store", "--chunk-size", "16", *TINY, *arguments]
     assert main([str(word) for word in words]) == 130
     assert events == [*loaded, "Prefect"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("is_chained", [True, False])
+def test_an_interrupt_stays_one_whatever_a_library_makes_of_it(capsys, images, store, monkeypatch, number, is_chained):
+    def start_prefect(flow, store):
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt as error:  # pydantic's serialiser does so
+            told = (
+                RuntimeError("no answer") if is_chained else RuntimeError("Error calling `model`: KeyboardInterrupt:")
+            )
+            raise told from (error if is_chained else None)
+
+    monkeypatch.setattr(WarmUp, "begin", lambda self: None)
+    monkeypatch.setattr(command, "load_flow", start_prefect)
+    assert main(["--images", str(images), "--store", str(store), *TINY]) == 130
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", f"error: interrupted; {PIPELINE.interrupted}\n")
+
+
+def test_an_error_without_an_interrupt_is_none(capsys):
+    def work(arguments, began):
+        raise RuntimeError("KeyboardInterrupt")
+
+    assert command.finish(work, []) == 1
+    assert capsys.readouterr().err.endswith("error: KeyboardInterrupt\n")
 
 
 @pytest.mark.parametrize("reason", ["flows.options.pipeline.is_damaged", "flows.options.pipeline.must_measure"])
