@@ -29,8 +29,6 @@ sys.path.insert(0, str(PROJECT))
 
 from watch import Watched, watch  # noqa: E402
 
-from tests import toy  # noqa: E402
-
 OURS = """
 import resource, sys, time
 began = time.perf_counter()
@@ -56,6 +54,12 @@ classes = json.load(open(f"{head}/head.json"))["classes"]
 both = [1 - float(answer[0]), float(answer[0])] if len(answer) == 1 else answer.tolist()
 best = max(range(len(both)), key=both.__getitem__)
 print(classes[best], both[best], time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+WEIGHTS = """
+import sys, keras
+keras.utils.set_random_seed(1)
+size = int(sys.argv[1])
+keras.applications.VGG16(include_top=False, weights=None, input_shape=(size, size, 3)).save_weights(sys.argv[2])
 """
 
 
@@ -157,7 +161,9 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         home, store = Path(folder), Path(folder) / "store"
-        weights = toy.weights_file(home / "vgg16_notop.weights.h5", seed=1)
+        weights = home / "vgg16_notop.weights.h5"
+        words = [sys.executable, "-c", WEIGHTS, str(given.image_size), str(weights)]
+        subprocess.run(words, check=True, capture_output=True)
         options = ["--weights", weights, "--image-size", given.image_size]
         labelled = pictures(home / "labelled", 60, given.image_size)
         trained, _ = run("pipeline.py", ["--store", store, "--images", labelled, *options, "--epochs", "2"], home)

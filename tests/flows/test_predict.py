@@ -335,6 +335,6 @@ def test_a_fine_tuned_head_gives_the_figures_of_its_training(predict, pipeline, 
     assert (done.record["stored"], done.record["computed"], done.record["ok"]) == (0, 24, 25)
     rows, held_out = by_path(tmp_path / "p.csv"), held_out_files(golden, record)
     losses = [-math.log(float(rows[path][f"p.{path.partition('/')[0]}"])) for path in held_out]
-    assert sum(losses) / len(losses) == pytest.approx(tuned.record["model_val_loss"], rel=1e-4)
+    assert sum(losses) / len(losses) == pytest.approx(record["metrics"]["val_loss"], rel=1e-4)
     refused = predict(*given, "--keep-features", "--out", tmp_path / "q.csv", store=store)
     assert (refused.status, "--keep-features" in refused.stderr) == (2, True), refused.stderr
