@@ -75,7 +75,7 @@ def environment(home: Path) -> dict[str, str]:
 
 def pictures(folder: Path, count: int, size: int) -> Path:
     """Generated JPEGs of `size` pixels in two folders, each of another content."""
-    draw = np.random.default_rng(len(str(folder)))
+    draw = np.random.default_rng(list(folder.name.encode()))
     for number in range(count):
         path = folder / ("cats", "dogs")[number % 2] / f"{number:06d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
