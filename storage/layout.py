@@ -25,9 +25,12 @@ HEAD_NAME = re.compile(r"[0-9a-f]{32}")
 
 
 def machine_cache() -> Path:
-    """The folder of this machine's user for what may be deleted at the cost of time."""
-    given, home = os.environ.get("XDG_CACHE_HOME"), os.path.expanduser("~")  # `~` itself for a user without a home
-    return (Path(given) if given else Path("/" if home == "~" else home) / ".cache") / "extract-and-train"
+    """The folder of this machine's user for what may be deleted at the cost of time.
+
+    A relative XDG_CACHE_HOME is ignored, as its specification demands: children and servers have other working folders.
+    """
+    given, home = Path(os.environ.get("XDG_CACHE_HOME", "")), os.path.expanduser("~")  # `~` for a user without a home
+    return (given if given.is_absolute() else Path("/" if home == "~" else home) / ".cache") / "extract-and-train"
 
 
 @dataclass(frozen=True)

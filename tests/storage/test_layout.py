@@ -4,9 +4,10 @@ import pytest
 
 from storage.errors import InputError, StoreDamaged
 from storage.heads.current import current_head, promote_head
-from storage.layout import FORMAT_VERSION, Store
+from storage.layout import FORMAT_VERSION, Store, machine_cache
 from storage.manifest.space import check_space, create_space, other_spaces
 from storage.records import canonical, fingerprint
+from vision.engines.facts import cache_folder
 
 SPEC = {"backbone": "toy", "size": 32}
 
@@ -86,3 +87,11 @@ def test_a_name_that_is_no_head_is_neither_promoted_nor_believed(space, name):
     space.heads.mkdir(parents=True)
     (space.heads / "current").write_text(f"{name}x")
     assert current_head(space) is None
+
+
+@pytest.mark.parametrize("given", [None, "", "relative/folder", "/absolute"])
+def test_every_process_of_a_machine_finds_the_same_cache_whatever_its_working_folder(monkeypatch, tmp_path, given):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME") if given is None else monkeypatch.setenv("XDG_CACHE_HOME", given)
+    assert machine_cache().is_absolute()
+    assert machine_cache() == cache_folder().parent  # engines have the same rule
