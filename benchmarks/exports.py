@@ -50,10 +50,12 @@ run = lambda pixels: session.run(None, {"pixels": pixels})[0]
     "litert": """
 import tensorflow as tf
 model = tf.lite.Interpreter(path, num_threads=2)
-model.resize_tensor_input(0, (BATCH, SIZE, SIZE, 3))
-model.allocate_tensors()
 def run(pixels):
-    model.set_tensor(model.get_input_details()[0]["index"], pixels)
+    given = model.get_input_details()[0]
+    if tuple(given["shape"]) != pixels.shape:
+        model.resize_tensor_input(given["index"], pixels.shape)
+        model.allocate_tensors()
+    model.set_tensor(given["index"], pixels)
     model.invoke()
     return model.get_tensor(model.get_output_details()[0]["index"]).copy()
 """,
@@ -64,7 +66,7 @@ began = time.monotonic()
 import numpy as np
 path, pixels, files, result = sys.argv[1:]
 pixels, read = np.load(pixels), None
-BATCH, SIZE = {batch}, pixels.shape[1]
+BATCH = {batch}
 {loader}
 batches = [pixels[at : at + BATCH] for at in range(0, len(pixels), BATCH)]
 first = run(batches[0])
