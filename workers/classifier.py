@@ -25,7 +25,6 @@ from storage.shards.view_ids import PLAIN
 from vision.engines.extract import Image
 from vision.engines.selection import EngineName
 from vision.pixels.decode import ImageError
-from workers.devices import available_cores
 from workers.jobs.opened_head import OpenedHead, open_head
 from workers.jobs.predictor import Predictor
 from workers.jobs.records import Space
@@ -60,9 +59,9 @@ class Classifier:
     processes; this class does not.
     """
 
-    def __init__(self, head: OpenedHead, space: Space, engine: EngineName = "auto", threads: int | None = None):
+    def __init__(self, head: OpenedHead, space: Space, engine: EngineName = "auto", threads: int = 1):
         self.head = head
-        self._predictor = Predictor(head, space, engine, threads or available_cores())
+        self._predictor = Predictor(head, space, engine, threads)
 
     @classmethod
     def load(
@@ -70,12 +69,13 @@ class Classifier:
         store: str | os.PathLike[str],
         head: str | None = None,
         engine: EngineName = "auto",
-        threads: int | None = None,
+        threads: int = 1,
         weights: str | None = None,
     ) -> "Classifier":
         """Load a head of the store at a path or URI, by default the current one.
 
-        engine: what computes the features. threads: CPU threads, by default one per core. weights: `imagenet`, `random` or a
+        engine: what computes the features. threads: CPU threads; with one, as in extraction, features equal stored ones to the
+        last bit. weights: `imagenet`, `random` or a
         path, once for a store that does not keep its weights. Raises InputError, StoreDamaged, SpecError or WeightsError,
         each with the way out.
         """
