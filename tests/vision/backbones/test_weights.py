@@ -262,7 +262,9 @@ def test_a_file_that_is_no_weights_of_the_backbone_is_refused_in_one_line_that_n
 
 def test_a_kernel_of_another_shape_names_its_layer(tmp_path, tensors):
     wrong = tensors | {"block3_conv1": (np.zeros((1, 1, 128, 256), np.float32), np.zeros(256, np.float32))}
-    with pytest.raises(WeightsError, match=r"layer block3_conv1 should hold .*\(3, 3, 128, 256\).*\(1, 1, 128, 256\)"):
+    with pytest.raises(
+        WeightsError, match=r"expected layer block3_conv1 with shapes .*\(3, 3, 128, 256\).*\(1, 1, 128, 256\)"
+    ):
         read_weights(VGG16, write_keras2(tmp_path / "wrong.h5", wrong))
 
 

@@ -39,7 +39,7 @@ def asked(trainer: Trainer, epochs: int, initial_epoch: int, seed: int = 0, **op
 
 def test_a_head_of_other_options_is_nothing_to_go_on_from(chained):
     for changed in ({"batch_size": 4}, {"kind": "linear"}, {"seed": 1}):
-        with pytest.raises(InputError, match="train it first, with --epochs 3"):
+        with pytest.raises(InputError, match="train it first, with `epochs=3`"):
             asked(chained, 4, 3, **changed)
 
 
