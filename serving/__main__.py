@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 import uvicorn
 
@@ -23,6 +24,7 @@ from storage.backend.paths import place
 from storage.cli.bounds import at_least, between
 from storage.cli.commands import describe, say
 from storage.errors import InputError
+from vision.engines.selection import EngineName
 
 TOKEN = "EXTRACT_AND_TRAIN_TOKEN"  # environment variable
 SHORTEST_TOKEN = 16
@@ -64,7 +66,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--head", metavar="NAME", help="a head, by default the current one, which is followed")
     add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     add("--port", metavar="N", type=between(0, 65535, int), default=8000, help="port, 0 for any free one (8000)")
-    add("--engine", choices=("auto", "tensorflow", "mnn"), default="auto", help="library that computes features (auto)")
+    add("--engine", choices=get_args(EngineName), default="auto", help="library that computes features (auto)")
     add("--workers", metavar="N", type=at_least(1, int), help="processes that compute (one per core)")
     add("--weights", metavar="WEIGHTS", help="imagenet, random or a file, once for a store without its weights")
     add("--token-file", metavar="FILE", type=Path, help=f"file with the token of clients (the variable {TOKEN})")

@@ -5,6 +5,7 @@ import base64
 import numpy as np
 import pytest
 
+from serving.schemas import Described, Error, Predictions, Unusable
 from storage.reasons import MEANINGS
 from tests.bad import BAD, JPEG, ODD
 from workers.classifier import Classifier
@@ -132,3 +133,11 @@ def test_the_server_describes_itself(server):
         assert {"multipart/form-data", "application/json", "image/*"} <= set(bodies)
         for path in ("/docs", "/redoc"):
             assert client.get(path).status_code == 404
+
+
+def test_answers_are_what_the_document_says(server, pictures):
+    with server.client() as client:
+        Described.model_validate(client.get("/model").json(), strict=True)
+    Predictions.model_validate(server.post(pictures[0]).json(), strict=True)
+    Unusable.model_validate(server.post(b"text").json(), strict=True)
+    Error.model_validate(server.post(b"x", "text/plain").json(), strict=True)
