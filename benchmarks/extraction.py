@@ -5,7 +5,8 @@
     python benchmarks/extraction.py --memory --photos FOLDER --weights vgg16_notop.weights.h5
 
 Each way extracts the same photos with the same weights and pixels, in turn, for several rounds. The result compares
-medians, and ratios within a round. Ours is the command that users type, with --extract-only. benchmarks/peers.py has
+medians, and ratios within a round, of the steady rate and of the whole command from its start to its end. Ours is the
+command that users type, with --extract-only. benchmarks/peers.py has
 the peers; `pip install -c constraints.txt -e '.[bench]'` installs their requirements.
 
 `--null N` leaves out the network and uses N generated JPEGs. `--memory` extracts all photos once and measures how much
@@ -38,8 +39,16 @@ from vision.pixels.decode import decode  # noqa: E402
 from vision.specs import BACKBONES, FeatureSpec  # noqa: E402
 from workers.devices import available_cores  # noqa: E402
 
-PEERS = ("loop", "loop_on_batch", "directory", "onnxruntime", "openvino", "ray")
-OURS = ("tensorflow", "mnn")
+PEERS = ("loop", "loop_on_batch", "directory", "onnxruntime", "openvino", "openvino_native", "ray")
+FLOAT32_PEERS = tuple(name for name in PEERS if name != "openvino_native")
+# Ours → its options. A precision is a feature space of its own.
+OURS = {
+    "tensorflow": ("--engine", "tensorflow"),
+    "mnn": ("--engine", "mnn"),
+    "bfloat16": ("--precision", "bfloat16"),
+    "int8": ("--precision", "int8"),
+}
+ENGINES = {"bfloat16": "openvino", "int8": "openvino"}
 NULL_PEERS = ("pool", "directory", "ray")
 VARIANTS = {"loop_on_batch": ("loop", "--variant", "predict_on_batch")}
 LOG_NAMES = {
@@ -48,7 +57,8 @@ LOG_NAMES = {
     "directory": "dataset + predict",
     "onnxruntime": "ONNX Runtime",
 }
-LOG_NAMES |= {"openvino": "OpenVINO", "ray": "Ray Data", "tensorflow": "ours, TensorFlow", "mnn": "ours, MNN"}
+LOG_NAMES |= {"openvino": "OpenVINO", "openvino_native": "OpenVINO as it comes", "ray": "Ray Data"}
+LOG_NAMES |= {"tensorflow": "ours, TensorFlow", "mnn": "ours, MNN", "bfloat16": "ours, bfloat16", "int8": "ours, int8"}
 LOG_NAMES |= {"pool": "pool of processes", "ours": "ours", "decode": "decode + resize alone"}
 
 
@@ -128,7 +138,9 @@ def engine_rate(name: str, weights: Path, photos: Path, count: int) -> float:
 
 def _infer(name, weights, photos, count, number, cores, barrier, answers) -> None:
     tensors = read_weights(BACKBONES["vgg16"], weights)
-    engine = load_engine(name, FeatureSpec(tensors_digest(tensors)), str(weights), 1)
+    precision = name if name in ENGINES else "float32"
+    spec = FeatureSpec(tensors_digest(tensors), precision=precision)
+    engine = load_engine(ENGINES.get(name, name), spec, str(weights), 1)
     mine = first_photos(photos, count)[number::cores]
     pixels = np.stack([decode(Path(photo.path).read_bytes(), 224) for photo in mine])
     barrier.wait()
@@ -140,9 +152,8 @@ def _infer(name, weights, photos, count, number, cores, barrier, answers) -> Non
 
 def compare(given: argparse.Namespace, home: Path) -> dict:
     images = linked(given.photos, given.count, home / "images")
-    chunk = -(-given.count // available_cores())
     pipeline = [sys.executable, BENCHMARKS.parent / "flows" / "pipeline.py", "--images", images]
-    pipeline += ["--weights", given.weights, "--chunk-size", chunk]
+    pipeline += ["--weights", given.weights]
     runs: dict[str, list[dict]] = {name: [] for name in (*given.peers, *given.ours)}
     engines: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(given.rounds):
@@ -152,31 +163,39 @@ def compare(given: argparse.Namespace, home: Path) -> dict:
             if number == 0:
                 alone = run_peer(name, given.photos, given.count, [*options, "--engine-only"], home)
                 engines[name].append(alone["engine_images_per_second"])
-            say(f"round {number + 1}: {name} {runs[name][-1]['steady_images_per_second']:.2f} images/s")
+            wall, rate = runs[name][-1]["wall_seconds"], runs[name][-1]["steady_images_per_second"]
+            say(f"round {number + 1}: {name} {rate:.2f} images/s, command {wall:.1f} s")
         for name in given.ours:
             # Measured before and after the run, because the machine's speed changes from minute to minute.
             before = engine_rate(name, given.weights, given.photos, given.count)
-            found, _ = run_ours([*pipeline, "--engine", name], given.count, home)
+            found, _ = run_ours([*pipeline, *OURS[name]], given.count, home)
             after = engine_rate(name, given.weights, given.photos, given.count)
             engines[name].append((before + after) / 2)
             runs[name].append(found | {"of_its_engine": found["steady_images_per_second"] / engines[name][-1]})
             steady, rate = found["steady_images_per_second"], engines[name][-1]
-            say(f"round {number + 1}: ours, {name} {steady:.2f} images/s, its engine {rate:.2f}")
+            wall = found["wall_seconds"]
+            say(f"round {number + 1}: ours, {name} {steady:.2f} images/s, its engine {rate:.2f}, command {wall:.1f} s")
     ways = {name: summary(found) | {"engine": middle(engines[name])} for name, found in runs.items()}
     result = {"images": given.count, "rounds": given.rounds, "ways": ways}
     result |= {f"{name}_of_its_engine": ways[name]["of_its_engine"] for name in given.ours}
     if "mnn" in given.ours:
         result["prefect_cpu_share"] = ways["mnn"]["prefect_cpu_share"]
-        peers = {"best_peer": given.peers, "loop": [name for name in given.peers if name == "loop"]}
-        result |= {f"mnn_to_{word}": ratio(runs, names) for word, names in peers.items() if names}
+    float32 = [name for name in given.peers if name in FLOAT32_PEERS]
+    groups = {"best_float32_peer": float32} | {name: [name] for name in given.peers}
+    for name in given.ours:
+        for word, names in groups.items():
+            if names:
+                result[f"{name}_to_{word}"] = ratio(runs, name, names)
+                result[f"{name}_command_to_{word}"] = ratio(runs, name, names, "wall_seconds", min)
     return result
 
 
-def ratio(runs: dict[str, list[dict]], peers: list[str]) -> float:
-    """The median over rounds of MNN's rate divided by that of the round's best peer."""
-    key = "steady_images_per_second"
-    rounds = zip(runs["mnn"], *(runs[peer] for peer in peers), strict=True)
-    return middle([ours[key] / max(found[key] for found in others) for ours, *others in rounds])
+def ratio(
+    runs: dict[str, list[dict]], ours: str, peers: list[str], key: str = "steady_images_per_second", best=max
+) -> float:
+    """The median over rounds of one of our figures divided by the round's best of some peers."""
+    rounds = zip(runs[ours], *(runs[peer] for peer in peers), strict=True)
+    return middle([own[key] / best(found[key] for found in others) for own, *others in rounds])
 
 
 def middle(values: list[float]) -> float:
@@ -314,7 +333,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
-    parser.add_argument("--ours", nargs="*", choices=OURS, default=list(OURS))
+    parser.add_argument("--ours", nargs="*", choices=list(OURS), default=["tensorflow", "mnn"])
     parser.add_argument("--null", type=int, default=0, metavar="N")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--chart", type=Path)

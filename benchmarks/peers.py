@@ -2,7 +2,7 @@
 
     python benchmarks/peers.py PEER --photos FOLDER --weights vgg16_notop.weights.h5 --out FOLDER
 
-PEER is loop, directory, onnxruntime, openvino or ray. benchmarks/peers/ implements each as its users would write it.
+PEER is loop, directory, onnxruntime, openvino, openvino_native or ray. benchmarks/peers/ implements each as its users would write it.
 
 `--null` replaces the network by 32x32 block means, for directory, ray and pool. This leaves listing, decoding,
 resizing, writing and orchestration. `--engine-only` infers pixels in memory, with the same processes and threads, and
@@ -30,6 +30,7 @@ PEERS = {  # name → (function, packages whose versions matter)
     "directory": ("peers.keras_ways:directory", "tensorflow keras numpy"),
     "onnxruntime": ("peers.graphs:onnxruntime", "onnxruntime onnx pillow numpy"),
     "openvino": ("peers.graphs:openvino", "openvino onnx pillow numpy"),
+    "openvino_native": ("peers.graphs:openvino_native", "openvino onnx pillow numpy"),
     "ray": ("peers.ray_data:ray_data", "ray tensorflow keras pyarrow pillow numpy"),
 }
 NULL_PEERS = {

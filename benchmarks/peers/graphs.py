@@ -19,6 +19,12 @@ def openvino(photos: list[Photo], given: argparse.Namespace) -> dict:
     return run_processes(photos, given, build_openvino, _settings(given, batch=8, processes=2, threads=1))
 
 
+def openvino_native(photos: list[Photo], given: argparse.Namespace) -> dict:
+    """OpenVINO as it comes: on a processor with bfloat16 it computes in that."""
+    settings = _settings(given, batch=8, processes=2, threads=1) | {"precision": "the processor's own"}
+    return run_processes(photos, given, build_openvino_native, settings)
+
+
 def _settings(given: argparse.Namespace, batch: int, processes: int, threads: int) -> dict:
     return {
         "batch": given.batch or batch,
@@ -42,15 +48,23 @@ def build_onnxruntime(weights: Path, batch: int, threads: int) -> Run:
 
 
 def build_openvino(weights: Path, batch: int, threads: int) -> Run:
+    return _openvino(weights, batch, threads, {"INFERENCE_PRECISION_HINT": "f32"})
+
+
+def build_openvino_native(weights: Path, batch: int, threads: int) -> Run:
+    return _openvino(weights, batch, threads, {})
+
+
+def _openvino(weights: Path, batch: int, threads: int, precision: dict[str, str]) -> Run:
     from vision.engines.openvino_library import load_openvino
 
     core = load_openvino().Core()
     model = core.compile_model(
         core.read_model(vgg16_onnx(weights, batch)),
         "CPU",
-        {
+        precision
+        | {
             "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # otherwise two processes may choose the same core
