@@ -14,6 +14,7 @@ from vision.backbones.weights import load_weights, tensors_digest
 from vision.backbones.weights_file import Tensors
 from vision.engines.engine import Engine
 from vision.engines.facts import cache_folder, engine_key, kept
+from vision.engines.parallel import ParallelEngine
 from vision.engines.parity import ParityError, check_distance, distance, witness
 from vision.engines.selection import FALLBACK, engine_class
 from vision.engines.serial import SerialEngine
@@ -30,19 +31,21 @@ def load_engine(
     threads: int,
     before: str | None = None,
     largest_batch: int | None = None,
+    copies: int = 1,
 ) -> Engine:
     """The engine of a spec, warm: built, run once, and checked against the reference.
 
     TensorFlow replaces an engine that is too far from the reference or cannot be loaded, with a warning. before: the block
     in front of which the network ends (vision/specs.py, cut_shape). largest_batch: images per batch that memory holds; None:
-    as many as the engine takes.
+    as many as the engine takes. copies: engines with `threads` threads each, which share the batches. TensorFlow is one
+    engine with all these threads instead.
 
     The engine stays loaded until another one is asked for. It is unloaded before the other one is made, because the memory
     may not hold two. Threads that ask for the same engine share it. Raises WeightsError if the weights are no longer those
     of the spec, SpecError if the backbone cannot be cut there, or if TensorFlow would have to replace the engine but cannot
     compute the precision.
     """
-    key = (name, spec, weights, threads, before, largest_batch)
+    key = (name, spec, weights, threads, before, largest_batch, copies)
     with _loading:
         if key not in _loaded:
             unload_engine()
@@ -62,16 +65,25 @@ def unload_engine() -> None:
 
 
 def _made(
-    name: str, spec: FeatureSpec, weights: str, threads: int, before: str | None, largest_batch: int | None
+    name: str,
+    spec: FeatureSpec,
+    weights: str,
+    threads: int,
+    before: str | None,
+    largest_batch: int | None,
+    copies: int,
 ) -> Engine:
     cut_shape(spec, before)  # is there such a block? Check before reading weights
     tensors = _checked_weights(spec, weights)
+
     fallback = None
     if name != FALLBACK:
         try:
-            return _limited(
-                _checked(engine_class(name)(spec, tensors, threads, before), tensors, threads), largest_batch
-            )
+            engines = [
+                _limited(_checked(engine_class(name)(spec, tensors, threads, before), tensors, threads), largest_batch)
+                for _ in range(copies)
+            ]
+            return engines[0] if copies == 1 else ParallelEngine(engines)
         except (ImportError, RuntimeError, ParityError) as error:
             reason = str(error)
             if isinstance(error, ParityError):
@@ -80,7 +92,7 @@ def _made(
                 raise SpecError(f"{name} cannot compute `precision={spec.precision}`: {reason}") from error
             fallback = f"{FALLBACK} replaces {name}: {reason}"
             logger.warning("%s", fallback)
-    engine = _limited(engine_class(FALLBACK)(spec, tensors, threads, before), largest_batch)
+    engine = _limited(engine_class(FALLBACK)(spec, tensors, threads * copies, before), largest_batch)
     engine.fallback = fallback
     engine.features(np.zeros((engine.batch_size, spec.image_size, spec.image_size, 3), np.uint8))
     return engine
