@@ -5,6 +5,8 @@ from collections.abc import Callable, Container, Generator, Iterable, Iterator, 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import takewhile
+from threading import Event
 from typing import Protocol
 
 import numpy as np
@@ -96,6 +98,17 @@ class NoTracker:
     def inferred(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class Inferred:
+    """A batch after inference. rows: those of its images that could be used. errors: the reasons for the others, key →
+    (code, message). finished: number of images of which no later batch has views.
+    """
+
+    rows: list[Row]
+    errors: dict[bytes, tuple[str, str]]
+    finished: int
+
+
 def extract(
     engine: Engine,
     images: Iterable[Image],
@@ -104,45 +117,73 @@ def extract(
     apart: Container[bytes] = (),
     make_views: MakeViews = plain_views,
 ) -> Extracted:
-    """Features of the views of `images`. A batch has a fixed number of rows, and may end between two views of an image.
-
-    A thread reads and decodes the next batch during inference. If the reader or the decoder raises ImageError, only the
-    rows of that image are missing; other errors pass through. on_batch: receives the number of images that are done. apart: keys of
-    images that share their batch with no other image. make_views: see vision/pixels/variants.py.
-    """
-    seconds, tracker = StageSeconds(), tracker or NoTracker()
-    decoder = _Decoder(engine.spec, seconds, tracker, make_views)
+    """Features of the views of `images`, all at once. on_batch: receives the number of images that are done. For the rest see `infer`."""
+    seconds, losses = StageSeconds(), dict[Loss, list[bytes]]()
     errors: dict[bytes, tuple[str, str]] = {}
     rows: list[Row] = []
     done = 0
+
+    def on_loss(loss: Loss, key: bytes) -> None:
+        losses.setdefault(loss, []).append(key)
+
+    with closing(infer(engine, images, make_views, tracker, apart, seconds, on_loss)) as batches:
+        for batch in batches:
+            rows += batch.rows
+            errors |= batch.errors
+            done += batch.finished
+            on_batch(done)
+    rows.sort(key=lambda row: row[0])  # stable: the images of a view stay in the order in which they came
+    features = np.stack([row for _, _, row in rows]) if rows else np.empty((0, *shape_of(engine)), dtype_of(engine))
+    views = np.array([view for view, _, _ in rows], np.uint16)
+    return Extracted([key for _, key, _ in rows], views, features, errors, seconds, losses)
+
+
+def infer(
+    engine: Engine,
+    images: Iterable[Image],
+    make_views: MakeViews = plain_views,
+    tracker: Tracker | None = None,
+    apart: Container[bytes] = (),
+    seconds: StageSeconds | None = None,
+    on_loss: Callable[[Loss, bytes], None] = lambda loss, key: None,
+) -> Generator[Inferred]:
+    """The views of `images`, batch after batch, in the order of the images. `images` may be endless.
+
+    A batch has a fixed number of rows, and may end between two views of an image. A thread takes the images of the next
+    batch, and reads and decodes them, during inference. If the reader or the decoder raises ImageError, only the rows of
+    that image are missing; other errors pass through. apart: keys of images that share their batch with no other image.
+    make_views: see vision/pixels/variants.py. seconds: grows. on_loss: receives a property that the pixels of an image
+    lost.
+    """
+    seconds, tracker = seconds or StageSeconds(), tracker or NoTracker()
+    decoder = _Decoder(engine.spec, seconds, tracker, make_views, on_loss)
     # Closing joins the decoding thread before an error goes up.
     with closing(_decoded_ahead(_batches(images, engine, apart), decoder, tracker)) as batches:
         for batch in batches:
             good = [(part, pixels) for part, pixels in batch if isinstance(pixels, np.ndarray)]
-            errors |= {part.key: (e.code, str(e)) for part, e in batch if isinstance(e, ImageError)}
-            if good:
-                rows += _inferred(engine, good, seconds, tracker)
-            done += sum(part.is_last for part, _ in batch)
-            on_batch(done)
-    rows.sort(key=lambda row: row[0])  # stable: the images of a view stay in the order in which they came
-    features = np.stack([row for _, _, row in rows]) if rows else np.empty((0, *_shape(engine)), _dtype(engine))
-    views = np.array([view for view, _, _ in rows], np.uint16)
-    return Extracted([key for _, key, _ in rows], views, features, errors, seconds, decoder.losses)
+            errors = {part.key: (e.code, str(e)) for part, e in batch if isinstance(e, ImageError)}
+            rows = list(_inferred(engine, good, seconds, tracker)) if good else []
+            yield Inferred(rows, errors, sum(part.is_last for part, _ in batch))
 
 
 def _decoded_ahead(batches: Iterator[list[Part]], decoder: "_Decoder", tracker: Tracker) -> Generator[list[Decoded]]:
     """Each batch with its pixels, or the reason why there are none. A thread decodes one batch ahead."""
+    is_closed = Event()
 
     def next_batch() -> list[Decoded]:
-        batch = [(part, decoder.pixels(part)) for part in next(batches, [])]
+        parts = takewhile(lambda part: not is_closed.is_set(), next(batches, []))
+        batch = [(part, decoder.pixels(part)) for part in parts]
         tracker.decoded()
         return batch
 
     with ThreadPoolExecutor(1, "decode") as ahead:
-        upcoming = ahead.submit(next_batch)
-        while batch := upcoming.result():
+        try:
             upcoming = ahead.submit(next_batch)
-            yield batch
+            while batch := upcoming.result():
+                upcoming = ahead.submit(next_batch)
+                yield batch
+        finally:
+            is_closed.set()
 
 
 def _inferred(
@@ -153,18 +194,20 @@ def _inferred(
     tracker.inferring([part.key for part, _ in good])
     found = engine.features(np.concatenate([pixels for _, pixels in good]))
     with np.errstate(over="ignore"):  # an overflow becomes inf, which the store refuses by name
-        found = found.astype(_dtype(engine))
+        found = found.astype(dtype_of(engine))
     tracker.inferred()
     seconds.infer += time.perf_counter() - began
     made = [(view, part.key) for part, _ in good for view in part.views]
     return [(view, key, row) for (view, key), row in zip(made, found, strict=True)]
 
 
-def _shape(engine: Engine) -> tuple[int, ...]:
+def shape_of(engine: Engine) -> tuple[int, ...]:
+    """The shape of one image's features."""
     return cut_shape(engine.spec, engine.before)
 
 
-def _dtype(engine: Engine) -> str:
+def dtype_of(engine: Engine) -> str:
+    """The dtype of the features; see `Extracted`."""
     return "float32" if engine.before else engine.spec.dtype
 
 
@@ -192,9 +235,16 @@ def _batches(images: Iterable[Image], engine: Engine, apart: Container[bytes]) -
 class _Decoder:
     """Decodes each image once, even if two batches share its views, and makes the views."""
 
-    def __init__(self, spec: FeatureSpec, seconds: StageSeconds, tracker: Tracker, make_views: MakeViews):
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        seconds: StageSeconds,
+        tracker: Tracker,
+        make_views: MakeViews,
+        on_loss: Callable[[Loss, bytes], None],
+    ):
         self._spec, self._seconds, self._tracker, self._make_views = spec, seconds, tracker, make_views
-        self.losses: dict[Loss, list[bytes]] = {}
+        self._on_loss = on_loss
         self._last: tuple[bytes, np.ndarray | ImageError] | None = None
 
     def pixels(self, part: Part) -> np.ndarray | ImageError:
@@ -224,7 +274,7 @@ class _Decoder:
                 spec.image_size,
                 spec.exif,
                 spec.sixteen_bit,
-                lambda loss: self.losses.setdefault(loss, []).append(part.key),
+                lambda loss: self._on_loss(loss, part.key),
             )
         except ImageError as error:
             return error

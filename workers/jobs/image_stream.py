@@ -1,9 +1,13 @@
 """The image stream reads, decodes and augments images and sends them through the frozen network, on demand."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
-from itertools import islice, repeat
+from itertools import count as numbers
+from itertools import repeat
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +18,7 @@ from storage.reading.order import AUGMENTATIONS, mix
 from storage.reading.stream import FeatureStream
 from storage.text import count, visible
 from vision.engines.engine import Engine
-from vision.engines.extract import Image, MakeViews, extract
+from vision.engines.extract import Image, dtype_of, infer, shape_of
 from vision.pixels.augmentation import Augmentation
 from vision.pixels.variants import image_keys, plain_views
 from workers.jobs.files import read_image
@@ -22,8 +26,8 @@ from workers.jobs.files import read_image
 logger = logging.getLogger(__name__)
 
 Numbered = tuple[np.ndarray, np.ndarray, np.ndarray]
+DIGEST_BYTES, NUMBER_BYTES = 32, 8
 
-MOST_BATCHES = 4
 MOST_GONE = 32  # images; this many missing in succession mean that the folder is gone
 
 
@@ -32,14 +36,25 @@ def epoch_keys(seed: int, number: int, images: np.ndarray) -> np.ndarray:
     return mix(seed, number, AUGMENTATIONS, images)
 
 
-def steps_at_a_time(batch_size: int, engine_batch: int) -> int:
-    """Number of steps whose images go through the network together, since the engine always computes whole batches.
+@dataclass(frozen=True)
+class Step:
+    """A step whose images are on their way to the network. keys, paths: one per sample."""
 
-    The number with the least padding per step wins, among those that fit into MOST_BATCHES of the engine's batches.
-    One step is always allowed.
+    samples: np.ndarray
+    keys: list[bytes]
+    paths: list[bytes]
+
+
+def _key(digest: bytes, number: int, image: int) -> bytes:
+    """The key of an image in pass `number`. image: its number in the stream.
+
+    Files of equal bytes, and a file that is drawn twice, have keys of their own, because one of them may be gone.
     """
-    most = max(1, MOST_BATCHES * engine_batch // batch_size)
-    return min(range(1, most + 1), key=lambda steps: -steps * batch_size % engine_batch / steps)
+    return digest + number.to_bytes(NUMBER_BYTES, "little") + image.to_bytes(NUMBER_BYTES, "little")
+
+
+def _pass_of(key: bytes) -> int:
+    return int.from_bytes(key[DIGEST_BYTES : DIGEST_BYTES + NUMBER_BYTES], "little")
 
 
 class ImageStream:
@@ -47,8 +62,8 @@ class ImageStream:
 
     A batch is (features (n, *shape), labels (n,) u16); features have the dtype that `extract` returns. rows: gives the
     order; its features are not read. files: path and digest of each sample of its table. engine: whole or cut
-    (vision/engines). augmentation: drawn anew for each pass, by a hash of seed, pass and digest; None: images stay as
-    they are.
+    (vision/engines). Its batches are full, except the last, because it computes whole ones in any case. augmentation:
+    drawn anew for each pass, by a hash of seed, pass and digest; None: images stay as they are.
 
     An image that can no longer be read or decoded is missing from its batch, with a warning. Raises InputError if
     MOST_GONE in succession, or all of them, cannot be read.
@@ -61,7 +76,6 @@ class ImageStream:
         self._engine, self._augmentation = engine, augmentation
         self._missed: set[bytes] = set()
         self.steps = rows.steps
-        self._steps_at_a_time = steps_at_a_time(rows.batch_size, engine.batch_size)
 
     def batches(
         self, epoch: int = 0, first_step: int = 0, *, epochs: int | None = 1
@@ -88,35 +102,49 @@ class ImageStream:
         return self._found(self._rows.samples(epoch))
 
     def _found(self, steps: Iterator[tuple[int, np.ndarray]]) -> Iterator[Numbered]:
+        """The batches of some steps. A batch of the engine has the images of several steps, or only some of one."""
+        read = deque[Step]()  # steps whose images are on their way, in order; the decoding thread appends to them
+        rows: dict[bytes, np.ndarray] = {}
+        errors: dict[bytes, tuple[str, str]] = {}
         gone: set[int] = set()  # samples of the latest successive batches without a readable image
-        while some := list(islice(steps, self._steps_at_a_time)):
-            yield from self._read(some, gone)
+        finished = 0
+        with closing(infer(self._engine, self._images(steps, read), self._make_views)) as batches:
+            for batch in batches:
+                rows |= {key: row for _, key, row in batch.rows}
+                errors |= batch.errors
+                finished += batch.finished
+                while read and finished >= len(read[0].keys):
+                    step = read.popleft()
+                    finished -= len(step.keys)
+                    yield self._batch(step, rows, errors, gone)
 
-    def _read(self, steps: Sequence[tuple[int, np.ndarray]], gone: set[int]) -> Iterator[Numbered]:
-        """The batches of some steps, whose images go through the network together."""
-        files = self._files.take(pa.array(np.concatenate([samples for _, samples in steps]))).to_pylist()
-        # Files of equal bytes, and a file that is drawn twice, get rows of their own, because one of them may be gone.
-        keys = [file["digest"] + place.to_bytes(4, "little") for place, file in enumerate(files)]
-        passes = dict(zip(keys, (number for number, samples in steps for _ in samples), strict=True))
-        images: list[Image] = [
-            (key, partial(read_image, self._root, file["path"], file["digest"]), (1,))
-            for key, file in zip(keys, files, strict=True)
-        ]
-        found = extract(self._engine, images, make_views=self._views_of(passes))
-        for key, file in zip(keys, files, strict=True):
-            if key in found.errors:
-                self._warn_once(file["path"], *found.errors[key])
-        rows = {key: row for row, key in enumerate(found.keys)}
-        for _, samples in steps:
-            mine, keys = keys[: len(samples)], keys[len(samples) :]
-            there = np.array([key in rows for key in mine])
-            if there.any():
-                gone.clear()
-            else:
-                gone.update(samples.tolist())
-                self._check(gone, *found.errors[mine[0]])
-            features = found.features[[rows[key] for key in mine if key in rows]]
-            yield samples[there], features, self._rows.labels(samples)[there]
+    def _images(self, steps: Iterator[tuple[int, np.ndarray]], read: deque[Step]) -> Iterator[Image]:
+        """The images of the steps, each under a key of its own. Each step is put into `read` before its images."""
+        images = numbers()
+        for number, samples in steps:
+            files = self._files.take(pa.array(samples)).to_pylist()
+            keys = [_key(file["digest"], number, next(images)) for file in files]
+            read.append(Step(samples, keys, [file["path"] for file in files]))
+            for key, file in zip(keys, files, strict=True):
+                yield key, partial(read_image, self._root, file["path"], file["digest"]), (1,)
+
+    def _batch(
+        self, step: Step, rows: dict[bytes, np.ndarray], errors: dict[bytes, tuple[str, str]], gone: set[int]
+    ) -> Numbered:
+        """The batch of a step, whose images leave `rows` and `errors`."""
+        reasons = [errors.pop(key, None) for key in step.keys]
+        for path, reason in zip(step.paths, reasons, strict=True):
+            if reason:
+                self._warn_once(path, *reason)
+        found = [rows.pop(key) for key in step.keys if key in rows]
+        if found:
+            gone.clear()
+        elif reasons[0]:
+            gone.update(step.samples.tolist())
+            self._check(gone, *reasons[0])
+        features = np.stack(found) if found else np.empty((0, *shape_of(self._engine)), dtype_of(self._engine))
+        samples = step.samples[[reason is None for reason in reasons]]
+        return samples, features, self._rows.labels(samples)
 
     def _check(self, gone: set[int], code: str, message: str) -> None:
         if len(gone) >= min(MOST_GONE, len(self._rows.table)):
@@ -125,19 +153,15 @@ class ImageStream:
                 "check that the image folder is still complete"
             )
 
-    def _views_of(self, passes: Mapping[bytes, int]) -> MakeViews:
-        """The function that makes the view of an image. passes: key of the image → number of the pass."""
+    def _make_views(self, pixels: np.ndarray, key: bytes, views: Sequence[int]) -> np.ndarray:
+        """The view of an image; see vision/pixels/variants.py."""
+        picture = plain_views(pixels, key, views)
         if self._augmentation is None:
-            return plain_views
-        augmentation, seed = self._augmentation, self._rows.seed or 0
+            return picture
+        from vision.pixels.augment import augmented
 
-        def views(pixels: np.ndarray, key: bytes, numbers: Sequence[int]) -> np.ndarray:
-            from vision.pixels.augment import augmented
-
-            draws = augmentation.draw(epoch_keys(seed, passes[key], image_keys([key])), len(pixels))
-            return augmented(plain_views(pixels, key, numbers), draws, augmentation)
-
-        return views
+        keys = epoch_keys(self._rows.seed or 0, _pass_of(key), image_keys([key]))
+        return augmented(picture, self._augmentation.draw(keys, len(pixels)), self._augmentation)
 
     def _warn_once(self, path: bytes, code: str, message: str) -> None:
         if path not in self._missed:

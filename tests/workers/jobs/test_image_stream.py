@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import threading
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,12 @@ from storage.reading.stream import FeatureStream
 from storage.schemas import DIGEST
 from tests import toy
 from tests.examples import examples
+from vision.engines.parallel import ParallelEngine
 from vision.pixels.augmentation import Augmentation
 from vision.pixels.decode import ImageError, decode
 from vision.runtime import prepare_tensorflow
 from workers.jobs.files import read_image
-from workers.jobs.image_stream import MOST_BATCHES, MOST_GONE, ImageStream, epoch_keys, steps_at_a_time
+from workers.jobs.image_stream import MOST_GONE, ImageStream, epoch_keys
 
 CLASSES = ("cats", "dogs")
 TURN = Augmentation(rotation_range=40.0, horizontal_flip=True)
@@ -334,11 +336,11 @@ def test_a_folder_that_goes_meanwhile_ends_the_stream(stored):
         list(islice(batches, 100))
 
 
-# Several steps per call of the engine
+# The engine's batches
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 3])
-def test_pictures_of_small_batches_go_through_the_network_together(stored, monkeypatch, batch_size):
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 13])
+def test_the_engine_gets_whole_batches_whatever_the_size_of_a_step(stored, monkeypatch, batch_size):
     sizes, features = [], toy.ToyEngine.features
 
     def counted(engine, pixels):
@@ -346,16 +348,45 @@ def test_pictures_of_small_batches_go_through_the_network_together(stored, monke
         return features(engine, pixels)
 
     monkeypatch.setattr(toy.ToyEngine, "features", counted)
-    batches = list(stored.stream(batch_size=batch_size, steps=48 // batch_size).batches())
+    batches = list(stored.stream(batch_size=batch_size, steps=40 // batch_size).batches(epochs=2))
+    *whole, _ = sizes
+    assert set(whole) == {toy.ToyEngine.batch_size}
     assert sum(sizes) == sum(len(features) for features, _ in batches)
-    assert np.mean(sizes) > 6, "of 8 that the engine takes at a time; the last batch of a pass may be smaller"
 
 
-@given(st.integers(1, 300), st.integers(1, 64))
-def test_the_engine_computes_no_more_for_nothing_than_for_steps_one_by_one(batch_size, engine_batch):
-    def computed_a_step(steps):
-        return -(-steps * batch_size // engine_batch) * engine_batch / steps
+def test_a_stream_that_is_left_reads_no_further(stored, monkeypatch):
+    """No more than the engine's next batch is read ahead, and a stream that is closed leaves no thread behind."""
+    read = []
+    monkeypatch.setattr(
+        "workers.jobs.image_stream.read_image", lambda *given: (read.append(given), read_image(*given))[1]
+    )
+    batches = stored.stream(batch_size=1).batches(0, epochs=None)
+    next(batches)
+    batches.close()
+    assert 1 <= len(read) <= 2 * toy.ToyEngine.batch_size
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
 
-    steps = steps_at_a_time(batch_size, engine_batch)
-    assert computed_a_step(steps) <= computed_a_step(1)
-    assert steps == 1 or steps * batch_size <= MOST_BATCHES * engine_batch
+
+@pytest.mark.parametrize("copies", [2, 3])
+def test_several_engines_give_the_batches_of_one(stored, quick, copies):
+    class Copy(toy.ToyEngine):
+        batch_size = 3
+
+    engine = ParallelEngine([Copy() for _ in range(copies)])
+    for options in ({}, {"batch_size": 1}, {"batch_size": 100}, {"steps": 5}):
+        stream = ImageStream(stored.rows(**options), stored.files, stored.images, engine, TURN)
+        assert same(list(stream.batches(1, 2, epochs=3)), list(stored.stream(TURN, **options).batches(1, 2, epochs=3)))
+        assert same(list(stream.numbered()), list(stored.stream(TURN, **options).numbered()))
+
+
+def test_an_error_of_one_of_several_engines_ends_the_stream_as_itself(stored):
+    class Broken(toy.ToyEngine):
+        def features(self, pixels):
+            raise MemoryError("no room for the batch")
+
+    engine = ParallelEngine([toy.ToyEngine(), Broken()])
+    stream = ImageStream(stored.rows(), stored.files, stored.images, engine, None)
+    with pytest.raises(MemoryError, match="no room for the batch"):
+        list(stream.batches(epochs=3))
+    with pytest.raises(MemoryError):  # and no copy is lost or waited for
+        list(stream.batches(epochs=3))
