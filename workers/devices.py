@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
 
@@ -135,6 +136,15 @@ def on_cpu(workers: int | None, engine: str, spec: FeatureSpec, cores: Cores, me
     if most < fitting:
         return Placement(slots, f"{state} holds {most} at {at}; the kernel may kill some of them", True)
     return Placement(slots, f"{state} allows {fitting} at {at}")
+
+
+@lru_cache
+def engine_copies(engine: str, spec: FeatureSpec, threads: int) -> Placement:
+    """Single-threaded copies of an engine for one child with `threads` threads: one per core, as far as memory holds them.
+
+    Placed once per process, because an engine that is loaded would count as taken memory the next time.
+    """
+    return on_cpu(None, engine, spec, cores(), memory()).at_most(threads)
 
 
 def _by_cores(cores: Cores) -> str:

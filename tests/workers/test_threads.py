@@ -14,7 +14,7 @@ import workers.devices
 from tasks.train_head import training_slots
 from vision.engines.selection import ENGINES, FALLBACK, engine_class
 from vision.specs import FeatureSpec
-from workers.devices import Slot, on_cpu, placement
+from workers.devices import Slot, engine_copies, on_cpu, placement
 from workers.machine import Cores, Memory
 
 PROJECT = Path(__file__).parents[2]
@@ -44,6 +44,29 @@ def test_without_a_gpu_trainings_take_turns_and_have_every_core(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(workers.devices, "cores", lambda: Cores(16, 8))
     assert training_slots() == (Slot(None, 16),)
+
+
+@pytest.fixture
+def fresh():
+    """Forgets which copies this process has placed."""
+    engine_copies.cache_clear()
+    yield
+    engine_copies.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("free", "threads", "copies", "batch"), [(1e6, 8, 4, None), (1e6, 3, 3, None), (3_200, 8, 3, 6), (0, 8, 1, 6)]
+)
+def test_a_training_has_a_copy_of_its_engine_per_core_as_far_as_memory_holds_them(
+    fresh, monkeypatch, free, threads, copies, batch
+):
+    monkeypatch.setattr(workers.devices, "cores", lambda: Cores(8, 4))
+    monkeypatch.setattr(workers.devices, "memory", lambda: Memory(1e6, free))
+    spec = FeatureSpec("", image_size=224)
+    placed = engine_copies("mnn", spec, threads)
+    assert placed.slots == (Slot(None, 1, batch),) * copies
+    monkeypatch.setattr(workers.devices, "memory", lambda: Memory(1e6, 0.0))
+    assert engine_copies("mnn", spec, threads) == placed, "the loaded engine does not count as taken memory"
 
 
 COMPUTING = """

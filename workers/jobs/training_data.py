@@ -19,9 +19,11 @@ from storage.reading.stream import FeatureStream
 from vision.batches import Batches, Held
 from vision.engines import load_engine
 from vision.engines.engine import Engine
+from vision.engines.selection import FALLBACK
 from vision.pixels.augmentation import Augmentation
 from vision.specs import cut_shape
 from vision.training.feeds import TrainingData
+from workers.devices import engine_copies
 from workers.jobs.image_stream import ImageStream
 from workers.jobs.records import HeadJob
 
@@ -71,9 +73,17 @@ class Samples:
 
     @property
     def engine(self) -> Engine:
-        """The engine that computes the frozen part of the network."""
-        job = self.job
-        return load_engine(job.engine, job.space.spec, job.space.weights, job.threads, job.spec.fine_tune or None)
+        """The engine that computes the frozen part of the network, on every core. TensorFlow uses all threads by itself.
+
+        Of any other engine each core gets a single-threaded copy. It computes what the extraction computed, to the last
+        bit, however many cores there are.
+        """
+        job, space, before = self.job, self.job.space, self.job.spec.fine_tune or None
+        if job.engine == FALLBACK:
+            return load_engine(job.engine, space.spec, space.weights, job.threads, before)
+        placed = engine_copies(job.engine, space.spec, job.threads)
+        largest_batch, copies = placed.slots[0].largest_batch, len(placed.slots)
+        return load_engine(job.engine, space.spec, space.weights, 1, before, largest_batch, copies)
 
     @property
     def shape(self) -> tuple[int, ...]:

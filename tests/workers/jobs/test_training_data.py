@@ -33,6 +33,7 @@ from vision.pixels.decode import decode
 from vision.specs import FeatureSpec
 from vision.training.head import HeadSpec
 from vision.training.head_model import load_head
+from workers.devices import Placement, Slot
 from workers.jobs.extract import process_chunks
 from workers.jobs.records import ChunksJob, HeadJob, Space
 from workers.jobs.spaces import find_space, head_job, version_record
@@ -117,6 +118,25 @@ def test_pictures_as_they_are_are_trained_on_as_their_features_are(space):
     assert jobs[0].name != jobs[1].name
     assert steps_of(jobs[0]) == steps_of(jobs[1])
     assert results[0].history == results[1].history
+
+
+@pytest.mark.parametrize("kind", [pytest.param("images", marks=pytest.mark.slow), "fine-tuning"])
+def test_the_losses_of_every_step_do_not_depend_on_the_number_of_cores(plain, pictures, tmp_path, monkeypatch, kind):
+    """One engine computes, or three copies of it side by side."""
+    options = {"images": {"augment": VARIED, "train_on": "images"}, "fine-tuning": KINDS["fine-tuning"]}[kind]
+    losses, names = [], set()
+    for threads in (1, 3):
+        space = copy_of(plain, pictures, tmp_path / str(threads))
+        if "fine_tune" in options:
+            train_head(job_on(space, "mnn"), lambda _: None)
+        job = dataclasses.replace(job_on(space, "mnn", **options), threads=threads)
+        placed = Placement((Slot(None, 1),) * threads, "")
+        monkeypatch.setattr("workers.jobs.training_data.engine_copies", lambda *given, placed=placed: placed)
+        result = train_head(job, lambda _: None)
+        names.add(job.name)
+        losses.append((steps_of(job), result.history, result.val_loss))
+    assert len(names) == 1
+    assert losses[0] == losses[1]
 
 
 def test_variants_are_trained_on_and_validation_has_none(space):
