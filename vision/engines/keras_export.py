@@ -8,8 +8,11 @@ Children therefore load no TensorFlow. FOLDER has spec.json and tensors.npz; the
 import io
 import json
 import logging
+import os
+import shutil
 import subprocess
 import sys
+import threading
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -71,17 +74,30 @@ def _export(record: dict[str, Any], tensors: Tensors) -> bytes:
         Path(folder, "spec.json").write_text(json.dumps(record))
         arrays = {f"{layer} {place}": array for layer, own in tensors.items() for place, array in enumerate(own)}
         np.savez(Path(folder, "tensors.npz"), **arrays)  # type: ignore[arg-type]
-        done = subprocess.run(
-            [sys.executable, "-m", __name__, folder],
+        done = _run([sys.executable, "-m", __name__, folder])
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise RuntimeError(f"{record['backbone']} cannot be converted for OpenVINO ({reason})")
+        return Path(folder, "network.npz").read_bytes()
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run the process of an export. Its standard input closes with this process, however this process ends."""
+    reading, writing = os.pipe()
+    try:
+        return subprocess.run(
+            command,
+            stdin=reading,
             capture_output=True,
             text=True,
             timeout=LONGEST_EXPORT_SECONDS,
             cwd=Path(__file__).parents[2],
         )
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise RuntimeError(f"{record['backbone']} cannot be converted for OpenVINO ({reason})")
-        return Path(folder, "network.npz").read_bytes()
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"the conversion for OpenVINO took more than {LONGEST_EXPORT_SECONDS} s") from error
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 def _keep(path: Path, data: bytes) -> None:
@@ -116,5 +132,13 @@ def export(folder: Path) -> None:
     np.savez(folder / "network.npz", **(as_arrays | {"expected": expected}))  # type: ignore[arg-type]
 
 
+def _leave_with_parent(folder: Path) -> None:
+    """End this process, and remove its folder, when standard input closes: nobody waits for the network any more."""
+    os.read(sys.stdin.fileno(), 1)
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=_leave_with_parent, args=(Path(sys.argv[1]),), daemon=True).start()
     export(Path(sys.argv[1]))

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+import time
 from functools import lru_cache
 from pathlib import Path
 
@@ -246,6 +247,28 @@ def test_another_backbone_is_converted_once_in_a_process_of_its_own(engine, spec
         kept.write_bytes(data[:-1])
         assert np.array_equal(OpenVinoEngine(own, tensors, 1).features(pixels(3)), found)
         assert kept.read_bytes() == data, "a damaged graph is made again"
+
+
+def test_a_conversion_leaves_no_process_and_no_file_when_its_worker_is_killed(tmp_path):
+    code = f"from vision.engines import keras_export; keras_export._export({FeatureSpec('none', 'resnet50', 32).record()}, {{}})"
+    # Nothing but this process ends the conversion: a worker ignores Ctrl-C, and what it starts does too.
+    worker = subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT, env=os.environ | {"TMPDIR": str(tmp_path)})
+    started = Path(f"/proc/{worker.pid}/task/{worker.pid}/children")
+    while not started.read_text().split():
+        time.sleep(0.01)
+    (converter,) = started.read_text().split()
+    assert [*tmp_path.iterdir()]
+    worker.kill()
+    worker.wait()
+    while Path(f"/proc/{converter}/cmdline").exists() and Path(f"/proc/{converter}/cmdline").read_bytes():
+        time.sleep(0.01)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_conversion_that_takes_too_long_is_told_as_the_reason_to_do_without(monkeypatch):
+    monkeypatch.setattr(keras_export, "LONGEST_EXPORT_SECONDS", 0.01)
+    with pytest.raises(RuntimeError, match="took more than"):
+        keras_export._export(FeatureSpec("none", "resnet50", 32).record(), {})
 
 
 def test_a_backbone_that_keras_cannot_convert_says_why(spec, tmp_path, monkeypatch):
