@@ -49,6 +49,7 @@ class Database:
         """Keep a new database as the template, if the cache of this machine takes it. Call before the first run."""
         if not self.is_new:
             return
+        _unfinished(self.path).unlink(missing_ok=True)
         temporary = self.template.with_name(f"{uuid.uuid4().hex}.new")
         try:
             self.template.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -76,10 +77,23 @@ def find_database(store: Store, version: str) -> Database:
             continue
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            return Database(path, template, not _is_there(path, template) and not _copied(template, path))
+            is_new = _is_half_made(path) or (not _is_there(path, template) and not _copied(template, path))
+            mark = _unfinished(path)
+            mark.touch() if is_new else mark.unlink(missing_ok=True)
+            return Database(path, template, is_new)
         except (OSError, sqlite3.OperationalError) as error:
             logger.warning("%s cannot hold the list of runs: %s", folder, error)
     raise OSError("no folder can hold the database of the Prefect server; set XDG_CACHE_HOME to a folder that can")
+
+
+def _unfinished(path: Path) -> Path:
+    """The mark of a database that its first server has not filled yet."""
+    return path.with_name(f"{path.name}.unfinished")
+
+
+def _is_half_made(path: Path) -> bool:
+    """Whether the first server of a database was stopped while it migrated, or still migrates. The next one goes on."""
+    return _unfinished(path).exists() and path.exists() and _revision(path) is not None
 
 
 def _is_there(path: Path, template: Path) -> bool:

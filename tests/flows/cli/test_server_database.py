@@ -55,7 +55,9 @@ def test_a_first_database_is_new_and_becomes_the_template_of_the_next_store(stor
 
 
 def test_each_version_of_prefect_has_a_database_of_its_own(store):
-    write(find_database(store, "1.0").path, revision="old")
+    older = find_database(store, "1.0")
+    write(older.path, revision="old")
+    older.keep_template()
     newer = find_database(store, "2.0")
     assert newer.is_new
     write(newer.path, revision="new")
@@ -109,6 +111,24 @@ def test_a_damaged_template_is_replaced(store, machine, kind):
     write(database.path, rows=2)
     database.keep_template()
     assert runs_in(machine / "1.0.db") == 2
+
+
+@pytest.mark.parametrize("has_template", [False, True])
+def test_a_server_that_was_stopped_while_it_migrated_goes_on_where_it_was(store, machine, caplog, has_template):
+    first = find_database(store, "1.0")
+    write(first.path, revision="half")
+    if has_template:  # another store's run has made it meanwhile
+        write(machine / "1.0.db", revision="whole")
+    again = find_database(store, "1.0")
+    assert (again.is_new, again.path, caplog.text) == (True, first.path, "")
+    with closing(sqlite3.connect(again.path)) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = 'whole'")
+    again.keep_template()
+    assert not find_database(store, "1.0").is_new
+    first.path.unlink()
+    find_database(store, "1.0")
+    assert not find_database(store, "1.0").is_new, "a copy of the template is whole"
+    assert not find_database(Store(store.root.with_name("other"), "0" * 32), "1.0").is_new
 
 
 def test_a_machine_without_a_cache_makes_no_template(store, machine, caplog):
