@@ -142,7 +142,7 @@ def _stop(process: subprocess.Popen) -> None:
     process.stdin.close()  # type: ignore[union-attr]
     try:
         process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):  # Ctrl-C again: the user does not want to wait
         process.kill()
         process.wait()
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from prefect.settings import (
 
 from deployments import failure_notification, serve
 from flows import reap
+from flows.cli import prefect_server
 from flows.cli.command import finish, main
 from flows.registry import WATCH
 from tests.flows.conftest import PROJECT
@@ -126,3 +128,15 @@ def test_what_is_advised_against_a_server_that_is_gone_works_as_it_is_typed(tmp_
     assert advice == ["python -m deployments up", "python -m deployments down"]
     assert "nothing was up" in typed(advice[1])
     assert "PREFECT_API_URL is not set" in typed("python -m flows.reap")
+
+
+def test_ctrl_c_while_the_server_stops_ends_it_at_once_without_a_traceback(monkeypatch):
+    process = subprocess.Popen(["sleep", "600"], stdin=subprocess.PIPE)
+
+    def wait(*timeout: float) -> int:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(process, "wait", wait)
+    prefect_server._stop(process)
+    assert process.returncode == -signal.SIGKILL
