@@ -105,37 +105,37 @@ def layouts() -> list[Case]:
         Case("a, b with the same folders", images("{}/{}", "a b", "cats dogs"), says="--layout classes", status=2),
         Case("years in classes", images("{}/{}", "cats dogs", "2019 2020"), says="--layout classes", status=2),
         Case("years in classes, --layout classes", (p := images("{}/{}", "cats dogs", "2019 2020")), by(p, 0), options=("--layout", "classes")),
-        Case("train, validation, __MACOSX", [*tv, *images("__MACOSX/{}", "cats")], by(tv, 1, 0, **TVT), "folder of the system skipped"),
+        Case("train, validation, __MACOSX", [*tv, *images("__MACOSX/{}", "cats")], by(tv, 1, 0, **TVT), "skipped 1 system folder"),
         Case("train, validation, empty logs", [*tv, "logs/"], by(tv, 1, 0, **TVT), "'logs'"),
         Case("the same, --layout splits", [*tv, "logs/"], by(tv, 1, 0, **TVT), "'logs'", options=("--layout", "splits")),
-        Case("train, validation, unlabelled heap", [*tv, *images("{}", "new")], by(tv, 1, 0, **TVT), "new/ holds no class folder"),
+        Case("train, validation, unlabelled heap", [*tv, *images("{}", "new")], by(tv, 1, 0, **TVT), "new/ contains no class folder"),
         Case("train, validation, other classes", [*tv, *images("{}/{}", "new", "cats")], says="'new' beside them", status=2),
-        Case("cats/train, cats/val, cats/test", both, by(both, 0, 1, **TVT), "each class folder holds splits"),
+        Case("cats/train, cats/val, cats/test", both, by(both, 0, 1, **TVT), "each class folder contains splits"),
         Case("splits in one class only", [*images("cats/{}", "train test"), *images("{}", "dogs")], says="--layout classes", status=2),
         Case("images beside splits in a class", [*both, "cats/9.png"], says="--layout classes", status=2),
         Case("a test folder in each class", [*plain, *images("{}/test", "cats dogs")], says="cats/test/", status=2),
         Case("seg_train/seg_train", seg, by(seg, 2, 0, seg_train="train", seg_test="test"), "'seg_test' is read as test"),
-        Case("one folder above classes", (p := images("dataset/{}", "cats dogs")), by(p, 1), "dataset/ holds all images"),
-        Case("one folder above splits", (p := images("archive/{}/{}", "train val", "cats dogs")), by(p, 2, 1, **TVT), "archive/ holds all images"),
-        Case("two folders above splits", (p := images("a/b/{}/{}", "train val", "cats dogs")), by(p, 3, 2, **TVT), "a/b/ holds all images"),
-        Case("one folder in each split", (p := images("{}/images/{}", "train val", "cats dogs")), by(p, 2, 0, **TVT), "'images' alone"),
+        Case("one folder above classes", (p := images("dataset/{}", "cats dogs")), by(p, 1), "dataset/ contains all images"),
+        Case("one folder above splits", (p := images("archive/{}/{}", "train val", "cats dogs")), by(p, 2, 1, **TVT), "archive/ contains all images"),
+        Case("two folders above splits", (p := images("a/b/{}/{}", "train val", "cats dogs")), by(p, 3, 2, **TVT), "a/b/ contains all images"),
+        Case("one folder in each split", (p := images("{}/images/{}", "train val", "cats dogs")), by(p, 2, 0, **TVT), "each split contains only the folder 'images'"),
         Case("a set twice, once in itself", [*tv, *images("tv/{}/{}", "train validation", "cats dogs")], says="'tv' beside them", status=2),
         Case("a set within itself", images("{}", "rose tulip") + images("again/{}", "rose tulip"), says="again/", status=2),
         Case("the same in a folder", images("{}", "f/rose f/tulip f/f/rose f/f/tulip"), says="f/ --layout classes", status=2),
         Case("a set and its copy", images("{}/{}", "kept copy/kept", "rose tulip"), says="copy/", status=2),
-        Case("images/ and samples/", [*images("images/{}", "cats dogs"), *images("samples")], says="images/images/ takes", status=2),
+        Case("images/ and samples/", [*images("images/{}", "cats dogs"), *images("samples")], says="uses the folders in it as the classes", status=2),
         Case("splits with a stem, wrapped, beside a heap", [*images("pets/x_{}/{}", "train test", "cats dogs"), *images("new")], says="pets/x_test/", status=2),
         Case("splits deep in classes", images("{}/{}/{}", "a b", "images", "train test"), says="a/images/test/", status=2),
-        Case("cats, cats_test, dogs, dogs_test", images("{}", "cats cats_test dogs dogs_test"), says="a class and a split at once", status=2),
-        Case("test/images", [*(p := images("train/{}", "cats dogs")), *images("test/images")], by(p, 1, 0, train="train"), "test/images/ holds no class folder"),
-        Case("cats_train, cats_test", images("{}", "cats_train cats_test dogs_train dogs_test"), says="a class and a split at once", status=2),
+        Case("cats, cats_test, dogs, dogs_test", images("{}", "cats cats_test dogs dogs_test"), says="and a split: put each into", status=2),
+        Case("test/images", [*(p := images("train/{}", "cats dogs")), *images("test/images")], by(p, 1, 0, train="train"), "test/images/ contains no class folder"),
+        Case("cats_train, cats_test", images("{}", "cats_train cats_test dogs_train dogs_test"), says="and a split: put each into", status=2),
         Case("flat train and test", images("{}", "Training Testing"), says="--labels", status=2),
         Case("only train", (p := images("{}/{}", "train", "cats dogs")), by(p, 1, 0, train="train"), HELD_OUT),
         Case("train and test", (p := images("{}/{}", "train test", "cats dogs")), by(p, 1, 0, train="train", test="test"), HELD_OUT),
         Case("an empty validation", [*(p := images("{}/{}", "train", "cats dogs")), "validation/cats/"], by(p, 1, 0, train="train"), HELD_OUT),
-        Case("a class called train", (p := images("{}", "train car plane")), by(p, 0), "taken for a class"),
+        Case("a class called train", (p := images("{}", "train car plane")), by(p, 0), "treated as classes"),
         Case("@eaDir in classes", [*plain, *images("{}/@eaDir", "cats dogs")], by(plain, 0), "@eaDir"),
-        Case("recycle bins", [*tv, *images("{}", "#recycle $RECYCLE.BIN lost+found")], by(tv, 1, 0, **TVT), "3 folders of the system"),
+        Case("recycle bins", [*tv, *images("{}", "#recycle $RECYCLE.BIN lost+found")], by(tv, 1, 0, **TVT), "skipped 3 system folders"),
         Case("classes like system folders", (p := images("{}", "#1 @home")), by(p, 0)),
     ]  # fmt: skip
 
@@ -144,11 +144,11 @@ def stores() -> list[Case]:
     plain, tv = images("{}", "cats dogs"), images("{}/{}", "train validation", "cats dogs")
     old, ab = images("{}/{}", "Train Test", "cats dogs"), images("{}/{}", "a b", "x y")
     return [
-        Case("store of splits, then new/cats", tv, says="otherwise than version 1", status=4, before={}, added=images("{}/{}", "new", "cats")),
+        Case("store of splits, then new/cats", tv, says="differently than version 1", status=4, before={}, added=images("{}/{}", "new", "cats")),
         Case("store of splits, then an empty new", tv, by(tv, 1, 0, **TVT), "'new'", before={}, added=["new/"]),
         Case("store whose classes are Train, Test", old, by(old, 0), "as in version 1", before={"layout": "classes"}),
         Case("store whose classes are alike", ab, by(ab, 0), "as in version 1", before={"layout": "classes"}),
-        Case("store of classes, then train and test", plain, says="otherwise than version 1", status=4, before={}, added=images("{}/{}", "train test", "cats dogs")),
+        Case("store of classes, then train and test", plain, says="differently than version 1", status=4, before={}, added=images("{}/{}", "train test", "cats dogs")),
         Case("store of classes, one more", plain, by([*plain, *(p := images("{}", "birds"))], 0), before={}, added=p),
     ]  # fmt: skip
 
@@ -162,13 +162,13 @@ def rows(paths: list[str], spell=lambda path: path, header: str = "path,class", 
 def tables() -> list[Case]:
     heap = images("{}", "heap")
     xy: Meant = {path: (None, "xy"[index % 2]) for index, path in enumerate(heap)}
-    nothing = {"status": 2, "says": "none of 3 rows matches a file"}
+    nothing = {"status": 2, "says": "no row of"}
     three = "path,class,split\n" + "".join(
         f"{path},{'xy'[i % 2]},{['Train', 'Train', 'TEST'][i]}\n" for i, path in enumerate(heap)
     )
     return [
         Case("table", heap, xy, table=rows(heap)),
-        Case("table with backslashes", heap, xy, "read as slashes", table=rows(heap, lambda path: path.replace("/", "\\"))),
+        Case("table with backslashes", heap, xy, "backslashes as slashes", table=rows(heap, lambda path: path.replace("/", "\\"))),
         Case("a prefix too many", heap, table=rows(heap, lambda path: f"photos/{path}"), **nothing),
         Case("no suffix", heap, table=rows(heap, lambda path: path.removesuffix(".png")), **nothing),
         Case("other case", heap, table=rows(heap, str.upper), **nothing),
@@ -176,8 +176,8 @@ def tables() -> list[Case]:
         Case("the same on a store", heap, table=rows(heap, lambda path: f"photos/{path}"), before={"table": rows(heap)}, **nothing),
         Case("padded header", heap, xy, "white space", table=rows(heap, header="path, class")),
         Case("tab-separated", heap, xy, "tab-separated", table=rows(heap, header="path\tclass", separator="\t")),
-        Case("semicolons", heap, xy, "semicolons", table=rows(heap, header="path;class", separator=";")),
-        Case("header in capitals", heap, xy, "without regard to case", table=rows(heap, header="PATH,Class")),
+        Case("semicolons", heap, xy, "as semicolon-separated", table=rows(heap, header="path;class", separator=";")),
+        Case("header in capitals", heap, xy, "ignoring case", table=rows(heap, header="PATH,Class")),
         Case("column Split", heap, {heap[0]: (None, "x"), heap[1]: (None, "y"), heap[2]: ("test", "x")}, "'Split' as split", table=three.replace("split", "Split")),
         Case("column Usage", heap, xy, "the column 'Usage'", table=three.replace("split", "Usage")),
         Case("UTF-16", heap, table=rows(heap).encode("utf-16"), status=2, says="UTF-16"),
@@ -195,12 +195,12 @@ def classes() -> list[Case]:
         Case("--classes with a space", two, by(two, 0), options=("--classes", "cats, dogs")),
         Case("--classes of a subset", three, by(three, 0), "leaves out", options=("--classes", "cats,dogs")),
         Case("--classes that are not there", two, options=("--classes", "cat,dog"), status=2, says="'cats', 'dogs'"),
-        Case("cats and Cats", (p := images("{}", "cats Cats dogs")), by(p, 0), "case, white space or the Unicode form"),
-        Case("a single class", (p := images("{}", "cats")), by(p, 0), "there is one class, 'cats'"),
+        Case("cats and Cats", (p := images("{}", "cats Cats dogs")), by(p, 0), "case, white space or Unicode form"),
+        Case("a single class", (p := images("{}", "cats")), by(p, 0), "there is only one class"),
         Case("a class without training images", (p := images("{}/{}", "train", "cats dogs") + images("{}/{}", "val", "cats dogs owls")), by(p, 1, 0, **TVT), "no training images of 'owls'"),
         Case("a class in test alone", (p := images("{}/{}", "train val", "cats dogs") + images("{}/{}", "test", "cats owls")), by(p, 1, 0, **TVT), "only test images of 'owls'"),
-        Case("a class of TIFFs", [*two, "owls/1.tif", "owls/2.tif"], by(two, 0), "no file of 'owls' is read as an image"),
-        Case("the same picture twice", [*(p := images("{}", "cats dogs")), "dogs/same as cats.0.png"], by([*p, "dogs/same as cats.0.png"], 0), "the bytes of an image of another class"),
+        Case("a class of TIFFs", [*two, "owls/1.tif", "owls/2.tif"], by(two, 0), "class 'owls' has no image files"),
+        Case("the same picture twice", [*(p := images("{}", "cats dogs")), "dogs/same as cats.0.png"], by([*p, "dogs/same as cats.0.png"], 0), "the same bytes in different classes"),
     ]  # fmt: skip
 
 
