@@ -90,4 +90,4 @@ def test_the_plugin_leaves_a_prefect_that_it_does_not_know(monkeypatch, context,
     monkeypatch.delattr(DeploymentAsyncClient, "read_deployment_by_name")
     setup_environment(ctx=context)
     assert not hasattr(DeploymentAsyncClient, "read_deployment_by_name")
-    assert "extract-and-train/extract-and-train` works" in caplog.text
+    assert "use `prefect deployment run extract-and-train/extract-and-train`" in caplog.text

@@ -138,7 +138,7 @@ def test_an_empty_or_half_empty_folder_commits_nothing(pipeline, first_run, tmp_
     done = pipeline("--images", images, "--store", store, *TINY)
     assert done.status == 4
     assert f"{60 - keep} of 60 images disappeared" in done.stderr
-    assert f"({keep} are there)" in done.stderr
+    assert f"({keep} remain)" in done.stderr
     assert "Traceback" not in done.stderr
     assert latest_version(Store(store, first_run[2].record["fingerprint"])).number == 1
 

@@ -145,7 +145,7 @@ def test_keys_with_an_empty_name_are_named_and_cost_nothing_else(bucket, caplog)
     files = scan_folder(bucket / "photos").files
     assert files["path"].to_pylist() == [b"cats/a.png", b"dogs/c.png"]
     assert "2 folders with an empty name" in caplog.text
-    assert "copy them to keys without //" in caplog.text
+    assert "copy its images to keys without //" in caplog.text
 
 
 @pytest.mark.parametrize("names", [["train/cats", "train/dogs", "Dev/cats", "Dev/dogs"], ["all/cats", "all/dogs"]])

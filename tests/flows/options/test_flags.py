@@ -127,7 +127,7 @@ def test_a_chunk_size_that_is_not_given_or_null_follows_the_number_of_images(cap
     config.write_text("chunk_size: null\n")
     arguments = ("--images", images, "--store", tmp_path / "store", *SMALL)
     found = [planned(capsys, *arguments, *more)["chunks"] for more in ((), ("--config", config))]
-    assert found == [3, 3]
+    assert found == [7, 7]
 
 
 @exercises("--max-removed-fraction", "--allow-removals")
@@ -238,7 +238,7 @@ def test_an_augmentation_is_of_one_head_and_one_space_however_it_is_said(first_r
 
 
 def test_every_field_of_a_feature_space_is_a_parameter():
-    assert {field.name for field in fields(FeatureSpec)} - {"preprocessing"} == set(FeatureOptions.model_fields)
+    assert {field.name for field in fields(FeatureSpec)} - {"preprocessing", "calibration"} == set(FeatureOptions.model_fields)
 
 
 @exercises("--rescale")
@@ -291,7 +291,7 @@ def test_a_plan_counts_the_views_of_training_images(capsys, images, store):
     assert varied["views_to_extract"] == 20 + 2 * training
     assert varied["expected_bytes"] > plain["expected_bytes"]
     assert main([*map(str, arguments), *VARIED, "--plan"]) == 0
-    assert f"to extract: 20 images ({20 + 2 * training} views) in 1 chunk" in capsys.readouterr().err
+    assert f"to extract: 20 images ({20 + 2 * training} views) in 2 chunks" in capsys.readouterr().err
 
 
 @exercises("--train-on", "--fine-tune", "--fine-tune-epochs", "--fine-tune-learning-rate")

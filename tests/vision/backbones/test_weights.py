@@ -352,7 +352,7 @@ def test_imagenet_that_cannot_be_had_names_the_three_ways_out_and_leaves_nothing
         weights_digest(VGG16, "imagenet", tmp_path / "memo.json")
     message = str(caught.value)
     assert "\n" not in message
-    for way_out in (VGG16.imagenet[1], "--weights PATH", "--weights random"):
+    for way_out in (VGG16.imagenet[1], "as `weights`", "`weights=random`"):
         assert way_out in message
     left = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
     assert [path for path in left if path.name != "keras.json"] == []

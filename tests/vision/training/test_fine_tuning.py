@@ -241,7 +241,7 @@ def test_a_head_of_other_features_is_refused(spec, tensors, photos):
         build_tunable(
             dataclasses.replace(spec, image_size=64), tensors, head_for(photos.features), "block5", "sgd", RATE, 0
         )
-    with pytest.raises(SpecError, match="'block6' is no block"):
+    with pytest.raises(SpecError, match="cannot start at block 'block6'"):
         build_tunable(spec, tensors, head_for(photos.features), "block6", "sgd", RATE, 0)
 
 

@@ -292,7 +292,7 @@ def test_a_head_of_other_classes_gives_way_and_the_line_says_how_to_put_it_back(
     assert typed(result.promotion)[:3] == ["python", "-m", "storage"]
     assert storage(typed(result.promotion)[3:]) == 0
     assert current_head(world.store) == "a" * 32
-    assert capsys.readouterr().out == f"{'a' * 32} is the current head; before it was {result.name}\n"
+    assert capsys.readouterr().out == f"{'a' * 32} is the current head; before, it was {result.name}\n"
 
 
 @pytest.mark.parametrize("is_asked", [True, False])
