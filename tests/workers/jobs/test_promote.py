@@ -133,7 +133,7 @@ def images(images: Path) -> Path:
 
 def typed(text: str) -> list[str]:
     """The arguments of the command that a message gives in backticks."""
-    return shlex.split(text.split("`")[1])
+    return shlex.split(next(part for part in text.split("`") if part.startswith("python ")))
 
 
 # Images of the comparison

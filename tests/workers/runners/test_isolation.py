@@ -27,7 +27,7 @@ from workers.children.in_flight import InFlight, Stage
 from workers.children.watchdog import Limits, own_memory_mb
 from workers.devices import Slot
 from workers.errors import WorkerDied
-from workers.jobs import extract
+from workers.jobs import extract, files
 from workers.jobs.perform import perform
 from workers.jobs.records import ChunkResult, ChunksJob
 from workers.runners import local as worker_pool
@@ -228,12 +228,12 @@ def test_a_file_that_never_comes_stays_pending_and_is_blamed_for_nothing(
     path = images / os.fsdecode(extraction.plan.todo["path"][3].as_py())
     if runner == "inline":
         mortal.code = "timeout"
-        whole = extract.read_file
+        whole = files.read_file
 
         def read(root, name):
             return mortal.die() if name == os.fsencode(path.relative_to(images)) else whole(root, name)
 
-        monkeypatch.setattr(extract, "read_file", read)
+        monkeypatch.setattr(files, "read_file", read)
     else:
         monkeypatch.setattr(worker_pool, "CHILD", (hostile.CHILD[0], "-c", never_reading(path)))
     results = extraction.run(impatient(3.0, "read"))
@@ -245,9 +245,9 @@ def never_reading(path: Path) -> str:
     """The code of a child for which this file never comes."""
     return f"""
 import sys; sys.path.insert(0, {str(Path(hostile.__file__).parents[1])!r})
-import time, workers.jobs.extract
-whole = workers.jobs.extract.read_file
-workers.jobs.extract.read_file = lambda root, path: time.sleep(3600) if path.endswith({os.fsencode(path.name)!r}) and {path.parent.name!r}.encode() in path else whole(root, path)
+import time, workers.jobs.files
+whole = workers.jobs.files.read_file
+workers.jobs.files.read_file = lambda root, path: time.sleep(3600) if path.endswith({os.fsencode(path.name)!r}) and {path.parent.name!r}.encode() in path else whole(root, path)
 from tests import hostile
 hostile.main()
 """
