@@ -94,7 +94,10 @@ def pretend(options: StudyOptions) -> None:
         (["--version", "2"], "there is no version 2"),
         (["--space", "ffff"], "there is no such feature space"),
         (["--classes", "cats,cows"], "--classes names 'cows'"),
-        (["--classes", "cats"], "name more classes with --classes, or run the pipeline on images of more classes first"),
+        (
+            ["--classes", "cats"],
+            "name more classes with --classes, or run the pipeline on images of more classes first",
+        ),
         (["--out", "s3://bucket/out"], "--out: s3://bucket/out is not a local folder"),
         (["--config", "/nowhere.yaml"], "/nowhere.yaml"),
     ],
