@@ -1,5 +1,6 @@
 """One engine for the room: TensorFlow's threads are set once a process, before anything else runs in it."""
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -31,4 +32,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> FeatureSpec:
 @pytest.fixture(scope="session")
 def engine(spec: FeatureSpec) -> TensorFlowEngine:
     """Random weights, 32 pixels. Whoever uses Keras in this room asks for it, so that it comes first."""
-    return TensorFlowEngine(spec, memo.random_weights(BACKBONES["vgg16"]), threads=1)
+    made = TensorFlowEngine(spec, memo.random_weights(BACKBONES["vgg16"]), threads=1)
+    gc.collect()
+    gc.freeze()  # TensorFlow stays
+    return made

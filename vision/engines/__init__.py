@@ -60,6 +60,8 @@ _loading = RLock()  # guards _loaded
 def unload_engine() -> None:
     """Free the memory of the loaded engine, unless somebody else holds it."""
     with _loading:
+        if not _loaded:
+            return
         _loaded.clear()
     gc.collect()  # Keras models contain reference cycles
 
