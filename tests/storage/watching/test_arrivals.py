@@ -29,7 +29,7 @@ from storage.watching.open_files import incomplete
 from tests import toy
 from tests.flows.conftest import PROJECT
 
-QUIET = 0.3
+QUIET = 0.15
 
 
 class Watcher(threading.Thread):
@@ -40,11 +40,11 @@ class Watcher(threading.Thread):
         self.told: list[Arrival] = []
         self.looks = 0
         self._images, self._announced = images, Announced(memory)
-        self._how, self._timing = how, WatchTiming(quiet, most_seconds, poll_seconds=QUIET)
+        self.how, self._timing = how, WatchTiming(quiet, most_seconds, poll_seconds=QUIET)
         self._is_over = threading.Event()
 
     def run(self):
-        with notifier(self._images, self._how) as notices:
+        with notifier(self._images, self.how) as notices:
             for arrival in arrivals(self._look, notices, self._announced, self._timing):
                 if arrival:
                     self.told.append(arrival)
@@ -86,41 +86,66 @@ def watching(images: Place, memory: Path, **options):
         watcher.stop()
 
 
-both = pytest.mark.parametrize("how", ["events", "listing"])
+class Both:
+    """Two watchers of one folder: one waits for events, the other lists it."""
+
+    def __init__(self, watchers: list[Watcher]):
+        self._watchers = watchers
+
+    def have_told(self, *counts: tuple[int, int, int]):
+        """Wait until each has made as many announcements, and compare their counts."""
+        for watcher in self._watchers:
+            watcher.until(lambda watcher=watcher: len(watcher.told) >= len(counts))
+        for watcher in self._watchers:
+            assert watcher.counts() == list(counts), watcher.how
+
+    def have_looked_again(self):
+        for watcher in self._watchers:
+            watcher.has_looked_again()
+
+    def last(self) -> list[Arrival]:
+        return [watcher.told[-1] for watcher in self._watchers]
 
 
-@both
-def test_a_burst_makes_one_announcement_of_all_its_images(images, tmp_path, how):
-    pictures = [toy.picture(tmp_path / "elsewhere" / f"{i}.png", 9000 + i).read_bytes() for i in range(50)]
-    with watching(images, tmp_path / "memory", how=how, quiet=1.5) as watcher:
-        watcher.until(lambda: watcher.told)
-        for number, data in enumerate(pictures):
-            (images / "cats" / f"new {number}.png").write_bytes(data)
-        watcher.until(lambda: len(watcher.told) > 1)
-        watcher.has_looked_again()
-        assert watcher.counts() == [(20, 0, 0), (50, 0, 0)]
+@contextmanager
+def both_watching(images: Path, memory: Path, **options):
+    with (
+        watching(images, memory / "by events", how="events", **options) as one,
+        watching(images, memory / "by listing", how="listing", **options) as other,
+    ):
+        yield Both([one, other])
 
 
-@both
-def test_a_file_that_is_still_written_is_not_announced_however_long_nothing_comes(images, tmp_path, how):
+def test_a_burst_makes_one_announcement_of_all_its_images(images, tmp_path):
+    pictures = [toy.picture(tmp_path / "elsewhere" / f"{i}.png", 9000 + i) for i in range(50)]
+    with both_watching(images, tmp_path / "memory", quiet=1.0) as watchers:
+        watchers.have_told((20, 0, 0))
+        for path in pictures:
+            path.rename(images / "cats" / f"new {path.name}")
+        watchers.have_told((20, 0, 0), (50, 0, 0))
+        watchers.have_looked_again()
+        watchers.have_told((20, 0, 0), (50, 0, 0))
+
+
+def test_a_file_that_is_still_written_is_not_announced_however_long_nothing_comes(images, tmp_path):
     data = toy.picture(tmp_path / "elsewhere.png", 9000).read_bytes()
-    with watching(images, tmp_path / "memory", how=how) as watcher:
-        watcher.until(lambda: watcher.told)
+    with both_watching(images, tmp_path / "memory") as watchers:
+        watchers.have_told((20, 0, 0))
         with open(images / "cats" / "slow.png", "wb", buffering=0) as file:
             file.write(data[: len(data) // 2])
-            watcher.has_looked_again()
-            assert watcher.counts() == [(20, 0, 0)]
+            watchers.have_looked_again()
+            watchers.have_told((20, 0, 0))
             file.write(data[len(data) // 2 :])
-        watcher.until(lambda: len(watcher.told) > 1)
-        assert watcher.counts() == [(20, 0, 0), (1, 0, 0)]
-        sizes = {row["path"]: row["size"] for row in watcher.told[-1].scan.files.to_pylist()}
-        assert sizes[b"cats/slow.png"] == len(data)
+        watchers.have_told((20, 0, 0), (1, 0, 0))
+        for arrival in watchers.last():
+            sizes = {row["path"]: row["size"] for row in arrival.scan.files.to_pylist()}
+            assert sizes[b"cats/slow.png"] == len(data)
 
 
 def test_where_images_never_stop_arriving_the_complete_ones_are_announced_all_the_same(images, tmp_path):
     data = (images / "cats" / "000.png").read_bytes()
     with (
-        watching(images, tmp_path / "memory", most_seconds=1) as watcher,
+        watching(images, tmp_path / "memory", most_seconds=0.5) as watcher,
         open(images / "dogs" / "open.png", "wb", buffering=0) as file,
     ):
         number = 0
@@ -135,19 +160,20 @@ def test_where_images_never_stop_arriving_the_complete_ones_are_announced_all_th
     assert all(arrival.new for arrival in watcher.told)
 
 
-@both
-def test_what_is_deleted_moved_or_changed_is_noticed(images, tmp_path, how):
-    with watching(images, tmp_path / "memory", how=how) as watcher:
-        watcher.until(lambda: len(watcher.told) == 1)
-        (images / "cats" / "000.png").unlink()
-        watcher.until(lambda: len(watcher.told) == 2)
-        (images / "cats" / "001.png").rename(images / "dogs" / "moved.png")
-        watcher.until(lambda: len(watcher.told) == 3)
-        toy.picture(images / "cats" / "002.png", 9000)
-        watcher.until(lambda: len(watcher.told) == 4)
-        (images / "cats").rename(images / "lions")
-        watcher.until(lambda: len(watcher.told) == 5)
-        assert watcher.counts()[1:] == [(0, 0, 1), (1, 0, 1), (0, 1, 0), (8, 0, 8)]
+def test_what_is_deleted_moved_or_changed_is_noticed(images, tmp_path):
+    changes = [
+        (lambda: (images / "cats" / "000.png").unlink(), (0, 0, 1)),
+        (lambda: (images / "cats" / "001.png").rename(images / "dogs" / "moved.png"), (1, 0, 1)),
+        (lambda: toy.picture(images / "cats" / "002.png", 9000), (0, 1, 0)),
+        (lambda: (images / "cats").rename(images / "lions"), (8, 0, 8)),
+    ]
+    with both_watching(images, tmp_path / "memory") as watchers:
+        expected = [(20, 0, 0)]
+        watchers.have_told(*expected)
+        for change, counts in changes:
+            change()
+            expected.append(counts)
+            watchers.have_told(*expected)
 
 
 def test_what_is_no_image_is_not_announced(images, tmp_path):
@@ -159,16 +185,14 @@ def test_what_is_no_image_is_not_announced(images, tmp_path):
         assert len(watcher.told) == 1
 
 
-@both
-def test_a_folder_that_is_away_for_a_while_does_not_end_the_watching(images, tmp_path, how):
-    with watching(images, tmp_path / "memory", how=how) as watcher:
-        watcher.until(lambda: len(watcher.told) == 1)
+def test_a_folder_that_is_away_for_a_while_does_not_end_the_watching(images, tmp_path):
+    with both_watching(images, tmp_path / "memory") as watchers:
+        watchers.have_told((20, 0, 0))
         images.rename(tmp_path / "away")
-        watcher.has_looked_again()
+        watchers.have_looked_again()
         toy.picture(tmp_path / "away" / "cats" / "new.png", 9000)
         (tmp_path / "away").rename(images)
-        watcher.until(lambda: len(watcher.told) == 2)
-        assert watcher.counts()[1:] == [(1, 0, 0)]
+        watchers.have_told((20, 0, 0), (1, 0, 0))
 
 
 def test_a_folder_that_is_not_there_is_an_error_at_the_start(tmp_path):
@@ -201,7 +225,7 @@ from storage.watching.notifier import notifier
 from storage.source.scan import scan_folder
 images, announced = Path(sys.argv[1]), Announced(Path(sys.argv[2]))
 with notifier(images) as notices:
-    for arrival in arrivals(lambda: scan_folder(images), notices, announced, WatchTiming(0.5, 60, 60)):
+    for arrival in arrivals(lambda: scan_folder(images), notices, announced, WatchTiming(0.2, 60, 60)):
         if arrival:
             announced.remember(arrival)
             print(json.dumps([arrival.new, arrival.changed, arrival.gone]), flush=True)
@@ -344,12 +368,12 @@ def test_events_go_on_where_the_folder_is_made_again(images, monkeypatch, inode)
     if inode != "its own":
         monkeypatch.setattr("storage.watching.notifier._identity", lambda folder: (1, 1) if folder.exists() else None)
     with notifier(images, "events") as notices:
-        assert not notices.wait(0.5)
+        assert not notices.wait(0.2)
         shutil.rmtree(images)
-        notices.rest(0.5, 10)
+        notices.rest(0.4, 10)
         toy.pictures(images)
         notices.wait(10)  # it is another folder, which is to be looked at
-        notices.rest(0.5, 10)
+        notices.rest(0.2, 10)
         toy.picture(images / "cats" / "new.png", 9000)
         assert notices.wait(10)
 
@@ -365,7 +389,7 @@ def test_a_signal_ends_the_waiting_as_what_it_is(images):
     try:
         for how in ("events", "listing"):
             with notifier(images, how) as notices:
-                threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+                threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1)).start()
                 with pytest.raises(Told):
                     notices.wait(60)
     finally:

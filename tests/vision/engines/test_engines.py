@@ -138,19 +138,23 @@ def test_features_of_other_weights_are_no_parity(spec, tensors):
         check_parity(MnnEngine(spec, tensors, threads=1), others)
 
 
+@pytest.fixture(scope="module")
+def own_file(tensors, tmp_path_factory):
+    """A file of the random tensors."""
+    return write_keras2(tmp_path_factory.mktemp("weights") / "mine.h5", tensors)
+
+
 @pytest.mark.parametrize("name", ["mnn", "openvino", "tensorflow"])
-def test_weights_that_are_not_those_of_the_spec_any_more_are_refused(engine, spec, tensors, tmp_path, name):
-    path = write_keras2(tmp_path / "mine.h5", tensors)
+def test_weights_that_are_not_those_of_the_spec_any_more_are_refused(engine, spec, own_file, name):
     with pytest.raises(WeightsError, match="changed during the run"):
-        load_engine(name, dataclasses.replace(spec, weights="0" * 32), str(path), 1)
+        load_engine(name, dataclasses.replace(spec, weights="0" * 32), str(own_file), 1)
 
 
 @pytest.mark.parametrize("name", ["mnn", "openvino", "tensorflow"])
-def test_an_engine_from_a_file_of_the_random_tensors_gives_the_same_features(engine, spec, tensors, tmp_path, name):
-    path = write_keras2(tmp_path / "mine.h5", tensors)
+def test_an_engine_from_a_file_of_the_random_tensors_gives_the_same_features(engine, spec, tensors, own_file, name):
     own = dataclasses.replace(spec, weights=tensors_digest(tensors))
     from_seed = load_engine(name, spec, "random", 1).features(pixels(5))
-    assert np.array_equal(load_engine(name, own, str(path), 1).features(pixels(5)), from_seed)
+    assert np.array_equal(load_engine(name, own, str(own_file), 1).features(pixels(5)), from_seed)
 
 
 @pytest.fixture(scope="module")
@@ -218,12 +222,12 @@ def test_what_cannot_be_cut_is_refused_in_a_sentence(name, backbone, before, rea
 @pytest.mark.parametrize("name", ["mnn", "openvino", "tensorflow"])
 def test_the_engine_before_is_gone_when_another_is_made(engine, spec, monkeypatch, name):
     seen = []
-    whole = weakref.ref(load_engine(name, spec, "random", 1))
+    before = weakref.ref(load_engine(name, spec, "random", 1, "block3"))
     made = engines._made
-    monkeypatch.setattr(engines, "_made", lambda *wanted: (seen.append(whole()), made(*wanted))[1])
-    cut = load_engine(name, spec, "random", 1, "block5")
+    monkeypatch.setattr(engines, "_made", lambda *wanted: (seen.append(before()), made(*wanted))[1])
+    made_now = load_engine(name, spec, "random", 1, "block2")
     assert seen == [None]
-    assert load_engine(name, spec, "random", 1, "block5") is cut
+    assert load_engine(name, spec, "random", 1, "block2") is made_now
 
 
 def test_mnn_loads_no_tensorflow_opens_no_connection_and_leaves_no_file(tmp_path):

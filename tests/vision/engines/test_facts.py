@@ -246,8 +246,9 @@ def searches(monkeypatch) -> list[str]:
 
 
 def loaded(spec):
+    """Two blocks of the network, which load sooner than all of it."""
     unload_engine()
-    return load_engine("mnn", spec, "random", 1)
+    return load_engine("mnn", spec, "random", 1, "block3")
 
 
 def test_an_engine_is_measured_and_checked_once_per_machine_and_computes_the_same_after_it(spec, searches):

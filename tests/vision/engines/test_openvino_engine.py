@@ -1,6 +1,7 @@
 """OpenVINO: float32 against TensorFlow, bfloat16 and int8 against the reference, and what it needs of a machine."""
 
 import dataclasses
+import io
 import os
 import subprocess
 import sys
@@ -47,8 +48,7 @@ def made(spec, tensors):
     return lru_cache(make)
 
 
-@pytest.mark.parametrize("size", [32, 75])
-@pytest.mark.parametrize("pooling", ["none", "max"])
+@pytest.mark.parametrize(("size", "pooling"), [(32, "none"), (75, "max")])
 def test_openvino_gives_the_features_of_tensorflow(engine, spec, tensors, size, pooling):
     from vision.engines.tensorflow_engine import TensorFlowEngine
 
@@ -228,6 +228,21 @@ def test_no_file_imports_openvino_but_the_one_that_switches_its_reports_off():
     assert not [path for path in sources if "from openvino" in path.read_text()]
 
 
+def test_a_conversion_is_kept_and_a_damaged_one_is_made_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    file, own, made = io.BytesIO(), FeatureSpec("none", "resnet50", 32), []
+    np.savez(file, graph=np.arange(9, dtype=np.uint8), weights=np.arange(5, dtype=np.uint8), expected=np.ones((1, 2)))
+    monkeypatch.setattr(keras_export, "_export", lambda *given: (made.append(given), file.getvalue())[1])
+    assert [keras_export.exported(own, {}).graph for _ in range(2)] == [bytes(range(9))] * 2
+    assert len(made) == 1
+    (kept,) = (cache_folder() / "graphs").iterdir()
+    kept.write_bytes(file.getvalue()[:-1])
+    assert keras_export.exported(own, {}).weights == bytes(range(5))
+    assert kept.read_bytes() == file.getvalue()
+    assert len(made) == 2
+
+
+@pytest.mark.slow
 def test_another_backbone_is_converted_once_in_a_process_of_its_own(engine, spec, tmp_path, monkeypatch):
     from vision.engines.tensorflow_engine import TensorFlowEngine
 

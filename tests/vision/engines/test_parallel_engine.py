@@ -23,7 +23,10 @@ def nothing_loaded():
     unload_engine()
 
 
-@pytest.mark.parametrize(("name", "before"), [("mnn", None), ("mnn", "block5"), ("openvino", "block5")])
+WHOLE = [pytest.param("mnn", None, marks=pytest.mark.slow), pytest.param("openvino", "block5", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(("name", "before"), [("mnn", "block3"), ("openvino", "block3"), *WHOLE])
 def test_a_feature_has_the_bits_that_one_copy_gives_it(spec, name, before):
     one = load_engine(name, spec, "random", 1, before)
     several = load_engine(name, spec, "random", 1, before, None, COPIES)
@@ -40,10 +43,12 @@ def test_a_feature_has_the_bits_that_one_copy_gives_it(spec, name, before):
 
 
 def test_memory_limits_the_batch_of_each_copy(spec):
-    several = load_engine("mnn", spec, "random", 1, None, 6, COPIES)
+    several = load_engine("mnn", spec, "random", 1, "block3", 6, COPIES)
     assert several.batch_size == COPIES * 6
     pictures = pixels(40)
-    assert np.array_equal(several.features(pictures), load_engine("mnn", spec, "random", 1).features(pictures))
+    assert np.array_equal(
+        several.features(pictures), load_engine("mnn", spec, "random", 1, "block3").features(pictures)
+    )
 
 
 class Meeting(toy.ToyEngine):

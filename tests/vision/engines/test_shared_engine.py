@@ -36,8 +36,13 @@ def together(*calls: Callable[[], T]) -> list[T]:
         return [done.result() for done in [threads.submit(begun, call) for call in calls]]
 
 
+SLOW = [("mnn", None), ("mnn", "block5"), ("openvino", "block5"), ("tensorflow", "block5")]
+
+
 @pytest.fixture(
-    params=[("mnn", None), ("mnn", "block5"), ("openvino", "block5"), ("tensorflow", "block5")], scope="module", ids=str
+    params=[*((name, "block3") for name in KINDS), *(pytest.param(each, marks=pytest.mark.slow) for each in SLOW)],
+    scope="module",
+    ids=str,
 )
 def shared(request, engine, spec, tensors) -> Engine:
     """One of each kind, whole, and cut as for a fine-tuning."""
@@ -98,6 +103,6 @@ def test_threads_that_load_the_same_engine_get_one(spec, engine, monkeypatch):
     unload_engine()
     made, make = [], engines._made
     monkeypatch.setattr(engines, "_made", lambda *wanted: (made.append(wanted), make(*wanted))[1])
-    found = together(*[lambda: load_engine("mnn", spec, "random", 1, "block5")] * 4)
+    found = together(*[lambda: load_engine("mnn", spec, "random", 1, "block3")] * 4)
     unload_engine()
     assert len(made) == len({id(each) for each in found}) == 1
