@@ -55,7 +55,7 @@ def test_the_demo_does_what_the_readme_says(tmp_path: Path):
     assert "Flow run" in told[0]
     assert "View at" not in told[0], "a run's own server has no pages, and is gone with the run"
     assert "nothing to do" in done.stderr
-    assert "untrained" in done.stderr
+    assert "the weights are random" in done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -530,7 +530,7 @@ def test_a_later_epoch_needs_the_head_that_it_goes_on_from(capsys, again, pipeli
     images, store = again
     arguments = ("--images", images, "--store", store, *TINY)
     assert main([*map(str, arguments), "--epochs", "9", "--initial-epoch", "5"]) == 2
-    assert "no head was trained for 5 epochs on these images" in capsys.readouterr().err
+    assert "no head was trained for 5 epochs with the same other options on these images" in capsys.readouterr().err
     assert main([*map(str, arguments), "--epochs", "3", "--initial-epoch", "3"]) == 2
     assert "--initial-epoch: 3 must be less than --epochs, which is 3" in capsys.readouterr().err
     epochs = json.loads(
