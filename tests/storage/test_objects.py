@@ -366,8 +366,8 @@ print(json.dumps(win(Store(place(sys.argv[1]), "0" * 32), 2, int(sys.argv[2]))))
 
 
 def test_of_two_committers_racing_no_version_is_lost(bucket):
-    """COMMITS says how many versions, 20 where it does not."""
-    each = int(os.environ.get("COMMITS", "20")) // 2
+    """COMMITS says how many versions, 12 where it does not."""
+    each = int(os.environ.get("COMMITS", "12")) // 2
     store = Store(bucket / "store", "0" * 32)
     call = [sys.executable, "-c", OTHER, str(store.root), str(each)]
     with subprocess.Popen(call, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

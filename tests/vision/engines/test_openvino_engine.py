@@ -285,6 +285,14 @@ def test_a_conversion_that_takes_too_long_is_told_as_the_reason_to_do_without(mo
         keras_export._export(FeatureSpec("none", "resnet50", 32).record(), {})
 
 
+def test_the_last_line_of_a_conversion_that_failed_is_the_reason(monkeypatch):
+    failed = subprocess.CompletedProcess([], 1, "", "Traceback\nValueError: no such layer\n")
+    monkeypatch.setattr(keras_export, "_run", lambda command: failed)
+    with pytest.raises(RuntimeError, match=r"resnet50 cannot be converted for OpenVINO \(ValueError: no such layer\)"):
+        keras_export._export(FeatureSpec("none", "resnet50", 32).record(), {})
+
+
+@pytest.mark.slow
 def test_a_backbone_that_keras_cannot_convert_says_why(spec, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(RuntimeError, match=r"resnet50 cannot be converted for OpenVINO \(.+\)"):

@@ -402,8 +402,15 @@ def test_no_epoch_is_the_best_where_none_bettered_the_start(start):
 # In a browser
 
 
-@pytest.mark.parametrize("is_dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390], ids=["desktop", "phone"])
+@pytest.mark.parametrize(
+    ("width", "is_dark"),
+    [
+        pytest.param(1280, False, id="desktop-light"),
+        pytest.param(390, True, id="phone-dark"),
+        pytest.param(1280, True, id="desktop-dark", marks=pytest.mark.slow),
+        pytest.param(390, False, id="phone-light", marks=pytest.mark.slow),
+    ],
+)
 def test_in_a_browser_the_page_is_there_and_no_wider_than_the_window(width, is_dark, tmp_path):
     seen = browser.look(page(tuple("abcdefghij"), has_test=True), tmp_path, width, is_dark=is_dark)
     assert (seen.picture.size, seen.overflow) == ((width, 1600), 0)

@@ -89,7 +89,11 @@ def is_same(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
 
 @pytest.mark.parametrize(
     ("before", "size", "options"),
-    [("block5", 32, {}), ("block5", 64, {"pooling": "max"}), ("block3", 50, {"pooling": "avg"})],
+    [
+        ("block5", 32, {}),
+        ("block3", 50, {"pooling": "avg"}),
+        pytest.param("block5", 64, {"pooling": "max"}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_cut_engine_and_the_model_behind_it_give_what_the_head_gives_on_features(
     engine, spec, tensors, before, size, options
@@ -217,7 +221,7 @@ def exact_maps(spec, tensors) -> np.ndarray:
     return MnnEngine(dataclasses.replace(spec, dtype="float32"), tensors, 1, "block5").features(pixels(8))
 
 
-@pytest.mark.parametrize("pooling", ["none", "avg"])
+@pytest.mark.parametrize("pooling", ["avg", pytest.param("none", marks=pytest.mark.slow)])
 def test_a_whole_model_that_was_saved_predicts_from_pixels_what_was_trained(
     engine, spec, tensors, exact_maps, pooling, tmp_path
 ):

@@ -47,7 +47,9 @@ def training(space: Space, slot: Slot, engine: str) -> tuple[str, dict]:
 
 
 @pytest.mark.parametrize("threads", [1, pytest.param(available_cores(), marks=pytest.mark.slow)])
-@pytest.mark.parametrize("engine", ["mnn", "openvino", pytest.param("tensorflow", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "engine", ["mnn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("openvino", "tensorflow"))]
+)
 def test_every_pool_of_a_child_has_the_threads_of_its_slot(space, threads, engine, tmp_path, monkeypatch):
     """The child extracts, then trains. The slot overrides what the user has set for the whole machine."""
     for name in THREAD_POOLS:

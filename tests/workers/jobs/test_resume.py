@@ -33,9 +33,9 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 KILLS = int(os.environ.get("KILLS", "5"))
-# Four batches per epoch, of which the last is smaller. A checkpoint follows each of them.
-OPTIONS = {"epochs": 2, "batch_size": 16, "shuffle_memory_mb": 1}
-STEPS = 8
+# Three batches per epoch, of which the last is smaller. A checkpoint follows each of them.
+OPTIONS = {"epochs": 2, "batch_size": 20, "shuffle_memory_mb": 1}
+STEPS = 6
 # 15 batches per epoch, so that there is time to kill a child during the training.
 LONGER = {"epochs": 4, "batch_size": 4}
 

@@ -140,7 +140,7 @@ def digest(data: bytes) -> bytes:
 def test_an_image_that_ends_its_child_costs_its_own_row_and_no_other(deed, stage, images, store, workers):
     bad = digest(hostile.spoil(images / "cats" / "004.png", stage, deed))
     extraction = Extraction(images, store, workers)
-    results = extraction.run(impatient(3.0, stage) if deed == "hang" else LIMITS)
+    results = extraction.run(impatient(2.0, stage) if deed == "hang" else LIMITS)
     assert [(each.images, each.skipped) for each in results] == [(8, {}), (8, {}), (4, {})]
     assert sum(each.rows for each in results) == 19
     shards = extraction.shards(results)
