@@ -40,15 +40,23 @@ def call(main: Callable[[list[str]], int], environment: dict[str, str], *argumen
 @contextmanager
 def server_of(environment: dict[str, str]) -> Iterator[None]:
     """Let Prefect in this process use the server and the home of an environment."""
-    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        PREFECT_HOME,
+        temporary_settings,
+    )
 
     names = "PREFECT_API_URL", "PREFECT_HOME"
     with pytest.MonkeyPatch.context() as patch:
         for name in names:
             patch.setenv(name, environment[name])
-        with temporary_settings(
-            {PREFECT_API_URL: environment["PREFECT_API_URL"], PREFECT_HOME: environment["PREFECT_HOME"]}
-        ):
+        settings = {
+            PREFECT_API_URL: environment["PREFECT_API_URL"],
+            PREFECT_HOME: environment["PREFECT_HOME"],
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,  # each run would wait a second for the end of its heartbeats
+        }
+        with temporary_settings(settings):
             yield
 
 
