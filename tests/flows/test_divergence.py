@@ -172,5 +172,5 @@ def test_a_training_that_diverges_leaves_the_current_head_and_blocks_no_later_on
     assert "Traceback" not in done.stderr
     again = pipeline(*arguments, "--learning-rate", "1e30")
     assert (again.status, "starting Prefect" in again.stderr) == (2, False)
-    advised = done.stderr.split("try --learning-rate ")[1].split(";")[0]
+    advised = done.stderr.split("try --learning-rate ")[1].split(". ")[0]
     assert pipeline(*arguments, "--learning-rate", advised, "--promote").status == 0
