@@ -126,16 +126,24 @@ def extract(
     def on_loss(loss: Loss, key: bytes) -> None:
         losses.setdefault(loss, []).append(key)
 
-    with closing(infer(engine, images, make_views, tracker, apart, seconds, on_loss)) as batches:
+    places: dict[bytes, int] = {}
+    with closing(infer(engine, _in_order(images, places), make_views, tracker, apart, seconds, on_loss)) as batches:
         for batch in batches:
             rows += batch.rows
             errors |= batch.errors
             done += batch.finished
             on_batch(done)
-    rows.sort(key=lambda row: row[0])  # stable: the images of a view stay in the order in which they came
+    rows.sort(key=lambda row: (row[0], places[row[1]]))  # an image of `apart` may come before earlier ones
     features = np.stack([row for _, _, row in rows]) if rows else np.empty((0, *shape_of(engine)), dtype_of(engine))
     views = np.array([view for view, _, _ in rows], np.uint16)
     return Extracted([key for _, key, _ in rows], views, features, errors, seconds, losses)
+
+
+def _in_order(images: Iterable[Image], places: dict[bytes, int]) -> Iterator[Image]:
+    """The images, while `places` receives the place of each key."""
+    for image in images:
+        places[image[0]] = len(places)
+        yield image
 
 
 def infer(

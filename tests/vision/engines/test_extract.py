@@ -110,6 +110,14 @@ def test_images_that_are_to_be_apart_are_inferred_each_without_others(images):
     assert all(np.array_equal(row, expected[key]) for key, row in zip(found.keys, found.features, strict=True))
 
 
+def test_rows_are_in_the_order_of_the_images_whichever_are_apart(images):
+    whole, keys = extract(ToyEngine(), images), [key for key, _, _ in images]
+    for apart in ({keys[-1]}, {keys[2], keys[9]}, set(keys)):
+        found = extract(ToyEngine(), images, apart=apart)
+        assert found.keys == whole.keys
+        assert np.array_equal(found.features, whole.features)
+
+
 def test_a_value_too_large_for_float16_is_left_for_the_store_to_refuse(images):
     class Large(ToyEngine):
         def features(self, pixels):
