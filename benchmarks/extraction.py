@@ -153,7 +153,7 @@ def _infer(name, weights, photos, count, number, cores, barrier, answers) -> Non
 def compare(given: argparse.Namespace, home: Path) -> dict:
     images = linked(given.photos, given.count, home / "images")
     pipeline = [sys.executable, BENCHMARKS.parent / "flows" / "pipeline.py", "--images", images]
-    pipeline += ["--weights", given.weights]
+    pipeline += ["--weights", given.weights, "--outside-links"]
     runs: dict[str, list[dict]] = {name: [] for name in (*given.peers, *given.ours)}
     engines: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(given.rounds):
