@@ -215,7 +215,9 @@ def table(reports: list[dict]) -> str:
     """A table of each size's peak memory in each phase, and its growth, in MB."""
     phases = {name: None for report in reports for name in report["phases_mb"]}
     lines = [("MB", *(f"{report['rows']:,} rows" for report in reports))]
-    lines += [(phase, *(f"{report['phases_mb'][phase]:,.0f}" for report in reports)) for phase in phases]
+    lines += [
+        (phase, *(f"{report['phases_mb'].get(phase, float('nan')):,.0f}" for report in reports)) for phase in phases
+    ]
     for name in ("growth_mb", "growth_over_one_moment_mb", "allowed_mb"):
         lines.append((name.removesuffix("_mb").replace("_", " "), *(f"{report[name]:,.1f}" for report in reports)))
     return "\n".join(f"{first:24}" + "".join(f"{cell:>16}" for cell in cells) for first, *cells in lines)
