@@ -378,6 +378,12 @@ def test_events_go_on_where_the_folder_is_made_again(images, monkeypatch, inode)
         assert notices.wait(10)
 
 
+def wait_on(notices) -> None:
+    """Wait without end: an event of the folder may end one wait before the signal comes."""
+    while True:
+        notices.wait(60)
+
+
 def test_a_signal_ends_the_waiting_as_what_it_is(images):
     class Told(Exception):
         pass
@@ -391,8 +397,7 @@ def test_a_signal_ends_the_waiting_as_what_it_is(images):
             with notifier(images, how) as notices:
                 threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1)).start()
                 with pytest.raises(Told):
-                    while True:  # an event of the folder may end a wait before the signal comes
-                        notices.wait(60)
+                    wait_on(notices)
     finally:
         signal.signal(signal.SIGUSR1, before)
 
