@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from prefect import task
@@ -55,9 +56,24 @@ def extract_chunk(
 
     on_batch: receives a progress record per batch. Raises what `Isolation.run` raises.
     """
+    return run_chunks(plan, start, count, slots, engine, on_batch, runner_name)
+
+
+def run_chunks(
+    plan: PlanRecord,
+    start: int,
+    count: int,
+    slots: tuple[Slot, ...],
+    engine: str,
+    on_batch: Callable[[dict], None] | None,
+    runner_name: RunnerName,
+    kind: type[ChunksJob] = ChunksJob,
+    **own: Any,
+) -> list[ChunkResult]:
+    """Run the job of some chunks in one slot. kind: of the job; own: the fields that only this kind has."""
     limits = Limits(SILENCE_SECONDS, memory_mb_a_child(len(slots)))
     with runner(runner_name, slots, logs_of(plan)).lease() as lease:
-        job = ChunksJob(
+        job = kind(
             plan.space,
             pack(_rows(plan, start, count)),
             start,
@@ -69,5 +85,6 @@ def extract_chunk(
             augmentation=plan.augmentation,
             largest_batch=lease.slot.largest_batch,
             full_chunks=plan.full_chunks,
+            **own,
         )
         return Isolation(lease, job, on_batch or (lambda _: None), limits).run()

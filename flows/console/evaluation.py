@@ -1,12 +1,11 @@
 """The outcome of an evaluation: one record, printed as one line of JSON."""
 
-import resource
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from storage.finite import finite
+from flows.console.outcome import line_of
 from workers.jobs.evaluate import REPORT, Evaluated
 from workers.jobs.labelled import LabelledRecord
 from workers.jobs.opened_head import OpenedHead
@@ -66,19 +65,8 @@ class Evaluation:
     elapsed_seconds: float | None = None
 
     def line(self, elapsed_seconds: float) -> dict[str, Any]:
-        """The JSON record, with floats rounded to four digits."""
-        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        record = asdict(self) | {"elapsed_seconds": elapsed_seconds, "peak_rss_mb": max(own, self.peak_rss_mb)}
-        return {key: value if key == "p_value" else _rounded(value) for key, value in finite(record).items()}
-
-
-def _rounded(value: Any) -> Any:
-    """Floats with four digits, also within lists and objects."""
-    if isinstance(value, dict):
-        return {key: _rounded(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(each) for each in value]
-    return round(value, 4) if isinstance(value, float) else value
+        """The JSON record, with floats rounded to four digits but the p-value, which may be smaller."""
+        return line_of(asdict(self), elapsed_seconds) | {"p_value": self.p_value}
 
 
 def evaluation_of(

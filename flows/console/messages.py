@@ -22,7 +22,6 @@ from workers.runners.inline import CAUTION
 
 
 def say(*lines: str) -> None:
-    """Print lines to standard error."""
     """Print lines to standard error, with the flags of the parameters that they name."""
     for line in lines:
         print(as_flags(line), file=sys.stderr, flush=True)

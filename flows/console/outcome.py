@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 from storage.errors import InputError
 from storage.finite import finite
@@ -131,11 +132,28 @@ class Outcome:
 
     def line(self, elapsed_seconds: float) -> dict:
         """The JSON record, with floats rounded to four digits and null for values that are not finite."""
-        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        record = asdict(self) | {"elapsed_seconds": elapsed_seconds, "peak_rss_mb": max(own, self.peak_rss_mb or 0)}
         begun = time.time() - elapsed_seconds
-        record["warmup_seconds"] = None if self.first_read is None else self.first_read - begun
-        return {key: round(value, 4) if isinstance(value, float) else value for key, value in finite(record).items()}
+        warmup_seconds = None if self.first_read is None else self.first_read - begun
+        return line_of(asdict(self) | {"warmup_seconds": warmup_seconds}, elapsed_seconds)
+
+
+def line_of(record: dict[str, Any], elapsed_seconds: float) -> dict[str, Any]:
+    """The JSON record of an outcome: floats rounded to four digits, null for values that are not finite.
+
+    peak_rss_mb becomes that of this process if it is larger.
+    """
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    record = record | {"elapsed_seconds": elapsed_seconds, "peak_rss_mb": max(own, record["peak_rss_mb"] or 0)}
+    return _rounded(finite(record))
+
+
+def _rounded(value: Any) -> Any:
+    """Floats with four digits, also within lists and objects."""
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(each) for each in value]
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def outcome_of(plan: PlanRecord, chunks: list[ChunkResult], version: VersionRecord) -> Outcome:

@@ -1,10 +1,9 @@
 """The outcome of a prediction run: one record, printed as one line of JSON."""
 
-import resource
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from storage.finite import finite
+from flows.console.outcome import line_of
 from workers.jobs.opened_head import OpenedHead
 from workers.jobs.prediction_plan import InboxRecord, PredictionPlan
 from workers.jobs.records import ChunkResult
@@ -46,9 +45,7 @@ class Predictions:
 
     def line(self, elapsed_seconds: float) -> dict[str, Any]:
         """The JSON record, with floats rounded to four digits."""
-        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        record = asdict(self) | {"elapsed_seconds": elapsed_seconds, "peak_rss_mb": max(own, self.peak_rss_mb)}
-        return {key: round(value, 4) if isinstance(value, float) else value for key, value in finite(record).items()}
+        return line_of(asdict(self), elapsed_seconds)
 
 
 def predictions_of(

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from flows.options.head import HeadOptions
 from flows.options.paths import check_path
+from storage.backend.output import check_writable
 from storage.backend.paths import place
 from storage.errors import InputError
 from storage.layout import Store
@@ -72,9 +73,7 @@ class EvaluateOptions(HeadOptions):
         """Raise InputError if a head, the images or the folder cannot be used. Returns the store."""
         if self.images is not None:
             check_folder(place(self.images))
-        above = next(path for path in (self.folder, *self.folder.parents) if path.exists())
-        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-            raise InputError(f"--out: no file can be written in {above}")
+        check_writable(self.folder, "no file")
         for head in self.heads:
             self.check_engine(head)
         return self.spaces()[0].store

@@ -1,7 +1,6 @@
 """The parameters that `predict` and `evaluate` share: the head, and how its predictions are computed."""
 
 from functools import cached_property
-from typing import Self
 
 import pydantic
 from pydantic import Field
@@ -9,17 +8,16 @@ from pydantic import Field
 from flows.options.field_types import Fraction, OutsideLinks
 from flows.options.paths import check_path
 from flows.options.pipeline import PipelineOptions
+from flows.options.running import SlotOptions
 from storage.backend.paths import Place, place
 from storage.shards.shard import MAX_ROWS
-from vision.engines.selection import EngineName, choose
-from vision.specs import FeatureSpec
-from workers.devices import Placement, placement, visible_gpus
+from vision.engines.selection import choose
+from workers.devices import visible_gpus
 from workers.jobs.opened_head import OpenedHead, open_head
-from workers.runners.base import RunnerName
 
 
-class HeadOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
-    """Parameters of a flow that uses a head. The `title` of a field is the group of its flag in --help."""
+class ChosenHead(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
+    """The parameters that say which head of which store."""
 
     store: str = Field(
         "./store", title="input", validate_default=True, description="store that a run of the pipeline wrote"
@@ -33,25 +31,8 @@ class HeadOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_nan
         title="input",
         description="imagenet, random, or a Keras weights file; needed once for a store of an older version, which keeps it",
     )
-    engine: EngineName = PipelineOptions.model_fields["engine"]  # type: ignore[assignment]
-    runner: RunnerName = PipelineOptions.model_fields["runner"]  # type: ignore[assignment]
-    workers: int | None = PipelineOptions.model_fields["workers"]  # type: ignore[assignment]
-    chunk_size: int | None = Field(
-        None,
-        ge=1,
-        le=MAX_ROWS,
-        title="running",
-        description="images per piece of work; default: chosen by their number",
-    )
-    max_bad_fraction: Fraction = PipelineOptions.model_fields["max_bad_fraction"]  # type: ignore[assignment]
 
     _head_paths = pydantic.field_validator("store", "weights")(check_path)
-
-    @pydantic.model_validator(mode="after")
-    def _has_a_slot_for_each_worker(self) -> Self:
-        if self.runner == "inline" and (self.workers or 1) > 1:
-            raise ValueError(f"--workers: --runner inline has one worker, got {self.workers}; leave --workers out")
-        return self
 
     @property
     def root(self) -> Place:
@@ -63,11 +44,21 @@ class HeadOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_nan
         """The head. Raises InputError if there is none, StoreDamaged if it is damaged."""
         return open_head(self.root, self.head or None)
 
+
+# Pydantic puts the fields of the last base first, and --help shows them so.
+class HeadOptions(SlotOptions, ChosenHead):
+    """Parameters of a flow that uses a head. The `title` of a field is the group of its flag in --help."""
+
+    chunk_size: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_ROWS,
+        title="running",
+        description="images per piece of work; default: chosen by their number",
+    )
+    max_bad_fraction: Fraction = PipelineOptions.model_fields["max_bad_fraction"]  # type: ignore[assignment]
+
     def check_engine(self, head: OpenedHead) -> None:
         """Raise SpecError if the engine cannot compute the features of a head."""
         if not head.is_whole:
             choose(self.engine, head.spec, bool(visible_gpus()))
-
-    def placement(self, engine: str, spec: FeatureSpec) -> Placement:
-        """The slots of the prediction."""
-        return placement(1 if self.runner == "inline" else self.workers, engine, spec)

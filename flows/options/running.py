@@ -13,8 +13,8 @@ from workers.devices import Placement, placement
 from workers.runners.base import RunnerName
 
 
-class RunningOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
-    """The group `running` of the pipeline's parameters."""
+class SlotOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
+    """What computes, and in how many slots."""
 
     engine: EngineName = Field(
         "auto",
@@ -32,6 +32,21 @@ class RunningOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_
         title="running",
         description="number of extraction processes; default: one per GPU, or one per physical core as far as memory allows",
     )
+
+    @pydantic.model_validator(mode="after")
+    def _has_a_slot_for_each_worker(self) -> Self:
+        if self.runner == "inline" and (self.workers or 1) > 1:
+            raise ValueError(f"--workers: --runner inline has one worker, got {self.workers}; leave --workers out")
+        return self
+
+    def placement(self, engine: str, spec: FeatureSpec) -> Placement:
+        """The slots of a run. They depend on the free memory, so a run asks before it starts children."""
+        return placement(1 if self.runner == "inline" else self.workers, engine, spec)
+
+
+class RunningOptions(SlotOptions):
+    """The group `running` of the pipeline's parameters."""
+
     format: Format = Field("parquet", title="running", description="file format of new shards")
     chunk_size: int | None = Field(
         None,
@@ -60,13 +75,3 @@ class RunningOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_
         title="running",
         description="seconds to wait for another run on the same store; a deployment's run waits a day by default",
     )
-
-    @pydantic.model_validator(mode="after")
-    def _has_a_slot_for_each_worker(self) -> Self:
-        if self.runner == "inline" and (self.workers or 1) > 1:
-            raise ValueError(f"--workers: --runner inline has one worker, got {self.workers}; leave --workers out")
-        return self
-
-    def placement(self, engine: str, spec: FeatureSpec) -> Placement:
-        """The slots of the extraction. They depend on the free memory, so a run asks before it starts children."""
-        return placement(1 if self.runner == "inline" else self.workers, engine, spec)

@@ -24,9 +24,14 @@ def check_output(path: Path, mark: str, overwrite: bool) -> None:
         raise InputError(f"`out`: {path} is a file; name a new folder")
     if path.exists() and not overwrite:
         raise InputError(f"`out`: {path} exists; replace it with `overwrite`, or name another place")
-    folder = next(above for above in path.parents if above.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"`out`: nothing can be written in {folder}")
+    check_writable(path.parent)
+
+
+def check_writable(folder: Path, what: str = "nothing") -> None:
+    """Raise InputError if nothing can be written in a folder, or the folder cannot be made. what: the word for that."""
+    there = next(above for above in (folder, *folder.parents) if above.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"`out`: {what} can be written in {there}")
 
 
 @contextmanager

@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from storage.backend.atomic import make_folder, sync_folder
+from storage.backend.output import check_writable, replacing
 from storage.errors import InputError
 from storage.text import first_few
 
@@ -84,9 +82,7 @@ def check_place(path: Path) -> None:
         raise InputError(f"`out`: {path} should end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     if path.is_dir():
         raise InputError(f"`out`: {path} is a folder; name a file in it")
-    folder = next(above for above in path.parents if above.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"`out`: no file can be written in {folder}")
+    check_writable(path.parent, "no file")
 
 
 def check_columns(path: Path, columns: Columns) -> None:
@@ -106,9 +102,8 @@ def check_columns(path: Path, columns: Columns) -> None:
 
 def write_output(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
     """Write the tables to `path` in the format of its suffix, and return the number of rows. The file appears complete."""
-    make_folder(path.parent)
     rows = 0
-    with _replacing(path) as aside, WRITERS[path.suffix.lower()](aside, schema) as write:
+    with replacing(path) as aside, WRITERS[path.suffix.lower()](aside, schema) as write:
         for table in tables:
             write(table)
             rows += table.num_rows
@@ -137,20 +132,6 @@ def read_output(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
 def without(table: pa.Table, paths: pa.Array) -> pa.Table:
     """The rows of other paths."""
     return table.filter(pc.invert(pc.is_in(table["path"], paths)))
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` whose file replaces it when the block ends without an error."""
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        yield aside
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-        sync_folder(path.parent)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 @contextmanager

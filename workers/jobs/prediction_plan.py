@@ -1,7 +1,7 @@
 """What a prediction run has to do: which images are predicted already, which have stored features, which are new."""
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from storage.errors import StorageError
 from storage.manifest.versions import latest_version, read_version
-from storage.planning.chunks import automatic_size
+from storage.planning.chunks import cut
 from storage.predictions.output import ROWS_AT_A_TIME, Columns
 from storage.predictions.pieces import read_pieces
 from storage.reasons import FILE_FAULTS
@@ -90,32 +90,26 @@ def make_plan(
     todo = _todo(files, rest.filter(pc.invert(is_stored)))
     write_table(pieces / "todo", todo)
     write_table(pieces / "stored", pa.table({"digest": rest.filter(is_stored)}))
-    return _record(
-        replace(space, images=inbox.root),
-        todo.num_rows,
-        chunk_size or automatic_size(todo.num_rows),
-        path=str(pieces),
-        head=head.name,
-        pieces=str(pieces),
-        keep_features=keep_features,
-        known=len(images) - len(rest),
-        stored=len(rest) - todo.num_rows,
-        version=version,
-    )
+    own = {"known": len(images) - len(rest), "stored": len(rest) - todo.num_rows, "version": version}
+    own |= {"head": head.name, "pieces": str(pieces), "keep_features": keep_features}
+    return _record(replace(space, images=inbox.root), pieces, todo.num_rows, chunk_size, own)
 
 
-def _record(space: Space, images: int, chunk_size: int, **own: Any) -> PredictionPlan:
-    num_chunks = -(-images // chunk_size)
+def _record(space: Space, folder: Path, images: int, chunk_size: int | None, own: Mapping[str, Any]) -> PredictionPlan:
+    """own: the fields that a plan of extraction does not have."""
+    where = cut(images, chunk_size)  # as an extraction cuts, so that no child waits long at the end
     return PredictionPlan(
+        path=str(folder),
         space=space,
         parent=None,
         images=images,
-        chunk_size=chunk_size,
+        chunk_size=where.chunk_size,
         format="parquet",
-        num_chunks=num_chunks,
+        num_chunks=where.num_chunks(images),
         needs_commit=False,
         counts={},
         rows=images,
+        full_chunks=where.full_chunks,
         **own,
     )
 
