@@ -24,11 +24,19 @@ from storage.backend.paths import place
 from storage.cli.bounds import at_least, between
 from storage.cli.commands import describe, say
 from storage.errors import InputError
+from storage.text import as_flags
 from vision.engines.selection import EngineName
 
 TOKEN = "EXTRACT_AND_TRAIN_TOKEN"  # environment variable
 SHORTEST_TOKEN = 16
 STOP_SECONDS = 30  # for requests in flight
+
+
+class _WithFlags(logging.Formatter):
+    """Writes a parameter that a message names as the flag of this command."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return as_flags(super().format(record))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -130,7 +138,9 @@ def _run(given: argparse.Namespace) -> int:
     if find_spec("python_multipart") is None:
         raise InputError("python-multipart is not installed: pip install -c constraints.txt -e '.[serve]'")
     options, token = options_of(given), token_of(given)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_WithFlags("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
     for name in ("uvicorn", "python_multipart"):  # they warn of each request that is no HTTP or no form
         logging.getLogger(name).setLevel(logging.ERROR)
     with _listening(given.host, given.port) as listener:

@@ -118,7 +118,7 @@ def test_children_that_die_are_replaced_and_the_shards_are_those_of_one_process_
     victims = children_of(process.pid)
     for victim in victims:
         os.kill(victim, signal.SIGSTOP)
-    time.sleep(2)  # work is left, and who had none in hand is given some
+    time.sleep(2)  # the stopped children receive work, which is in flight when they die
     for victim in victims:
         os.kill(victim, signal.SIGKILL)
     assert shards_in(store) < 50

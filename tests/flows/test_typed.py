@@ -86,7 +86,7 @@ def test_every_command_does_its_work_when_typed(group, desk: Path, tmp_path: Pat
     monkeypatch.chdir(folder)
     monkeypatch.setenv("KERAS_HOME", str(folder / "keras"))
     for line in lines:
-        if "--initial-epoch" not in line:  # that goes on with the same images
+        if "--initial-epoch" not in line:  # a training that continues keeps its images
             number = len(list((folder / "photos" / "cats").iterdir()))
             toy.picture(folder / "photos" / "cats" / f"{number:03d}.png", 5000 + number)
         if line.startswith("tensorboard "):

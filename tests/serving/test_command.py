@@ -1,5 +1,6 @@
 """`python -m serving`: its flags, its errors in one line, and how it ends."""
 
+import logging
 import os
 import re
 import shutil
@@ -170,3 +171,8 @@ def test_a_token_guards_the_command(golden, pictures, tmp_path):
         for headers, status in ((given, 401), (given | {"Authorization": "Bearer 0123456789abcdef"}, 200)):
             answer = httpx.post(f"{url}/predict", content=pictures[0], headers=headers, trust_env=False, timeout=60)
             assert answer.status_code == status
+
+
+def test_the_log_names_parameters_as_flags():
+    record = logging.LogRecord("serving", logging.INFO, "", 0, "as `%s` requests", ("workers",), None)
+    assert command._WithFlags("%(message)s").format(record) == "as --workers requests"
