@@ -5,6 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
+from pathlib import Path
 
 from storage.backend.atomic import sync_folder
 from storage.backend.paths import Place
@@ -75,7 +76,9 @@ def _is_young(path: Place, since: float) -> bool:
 
 def _needed(store: Store, kept: set[int]) -> set[str]:
     versions = [read_version(store, number) for number in kept]
-    return {name for version in versions for name in (*version.files, *version.rows, *version.shards)}
+    return {
+        name for version in versions for name in (*version.files, *version.rows, *version.shards, version.pooled_name)
+    }
 
 
 def _collect_space(store: Store, kept: set[int], needed: set[str], since: float) -> Collected:
@@ -88,8 +91,13 @@ def _collect_space(store: Store, kept: set[int], needed: set[str], since: float)
     segments, shards, copies = (
         [path for path in paths if not _is_young(path, since)] for paths in (segments, shards, spare_copies(store))
     )
-    size += sum(map(_remove, [*segments, *shards, *copies]))
+    size += sum(map(_remove, [*segments, *shards, *copies, *_pooled_files(store, needed)]))
     return Collected(len(old), len(segments), len(shards), 0, size)
+
+
+def _pooled_files(store: Store, needed: set[str]) -> list[Path]:
+    """The files of pooled vectors that belong to no kept version. A reader that has one open can still read it."""
+    return [path for path in (store.cache / "pooled" / store.fingerprint).glob("*.pooled") if path.name not in needed]
 
 
 def _remove(path: Place) -> int:

@@ -50,6 +50,11 @@ class Version:
         """Yield the table of files segment by segment. Memory holds one at a time."""
         return (read_segments(store, "files", (name,)) for name in self.files)
 
+    @property
+    def pooled_name(self) -> str:
+        """The name of the file with its pooled vectors (storage/reading/pooled.py). Versions of equal rows share it."""
+        return sha256(canonical({"rows": self.rows}))[:32] + ".pooled"
+
     def read_rows(self, store: Store) -> pa.Table:
         """The table of rows: ROWS_SCHEMA, sorted by (digest, view).
 
