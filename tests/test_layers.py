@@ -67,6 +67,7 @@ PRINTING_SCRIPTS = {
     "deployments/keeper.py",
     "deployments/serve.py",
     "workers/children/child.py",
+    "workers/picture_vectors.py",
 }
 OWNERS = {
     "prefect": {"tasks", "flows", "deployments"},

@@ -136,7 +136,7 @@ def _image(numbered: tuple[int, Picture]) -> Image:
         picture = PIL.Image.fromarray(_checked(picture))
     elif not isinstance(picture, str | os.PathLike | bytes | PIL.Image.Image):
         raise TypeError(f"a picture is a path, bytes, a Pillow image or an array, not {type(picture).__name__}")
-    return number.to_bytes(8, "big"), partial(_read, picture), [PLAIN]
+    return number.to_bytes(8, "big"), partial(read_picture, picture), [PLAIN]
 
 
 def _checked(array: np.ndarray) -> np.ndarray:
@@ -149,7 +149,7 @@ def _checked(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _read(picture: str | os.PathLike[str] | bytes | PIL.Image.Image) -> bytes:
+def read_picture(picture: str | os.PathLike[str] | bytes | PIL.Image.Image) -> bytes:
     """The bytes of a file with this picture. Raises ImageError."""
     if isinstance(picture, bytes):
         return picture

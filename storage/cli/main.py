@@ -11,6 +11,7 @@ from storage.backend.paths import place
 from storage.cli import commands
 from storage.cli.bounds import at_least
 from storage.cli.maintenance import Add, add_commands
+from storage.cli.similar import similar
 from storage.errors import InputError, StorageError
 from storage.source.splits import SPLITS
 
@@ -60,7 +61,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     subparsers = parser.add_subparsers(
-        metavar="show|history|diff|export|verify|repair|compact|gc|quarantine|promote", required=True
+        metavar="show|history|diff|similar|export|verify|repair|compact|gc|quarantine|promote", required=True
     )
     common = _common()
 
@@ -70,6 +71,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         return command
 
     _add_inspection(add)
+    _add_similar(add)
     _add_export(add)
     add_commands(add)
     return parser.parse_args(arguments)
@@ -98,6 +100,14 @@ def _add_inspection(add: Add) -> None:
     diff.add_argument(
         "--limit", metavar="N", type=at_least(0, int), default=50, help="at most N images, 0 for all (50)"
     )
+
+
+def _add_similar(add: Add) -> None:
+    command = add("similar", similar, "list the images that look most like a picture, by the cosine of pooled features")
+    command.add_argument("image", metavar="IMAGE", help="path of an image in the store, or a file")
+    command.add_argument("--top", metavar="N", type=at_least(1, int), default=9, help="number of images (9)")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    command.add_argument("--version", metavar="N", type=int, help="an older version")
 
 
 def _add_export(add: Add) -> None:

@@ -205,7 +205,7 @@ def test_the_store_is_the_folder_store_unless_said_otherwise(capsys, copied, mon
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], "show|history|diff|export"),
+        ([], "show|history|diff|similar"),
         (["look"], "look"),
         (["show", "--colour", "red"], "--colour"),
         (["show", "--vers", "1"], "--vers"),
