@@ -102,6 +102,7 @@ def show_maintenance(store: str, done: dict[str, list[str]]) -> None:
 
 def _create_head_artifact(job: HeadJob, head: HeadResult) -> None:
     record = read_head(job.space.store, head.name)
+    rounds = "fitted by a solver" if head.epochs is None else count(head.epochs, "epoch")
     epochs = [
         (number, *(_figure(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")))
         for number, logs in enumerate(head.history, 1 + epochs_before(job.spec.record()))
@@ -122,14 +123,14 @@ def _create_head_artifact(job: HeadJob, head: HeadResult) -> None:
 {"Trained by this run" if head.is_new else "Trained by an earlier run"} on version {job.version}, classes {", ".join(map(_name, job.spec.classes))}.
 {standing}
 
-**Validation accuracy {head.val_accuracy:.4f}**, loss {_figure(head.val_loss)}{_test(head)}; {count(head.epochs, "epoch")},
+**Validation accuracy {head.val_accuracy:.4f}**, loss {_figure(head.val_loss)}{_test(head)}; {rounds},
 {head.train_samples_per_second:.0f} samples/s.
 
 {_table(("class", "precision", "recall", "images"), scores)}
 
 {_confusion(job.spec.classes, record["confusion"])}
 
-{_table(("epoch", "loss", "accuracy", "val_loss", "val_accuracy"), epochs)}
+{_table(("epoch", "loss", "accuracy", "val_loss", "val_accuracy"), epochs) if epochs else ""}
 """,
     )
 

@@ -10,14 +10,26 @@ from flows.options.augment import Augment
 from flows.options.field_types import LARGEST_COUNT, LARGEST_SEED
 from storage.reading.stream import READ_THREADS
 from storage.shards.view_ids import MOST_VARIANTS
-from vision.training.head import ClassWeight, HeadSpec, Kind, Optimizer, Sampling, TrainOn
+from vision.training.head import ClassWeight, HeadPooling, HeadSpec, Kind, Optimizer, Sampling, TrainOn
 
 
 class TrainingOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
     """The group `training` of the pipeline's parameters."""
 
     head: Kind = Field(
-        "mlp", title="training", description="mlp: the tutorial's Dense 256 and dropout; linear: neither"
+        "mlp",
+        title="training",
+        description="mlp: the tutorial's Dense 256 and dropout; linear: neither; pooled: one layer on globally pooled maps; "
+        "logistic: the same, fitted by a solver",
+    )
+    head_pooling: HeadPooling = Field(
+        "avg+max", title="training", description="global pooling inside a pooled or logistic head"
+    )
+    l2: float | None = Field(
+        None,
+        gt=0,
+        title="training",
+        description="L2 regularisation of a logistic head; default: chosen by cross-validation on the training images",
     )
     epochs: int = Field(20, ge=1, le=LARGEST_COUNT, title="training", description="passes over the training images")
     initial_epoch: int = Field(

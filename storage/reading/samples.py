@@ -14,7 +14,7 @@ from storage.backend.atomic import replace
 from storage.layout import ROWS_PER_GROUP, Store
 from storage.manifest.file_table import usable
 from storage.manifest.versions import Version
-from storage.reading.order import VIEWS, mix
+from storage.reading.order import SAMPLES, VIEWS, mix
 from storage.shards.shard import ShardRef
 from storage.shards.view_ids import of_view, plain, views_of
 from storage.text import count
@@ -77,6 +77,20 @@ class ViewTable:
         views = mix(seed or 0, number, VIEWS, self.images) % np.uint64(len(self.samples))
         samples = np.take_along_axis(self.samples, views[None].astype(np.int64), axis=0)[0]
         return SampleTable(samples[sample_order(samples)], self.shards, self.classes)
+
+    def flat(self, most: int) -> tuple[SampleTable, np.ndarray]:
+        """Every view of a sample as a sample of its own, and the number of each one's image, (n,) uint64.
+
+        At most `most` samples: whole images, drawn by a hash of their digests, so that those drawn stay when images are added.
+        """
+        images = np.broadcast_to(self.images, self.samples.shape).reshape(-1)
+        samples = self.samples.reshape(-1)
+        if len(samples) > most:
+            drawn = mix(0, 0, SAMPLES, images)
+            kept = drawn <= np.partition(drawn, most - 1)[most - 1]
+            samples, images = samples[kept], images[kept]
+        order = sample_order(samples)
+        return SampleTable(samples[order], self.shards, self.classes), images[order]
 
 
 def pin(store: Store, version: Version, split: str, classes: tuple[str, ...], folder: Path) -> SampleTable:

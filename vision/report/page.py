@@ -39,6 +39,8 @@ SETTINGS = {
     "augment": ("augmentation of training images", "", ""),
     "variants": ("stored views of a training image", "including the original", ""),
     "train_on": ("trained on", "", ""),
+    "head_pooling": ("pooling in the head", "", ""),
+    "l2": ("regularisation", "", "chosen by cross-validation"),
     "fine_tune": ("fine-tuned", "and later blocks", ""),
     "fine_tune_epochs": ("fine-tuning epochs at most", "", ""),
     "fine_tune_learning_rate": ("fine-tuning learning rate", "", ""),
@@ -146,8 +148,9 @@ def render(report: Report) -> str:
         fine_tune=record["head"].get("fine_tune"),
         base=record.get("base"),
         start=record.get("start"),
-        loss_curve=Markup(loss_curve(record["history"], best, before)),
-        accuracy_curve=Markup(accuracy_curve(record["history"], best, before)),
+        regularization=record.get("regularization"),
+        loss_curve=Markup(loss_curve(record["history"], best, before)) if count else "",
+        accuracy_curve=Markup(accuracy_curve(record["history"], best, before)) if count else "",
         settings=settings(record["head"]),
         sizes=[(f"{split.name} images", setting(split.images)) for split in splits],
         versions=list(record["environment"].items()),
@@ -180,7 +183,13 @@ def fill(template: str, **content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "figure": figure, "setting": setting, "f1": f1}
+    environment.filters |= {
+        "percent": percent,
+        "figure": figure,
+        "setting": setting,
+        "f1": f1,
+        "short": "{:.3g}".format,
+    }
     return environment.get_template(template).render(**content)
 
 

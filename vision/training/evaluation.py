@@ -1,5 +1,6 @@
 """Evaluate a head on images that it was not trained on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
 
@@ -54,6 +55,31 @@ def evaluate(model, batches: Batches, shape: tuple[int, ...], dtype: str, num_cl
             np.add.at(confusion, (labels, scores.argmax(axis=1)), 1)
             worst = _worst([*worst, *worst_mistakes(samples, labels, scores)])
     return Evaluation(loss, accuracy, confusion, tuple(worst))
+
+
+def evaluate_logits(logits_of: Callable[[np.ndarray], np.ndarray], batches: Batches, num_classes: int) -> Evaluation:
+    """Evaluate a head without Keras. logits_of: (n, *shape) features → (n, classes) float64. Raises what the batches raise."""
+    confusion, losses = np.zeros((num_classes, num_classes), np.int64), 0.0
+    worst: list[Mistake] = []
+    for samples, features, labels in batches.numbered():
+        if len(samples):
+            logits = logits_of(features)
+            losses += float(cross_entropy(logits, labels).sum())
+            np.add.at(confusion, (labels, logits.argmax(axis=1)), 1)
+            worst = _worst([*worst, *worst_mistakes(samples, labels, _softmax(logits))])
+    count = int(confusion.sum())
+    return Evaluation(losses / count, int(np.trace(confusion)) / count, confusion, tuple(worst))
+
+
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(n,) the loss of each sample in nats, from (n, classes) logits."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return raised / raised.sum(axis=1, keepdims=True)
 
 
 def class_scores(outputs: np.ndarray) -> np.ndarray:

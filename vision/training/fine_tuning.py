@@ -4,6 +4,7 @@ During training an engine (vision/engines) computes the frozen blocks below. In 
 and the head become one Keras model that loads without code of this project.
 """
 
+from collections.abc import Callable
 from itertools import groupby
 
 from vision.backbones.preprocessing import preprocessing_layers
@@ -53,9 +54,8 @@ def build_whole(spec: FeatureSpec, tensors: Tensors, tunable):
     tuned = {layer.name for layer in tunable.layers}
     frozen = {name: arrays for name, arrays in tensors.items() if name not in tuned}
     values = _through(preprocessing_layers(pixels, spec), frozen, is_trained=False)
-    for layer in tunable.layers[1:]:
-        values = layer(values)
-    model = keras.Model(pixels, values, name=f"{spec.backbone}_with_head")
+    outputs = _applied(tunable, values, lambda layer: layer)
+    model = keras.Model(pixels, outputs, name=f"{spec.backbone}_with_head")
     compile_classifier(model, "sgd", None)  # SGD has no state, and nobody resumes from here
     return model
 
@@ -95,11 +95,23 @@ def through_head(values, head, seed: int = 0):
     """Copies of the head's layers applied to `values`. The dropout starts from `seed`."""
     from keras import layers
 
-    for own in head.layers[1:]:
+    def copy(own):
         config = own.get_config()
         if isinstance(own, layers.Dropout):
             config["seed"] = seed
-        layer = type(own).from_config(config)
-        values = layer(values)
-        layer.set_weights(own.get_weights())
-    return values
+        return type(own).from_config(config)
+
+    return _applied(head, values, copy)
+
+
+def _applied(model, values, layer_of: Callable):
+    """The graph of a model from its input on, applied to `values`, with `layer_of(layer)` in the place of each layer."""
+    found = {id(model.input): values}
+    for own in model.operations[1:]:
+        layer, given = layer_of(own), own.input
+        found[id(own.output)] = layer(
+            [found[id(one)] for one in given] if isinstance(given, list) else found[id(given)]
+        )
+        if layer is not own:
+            layer.set_weights(own.get_weights())
+    return found[id(model.output)]

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-Kind = Literal["mlp", "linear"]
+Kind = Literal["mlp", "linear", "pooled", "logistic"]
+HeadPooling = Literal["avg+max", "avg", "max"]
 Optimizer = Literal["rmsprop", "adam", "sgd"]
 ClassWeight = Literal["none", "balanced"]
 Sampling = Literal["shuffle", "bootstrap"]
@@ -25,6 +26,24 @@ LATER = {
     "fine_tune",
     "fine_tune_epochs",
     "fine_tune_learning_rate",
+    "head_pooling",
+    "l2",
+}
+
+# What the logistic head has no use for, because it is not trained in epochs.
+OF_EPOCHS = {
+    "epochs",
+    "initial_epoch",
+    "initial_head",
+    "steps_per_epoch",
+    "validation_steps",
+    "batch_size",
+    "optimizer",
+    "learning_rate",
+    "patience",
+    "sampling",
+    "shuffle_memory_mb",
+    "train_on",
 }
 
 
@@ -32,7 +51,9 @@ LATER = {
 class HeadSpec:
     """Everything that determines a trained head, except the data, the seed and the weights of the head it continues from.
 
-    classes: names in index order. kind: `mlp` has a hidden layer, `linear` none. epochs: the number of the last epoch.
+    classes: names in index order. kind: `mlp` has a hidden layer, `linear` none; `pooled` is one layer on the pooled maps;
+    `logistic` has the layers of `pooled`, but a solver finds their weights instead of epochs (vision/training/logistic.py),
+    and everything that concerns epochs is ignored. epochs: the number of the last epoch.
     initial_epoch: the epochs of the head that it continues from. initial_head: the name of that head if it went on from
     another one itself; empty if it was trained from the start. steps_per_epoch: None is one pass over the data.
     validation_steps: number of batches after each epoch, always the same ones; None is all. learning_rate: None is the
@@ -44,6 +65,9 @@ class HeadSpec:
     stored views per image, including the plain one; an epoch uses one of them. train_on: `images` augments images anew for
     each epoch instead. fine_tune: the first block of the backbone to train together with the finished head
     (vision/training/fine_tuning.py), for fine_tune_epochs at fine_tune_learning_rate; empty is no fine-tuning.
+
+    head_pooling: the pooling inside a `pooled` or `logistic` head. Features that are pooled already are taken as they are.
+    l2: the regularisation of a `logistic` head; None chooses it by cross-validation.
     """
 
     classes: tuple[str, ...]
@@ -67,6 +91,18 @@ class HeadSpec:
     fine_tune: str = ""
     fine_tune_epochs: int = 5
     fine_tune_learning_rate: float = 1e-5
+    head_pooling: HeadPooling = "avg+max"
+    l2: float | None = None
+
+    @property
+    def pools(self) -> bool:
+        """Whether the head pools the maps itself."""
+        return self.kind in ("pooled", "logistic")
+
+    @property
+    def has_epochs(self) -> bool:
+        """Whether the training goes through the images in epochs."""
+        return self.kind != "logistic" or bool(self.fine_tune)
 
     @property
     def untuned(self) -> "HeadSpec":
@@ -76,10 +112,18 @@ class HeadSpec:
         return replace(self, **usual, augment=self.augment if is_augmented else "")
 
     def record(self) -> dict:
-        """All fields except later ones at their default, so that the names of stored heads never change."""
+        """All fields except later ones at their default, so that the names of stored heads never change.
+
+        Fields that do not determine this kind of head are left out too.
+        """
         usual = {field.name: field.default for field in fields(self) if field.name in LATER}
+        unused = (
+            (set() if self.has_epochs else OF_EPOCHS)
+            | (set() if self.pools else {"head_pooling"})
+            | (set() if self.kind == "logistic" else {"l2"})
+        )
         known = {name: value for name, value in asdict(self).items() if name not in usual or value != usual[name]}
-        return known | {"classes": list(self.classes)}
+        return {name: value for name, value in known.items() if name not in unused} | {"classes": list(self.classes)}
 
 
 def epochs_before(head: Mapping[str, Any]) -> int:

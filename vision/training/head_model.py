@@ -4,7 +4,7 @@ import numpy as np
 
 from vision.errors import HeadError
 from vision.training.evaluation import LONGEST_REASON
-from vision.training.head import HeadSpec, Optimizer
+from vision.training.head import HeadPooling, HeadSpec, Optimizer
 from vision.training.statistics import Statistics
 
 
@@ -30,7 +30,7 @@ def load_head(path: str):
 def build_head(spec: HeadSpec, shape: tuple[int, ...], statistics: Statistics | None, seed: int):
     """The head, compiled. `mlp` is the tutorial's: Flatten, Dense 256 relu, Dropout 0.5, one sigmoid or a softmax.
 
-    It takes (n, *shape) float16 or float32. Its outputs are (n, 1) for two classes, the probability of the second one, and
+    statistics: of the features, or of what `pool` makes of them if the head pools. None does not standardise. It takes (n, *shape) float16 or float32. Its outputs are (n, 1) for two classes, the probability of the second one, and
     (n, classes) otherwise. The layers are those of F. Chollet, "Building powerful image classification models using very
     little data" (2016).
     """
@@ -41,11 +41,11 @@ def build_head(spec: HeadSpec, shape: tuple[int, ...], statistics: Statistics | 
     keras.utils.set_random_seed(seed)
     is_binary = len(spec.classes) == 2
     inputs = keras.Input(shape)
-    values = inputs
+    values = pooling_layers(inputs, spec.head_pooling) if spec.pools and len(shape) > 1 else inputs
     if statistics is not None:
         mean = statistics.mean.astype(np.float32)
         values = layers.Normalization(mean=mean, variance=statistics.variance.astype(np.float32))(values)
-    if len(shape) > 1:
+    if len(values.shape) > 2:
         values = layers.Flatten(data_format="channels_last")(values)
     start = initializers.GlorotUniform(seed=seed)
     if spec.kind == "mlp":
@@ -59,6 +59,15 @@ def build_head(spec: HeadSpec, shape: tuple[int, ...], statistics: Statistics | 
     model = keras.Model(inputs, outputs, name="head")
     compile_classifier(model, spec.optimizer, spec.learning_rate)
     return model
+
+
+def pooling_layers(maps, pooling: HeadPooling):
+    """(n, height, width, channels) → (n, columns), as vision/training/pooling.py computes it."""
+    from keras import layers
+
+    kinds = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D}
+    found = [kinds[part](data_format="channels_last", name=f"head_{part}")(maps) for part in pooling.split("+")]
+    return layers.Concatenate(name="head_pooling")(found) if len(found) > 1 else found[0]
 
 
 def compile_classifier(model, optimizer: Optimizer, learning_rate: float | None) -> None:

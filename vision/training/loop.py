@@ -17,7 +17,8 @@ from vision.training.feeds import Feeds, TrainingData
 from vision.training.head import HeadSpec
 from vision.training.head_model import build_head, compile_update, load_head
 from vision.training.keeper import Keeper, Keeping
-from vision.training.statistics import feature_statistics
+from vision.training.pooling import parts, pool
+from vision.training.statistics import Statistics, feature_statistics
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Trained:
 
     diverged: where training stopped because a loss was not finite; that epoch is the last of the history. If no epoch
     before it had a finite validation loss, the initial weights are kept and the loss of `validation` is NaN.
+    regularization: how a solver chose its strength (vision/training/logistic.py); None if the head was trained in epochs.
     """
 
     model: object
@@ -41,6 +43,7 @@ class Trained:
     seconds: float
     start: dict[str, float] | None = None
     diverged: Divergence | None = None
+    regularization: dict | None = None
 
 
 def train(
@@ -71,7 +74,7 @@ def train(
     is_given = model is not None
     if not is_given:
         if is_fresh and base is None and spec.standardize:
-            statistics = feature_statistics(_reported(data.in_table_order, report))
+            statistics = _statistics(spec, data, report)
         model = build_head(spec, data.shape, statistics, seed) if base is None else load_head(base)
     _prepare(model, data.shape, checkpoint)
     log_folder.mkdir(parents=True, exist_ok=True)
@@ -83,6 +86,15 @@ def train(
     _fit(model, feeds, course, best, Keeper(keeping, course, best, statistics), log_folder)
     model.set_weights(best.best_weights)
     return _trained(model, data, course, best, len(spec.classes))
+
+
+def _statistics(spec: HeadSpec, data: TrainingData, report: Callable[[dict], None]) -> Statistics:
+    """Of what the head standardises: the features, or what it pools them to."""
+    features = (features for features, _ in reported(data.in_table_order, report))
+    if not spec.pools:
+        return feature_statistics(features)
+    pooled = (pool(batch, spec.head_pooling) for batch in features)
+    return feature_statistics(pooled, parts(data.shape, spec.head_pooling))
 
 
 def _prepare(model, shape: tuple[int, ...], checkpoint: Checkpoint | None) -> None:
@@ -162,11 +174,11 @@ def _trained(model, data: TrainingData, course: Course, best, num_classes: int) 
     )
 
 
-def _reported(source: Batches, report: Callable[[dict], None]) -> Iterator[np.ndarray]:
-    """The features of a pass, which `report` hears of as epoch 0."""
+def reported(source: Batches, report: Callable[[dict], None]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The (features, labels) of a pass, which `report` hears of as epoch 0."""
     pace = Pace(report)
-    for step, (features, _) in enumerate(source.batches(), 1):
-        yield features
+    for step, batch in enumerate(source.batches(), 1):
+        yield batch
         pace.report({"epoch": 0, "epochs": 1, "step": step, "steps": source.steps})
 
 

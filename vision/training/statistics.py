@@ -18,11 +18,12 @@ class Statistics:
     variance: np.ndarray
 
 
-def feature_statistics(batches: Iterable[np.ndarray]) -> Statistics:
+def feature_statistics(batches: Iterable[np.ndarray], parts: int = 1) -> Statistics:
     """One sequential pass over (n, ..., channels) batches. Sums are float64, in the given order.
 
     The update of Chan, Golub and LeVeque (1979) merges batches without cancellation. The floor of the variance is
-    VARIANCE_FLOOR times its mean over the channels; the variance is 1 if all channels are constant.
+    VARIANCE_FLOOR times its mean over the channels; the variance is 1 if all channels are constant. parts: how many kinds of
+    channels lie side by side, equally many of each. Every kind has a floor of its own.
     """
     count, mean, squares = 0, np.zeros(0), np.zeros(0)
     for batch in batches:
@@ -37,9 +38,13 @@ def feature_statistics(batches: Iterable[np.ndarray]) -> Statistics:
         mean = mean + delta * (len(rows) / total)
         squares = squares + batch_squares + delta**2 * (count * len(rows) / total)
         count = total
-    variance = squares / count
+    variance = np.concatenate([_floored(part) for part in np.split(squares / count, parts)])
+    return Statistics(mean, variance)
+
+
+def _floored(variance: np.ndarray) -> np.ndarray:
     floor = VARIANCE_FLOOR * variance.mean()
-    return Statistics(mean, np.maximum(variance, floor) if floor > 0 else np.ones_like(variance))
+    return np.maximum(variance, floor) if floor > 0 else np.ones_like(variance)
 
 
 def balanced_weights(counts: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Parts of head.json."""
 
 import platform
+from importlib.metadata import version
 
 from vision.training.evaluation import Evaluation, precision_and_recall
 
@@ -20,15 +21,16 @@ def per_class(classes: tuple[str, ...], found: Evaluation) -> dict[str, dict[str
     }
 
 
-def environment() -> dict[str, str]:
-    """Versions of Python and of the libraries that a head was trained with."""
+def environment(has_epochs: bool = True) -> dict[str, str]:
+    """Versions of Python and of the libraries that a head was trained with: with Keras in epochs, or by scikit-learn's solver."""
     import keras
     import numpy
     import tensorflow as tf
 
-    return {
+    found = {
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
         "numpy": numpy.__version__,
     }
+    return found if has_epochs else found | {"scikit-learn": version("scikit-learn")}

@@ -275,7 +275,7 @@ class HeadResult:
     name: str
     is_new: bool
     is_promoted: bool
-    epochs: int
+    epochs: int | None
     val_accuracy: float
     val_loss: float | None
     train_seconds: float

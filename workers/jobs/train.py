@@ -19,6 +19,7 @@ from vision.backbones.weights import load_weights
 from vision.errors import HeadError
 from vision.specs import BACKBONES
 from vision.training.checkpoint import Checkpoint, CheckpointError
+from vision.training.convex import train_logistic
 from vision.training.evaluation import evaluate
 from vision.training.fine_tuning import build_tunable, build_whole
 from vision.training.head_model import load_head
@@ -90,6 +91,8 @@ def _begun(job: HeadJob) -> tuple[Checkpoint | None, int]:
 def _fit(
     job: HeadJob, version: Version, data: Samples, report: Callable[[dict], None], checkpoint: Checkpoint | None
 ) -> Trained:
+    if not job.spec.has_epochs:
+        return train_logistic(job.spec, data.for_solver(), job.seed, report)
     store = job.space.store
 
     def keep(epoch: int, step: int, arrays, figures: dict) -> None:
@@ -175,7 +178,7 @@ def _record(job: HeadJob, version: Version, data: Samples, trained: Trained) -> 
         "head": job.spec.record(),
         "seed": job.seed,
         "metrics": {
-            "epochs": len(trained.history),
+            "epochs": len(trained.history) if job.spec.has_epochs else None,
             "val_accuracy": trained.validation.accuracy,
             "val_loss": trained.validation.loss,
             "train_seconds": trained.seconds,
@@ -186,9 +189,11 @@ def _record(job: HeadJob, version: Version, data: Samples, trained: Trained) -> 
         "test": _tested(job, data, trained.model),
         "history": trained.history,
         "epoch_seconds": [round(seconds, 3) for seconds in trained.epoch_seconds],
-        "environment": environment(),
+        "environment": environment(job.spec.has_epochs),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    if trained.regularization:
+        record["regularization"] = trained.regularization
     if trained.diverged:
         record["diverged"] = vars(trained.diverged)
     if job.spec.fine_tune:

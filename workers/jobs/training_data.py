@@ -1,5 +1,6 @@
 """The data of a training: samples of a pinned version, as stored features or computed from images. No Prefect here."""
 
+import logging
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,10 +23,13 @@ from vision.engines.engine import Engine
 from vision.engines.selection import FALLBACK
 from vision.pixels.augmentation import Augmentation
 from vision.specs import cut_shape
+from vision.training.convex import SolverData, most_samples
 from vision.training.feeds import TrainingData
 from workers.devices import engine_copies
 from workers.jobs.image_stream import ImageStream
 from workers.jobs.records import HeadJob
+
+logger = logging.getLogger(__name__)
 
 # Reading in table order needs no shuffle buffer, and its memory adds to what training holds meanwhile. With batches of
 # 32 rows the growth stays below 32 MB (benchmarks/README.md).
@@ -38,7 +42,7 @@ class Samples:
     """The samples of one training by split.
 
     folder: holds the memory-mapped files of the tables. test: None if no image is in that split. views: the views of
-    each training image, of which an epoch takes one; None if the spec asks for no variants.
+    each training image, of which an epoch takes one, and a solver all; None if epochs take the plain one only.
     """
 
     job: HeadJob
@@ -62,7 +66,7 @@ class Samples:
             else None
         )
         views = None
-        if spec.variants > 1 and not spec.fine_tune:
+        if not spec.has_epochs or (spec.variants > 1 and not spec.fine_tune):
             views = pin_views(store, version, "train", spec.classes, folder, spec.augment, spec.variants)
         return cls(job, version, folder, training, validation, test, views)
 
@@ -109,6 +113,17 @@ class Samples:
             *self._to_validate_on(),
             rows.class_counts(),
         )
+
+    def for_solver(self) -> SolverData:
+        """Every view of every training image, as far as the solver takes them, and the validation images."""
+        assert self.views is not None
+        table, images = self.views.flat(most_samples(self.job.spec, self.shape))
+        if (left := self.views.samples.size - len(table)) > 0:
+            logger.warning(
+                "the logistic head is fitted to %d samples, drawn by their digests; %d are left out", len(table), left
+            )
+        rows = self._in_order(table)
+        return SolverData(self.shape, rows, images, self._to_validate_on()[0], rows.class_counts())
 
     def to_evaluate(self, split: str, table: SampleTable) -> Batches:
         """Every sample of a split once, in table order, as input of the model in training."""

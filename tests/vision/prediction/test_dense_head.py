@@ -27,6 +27,12 @@ def statistics() -> Statistics:
     return Statistics(draw.normal(10, 5, SHAPE[-1]), variance)
 
 
+def pooled_statistics(pooling: str) -> Statistics:
+    one = statistics()
+    parts = len(pooling.split("+"))
+    return Statistics(np.tile(one.mean, parts), np.tile(one.variance, parts))
+
+
 def features(count: int = 50) -> np.ndarray:
     return np.random.default_rng(2).gamma(0.5, 20, (count, *SHAPE)).astype(np.float16)
 
@@ -45,6 +51,18 @@ def test_numpy_gives_the_probabilities_of_keras(tmp_path: Path, kind, classes, s
     assert found.shape == (50, classes)
     assert np.abs(found - expected).max() < 1e-6
     assert len(set(found.argmax(axis=1).tolist())) > 1, "every sample has the same class: the comparison says little"
+
+
+@pytest.mark.parametrize("pooling", ["avg+max", "avg", "max"])
+@pytest.mark.parametrize("classes", CLASSES)
+def test_a_head_that_pools_gives_the_probabilities_of_keras(tmp_path: Path, pooling, classes):
+    spec = HeadSpec(CLASSES[classes], kind="pooled", head_pooling=pooling)
+    model = build_head(spec, SHAPE, pooled_statistics(pooling), seed=3)
+    model.save(tmp_path / "head.keras")
+    head = load_predicting_head(tmp_path / "head.keras")
+    assert isinstance(head, DenseHead)
+    expected = class_scores(np.asarray(model(features().astype(np.float32), training=False)))
+    assert np.abs(head.probabilities(features()) - expected).max() < 1e-6
 
 
 def test_extreme_values_give_certain_classes_and_no_warning(tmp_path: Path):

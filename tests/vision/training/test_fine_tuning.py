@@ -28,6 +28,7 @@ from vision.training.head import HeadSpec
 from vision.training.head_model import build_head, load_head
 from vision.training.keeper import Keeping
 from vision.training.loop import Trained, train
+from vision.training.pooling import pool
 from vision.training.statistics import Statistics
 
 pytestmark = [
@@ -42,9 +43,11 @@ LABELS = (PLACES % 2).astype(np.uint16)
 
 def head_for(features: np.ndarray, classes: int = 2, kind: str = "mlp", seed: int = 0):
     """A head that standardises as these features want it, with other weights than its layers begin with."""
-    rows = features.reshape(-1, features.shape[-1]).astype(np.float64)
+    spec = HeadSpec(("cat", "dog", "fox")[:classes], kind=kind)
+    taken = pool(features, spec.head_pooling) if spec.pools else features
+    rows = taken.reshape(-1, taken.shape[-1]).astype(np.float64)
     statistics = Statistics(rows.mean(axis=0), rows.var(axis=0) + 1.0)
-    head = build_head(HeadSpec(("cat", "dog", "fox")[:classes], kind=kind), features.shape[1:], statistics, seed)
+    head = build_head(spec, features.shape[1:], statistics, seed)
     head.set_weights([1.2 * array for array in head.get_weights()])
     return head
 
@@ -88,19 +91,20 @@ def is_same(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("before", "size", "options"),
+    ("before", "size", "options", "kind"),
     [
-        ("block5", 32, {}),
-        ("block3", 50, {"pooling": "avg"}),
-        pytest.param("block5", 64, {"pooling": "max"}, marks=pytest.mark.slow),
+        ("block5", 32, {}, "mlp"),
+        ("block3", 50, {"pooling": "avg"}, "mlp"),
+        ("block5", 64, {}, "logistic"),
+        pytest.param("block5", 64, {"pooling": "max"}, "mlp", marks=pytest.mark.slow),
     ],
 )
 def test_a_cut_engine_and_the_model_behind_it_give_what_the_head_gives_on_features(
-    engine, spec, tensors, before, size, options
+    engine, spec, tensors, before, size, options, kind
 ):
     own = dataclasses.replace(spec, image_size=size, dtype="float32", **options)
     features = TensorFlowEngine(own, tensors, 1).features(pixels(4, size))
-    head = head_for(features, classes=3)
+    head = head_for(features, classes=3, kind=kind)
     tunable = build_tunable(own, tensors, head, before, "sgd", RATE, seed=0)
     expected = np.asarray(head(features))
     for engine_of in (MnnEngine, TensorFlowEngine):
