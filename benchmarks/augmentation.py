@@ -99,11 +99,11 @@ class Trainings:
     version: VersionRecord
 
     def options(self, side: str, seed: int, **more: Any) -> PipelineOptions:
-        return PipelineOptions(**self.common | self.sides[side] | {"seed": seed} | more)
+        return PipelineOptions(**{"head": "mlp"} | self.common | self.sides[side] | {"seed": seed} | more)
 
     def head(self, side: str, seed: int, **more: Any) -> dict:
         """The content of head.json for the head of a side, and its `name`. No head is compared or promoted."""
-        job = self.options(side, seed, **more).head_job(self.space, self.version)
+        job = self.options(side, seed, **more).head_jobs(self.space, self.version)[0]
         return self._trained(replace(job, promote="never"))
 
     def fine_tuned(self, side: str, seed: int, epochs: int) -> dict:
@@ -114,7 +114,8 @@ class Trainings:
             "fine_tune_epochs": epochs,
             "fine_tune_learning_rate": 1e-5,
         }
-        job = self.options(side, seed, **own).fine_tune_job(self.space, self.version)
+        options = self.options(side, seed, **own)
+        job = options.fine_tune_job(self.space, self.version, options.head_jobs(self.space, self.version)[0])
         assert job is not None
         return self._trained(job)
 
@@ -287,7 +288,7 @@ def report_of(given: argparse.Namespace, folder: Path) -> dict:
     training = {"epochs": given.epochs, "batch_size": given.batch_size}
     costs = extract(common, sides, folder)
     trainings = trainings_on(common | training, sides)
-    with running(logs_of(trainings.options("plain", 0).head_job(trainings.space, trainings.version))):
+    with running(logs_of(trainings.options("plain", 0).head_jobs(trainings.space, trainings.version)[0])):
         seconds = epoch_seconds(trainings, given.rounds, given.timed_epochs)
         heads = train_sides(trainings, given.seeds, given.image_seeds)
         tuned = tuning(trainings, heads["plain"][0], given.fine_tune_epochs)

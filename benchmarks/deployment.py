@@ -46,7 +46,7 @@ from storage.manifest.space import spaces  # noqa: E402
 from storage.manifest.versions import latest_version, version_numbers  # noqa: E402
 from tests import toy  # noqa: E402
 
-SETTINGS = ("--weights", "random", "--image-size", "32", "--epochs", "1", "--chunk-size", "16")
+SETTINGS = ("--weights", "random", "--image-size", "32", "--head", "mlp", "--epochs", "1", "--chunk-size", "16")
 VICTIMS = {"worker": ("worker",), "server": ("server",), "flow": ("flow",), "all": ("worker", "server", "flow")}
 # The longest wait. A server starts within it, even on a busy machine. A picture that takes longer counts as lost.
 PATIENCE = 600.0

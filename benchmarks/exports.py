@@ -113,7 +113,7 @@ def train(given: argparse.Namespace, folder: Path) -> Path:
                 shutil.copyfile(photo, target / photo.name)
     say("training a head")
     command = [sys.executable, "flows/pipeline.py", "--images", folder / "photos", "--store", folder / "store"]
-    command += ["--weights", given.weights, "--epochs", "5"]
+    command += ["--weights", given.weights, "--head", "mlp", "--epochs", "5"]
     subprocess.run(command, cwd=BENCHMARKS.parent, env=environment(folder / "prefect"), check=True, stdout=sys.stderr)
     return folder / "store"
 

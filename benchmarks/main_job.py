@@ -246,7 +246,7 @@ def main() -> None:
     given = parser.parse_args()
     if not given.photos or not given.weights:
         parser.error("--photos and --weights (or PHOTOS and VGG16_WEIGHTS) say where the photos and the weights are")
-    epochs = ["--epochs", str(given.epochs)]
+    epochs = ["--head", "mlp", "--epochs", str(given.epochs)]
     with tempfile.TemporaryDirectory() as folder:
         runs = Runs(Path(folder) / "main", given.weights.resolve())
         shutil.copytree(given.photos, runs.images)

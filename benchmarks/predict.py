@@ -166,7 +166,9 @@ def main() -> None:
         subprocess.run(words, check=True, capture_output=True)
         options = ["--weights", weights, "--image-size", given.image_size]
         labelled = pictures(home / "labelled", 60, given.image_size)
-        trained, _ = run("pipeline.py", ["--store", store, "--images", labelled, *options, "--epochs", "2"], home)
+        trained, _ = run(
+            "pipeline.py", ["--store", store, "--images", labelled, *options, "--head", "mlp", "--epochs", "2"], home
+        )
         result = many(given, store, options, home)
         result |= one(given, store, weights, store / "heads" / trained["head"], home)
     print(json.dumps({"images": given.count, "engine": given.engine, "image_size": given.image_size} | result))

@@ -96,7 +96,7 @@ def _path(images: Path, number: int, name: str) -> Path:
 
 
 def run(images: Path, store: Path, home: Path, arguments: tuple[str, ...]) -> dict:
-    command = [sys.executable, PROJECT / "flows" / "pipeline.py", "--images", images, "--store", store]
+    command = [sys.executable, PROJECT / "flows" / "pipeline.py", "--images", images, "--store", store, "--head", "mlp"]
     command += ["--weights", "random", "--image-size", "32", "--shuffle-memory-mb", str(MEMORY_MB), *arguments]
     environment = {**os.environ, "PREFECT_HOME": str(home)}
     done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, env=environment)

@@ -50,7 +50,7 @@ def train(folder: Path, given: argparse.Namespace) -> Path:
     """A store with a head of two classes, trained on a few photos."""
     photos(folder / "images", max(24, given.images), given.photos)
     words = [sys.executable, str(PROJECT / "flows" / "pipeline.py"), "--images", str(folder / "images")]
-    words += ["--store", str(folder / "store"), "--weights", str(given.weights), "--epochs", "2"]
+    words += ["--store", str(folder / "store"), "--weights", str(given.weights), "--head", "mlp", "--epochs", "2"]
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     environment |= {"PREFECT_HOME": str(folder / "prefect"), "DO_NOT_TRACK": "1"}
     subprocess.run(words, env=environment, stdout=subprocess.DEVNULL, check=True)

@@ -152,7 +152,7 @@ def report_of(photos: Path, weights: Path, store: Path, folder: Path, epochs: in
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     environment |= {"PREFECT_HOME": str(folder / "prefect")}
     where = ["--images", photos, "--store", store, "--weights", weights]
-    training = ["--epochs", epochs, "--batch-size", BATCH_SIZE]
+    training = ["--head", "mlp", "--epochs", epochs, "--batch-size", BATCH_SIZE]
 
     def run(*options: object) -> dict:
         return json.loads(command(environment, PROJECT / "flows" / "pipeline.py", *where, *options).splitlines()[-1])

@@ -22,6 +22,7 @@ from flows.console.messages import (
     committed,
     half_augmented,
     lost,
+    remarks_on,
     reported,
     run_name,
     spent,
@@ -51,7 +52,8 @@ from tasks.plan_chunks import plan_chunks
 from tasks.run_identity import name_process, name_run
 from tasks.scan_images import scan_images
 from tasks.train_head import logs_of, train_head
-from workers.jobs.records import HeadResult, ScanRecord, Space, VersionRecord
+from workers.jobs.choice import as_they_stand, chosen
+from workers.jobs.records import HeadJob, HeadResult, ScanRecord, Space, VersionRecord
 from workers.jobs.size_and_rate import remember_rate, seconds_a_chunk
 from workers.jobs.spaces import keep_space_weights
 from workers.runners.running import extraction_logs, running, training_logs
@@ -86,11 +88,11 @@ def one_round(space: Space, options: PipelineOptions, progress: Progress) -> tup
     if not options.extract_only:
         with reporting(outcome):
             check_budget(outcome, options.max_bad_fraction, space.root)
-            head = train(space, version, options, progress)
-        outcome = outcome.with_head(head)
+            jobs, heads = train(space, version, options, progress)
+        outcome, best = outcome.with_heads(jobs, heads), chosen(heads)
         with reporting(outcome):
-            check_converged(head)
-            model = tune(space, version, options, progress)
+            check_converged(heads[best])
+            model = tune(space, version, options, jobs[best], progress)
         outcome = outcome.with_model(model)
         with reporting(outcome):
             check_converged(model)
@@ -152,18 +154,28 @@ def next_children(space: Space, options: PipelineOptions) -> Callable[[], None]:
     return training(options.runner, space).begin if not options.extract_only else lambda: None
 
 
-def train(space: Space, version: VersionRecord, options: PipelineOptions, progress: Progress) -> HeadResult:
-    """Train the head of the newest version."""
-    job = options.head_job(space, version)
-    progress.say(training_on(version.of_classes(job.spec.classes)))
-    if job.lacking:
-        progress.say(half_augmented(job))
-    with progress.step("train"), running(logs_of(job)):
-        training = Training(progress, ProgressArtifact("training-progress", f"Training on version {version.number}"))
-        head = kept(train_head, space)(job, training.on_progress, options.runner)
-        training.end()
-    show_head(job, head)
-    progress.say(trained(head))
+def train(
+    space: Space, version: VersionRecord, options: PipelineOptions, progress: Progress
+) -> tuple[tuple[HeadJob, ...], tuple[HeadResult, ...]]:
+    """Train the heads of the newest version, one after another. Each is compared with the one that is current then."""
+    jobs = options.head_jobs(space, version)
+    progress.say(training_on(version.of_classes(jobs[0].spec.classes)))
+    if jobs[0].lacking:
+        progress.say(half_augmented(jobs[0]))
+    with progress.step("train"), running(logs_of(jobs[0])):
+        heads = as_they_stand(space.store, [train_one(space, job, options, progress) for job in jobs])
+    for job, head in sorted(zip(jobs, heads, strict=True), key=lambda each: each[1] is heads[chosen(heads)]):
+        show_head(job, head)
+    progress.say(*remarks_on(jobs, heads))
+    return jobs, heads
+
+
+def train_one(space: Space, job: HeadJob, options: PipelineOptions, progress: Progress) -> HeadResult:
+    """Train a head, or find it."""
+    training = Training(progress, ProgressArtifact("training-progress", f"Training on version {job.version}"))
+    head = kept(train_head, space)(job, training.on_progress, options.runner)
+    training.end()
+    progress.say(trained(job, head))
     if head.promotion:
         progress.say(head.promotion)
     if head.is_new:
@@ -171,9 +183,11 @@ def train(space: Space, version: VersionRecord, options: PipelineOptions, progre
     return head
 
 
-def tune(space: Space, version: VersionRecord, options: PipelineOptions, progress: Progress) -> HeadResult | None:
+def tune(
+    space: Space, version: VersionRecord, options: PipelineOptions, head: HeadJob, progress: Progress
+) -> HeadResult | None:
     """Fine-tune the network with the head. Returns None if fine-tuning was not requested."""
-    job = options.fine_tune_job(space, version)
+    job = options.fine_tune_job(space, version, head)
     if job is None:
         return None
     progress.say(tuning(job))

@@ -3,6 +3,7 @@
 import math
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from flows.console.evaluation import Evaluation
@@ -15,6 +16,7 @@ from storage.watching.arrivals import Arrival
 from vision.engines.facts import remarks
 from vision.study.batch_size import Cell, Row
 from vision.training.head import HeadSpec
+from workers.jobs.choice import chosen, overconfident
 from workers.jobs.prediction_plan import InboxRecord, PredictionPlan
 from workers.jobs.records import ChunkResult, HeadJob, HeadResult, PlanRecord, VersionRecord
 from workers.runners.base import RunnerName
@@ -115,12 +117,27 @@ def resumed(record: dict) -> str:
     return f"resuming the training in epoch {record['epoch']} after {count(record['after_steps'], 'step')}"
 
 
-def trained(head: HeadResult) -> str:
+def trained(job: HeadJob, head: HeadResult) -> str:
     """The result of a training."""
     place = "is the current head" if head.is_promoted else "is not the current head"
     figures = {name: getattr(head, name) for name in ("val_accuracy", "val_loss", "test_accuracy", "test_loss")}
     known = ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if value is not None)
-    return f"head {head.name}: {known}; it {place}"
+    return f"{job.spec.kind} head {head.name}: {known}; it {place}"
+
+
+def remarks_on(jobs: Sequence[HeadJob], heads: Sequence[HeadResult]) -> list[str]:
+    """Of several heads of a run: which one is used, a warning for each that diverged, and advice."""
+    if len(heads) == 1:
+        return []
+    best = chosen(heads)
+    diverged = [f"warning: {head.diverged}" for place, head in enumerate(heads) if head.diverged and place != best]
+    advice = overconfident(jobs, heads)
+    times = ", ".join(
+        f"{job.spec.kind} val_accuracy {head.val_accuracy:.4f} in {duration(head.train_seconds)}"
+        for job, head in zip(jobs, heads, strict=True)
+    )
+    standing = "current" if heads[best].is_promoted else "better"
+    return [f"{times}; the {jobs[best].spec.kind} head is the {standing} one", *diverged, *([advice] if advice else [])]
 
 
 def tuning(job: HeadJob) -> str:

@@ -2,7 +2,7 @@
 
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 from storage.errors import InputError
 from storage.finite import finite
 from storage.text import as_flags
-from workers.jobs.records import ChunkResult, HeadResult, PlanRecord, VersionRecord
+from workers.jobs.choice import chosen
+from workers.jobs.records import ChunkResult, HeadJob, HeadResult, PlanRecord, VersionRecord
 
 # Fields that are summed over the rounds of a run.
 SUMMED = (
@@ -24,6 +25,16 @@ SUMMED = (
     "adopted",
     "shards_written",
 )
+# Figures of a training.
+FIGURES = (
+    "train_seconds",
+    "train_samples_per_second",
+    "epochs",
+    "val_accuracy",
+    "val_loss",
+    "test_accuracy",
+    "test_loss",
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,8 @@ class Outcome:
     one per image unless there are variants; extract_images_per_second counts these. extract_seconds: from the first
     chunk's first read, with a warm engine, until the last shard is durable. first_read: that moment, in seconds since the
     epoch; the JSON line has the seconds from the command's start to it, as warmup_seconds. engine: computed the features of this run.
-    fallback: why an engine other than the chosen one did. promotion: why the head is or is not the current one, if it
+    fallback: why an engine other than the chosen one did. head: the current one of those that the run trained or found, else the
+    best; the figures of the training are its. heads: all of them, each with its figures. promotion: why the head is or is not the current one, if it
     was compared. model, model_*: the network that was fine-tuned from the head, and its figures. peak_rss_mb: of the
     largest process of the run, including children. stage_seconds: of each step; None if there was nothing to do.
     """
@@ -69,6 +81,7 @@ class Outcome:
     test_accuracy: float | None = None
     test_loss: float | None = None
     head: str | None = None
+    heads: tuple[dict[str, Any], ...] = ()
     promoted: bool | None = None
     promotion: str | None = None
     model: str | None = None
@@ -100,21 +113,21 @@ class Outcome:
         """Add the seconds of each step."""
         return replace(self, stage_seconds={name: round(value, 3) for name, value in seconds.items()})
 
-    def with_head(self, head: HeadResult) -> "Outcome":
-        """Add the result of training."""
+    def with_heads(self, jobs: Sequence[HeadJob], heads: Sequence[HeadResult]) -> "Outcome":
+        """Add the results of the trainings."""
+        head = heads[chosen(heads)]
         return replace(
             self,
-            train_seconds=head.train_seconds,
-            train_samples_per_second=head.train_samples_per_second,
-            epochs=head.epochs,
-            val_accuracy=head.val_accuracy,
-            val_loss=head.val_loss,
-            test_accuracy=head.test_accuracy,
-            test_loss=head.test_loss,
+            **{name: getattr(head, name) for name in FIGURES},
             head=head.name,
+            heads=tuple(
+                {"head": each.name, "kind": job.spec.kind, "promoted": each.is_promoted}
+                | {name: getattr(each, name) for name in FIGURES}
+                for job, each in zip(jobs, heads, strict=True)
+            ),
             promoted=head.is_promoted,
             promotion=as_flags(head.promotion) if head.promotion else None,
-            peak_rss_mb=max(self.peak_rss_mb or 0, head.peak_rss_mb),
+            peak_rss_mb=max(self.peak_rss_mb or 0, *(each.peak_rss_mb for each in heads)),
         )
 
     def with_model(self, model: HeadResult | None) -> "Outcome":

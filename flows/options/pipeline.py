@@ -97,19 +97,26 @@ class PipelineOptions(TrainingOptions, RunningOptions, FeatureOptions, ImageOpti
         first = extraction(self.runner, self.placement(engine, space.spec), num_chunks, space, engine)
         return (first, training(self.runner, space)) if trains else (first,)
 
-    def head_job(self, space: Space, version: VersionRecord) -> HeadJob:
-        """The training of these options. Raises InputError if the version cannot be trained on."""
-        promote: Promotion = "always" if self.promote else "if_better"
-        return self._job(space, version, self._head_spec(version).untuned, promote)
+    def head_jobs(self, space: Space, version: VersionRecord) -> tuple[HeadJob, ...]:
+        """The trainings of these options, in their order. Raises InputError if the version cannot be trained on.
 
-    def fine_tune_job(self, space: Space, version: VersionRecord) -> HeadJob | None:
-        """The fine-tuning after that training; None without --fine-tune. Its result never becomes the current head."""
-        return self._job(space, version, self._head_spec(version), "never") if self.fine_tune else None
+        With --promote the first head becomes current without a comparison, and the second one if it is better than the first.
+        """
+        promote: list[Promotion] = ["always" if self.promote else "if_better", "if_better"]
+        specs = [spec.untuned for spec in self._head_specs(version)]
+        return tuple(self._job(space, version, *each) for each in zip(specs, promote, strict=False))
 
-    def _head_spec(self, version: VersionRecord) -> HeadSpec:
+    def fine_tune_job(self, space: Space, version: VersionRecord, head: HeadJob) -> HeadJob | None:
+        """The fine-tuning that continues from one of these heads; None without --fine-tune. Its result never becomes current."""
+        if not self.fine_tune:
+            return None
+        (spec,) = (spec for spec in self._head_specs(version) if spec.kind == head.spec.kind)
+        return self._job(space, version, spec, "never")
+
+    def _head_specs(self, version: VersionRecord) -> list[HeadSpec]:
         classes = index_order(self.classes, version.classes)
         check_trainable(version.classes, classes)
-        return self.head_spec(classes)
+        return [self.head_spec(classes, kind) for kind in self.kinds]
 
     def _job(self, space: Space, version: VersionRecord, spec: HeadSpec, promote: Promotion) -> HeadJob:
         job = head_job(space, version, spec, self.seed, self.force_retrain, promote)

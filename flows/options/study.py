@@ -17,7 +17,7 @@ from storage.backend.paths import place
 from storage.classes import index_order
 from storage.manifest.select import chosen_version, one_space
 from storage.manifest.space import check_space
-from vision.training.head import ClassWeight, HeadSpec, Kind, Optimizer
+from vision.training.head import ClassWeight, HeadSpec, Optimizer
 from workers.jobs.head_identity import check_trainable
 from workers.jobs.records import Space, VersionRecord
 from workers.jobs.spaces import head_job, stored_space, version_record
@@ -70,7 +70,7 @@ class StudyOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_na
         "both", title="study", description="shuffle: each image once per pass; bootstrap: drawn with replacement"
     )
 
-    head: Kind = _as_in_the_pipeline("head")
+    head: Literal["mlp", "linear", "pooled"] = Field("mlp", title="training", description="kind of head")
     epochs: int = Field(5, ge=1, le=LARGEST_COUNT, title="training", description="passes over the training images")
     steps_per_epoch: int | None = _as_in_the_pipeline("steps_per_epoch")
     optimizer: Optimizer = _as_in_the_pipeline("optimizer")

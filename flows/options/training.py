@@ -16,11 +16,11 @@ from vision.training.head import ClassWeight, HeadPooling, HeadSpec, Kind, Optim
 class TrainingOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
     """The group `training` of the pipeline's parameters."""
 
-    head: Kind = Field(
-        "mlp",
+    head: Literal["auto", "mlp", "linear", "pooled", "logistic"] = Field(
+        "auto",
         title="training",
         description="mlp: the tutorial's Dense 256 and dropout; linear: neither; pooled: one layer on globally pooled maps; "
-        "logistic: the same, fitted by a solver",
+        "logistic: the same, fitted by a solver; auto: mlp and logistic, and the better one becomes current",
     )
     head_pooling: HeadPooling = Field(
         "avg+max", title="training", description="global pooling inside a pooled or logistic head"
@@ -140,13 +140,30 @@ class TrainingOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf
             )
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _has_epochs(self) -> Self:
+        if self.head == "logistic" and self.initial_epoch:
+            raise ValueError("--initial-epoch: a solver fits a logistic head, without epochs to continue from")
+        if self.head == "logistic" and self.train_on == "images":
+            raise ValueError(
+                "--train-on: a solver fits a logistic head once, and images would differ in each epoch; "
+                "store variants of them with --variants 4, or train another --head"
+            )
+        return self
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of heads to train, the fastest first."""
+        return ("logistic", "mlp") if self.head == "auto" else (self.head,)
+
     @property
     def augmentation(self) -> str:
         """The text of the augmentation, as plans and heads record it; empty if there is none."""
         return self.augment.text if self.augment else ""
 
-    def head_spec(self, classes: tuple[str, ...]) -> HeadSpec:
-        """The head for these classes, with its fine-tuning if that is asked for."""
+    def head_spec(self, classes: tuple[str, ...], kind: Kind) -> HeadSpec:
+        """A head for these classes, with its fine-tuning if that is asked for. A logistic head trains on stored features."""
         own = {"augment": self.augmentation, "fine_tune": self.fine_tune or ""}
+        own |= {"train_on": "features"} if kind == "logistic" else {}
         same_names = {field.name for field in fields(HeadSpec)} - {"classes", *own}
-        return HeadSpec(classes=classes, kind=self.head, **self.model_dump(include=same_names), **own)
+        return HeadSpec(classes=classes, kind=kind, **self.model_dump(include=same_names), **own)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.console.exit_status import check_budget
-from flows.console.messages import changes, duration, half_augmented, say
+from flows.console.messages import changes, duration, half_augmented, remarks_on, say
 from flows.console.outcome import Outcome, check_converged, outcome_of, reporting
 from flows.options import demo
 from flows.options.pipeline import PipelineOptions
@@ -17,6 +17,7 @@ from storage.planning.plan import Plan, make_plan
 from storage.source.listing import list_images
 from storage.source.scan import check_folder, scan_folder
 from storage.text import count
+from workers.jobs.choice import chosen
 from workers.jobs.head_identity import find_head
 from workers.jobs.records import Space
 from workers.jobs.size_and_rate import known_rate, row_bytes
@@ -75,19 +76,20 @@ def _nothing_to_do(space: Space, plan: Plan, options: PipelineOptions) -> Outcom
         return outcome
     with reporting(outcome):
         check_budget(outcome, options.max_bad_fraction, space.root)
-        job = options.head_job(space, version)
-    head = find_head(space.store, job.name)
-    if head is None or job.is_forced or is_unranked(space.store, job.name):
+        jobs = options.head_jobs(space, version)
+    found = [find_head(space.store, job.name) for job in jobs]
+    heads = [head for head in found if head is not None]
+    if len(heads) < len(jobs) or any(job.is_forced or is_unranked(space.store, job.name) for job in jobs):
         return None
-    if job.promote == "always" and not head.is_promoted and head.diverged is None:
+    head = heads[at := chosen(heads)]
+    if options.promote and not head.is_promoted and head.diverged is None:
         return None
-    tuning = options.fine_tune_job(space, version)
+    tuning = options.fine_tune_job(space, version, jobs[at])
     model = find_head(space.store, tuning.name) if tuning else None
     if head.diverged is None and tuning and model is None:
         return None
-    if job.lacking:
-        say(half_augmented(job))
-    outcome = outcome.with_head(head).with_model(model)
+    say(*(half_augmented(job) for job in jobs[:1] if job.lacking), *remarks_on(jobs, heads))
+    outcome = outcome.with_heads(jobs, heads).with_model(model)
     with reporting(outcome):
         check_converged(head)
         check_converged(model)

@@ -20,7 +20,7 @@ from tests.flows.in_process import Done, call, finished
 from tests.flows.prefect_server import once, shared_server
 
 PROJECT = Path(__file__).parents[2]
-TINY = ("--weights", "random", "--image-size", "32", "--epochs", "2", "--chunk-size", "16")
+TINY = ("--weights", "random", "--image-size", "32", "--head", "mlp", "--epochs", "2", "--chunk-size", "16")
 
 
 @pytest.fixture(scope="session")

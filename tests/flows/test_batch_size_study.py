@@ -149,8 +149,8 @@ def test_the_heads_are_those_that_the_pipeline_would_train(committed):
     from flows.options.pipeline import PipelineOptions
 
     study = parse(arguments(committed, "--batch-sizes", "16", "--seeds", "2", "--epochs", "3")).study()
-    same = PipelineOptions(images="photos", batch_size=16, seed=2, epochs=3)
-    assert same.head_job(study.space, study.version).name in {job.name for job in study.jobs}
+    same = PipelineOptions(images="photos", head="mlp", batch_size=16, seed=2, epochs=3)
+    assert same.head_jobs(study.space, study.version)[0].name in {job.name for job in study.jobs}
 
 
 @pytest.mark.parametrize("written", ["8,32", "[8, 32]", "[8, 32, 8]"])
@@ -328,7 +328,20 @@ def test_a_head_of_a_study_becomes_the_current_one_once_the_pipeline_asks_for_it
     given = ("--batch-sizes", "8", "--seeds", "5", "--epochs", "2", "--standardize", "yes", "--sampling", "shuffle")
     studied = study_of(environment, *arguments(store, *given))
     assert (studied.status, studied.record["trained"]) == (0, 1), studied.stderr
-    tiny = ("--weights", "random", "--image-size", "32", "--epochs", "2", "--batch-size", "8", "--seed", "5")
+    tiny = (
+        "--weights",
+        "random",
+        "--image-size",
+        "32",
+        "--head",
+        "mlp",
+        "--epochs",
+        "2",
+        "--batch-size",
+        "8",
+        "--seed",
+        "5",
+    )
     done = pipeline("--images", images, "--store", store, *tiny)
     assert (done.status, done.record["promoted"]) == (0, True), done.stderr
     assert done.record["head"] in {head.name for head in list_heads(store)}

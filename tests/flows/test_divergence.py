@@ -24,7 +24,7 @@ from tests.flows.conftest import PROJECT
 from workers.jobs.records import HeadJob
 from workers.jobs.spaces import version_record
 
-TINY = ("--weights", "random", "--image-size", "32")
+TINY = ("--weights", "random", "--image-size", "32", "--head", "mlp")
 main = partial(command.main, PIPELINE)
 parse = partial(command.parse, PIPELINE)
 NAN = float("nan")
@@ -61,7 +61,8 @@ def jobs_of(given: tuple[str, ...]) -> tuple[HeadJob, HeadJob | None]:
     options, _ = parse([*given])
     space = options.space()
     version = version_record(latest_version(space.store))
-    return options.head_job(space, version), options.fine_tune_job(space, version)
+    (head,) = options.head_jobs(space, version)
+    return head, options.fine_tune_job(space, version, head)
 
 
 @pytest.mark.parametrize("is_older", [False, True])

@@ -63,7 +63,8 @@ def head_of(options: PipelineOptions):
     space = options.space()
     version = latest_version(space.store)
     assert version is not None
-    return options.head_job(space, version_record(version))
+    (job,) = options.head_jobs(space, version_record(version))
+    return job
 
 
 @pytest.mark.parametrize("name", ["plain", "varied"])

@@ -105,6 +105,11 @@ class HeadSpec:
         return self.kind != "logistic" or bool(self.fine_tune)
 
     @property
+    def rate(self) -> float:
+        """The learning rate, also if it is the optimizer's default."""
+        return self.learning_rate or LEARNING_RATES[self.optimizer]
+
+    @property
     def untuned(self) -> "HeadSpec":
         """The head that fine-tuning starts from."""
         usual: dict[str, Any] = {field.name: field.default for field in fields(self) if "fine_tune" in field.name}

@@ -120,6 +120,11 @@ class Contest:
         """The feature space of the current head."""
         return Store(self.job.space.store.root, self.record["fingerprint"])
 
+    @property
+    def replaces(self) -> str:
+        """The command that makes the new head current after all."""
+        return f"`{promote_command(self.job.space.store, self.job.name)}` replaces it"
+
     def decision(self) -> Decision:
         """The decision, with one line that also says how to reverse it. Raises Unusable."""
         known, classes = self.record["classes"], self.job.spec.classes
@@ -129,7 +134,7 @@ class Contest:
             if set(known) == set(learnt(self.data.version.classes)):
                 return Decision(
                     False,
-                    f"head {self.current} stays current without a comparison, {reason}; `promote` replaces it",
+                    f"head {self.current} stays current without a comparison, {reason}; {self.replaces}",
                 )
             return Decision(
                 True,
@@ -138,14 +143,10 @@ class Contest:
         try:
             own, other, note = self._scores()
         except NotComparable as error:
-            return Decision(
-                False, f"head {self.current} stays current without a comparison: {error}; `promote` replaces it"
-            )
+            return Decision(False, f"head {self.current} stays current without a comparison: {error}; {self.replaces}")
         figures = f"{own} against {other} on {count(own.images, 'validation image')} that neither was trained on{note}"
         if own.is_worse_than(other):
-            return Decision(
-                False, f"head {self.current} stays current: the new head has {figures}; `promote` replaces it"
-            )
+            return Decision(False, f"head {self.current} stays current: the new head has {figures}; {self.replaces}")
         return Decision(True, f"the head replaces {self.current}: it has {figures}; {undo}")
 
     def _scores(self) -> tuple[Score, Score, str]:

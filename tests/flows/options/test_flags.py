@@ -224,7 +224,9 @@ def test_an_augmentation_is_of_one_head_and_one_space_however_it_is_said(first_r
     version = version_record(latest_version(Store(store, first_run[2].record["fingerprint"])))
     others = {"the same": {**TURNED, "shear_range": 0}, "another": {"rotation_range": 21}, "flat": {"rescale": 1e-05}}
     names = {
-        name: options.head_job(replace(options.space(), fingerprint=first_run[2].record["fingerprint"]), version).name
+        name: options.head_jobs(replace(options.space(), fingerprint=first_run[2].record["fingerprint"]), version)[
+            0
+        ].name
         for name, options in {
             "one": found[0],
             **{
@@ -305,7 +307,8 @@ def test_training_on_images_is_another_head_and_fine_tuning_goes_on_from_one(fir
     def jobs(*flags: str):
         options = parse(["--images", str(images), "--store", str(store), *TINY, *flags])[0]
         space = options.space()
-        return options.head_job(space, version), options.fine_tune_job(space, version)
+        (head,) = options.head_jobs(space, version)
+        return head, options.fine_tune_job(space, version, head)
 
     plain, none = jobs()
     assert (plain.name, none) == (done.record["head"], None)
@@ -520,8 +523,28 @@ def test_how_a_training_is_carried_out_reaches_its_job(first_run):
     other = parse(["--images", str(images), "--store", str(store), *TINY, "--read-threads", "7"])[0]
     space = options.space()
     version = version_record(latest_version(space.store))
-    assert (options.head_job(space, version).checkpoint_seconds, other.head_job(space, version).read_threads) == (5, 7)
-    assert options.head_job(space, version).name == other.head_job(space, version).name
+    assert (
+        options.head_jobs(space, version)[0].checkpoint_seconds,
+        other.head_jobs(space, version)[0].read_threads,
+    ) == (5, 7)
+    assert options.head_jobs(space, version)[0].name == other.head_jobs(space, version)[0].name
+
+
+@exercises("--head-pooling", "--l2")
+def test_the_pooling_and_the_regularisation_of_a_head_are_part_of_its_name(first_run):
+    """What comes of both is tested in tests/vision/training/test_convex.py."""
+    images, store, _ = first_run
+
+    def job(*flags: str):
+        options = parse(["--images", str(images), "--store", str(store), *TINY, *flags])[0]
+        space = options.space()
+        return options.head_jobs(space, version_record(latest_version(space.store)))[0]
+
+    logistic = ("--head", "logistic")
+    found = [job(*logistic), job(*logistic, "--l2", "0.5"), job(*logistic, "--head-pooling", "max")]
+    assert len({each.name for each in found}) == 3
+    assert (found[1].spec.l2, found[2].spec.head_pooling) == (0.5, "max")
+    assert job("--l2", "0.5", "--head-pooling", "max").name == job().name
 
 
 @pytest.mark.slow

@@ -30,10 +30,17 @@ def test_a_logistic_head_is_fitted_kept_and_compared(trainer):
     assert (result.is_new, result.epochs, list(result.history), result.diverged) == (True, None, [], None)
     assert trainer.result.name in result.promotion, "it was not compared with the current head"
     assert (current_head(trainer.store) == job.name) == result.is_promoted
-    assert {"epoch", "epochs", "step", "steps"} == set().union(*map(set, heard or [{"epoch", "epochs", "step", "steps"}]))
+    assert {"epoch", "epochs", "step", "steps"} == set().union(
+        *map(set, heard or [{"epoch", "epochs", "step", "steps"}])
+    )
     record = record_of(trainer, job)
     assert (record["metrics"]["epochs"], record["history"], record["epoch_seconds"]) == (None, [], [])
-    assert record["head"] == {"classes": ["cats", "dogs"], "kind": "logistic", "class_weight": "none", "standardize": True}
+    assert record["head"] == {
+        "classes": ["cats", "dogs"],
+        "kind": "logistic",
+        "class_weight": "none",
+        "standardize": True,
+    }
     assert record["regularization"]["images"] == record["samples"]["train"]
     assert record["regularization"]["l2"] in [each["l2"] for each in record["regularization"]["tried"]]
     assert "scikit-learn" in record["environment"]
@@ -57,7 +64,14 @@ def test_the_figures_are_those_of_the_saved_head(trainer):
 
 def test_what_concerns_epochs_does_not_change_the_name_of_a_logistic_head(trainer):
     plain = trainer.job(kind="logistic").name
-    same = {"epochs": 7, "batch_size": 4, "learning_rate": 1.0, "optimizer": "sgd", "patience": 1, "sampling": "bootstrap"}
+    same = {
+        "epochs": 7,
+        "batch_size": 4,
+        "learning_rate": 1.0,
+        "optimizer": "sgd",
+        "patience": 1,
+        "sampling": "bootstrap",
+    }
     assert {trainer.job(kind="logistic", **{name: value}).name for name, value in same.items()} == {plain}
     other = {"standardize": False, "class_weight": "balanced", "head_pooling": "max", "l2": 0.1}
     names = {trainer.job(kind="logistic", **{name: value}).name for name, value in other.items()}
