@@ -56,9 +56,9 @@ def build_openvino_native(weights: Path, batch: int, threads: int) -> Run:
 
 
 def _openvino(weights: Path, batch: int, threads: int, precision: dict[str, str]) -> Run:
-    from vision.engines.openvino_library import load_openvino
+    from vision.engines.openvino_library import new_core
 
-    core = load_openvino().Core()
+    core = new_core()
     model = core.compile_model(
         core.read_model(vgg16_onnx(weights, batch)),
         "CPU",

@@ -11,7 +11,7 @@ from vision.engines.calibration import activation_ranges
 from vision.engines.facts import builds, kept
 from vision.engines.keras_export import exported
 from vision.engines.openvino_graph import vgg_graph
-from vision.engines.openvino_library import load_openvino
+from vision.engines.openvino_library import load_openvino, new_core
 from vision.engines.processor import instructions
 from vision.engines.serial import SerialEngine
 from vision.specs import BACKBONES, FeatureSpec
@@ -64,7 +64,7 @@ class OpenVinoEngine(SerialEngine):
         super().__init__(spec, tensors, threads, before)
         self.name = f"openvino {version('openvino')}"
         self.batch_size = self.usual_batch(spec)
-        self._core = openvino.Core()
+        self._core = new_core()
         self._properties = {
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": "bf16" if spec.precision == "bfloat16" else "f32",

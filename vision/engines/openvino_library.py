@@ -1,7 +1,9 @@
-"""Load OpenVINO without its usage reports."""
+"""Load OpenVINO without its usage reports, and its plugin without a crash to come."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
+from typing import Any
 
 
 def load_openvino() -> ModuleType:
@@ -14,3 +16,16 @@ def load_openvino() -> ModuleType:
     import openvino
 
     return openvino
+
+
+def new_core() -> Any:
+    """An `openvino.Core` whose CPU plugin is loaded.
+
+    The plugin gives the thread that loads it another stack for signal handlers, and frees that stack on whichever
+    thread drops the last reference. Loaded by the main thread and freed by another, it would let Python crash at the
+    next signal (OpenVINO 2026.4). So a thread loads it that ends at once.
+    """
+    core = load_openvino().Core()
+    with ThreadPoolExecutor(1) as loading:
+        loading.submit(core.get_property, "CPU", "FULL_DEVICE_NAME").result()
+    return core

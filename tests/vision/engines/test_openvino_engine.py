@@ -308,3 +308,26 @@ def test_with_the_real_weights_each_precision_is_within_its_bound(tmp_path, prec
     spec = FeatureSpec(weights_digest(VGG16, path, tmp_path / "memo.json"), precision=usable(precision))
     tensors = read_weights(VGG16, Path(path))
     check_parity(OpenVinoEngine(spec, tensors, 1), tensors)
+
+
+def test_an_engine_that_another_thread_frees_leaves_the_signals_of_the_main_thread_alone():
+    script = """
+import gc, signal, threading
+from vision.backbones.weights import random_weights
+from vision.engines.openvino_engine import OpenVinoEngine
+from vision.specs import BACKBONES, FeatureSpec
+import numpy as np
+
+engines = [OpenVinoEngine(FeatureSpec("", image_size=32), random_weights(BACKBONES["vgg16"]), threads=1)]
+engines[0].features(np.zeros((1, 32, 32, 3), np.uint8))
+def free():
+    engines.clear()
+    gc.collect()
+freeing = threading.Thread(target=free)
+freeing.start()
+freeing.join()
+signal.signal(signal.SIGINT, lambda number, frame: print("handled"))
+signal.raise_signal(signal.SIGINT)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
