@@ -83,7 +83,7 @@ def predict(
     def make_plan(use_stored: bool) -> PredictionPlan:
         pieces, size = str(options.pieces(head)), options.chunk_size
         plan = plan_predictions(space, listed, head, pieces, False, size, use_stored, version)
-        check_computable(plan, listed)
+        check_computable(plan, listed, head)
         return plan
 
     return compute(make_plan, listed, head, options, progress)

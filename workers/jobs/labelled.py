@@ -152,14 +152,18 @@ def trained_on(listed: LabelledRecord, head: OpenedHead, space: Space) -> int | 
     return pc.sum(pc.is_in(listed.files_table["digest"], mine)).as_py() or 0
 
 
-def check_computable(plan: PredictionPlan, listed: LabelledRecord) -> None:
-    """Raise InputError if features have to be computed, and it is not known from what."""
+def check_computable(plan: PredictionPlan, listed: LabelledRecord, head: OpenedHead) -> None:
+    """Raise InputError if images have to be computed, and it is not known from what."""
     if not plan.images:
         return
+    if not listed.root and head.is_whole:
+        raise InputError(
+            f"head {head.name} is fine-tuned and takes images, not stored features; name the folder of the images as `images`"
+        )
     lacking = f"{count(plan.images, 'image')} of the split {listed.split} have no features in feature space {plan.space.fingerprint}"
     if not listed.root:
         raise InputError(
-            f"{lacking}, so head {plan.head} cannot predict them; name the folder of the images as `images`"
+            f"{lacking}, so head {head.name} cannot predict them; name the folder of the images as `images`"
         )
     if not plan.space.weights:
         raise InputError(f"{lacking}, and it is not known which weights compute them; give them once as `weights`")

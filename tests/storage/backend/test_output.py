@@ -1,11 +1,14 @@
 """What somebody asked for at a path appears whole or not at all, and replaces only what it may."""
 
 import os
+import shutil
+import signal
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from storage.backend.output import check_output, replacing
+from storage.backend.output import REPLACED, check_output, replacing
 from storage.errors import InputError
 
 
@@ -49,6 +52,53 @@ def test_an_output_that_is_interrupted_leaves_what_was_there(folder, error, tmp_
         fail()
     assert read(path, folder) == "old"
     assert os.listdir(tmp_path) == ["out"]
+
+
+@contextmanager
+def process(work):
+    """Fork a process that does some work. Yields when the work says so, and kills the process afterwards."""
+    heard, said = os.pipe()
+    if not (pid := os.fork()):
+        try:
+            work(lambda: (os.write(said, b"!"), signal.pause()))
+        finally:
+            os._exit(1)
+    os.read(heard, 1)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(heard)
+        os.close(said)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("moment", ["while it writes", "after it moved the earlier output"])
+@pytest.mark.parametrize("folder", [False, True])
+def test_the_next_output_removes_what_a_killed_process_left_but_nothing_of_a_living_one(folder, moment, tmp_path):
+    path, other = tmp_path / "out", tmp_path / "out.2"
+    write(path, folder, "old")
+
+    def work(wait) -> None:
+        with replacing(path) as aside:
+            write(aside, folder, "half")
+            if moment != "while it writes":
+                os.rename(path, aside.parent / REPLACED)
+            wait()
+
+    with process(work):
+        with replacing(other) as aside:
+            write(aside, folder, "other")
+        with replacing(path) as aside:
+            write(aside, folder, "of another process")
+        assert len(list(tmp_path.glob(".*"))) == 1
+        shutil.rmtree(path) if folder else path.unlink()
+        assert not path.exists()
+    with pytest.raises(InputError), replacing(path):
+        raise InputError("nothing")
+    assert (path.exists() and read(path, folder) == "old") == (moment != "while it writes")
+    assert sorted(os.listdir(tmp_path)) == ["out"] * path.exists() + ["out.2"]
 
 
 def test_what_is_there_stays_unless_it_is_an_earlier_output_and_may_be_replaced(tmp_path):

@@ -75,10 +75,12 @@ def test_images_without_stored_features_need_their_folder_and_weights(golden, he
     plan = make_plan(empty, listed, head, tmp_path / "pieces")
     assert plan.images == listed.files
     with pytest.raises(InputError, match="name the folder of the images as `images`"):
-        check_computable(plan, listed)
+        check_computable(plan, listed, head)
+    with pytest.raises(InputError, match="takes images"):
+        check_computable(plan, listed, replace(head, is_whole=True))
     with pytest.raises(InputError, match="give them once as `weights`"):
-        check_computable(plan, replace(listed, root=str(golden / "images")))
-    check_computable(make_plan(space, listed, head, tmp_path / "pieces"), listed)
+        check_computable(plan, replace(listed, root=str(golden / "images")), head)
+    check_computable(make_plan(space, listed, head, tmp_path / "pieces"), listed, head)
 
 
 def test_features_are_read_from_the_version_that_is_asked_for(head, space, tmp_path):
