@@ -15,7 +15,7 @@ from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.model import Following, Model
 from serving.refusal import Refusal
-from serving.schemas import BODY, REFUSALS, Described, Predictions, State, Unusable, prediction
+from serving.schemas import BODY, REFUSALS, UNUSABLE, Described, Predictions, State, prediction
 from serving.uploads import Budget, uploads_of
 from workers.errors import PoolClosed, WorkerDied
 
@@ -34,7 +34,7 @@ def create_app(following: Following, token: str | None = None) -> ASGIApp:
 
     limits, metrics = following.options.limits, Metrics(following)
     # FastAPI's pages of the OpenAPI document load scripts from elsewhere, which the policy of the pages forbids.
-    app = FastAPI(title="extract-and-train", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(title="extract-and-train", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Refusal, _refused)
     _add_states(app, following, metrics)
@@ -74,7 +74,7 @@ def _add_predict(app: FastAPI, following: Following, limits: Limits, metrics: Me
         summary="Classify images",
         description="`?square=1` adds the pixels that the network sees.",
         response_model=Predictions,
-        responses={**REFUSALS, 422: {"model": Unusable, "description": "no image can be used"}},
+        responses={**REFUSALS, 422: UNUSABLE},
         openapi_extra=BODY,
     )
     async def predict(request: Request) -> JSONResponse:

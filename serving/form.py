@@ -33,10 +33,10 @@ class Form:
         _refusing(self._parser.write, piece)
 
     def files(self) -> list[tuple[str, bytes]]:
-        """Name and bytes of each file, after the last piece."""
+        """Name and bytes of each file, after the last piece. A browser sends one without both for a field without a choice."""
         if not self._is_complete:
             raise _invalid("it ends before its last boundary")
-        return [(name, bytes(data)) for name, data in self._files]
+        return [(name, bytes(data)) for name, data in self._files if name or data]
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]

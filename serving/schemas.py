@@ -73,7 +73,7 @@ BODY = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "properties": {"files": {"type": "array", "items": FILE}},
+                    "properties": {"files": {"type": "array", "items": FILE, "minItems": 1}},
                     "required": ["files"],
                 }
             },
@@ -95,6 +95,7 @@ WHY = {
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Error, "description": text} for status, text in WHY.items()
 }
+UNUSABLE = {"model": Unusable | Error, "description": "the body cannot be read, or no image in it can be used"}
 
 
 def prediction(upload: Upload, answer: Answer, classes: tuple[str, ...]) -> Prediction:

@@ -94,6 +94,7 @@ def test_the_square_is_what_the_network_sees(server, pictures):
         ("multipart/form-data; boundary=x", b"not a form", 422, "invalid_form"),
         ("multipart/form-data; boundary=x", b"--x--\r\n", 422, "no_image"),
         ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\nb\r\n--x--\r\n', 422, "no_image"),
+        ("multipart/form-data; boundary=x", FILE_PART.replace(b"a.png", b"") + b"\r\n--x--\r\n", 422, "no_image"),
         ("multipart/form-data; boundary=x", b"--x\r\nA: b\r\n\r\nb\r\n--x--\r\n", 422, "no_image"),
         ("multipart/form-data; boundary=x", b"", 422, "invalid_form"),
         ("multipart/form-data; boundary=x", FILE_PART + b"not ended", 422, "invalid_form"),
@@ -112,7 +113,9 @@ def test_a_wrong_request_is_told_what_is_wrong(server, kind, body, status, code)
 
 def test_other_paths_and_methods_are_refused_as_json(server):
     with server.client() as client:
-        for answer, status in ((client.get("/nowhere"), 404), (client.get("/predict"), 405), (client.put("/"), 405)):
+        found = {"GET /nowhere": 404, "GET /predict": 405, "PUT /": 405, "POST /predict/": 404}
+        for request, status in found.items():
+            answer = client.request(*request.split())
             assert answer.status_code == status
             assert set(answer.json()) == {"code", "message"}
 
