@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vision.backbones.weights_file import Tensors
-from vision.engines.facts import cache_folder, kept, sources
+from vision.engines.networks import kept_network
 from vision.engines.parity import sample_picture
 from vision.specs import FeatureSpec
 
@@ -42,28 +41,8 @@ class Network(NamedTuple):
 def exported(spec: FeatureSpec, tensors: Tensors) -> Network:
     """The network of a spec, from the cache or made now. Raises RuntimeError if Keras or OpenVINO cannot convert it."""
     record = spec.record() | {"precision": "float32"}
-    key = {"graph": record, "sources": sources()} | {
-        name: version(name) for name in ("keras", "openvino", "tensorflow")
-    }
-    place = sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:32]
-    path = cache_folder() / "graphs" / f"{place}.npz"  # a newer version replaces the file
-    data = b""
-
-    def find() -> dict[str, Any]:
-        nonlocal data
-        data = _export(record, tensors)
-        _keep(path, data)
-        return {"sha256": sha256(data).hexdigest()}
-
-    def holds(fact: dict[str, Any]) -> bool:
-        nonlocal data
-        try:
-            data = path.read_bytes()
-        except OSError:
-            return False
-        return sha256(data).hexdigest() == fact["sha256"]
-
-    kept(key, find, holds)
+    libraries = {name: version(name) for name in ("keras", "openvino", "tensorflow")}
+    data = kept_network(record, ".npz", libraries, lambda: _export(record, tensors))
     with np.load(io.BytesIO(data)) as arrays:
         return Network(arrays["graph"].tobytes(), arrays["weights"].tobytes(), arrays["expected"])
 
@@ -98,16 +77,6 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
     finally:
         os.close(reading)
         os.close(writing)
-
-
-def _keep(path: Path, data: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=path.parent) as folder:
-            Path(folder, path.name).write_bytes(data)
-            Path(folder, path.name).replace(path)
-    except OSError as error:
-        logger.warning("%s cannot be kept (%s): each process converts the network by itself", path, error.strerror)
 
 
 def export(folder: Path) -> None:

@@ -6,17 +6,20 @@ usage data to its makers.
 """
 
 import logging
-import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from vision.backbones import vgg_reference as vgg
 from vision.backbones.preprocessing import preprocessed
+from vision.backbones.weights import tensors_digest
 from vision.backbones.weights_file import Tensors
+from vision.engines.facts import builds
+from vision.engines.networks import kept_network
 from vision.engines.serial import SerialEngine
 from vision.specs import BACKBONES, FeatureSpec
 
@@ -68,9 +71,14 @@ class MnnEngine(SerialEngine):
         super().__init__(spec, tensors, threads, before)
         self._mnn = MNN
         self.name = f"mnn {version('MNN')}"
-        with tempfile.TemporaryDirectory() as folder:
+        # The digest of what is given, which takes 50 ms: a cache must not depend on what a caller calls it.
+        record = {"weights": tensors_digest(tensors), "image_size": spec.image_size, "before": before}
+        data = kept_network(
+            record, ".mnn", builds(("MNN",)), lambda: _converted(vgg.parted(tensors, before)[0], spec.image_size)
+        )
+        with TemporaryDirectory() as folder:
             path = Path(folder) / "network.mnn"
-            _save(vgg.parted(tensors, before)[0], spec.image_size, path)
+            path.write_bytes(data)
             self._network = MNN.Interpreter(str(path))
         tiles = SMALL_TILES if spec.dtype == "float32" else LARGE_TILES
         self._network.setSessionHint(WINOGRAD_MEMORY_HINT, tiles)
@@ -141,8 +149,8 @@ class MnnEngine(SerialEngine):
         return self._mnn.Tensor(values.shape, self._mnn.Halide_Type_Float, values, caffe)
 
 
-def _save(tensors: Tensors, size: int, path: Path) -> None:
-    """Write the network as a file of MNN. The weights are parameters, because MNN uses no Winograd for inputs."""
+def _converted(tensors: Tensors, size: int) -> bytes:
+    """The network as a file of MNN. The weights are parameters, because MNN uses no Winograd for inputs."""
     from MNN import expr, nn
 
     pixels = expr.placeholder([1, 3, size, size], expr.NCHW, expr.float)
@@ -158,4 +166,7 @@ def _save(tensors: Tensors, size: int, path: Path) -> None:
             layer.train(False)
             maps = expr.relu(layer.forward(maps))
         maps = expr.max_pool(maps, [2, 2], [2, 2])
-    expr.save([expr.convert(maps, expr.NCHW)], str(path))
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "network.mnn"
+        expr.save([expr.convert(maps, expr.NCHW)], str(path))
+        return path.read_bytes()

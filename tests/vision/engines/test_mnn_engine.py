@@ -8,6 +8,8 @@ import pytest
 
 from tests.vision.engines.test_tensorflow_engine import pixels, relative_error
 from vision.backbones.weights_file import Tensors
+from vision.engines import mnn_engine
+from vision.engines.facts import cache_folder
 from vision.engines.mnn_engine import MnnEngine
 from vision.engines.parity import LARGEST_ERROR
 from vision.specs import FeatureSpec
@@ -80,3 +82,25 @@ def test_with_mnn_the_same_batch_gives_the_same_bits_again_and_in_another_engine
 def test_with_mnn_more_images_than_a_batch_has_room_for_are_taken_in_turn(mnn):
     many = np.concatenate([pixels(mnn.batch_size, seed=1), pixels(3)])
     assert np.array_equal(mnn.features(many)[-3:], mnn.features(pixels(3)))
+
+
+def test_the_network_of_mnn_is_converted_once_and_gives_the_same_bits_from_the_cache(
+    tmp_path, monkeypatch, spec, tensors
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    converted, convert = [], mnn_engine._converted
+    monkeypatch.setattr(mnn_engine, "_converted", lambda *given: (converted.append(1), convert(*given))[1])
+    found = [MnnEngine(spec, tensors, threads=1).features(pixels(2)) for _ in range(2)]
+    assert np.array_equal(*found)
+    assert len(converted) == 1
+    (kept,) = (cache_folder() / "graphs").iterdir()
+    data = kept.read_bytes()
+    kept.write_bytes(data[:-1] + b"x")
+    assert np.array_equal(MnnEngine(spec, tensors, threads=1).features(pixels(2)), found[0])
+    assert (kept.read_bytes(), len(converted)) == (data, 2), "a damaged network is converted again"
+
+
+def test_other_weights_of_the_same_name_have_a_network_of_their_own(spec, tensors):
+    other = {name: tuple(-array for array in arrays) for name, arrays in tensors.items()}
+    found = [MnnEngine(spec, each, threads=1).features(pixels(2)) for each in (tensors, other)]
+    assert not np.array_equal(*found)
