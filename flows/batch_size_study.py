@@ -7,10 +7,11 @@ docs/batch-size.md reports results.
 """
 
 if __name__ == "__main__":
+    from flows.cli.leaving import leave  # isort: split
     from flows.cli.command import main
     from flows.registry import STUDY
 
-    raise SystemExit(main(STUDY))
+    raise leave(main(STUDY))
 
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner

@@ -7,10 +7,11 @@ Images whose features the store has are not computed. An interrupted run continu
 """
 
 if __name__ == "__main__":
+    from flows.cli.leaving import leave  # isort: split
     from flows.cli.command import main
     from flows.registry import EVALUATE
 
-    raise SystemExit(main(EVALUATE))
+    raise leave(main(EVALUATE))
 
 from dataclasses import replace
 

@@ -6,10 +6,11 @@ As a script it checks whether there is anything to do (flows/preflight/pipeline.
 """
 
 if __name__ == "__main__":
+    from flows.cli.leaving import leave  # isort: split
     from flows.cli.command import main
     from flows.registry import PIPELINE
 
-    raise SystemExit(main(PIPELINE))
+    raise leave(main(PIPELINE))
 
 from collections.abc import Callable
 

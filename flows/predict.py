@@ -6,10 +6,11 @@ Images whose features the store has are not computed. An interrupted run continu
 """
 
 if __name__ == "__main__":
+    from flows.cli.leaving import leave  # isort: split
     from flows.cli.command import main
     from flows.registry import PREDICT
 
-    raise SystemExit(main(PREDICT))
+    raise leave(main(PREDICT))
 
 from dataclasses import replace
 from functools import partial

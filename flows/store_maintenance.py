@@ -6,10 +6,11 @@ The steps are those of `python -m storage` (docs/store.md). A store that fails v
 """
 
 if __name__ == "__main__":
+    from flows.cli.leaving import leave  # isort: split
     from flows.cli.command import main
     from flows.registry import MAINTENANCE
 
-    raise SystemExit(main(MAINTENANCE))
+    raise leave(main(MAINTENANCE))
 
 from dataclasses import asdict, dataclass, field
 from typing import Any

@@ -7,10 +7,11 @@ Each time the folder has changed and settled, the flow emits one event `images.a
 """
 
 if __name__ == "__main__":
+    from flows.cli.leaving import leave  # isort: split
     from flows.cli.command import main
     from flows.registry import WATCH
 
-    raise SystemExit(main(WATCH))
+    raise leave(main(WATCH))
 
 import time
 from dataclasses import asdict, dataclass

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +30,15 @@ STOP_SECONDS = 10.0
 START_ONE = "start one with `prefect server start`, and name it with `export PREFECT_API_URL=http://127.0.0.1:4200/api`"
 # Settings of Prefect by which a user names a database.
 DATABASE_SETTINGS = {"connection_url", "driver", "host", "port", "name", "user", "password"}
+# Environment variables and tables of pyproject.toml that may name a server, a database, or a file that names one.
+NAMING_VARIABLES = ("PREFECT_API_", "PREFECT_PROFILE", "PREFECT_SERVER_DATABASE_")
+NAMING_TABLES = (
+    "tool.prefect]",
+    "tool.prefect.api",
+    "tool.prefect.server.database",
+    "tool.prefect.server]",
+    "profiles_path",
+)
 LAPTOP = "extract-and-train"  # the profile that `python -m deployments up` makes
 
 
@@ -65,14 +75,35 @@ class OwnServer:
 def start_server(store: Store) -> OwnServer | None:
     """Start a Prefect server for this process and until it ends. Returns None if a server is configured.
 
-    Import whatever else of Prefect only afterwards, and call `OwnServer.wait` before using it.
+    Import whatever else of Prefect only afterwards, and call `OwnServer.wait` before using it. Importing the settings takes
+    a second, so the server starts before them if nothing seems to be configured. Only the settings decide.
     """
+    early = None if may_be_configured() else _started(store, find_database(store, version("prefect")))
     from prefect.settings import PREFECT_API_URL, get_current_settings
 
+    is_configured = DATABASE_SETTINGS & get_current_settings().server.database.model_fields_set
+    if early is not None:
+        if not PREFECT_API_URL.value() and not is_configured:
+            return early
+        _stop(early.process)
     if PREFECT_API_URL.value():
         return None
-    is_configured = DATABASE_SETTINGS & get_current_settings().server.database.model_fields_set
-    database = None if is_configured else find_database(store, version("prefect"))
+    return _started(store, None if is_configured else find_database(store, version("prefect")))
+
+
+def may_be_configured() -> bool:
+    """Whether something may name a Prefect server or a database for it. Looks where Prefect looks, without importing it."""
+    if any(value and name.startswith(NAMING_VARIABLES) for name, value in os.environ.items()):
+        return True
+    home = Path(os.environ.get("PREFECT_HOME") or os.path.expanduser("~/.prefect"))
+    if any(path.exists() for path in (Path(".env"), Path("prefect.toml"), home / "profiles.toml")):
+        return True
+    with suppress(OSError):
+        return any(name in Path("pyproject.toml").read_text(errors="replace") for name in NAMING_TABLES)
+    return False
+
+
+def _started(store: Store, database: Database | None) -> OwnServer:
     log = store.cache / "logs" / "server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "wb") as lines:

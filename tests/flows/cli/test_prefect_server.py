@@ -26,6 +26,7 @@ from flows import reap
 from flows.cli import prefect_server
 from flows.cli.command import finish, main
 from flows.registry import WATCH
+from storage.layout import Store
 from tests.flows.conftest import PROJECT
 
 
@@ -140,3 +141,45 @@ def test_ctrl_c_while_the_server_stops_ends_it_at_once_without_a_traceback(monke
     monkeypatch.setattr(process, "wait", wait)
     prefect_server._stop(process)
     assert process.returncode == -signal.SIGKILL
+
+
+WAYS = {
+    "nothing": (lambda folder: {}, False),
+    "an empty variable": (lambda folder: {"PREFECT_API_URL": ""}, False),
+    "another variable": (lambda folder: {"PREFECT_LOGGING_LEVEL": "INFO"}, False),
+    "the server's address": (lambda folder: {"PREFECT_API_URL": "http://127.0.0.1:4200/api"}, True),
+    "a database": (lambda folder: {"PREFECT_SERVER_DATABASE_CONNECTION_URL": "sqlite+aiosqlite:///x.db"}, True),
+    "a profile": (lambda folder: {"PREFECT_PROFILE": "cloud"}, True),
+    "profiles": (lambda folder: written(folder / "home" / "profiles.toml", 'active = "local"'), True),
+    "dotenv": (lambda folder: written(folder / ".env", "PREFECT_API_URL=http://127.0.0.1:4200/api"), True),
+    "prefect.toml": (lambda folder: written(folder / "prefect.toml", '[api]\nurl = "http://127.0.0.1:4200/api"'), True),
+    "pyproject.toml": (lambda folder: written(folder / "pyproject.toml", "[tool.prefect.api]\nurl = 'http://x'"), True),
+    "a project": (lambda folder: written(folder / "pyproject.toml", (PROJECT / "pyproject.toml").read_text()), False),
+}
+
+
+def written(path: Path, text: str) -> dict[str, str]:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return {}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_whatever_may_name_a_server_or_its_database_is_seen_before_prefect_is_imported(way, tmp_path, monkeypatch):
+    make, may_be = WAYS[way]
+    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    for name, value in ({"PREFECT_HOME": str(tmp_path / "home")} | make(tmp_path)).items():
+        monkeypatch.setenv(name, value)
+    assert prefect_server.may_be_configured() is may_be
+
+
+def test_a_server_that_was_started_too_early_leaves_when_the_settings_name_another(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(prefect_server, "may_be_configured", lambda: False)
+    start = prefect_server._started
+    monkeypatch.setattr(prefect_server, "_started", lambda *given: (started.append(start(*given)), started[-1])[1])
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        assert prefect_server.start_server(Store(tmp_path / "store", "")) is None
+    assert [own.process.poll() is not None for own in started] == [True]
