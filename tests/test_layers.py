@@ -48,6 +48,7 @@ FOLDERS = {
         "prediction": "training",
         "export": "backbones training",
         "report": "pixels prediction training",
+        "inspection": "pixels training",
         "study": "training",
     },
     "workers": {"jobs": "", "children": "jobs", "runners": "children jobs"},
