@@ -6,13 +6,14 @@ from typing import Any
 
 import yaml
 
-from flows.registry import EVALUATE, FLOWS, PIPELINE, PREDICT, STUDY, FlowEntry
+from flows.registry import EVALUATE, FLOWS, HEAD_STUDY, PIPELINE, PREDICT, STUDY, FlowEntry
 
 PROJECT = Path(__file__).parents[1]
 FILE = Path(__file__).with_name("prefect.yaml")
 MAIN = PIPELINE.name
 OWN = {
     STUDY.name: {"out": "out"},
+    HEAD_STUDY.name: {"out": "head_study"},
     PREDICT.name: {"images": "inbox", "out": "predictions"},
     EVALUATE.name: {"out": "evaluation"},
 }

@@ -42,7 +42,8 @@ def prepare(home: Path, parameters: dict[str, Any]) -> tuple[dict[str, Any], dic
 
 def own_places(home: Path) -> dict[str, str]:
     """The default folders of an installation for study reports, images to predict, and their predictions."""
-    names = {"out": "batch-size-study", "inbox": "inbox", "predictions": "predictions.csv", "evaluation": "evaluation"}
+    names = {"out": "batch-size-study", "head_study": "head-study"}
+    names |= {"inbox": "inbox", "predictions": "predictions.csv", "evaluation": "evaluation"}
     return {name: str(home / file) for name, file in names.items()}
 
 
@@ -68,7 +69,7 @@ def chosen_roots(home: Path, parameters: dict[str, Any]) -> dict[str, str]:
     }
     always = {
         IMAGE_ROOTS: [own["inbox"]],
-        STORE_ROOTS: [own["out"], own["predictions"], own["evaluation"]],
+        STORE_ROOTS: [own["out"], own["head_study"], own["predictions"], own["evaluation"]],
         WEIGHTS_ROOTS: [],
     }
     values = {name: os.environ.get(name) or joined(places) for name, places in found.items()}

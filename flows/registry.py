@@ -13,7 +13,7 @@ from flows.options.evaluate import EvaluateOptions
 from flows.options.maintenance import MaintenanceOptions
 from flows.options.pipeline import PipelineOptions
 from flows.options.predict import PredictOptions
-from flows.options.study import StudyOptions
+from flows.options.study import BatchSizeStudyOptions, HeadStudyOptions
 from flows.options.watch import WatchOptions
 from flows.preflight.pipeline import check_pipeline
 from flows.preflight.start import Result, Start, check_options
@@ -82,13 +82,25 @@ STUDY = FlowEntry(
     "batch-size-study",
     "flows.batch_size_study",
     "batch_size_study",
-    StudyOptions,
+    BatchSizeStudyOptions,
     preflight=check_study,
     usage="%(prog)s [--store STORE] [--batch-sizes 8,32,128] [--seeds 0,1,2] [options]",
     description="Train heads with several batch sizes on one version of a store, and compare them. "
     "Existing heads are not trained again, and none of them becomes the current head.",
     epilog=f"Exit status: 0 done, 1 failure, 2 bad arguments or input, 5 store busy, 130 interrupted. {JSON_LINE}",
     interrupted="finished trainings are kept, and the next study continues from them",
+)
+HEAD_STUDY = FlowEntry(
+    "head-study",
+    "flows.head_study",
+    "head_study",
+    HeadStudyOptions,
+    preflight=check_study,
+    usage="%(prog)s [--store STORE] [--heads mlp,pooled,logistic] [--batch-sizes 32,128] [--seeds 0,1,2] [options]",
+    description="Train several kinds of heads on one version of a store, and compare them. "
+    "Existing heads are not trained again, and none of them becomes the current head.",
+    epilog=STUDY.epilog,
+    interrupted=STUDY.interrupted,
 )
 WATCH = FlowEntry(
     "watch-images",
@@ -139,4 +151,4 @@ EVALUATE = FlowEntry(
     interrupted="finished predictions are kept, and the same command continues from them",
     holds_store=False,
 )
-FLOWS = {entry.name: entry for entry in (PIPELINE, STUDY, WATCH, MAINTENANCE, PREDICT, EVALUATE)}
+FLOWS = {entry.name: entry for entry in (PIPELINE, HEAD_STUDY, STUDY, WATCH, MAINTENANCE, PREDICT, EVALUATE)}

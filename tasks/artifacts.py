@@ -88,9 +88,9 @@ def show_head(job: HeadJob, head: HeadResult) -> None:
     _try(_create_head_artifact, job, head)
 
 
-def show_study(rows: list[dict[str, str]], description: str) -> None:
-    """Create the table of a study of batch sizes."""
-    _try(create_table_artifact, table=rows, key="batch-size-study", description=description)
+def show_study(name: str, rows: list[dict[str, str]], description: str) -> None:
+    """Create the table of a study. name: of its flow."""
+    _try(create_table_artifact, table=rows, key=name, description=description)
 
 
 def show_maintenance(store: str, done: dict[str, list[str]]) -> None:

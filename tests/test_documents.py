@@ -35,6 +35,7 @@ FENCE = re.compile(r"^```.*?^```", re.M | re.S)
 HEADINGS = {
     "extract-and-train": "The pipeline",
     "batch-size-study": "The batch size study",
+    "head-study": "The head study",
     "predict": "Predictions",
     "evaluate": "Evaluation",
     "watch-images": "The watcher",

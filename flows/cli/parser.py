@@ -48,7 +48,8 @@ def _metavar(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return "|".join(get_args(annotation))
     if get_origin(annotation) is tuple:
-        return "N,N"
+        kind = get_args(annotation)[0]
+        return ",".join(get_args(kind)) if get_origin(kind) is Literal else "N,N"
     kind = (get_args(annotation) or (annotation,))[0]
     if get_origin(kind) is Literal:
         return "|".join(get_args(kind))

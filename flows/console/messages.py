@@ -14,7 +14,8 @@ from storage.heads.registry import WHOLE
 from storage.text import as_flags, count
 from storage.watching.arrivals import Arrival
 from vision.engines.facts import remarks
-from vision.study.batch_size import Cell, Row
+from vision.study.advice import Cell
+from vision.study.trainings import Row
 from vision.training.head import HeadSpec
 from workers.jobs.choice import chosen, overconfident
 from workers.jobs.prediction_plan import InboxRecord, PredictionPlan
@@ -171,7 +172,9 @@ def figure(value: float | None) -> str:
 
 def combination(of: HeadSpec | Row | Cell) -> str:
     """The name of a combination that a study compares."""
-    return f"batch size {of.batch_size}, {features(of.standardize)} features, {of.sampling}"
+    if not of.has_epochs:
+        return f"{of.label} head, {features(of.standardize)} features"
+    return f"{of.label} head, batch size {of.batch_size}, {features(of.standardize)} features, {of.sampling}"
 
 
 def features(standardize: bool) -> str:

@@ -41,11 +41,11 @@ class Training:
 
 
 class Trainings:
-    """Progress of several trainings: the sum of their steps, as their children report them."""
+    """Progress of several trainings: the sum of their steps, as their children report them. A solver takes seconds and has none."""
 
     def __init__(self, progress: Progress, version: VersionRecord, jobs: list[HeadJob]):
         images = sum(version.classes["train"].values())
-        total = sum(job.spec.epochs * _steps(job.spec, images) for job in jobs)
+        total = sum(job.spec.epochs * _steps(job.spec, images) for job in jobs if job.spec.has_epochs)
         self._meter = progress.meter("train", total, "steps")
         self._done: dict[str, int] = {}
 
@@ -53,7 +53,7 @@ class Trainings:
         """Return the callback for the progress records of one training."""
 
         def on_progress(record: dict) -> None:
-            if "step" in record and record["epoch"]:
+            if "step" in record and record["epoch"] and job.spec.has_epochs:
                 self._done[job.name] = (record["epoch"] - 1) * record["steps"] + record["step"]
                 self._meter.update(sum(list(self._done.values())))
 

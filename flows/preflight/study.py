@@ -1,4 +1,4 @@
-"""The preflight of `batch-size-study`: if every head exists, only the report is written."""
+"""The preflight of the studies: if every head exists, only the report is written."""
 
 from flows.console.messages import say
 from flows.options.study import StudyOptions

@@ -13,14 +13,16 @@ from flows.study.chart import draw
 from flows.study.study import Study
 from storage.backend.atomic import make_folder, replace
 from storage.finite import finite
-from storage.text import columns, count
-from vision.study.batch_size import Advice, Cell, Row, advise, cells
+from storage.text import as_flags, columns, count
+from vision.study.advice import Advice, Cell, advise, cells
+from vision.study.confidence import Figures, lower_rate
+from vision.study.trainings import Row
 from vision.training.head import LEARNING_RATES
 
 HEADER = (
-    *("batch", "features", "sampling"),
+    *("head", "batch", "features", "sampling"),
     *("loss", "accuracy", "val_loss", "val_accuracy", "last"),
-    *("s/epoch", "ms/step", "faults"),
+    *("s/epoch", "ms/step", "s", "faults"),
 )
 SOURCES = {
     "linear": "Goyal et al. 2017, arXiv:1706.02677, for SGD",
@@ -33,7 +35,7 @@ class StudyOutcome:
     """The JSON line, key by key. The figures are the means of the combination that the advice chooses. They are null if
     every combination diverged, since there is then no advice.
 
-    trained: number of trainings that this run did. faulty: number of trainings that diverged or predict one class only.
+    head: its kind. head_pooling, l2, batch_size, sampling: null for heads that have none. trained: number of trainings that this run did. faulty: number of trainings that diverged or predict one class only.
     """
 
     store: str
@@ -42,6 +44,9 @@ class StudyOutcome:
     trainings: int
     trained: int
     faulty: int
+    head: str | None
+    head_pooling: str | None
+    l2: float | None
     batch_size: int | None
     standardize: bool | None
     sampling: str | None
@@ -73,9 +78,7 @@ def report(study: Study, folder: Path, trained: int = 0, peak_rss_mb: float | No
         trainings=len(rows),
         trained=trained,
         faulty=sum(bool(row.faults) for row in rows),
-        batch_size=chosen.batch_size if chosen else None,
-        standardize=chosen.standardize if chosen else None,
-        sampling=chosen.sampling if chosen else None,
+        **_combination(chosen),
         val_accuracy=chosen.mean("val_accuracy") if chosen else None,
         val_accuracy_spread=chosen.spread if chosen else None,
         epoch_seconds=chosen.epoch_seconds if chosen else None,
@@ -85,6 +88,21 @@ def report(study: Study, folder: Path, trained: int = 0, peak_rss_mb: float | No
     files = f"{folder}: study.md, study.csv, study.json, study.png"
     title = f"{count(len(rows), 'training')} on version {study.version.number}:"
     return outcome, "\n".join([*study.notes(), title, *_lines(rows), *advice_lines(rows, advice), files])
+
+
+def _combination(cell: Cell | None) -> dict[str, Any]:
+    """The fields of a combination; None for what it does not have."""
+    if cell is None:
+        return dict.fromkeys(("head", "head_pooling", "l2", "batch_size", "standardize", "sampling"))
+    row = cell.rows[0]
+    return {
+        "head": row.kind,
+        "head_pooling": row.head_pooling if row.kind in ("pooled", "logistic") else None,
+        "l2": row.l2,
+        "batch_size": cell.batch_size or None,
+        "standardize": cell.standardize,
+        "sampling": cell.sampling or None,
+    }
 
 
 def table(rows: list[Row]) -> list[dict[str, str]]:
@@ -98,7 +116,8 @@ def _cells_of(cell: Cell) -> tuple[str, ...]:
     )
     faulty = sum(bool(row.faults) for row in cell.rows)
     return (
-        str(cell.batch_size),
+        cell.label,
+        str(cell.batch_size or ""),
         features(cell.standardize),
         cell.sampling,
         loss,
@@ -106,8 +125,9 @@ def _cells_of(cell: Cell) -> tuple[str, ...]:
         val_loss,
         val_accuracy if cell.spread is None else f"{val_accuracy} ± {cell.spread:.4f}",
         last,
-        f"{cell.epoch_seconds:.2f}",
-        f"{cell.step_ms:.1f}",
+        f"{cell.epoch_seconds:.2f}" if cell.has_epochs else "",
+        f"{cell.step_ms:.1f}" if cell.has_epochs else "",
+        f"{cell.seconds:.1f}",
         str(faulty) if faulty else "",
     )
 
@@ -117,7 +137,7 @@ def _figure(value: float) -> str:
 
 
 def _lines(rows: list[Row]) -> list[str]:
-    return columns([HEADER, *(tuple(line.values()) for line in table(rows))], "rllrrrrrrrr")
+    return columns([HEADER, *(tuple(line.values()) for line in table(rows))], "lrllrrrrrrrrr")
 
 
 def advice_lines(rows: list[Row], advice: Advice | None) -> list[str]:
@@ -133,21 +153,37 @@ def _no_advice(rows: list[Row]) -> str:
 
 def _advice_lines(rows: list[Row], advice: Advice) -> list[str]:
     chosen, best = advice.chosen, advice.best
-    text = f"use {combination(chosen)}: {_measured(chosen)}, {chosen.epoch_seconds:.2f} s/epoch"
+    text = f"use {combination(chosen)}: {_measured(chosen)}, {chosen.seconds:.1f} s"
     if chosen != best:
         text += f"; it is the fastest within one standard error ({best.standard_error:.4f}) of the best"
         text += f" (best: {combination(best)}, {_measured(best)})"
     rates = ", ".join(f"{size}: {rate:.2g}" for size, rate in advice.learning_rates.items())
-    lines = [
-        text,
-        f"learning rates to try with other batch sizes ({advice.rule} rule, {SOURCES[advice.rule]}; "
-        f"a rule of thumb): {rates}",
-    ]
+    lines = [text]
+    if rates:
+        lines.append(
+            f"learning rates to try with other batch sizes ({advice.rule} rule, {SOURCES[advice.rule]}; "
+            f"a rule of thumb): {rates}"
+        )
+    lines += _overconfident(rows)
     if not advice.has_learnt:
         lines.append(
             f"warning: no combination is clearly better than always predicting the largest class ({rows[0].largest_share:.4f})"
         )
     return lines
+
+
+def _overconfident(rows: list[Row]) -> list[str]:
+    """Advice on the kinds of heads that are too sure beside the best logistic head."""
+    own = [cell for cell in cells(rows) if all(row.is_finite for row in cell.rows)]
+    beside = max(
+        (cell for cell in own if not cell.has_epochs), key=lambda cell: cell.mean("val_accuracy"), default=None
+    )
+    found = {}
+    for cell in own:
+        if beside is not None and cell.has_epochs:
+            figures = (Figures(each.mean("val_accuracy"), each.mean("val_loss")) for each in (cell, beside))
+            found[cell.rows[0].kind] = lower_rate(cell.rows[0].kind, *figures, cell.rows[0].learning_rate)
+    return [as_flags(text) for text in found.values() if text]
 
 
 def _warnings(rows: list[Row]) -> list[str]:
@@ -166,24 +202,29 @@ def _measured(cell: Cell) -> str:
 def _markdown(study: Study, rows: list[Row], advice: Advice | None) -> str:
     sizes = {split: sum(by_class.values()) for split, by_class in study.version.classes.items()}
     spec = study.jobs[0].spec
-    first = rows[0]
+    first = next((row for row in rows if row.has_epochs), None)
+    epochs = (
+        f"{first.optimizer} with learning rate {first.learning_rate:g}, {count(spec.epochs, 'epoch')}, "
+        if first
+        else ""
+    )
     heading = (
         f"Version {study.version.number} of feature space `{study.space.fingerprint}`: {sizes['train']:,} training "
         f"images, {sizes['validation']:,} validation images, {count(len(study.version.class_names), 'class', 'classes')}. "
-        f"Head {spec.kind}, {first.optimizer} with learning rate {first.learning_rate:g}, "
-        f"{count(spec.epochs, 'epoch')}, {count(len(rows), 'training')}."
+        f"{', '.join(dict.fromkeys(row.kind for row in rows))} heads, {epochs}{count(len(rows), 'training')}."
     )
     lines = [HEADER, ("---",) * len(HEADER), *(tuple(line.values()) for line in table(rows))]
     return "\n".join(
         [
-            "# Batch sizes",
+            f"# {study.title}",
             "",
             heading,
             "",
             *("| " + " | ".join(line) + " |" for line in lines),
             "",
             "Figures are means over the seeds, at the kept epoch (the lowest validation loss), with the standard deviation between",
-            "seeds after ±. `last` is the validation accuracy of the last epoch. Times are medians over the epochs after the first.",
+            "seeds after ±. `last` is the validation accuracy of the last epoch, `s` the seconds of a whole training. Times of epochs and",
+            "steps are medians over the epochs after the first. `loss` and `accuracy` of a logistic head are those of the cross-validation.",
             "",
             "![Validation accuracy and time by batch size](study.png)",
             "",
@@ -210,12 +251,10 @@ def _json(study: Study, rows: list[Row], advice: Advice | None) -> str:
         "features": study.space.spec.record(),
         "version": study.version.number,
         "classes": study.version.classes,
-        "head": study.jobs[0].spec.kind,
+        "heads": list(dict.fromkeys(row.kind for row in rows)),
         "advice": advice
         and {
-            "batch_size": advice.chosen.batch_size,
-            "standardize": advice.chosen.standardize,
-            "sampling": advice.chosen.sampling,
+            **_combination(advice.chosen),
             "rule": advice.rule,
             "learning_rates": advice.learning_rates,
         },

@@ -50,7 +50,12 @@ def test_runs_are_confined_to_what_was_given_unless_the_environment_says_otherwi
     found = chosen_roots(tmp_path, given)
     for name, value in found.items():
         monkeypatch.setenv(name, value)
-    own = [f"{tmp_path}/batch-size-study", f"{tmp_path}/predictions.csv", f"{tmp_path}/evaluation"]
+    own = [
+        f"{tmp_path}/batch-size-study",
+        f"{tmp_path}/head-study",
+        f"{tmp_path}/predictions.csv",
+        f"{tmp_path}/evaluation",
+    ]
     assert roots(IMAGE_ROOTS) == ["/data/photos", f"{tmp_path}/inbox"]
     assert roots(STORE_ROOTS) == ["s3://bucket/store", *own]
     assert all(any(is_below(place, root) for root in roots(WEIGHTS_ROOTS)) for place in ("/data/w/vgg.h5",))

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from flows.cli import command
-from flows.options.study import StudyOptions
+from flows.options.study import BatchSizeStudyOptions
 from flows.registry import STUDY
 from storage.heads.current import current_head
 from storage.heads.registry import list_heads
@@ -30,7 +30,7 @@ main = partial(command.main, STUDY)
 FILES = ["study.csv", "study.json", "study.md", "study.png"]
 
 
-def parse(given: list[str]) -> StudyOptions:
+def parse(given: list[str]) -> BatchSizeStudyOptions:
     return command.parse(STUDY, given)[0]
 
 
@@ -52,7 +52,7 @@ def arguments(store: Path, *more: object) -> list[str]:
     return [*map(str, ("--store", store, "--out", store.parent / "out", *more))]
 
 
-def pretend(options: StudyOptions) -> None:
+def pretend(options: BatchSizeStudyOptions) -> None:
     """Put heads in place that tell of trainings: batch size 4 does best, 16 diverges with raw features."""
     study = options.study()
     for job in study.jobs:
@@ -172,14 +172,14 @@ def test_prefect_parameters_are_flat_optional_and_described():
 
     assert batch_size_study.parameters.required == []
     described = {name: schema.get("description") for name, schema in batch_size_study.parameters.properties.items()}
-    assert described == {name: field.description for name, field in StudyOptions.model_fields.items()}
+    assert described == {name: field.description for name, field in BatchSizeStudyOptions.model_fields.items()}
 
 
 def test_help_names_every_parameter(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     text = capsys.readouterr().out
-    assert all(f"--{name.replace('_', '-')}" in text for name in StudyOptions.model_fields)
+    assert all(f"--{name.replace('_', '-')}" in text for name in BatchSizeStudyOptions.model_fields)
     assert "--batch-sizes N,N" in text
     assert "(8,32,128)" in text
 

@@ -11,7 +11,7 @@ from flows.cli import command
 from flows.options.flat import checked
 from flows.options.maintenance import MaintenanceOptions
 from flows.options.pipeline import PipelineOptions
-from flows.options.study import StudyOptions
+from flows.options.study import BatchSizeStudyOptions
 from flows.options.watch import WatchOptions
 from flows.registry import PIPELINE
 from storage.errors import InputError
@@ -137,7 +137,7 @@ def floats(model) -> list[str]:
     return [name for name, field in model.model_fields.items() if "float" in str(field.annotation)]
 
 
-@pytest.mark.parametrize("model", [PipelineOptions, StudyOptions, WatchOptions, MaintenanceOptions])
+@pytest.mark.parametrize("model", [PipelineOptions, BatchSizeStudyOptions, WatchOptions, MaintenanceOptions])
 @pytest.mark.parametrize("value", ["inf", "nan", "-inf", "1e999", float("inf"), NAN])
 def test_no_option_takes_what_is_not_finite(model, value):
     assert floats(model)

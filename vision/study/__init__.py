@@ -1,1 +1,1 @@
-"""The batch-size study: rows, cells and advice from finished trainings."""
+"""Studies of heads and batch sizes: rows, cells and advice from finished trainings."""

@@ -105,6 +105,12 @@ class HeadSpec:
         return self.kind != "logistic" or bool(self.fine_tune)
 
     @property
+    def label(self) -> str:
+        """The head in words."""
+        strength = "by cross-validation" if self.l2 is None else f"{self.l2:.3g}"
+        return head_label(self.kind, self.head_pooling, strength)
+
+    @property
     def rate(self) -> float:
         """The learning rate, also if it is the optimizer's default."""
         return self.learning_rate or LEARNING_RATES[self.optimizer]
@@ -129,6 +135,12 @@ class HeadSpec:
         )
         known = {name: value for name, value in asdict(self).items() if name not in usual or value != usual[name]}
         return {name: value for name, value in known.items() if name not in unused} | {"classes": list(self.classes)}
+
+
+def head_label(kind: str, head_pooling: str, strength: str) -> str:
+    """A head in words. strength: of the regularisation, if it is logistic."""
+    pooled = f" {head_pooling}" if kind in ("pooled", "logistic") else ""
+    return f"{kind}{pooled}" + (f", L2 {strength}" if kind == "logistic" else "")
 
 
 def epochs_before(head: Mapping[str, Any]) -> int:

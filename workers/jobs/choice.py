@@ -4,14 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from storage.finite import is_finite
 from storage.heads.current import current_head
 from storage.layout import Store
+from vision.study.confidence import Figures, lower_rate
 from workers.jobs.records import HeadJob, HeadResult
-
-# A head is overconfident if another one is about as accurate with less than half of its loss: its mistakes are too certain.
-OVERCONFIDENT = 2.0
-SIMILAR = 0.05
 
 
 def chosen(heads: Sequence[HeadResult]) -> int:
@@ -38,14 +34,8 @@ def overconfident(jobs: Sequence[HeadJob], heads: Sequence[HeadResult]) -> str |
     pairs = {job.spec.has_epochs: (job, head) for job, head in zip(jobs, heads, strict=True)}
     if len(pairs) != 2:
         return None
-    (job, head), (_, other) = pairs[True], pairs[False]
-    if head.diverged or not (is_finite(head.val_loss) and is_finite(other.val_loss)):
+    (job, own), (_, other) = pairs[True], pairs[False]
+    if own.diverged or own.val_loss is None or other.val_loss is None:
         return None
-    is_similar = abs(head.val_accuracy - other.val_accuracy) <= SIMILAR
-    if not is_similar or head.val_loss <= OVERCONFIDENT * other.val_loss:  # type: ignore[operator]
-        return None
-    return (
-        f"the {job.spec.kind} head is overconfident: val_loss {head.val_loss:.4f} against {other.val_loss:.4f} of the logistic head "
-        f"at a similar accuracy ({head.val_accuracy:.4f}, {other.val_accuracy:.4f}); a lower rate may do better, try "
-        f"`learning_rate={job.spec.rate / 10:g}`"
-    )
+    figures = Figures(own.val_accuracy, own.val_loss), Figures(other.val_accuracy, other.val_loss)
+    return lower_rate(job.spec.kind, *figures, job.spec.rate)

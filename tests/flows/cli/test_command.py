@@ -17,7 +17,7 @@ from flows.options.demo import write_digits
 from flows.options.flat import checked
 from flows.options.maintenance import MaintenanceOptions
 from flows.options.pipeline import PipelineOptions
-from flows.options.study import StudyOptions
+from flows.options.study import BatchSizeStudyOptions
 from flows.options.watch import WatchOptions
 from flows.preflight.pipeline import check_pipeline
 from flows.registry import PIPELINE
@@ -85,7 +85,7 @@ def test_unknown_flags_and_values_are_refused(capsys, arguments, expected):
     assert (status, expected in line) == (2, True), line
 
 
-@pytest.mark.parametrize("model", [PipelineOptions, MaintenanceOptions, StudyOptions, WatchOptions])
+@pytest.mark.parametrize("model", [PipelineOptions, MaintenanceOptions, BatchSizeStudyOptions, WatchOptions])
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999", float("nan"), float("inf")], ids=repr)
 def test_every_number_of_every_command_is_finite(model, value):
     names = [name for name, field in model.model_fields.items() if "float" in str(field.annotation)]

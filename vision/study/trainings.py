@@ -1,18 +1,19 @@
-"""Trainings that differ by batch size and seed: one row each, and advice that uses only these rows."""
+"""Trainings that differ by head, batch size and seed: one row each, and advice that uses only these rows."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, median, stdev
+from statistics import median
 
 import numpy as np
 
-from vision.training.head import LEARNING_RATES
+from vision.training.head import LEARNING_RATES, HeadSpec, head_label
 
 # A training diverged if its last loss is over this multiple of its first epoch's, and over that of a constant prediction.
 GROWTH = 2.0
 # A validation loss of at least this part of that of a constant prediction is no better than a constant.
 NEAR = 0.95
+CONSTANT = "predicts one class for every validation image"
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,17 @@ class Row:
     batch_size: the effective one, at most the number of training images. learning_rate: the effective one. steps: per
     epoch. kept_epoch: counts from 1; 0 if no epoch had a finite validation loss, so that the initial weights were kept.
     images: of the validation split. largest_share: the share of its largest class. epoch_seconds, step_ms: the training
-    part of an epoch, see `row_of`. faults: what went wrong, in words.
+    part of an epoch, see `row_of`. seconds: of all epochs. faults: what went wrong, in words.
+
+    A head that a solver fitted has no epochs, no batch size and no sampling: 0 or an empty text. Its `loss` and `accuracy` are
+    those of the cross-validation, or NaN. l2: its strength, None for other heads. is_searched: cross-validation chose it.
     """
 
     head: str
+    kind: str
+    head_pooling: str
+    l2: float | None
+    is_searched: bool
     batch_size: int
     seed: int
     standardize: bool
@@ -47,12 +55,24 @@ class Row:
     largest_share: float
     epoch_seconds: float
     step_ms: float
+    seconds: float
     faults: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """The head in words."""
+        chosen = " by cross-validation" if self.is_searched else ""
+        return head_label(self.kind, self.head_pooling, f"{self.l2:.3g}{chosen}" if self.l2 else "")
+
+    @property
+    def has_epochs(self) -> bool:
+        return self.epochs > 0
 
     @property
     def is_finite(self) -> bool:
         """Whether every loss of the training was a finite number."""
-        return all(map(math.isfinite, (self.val_loss, self.last_loss, self.last_val_loss)))
+        losses = (self.val_loss, self.last_loss, self.last_val_loss) if self.has_epochs else (self.val_loss,)
+        return all(map(math.isfinite, losses))
 
 
 def row_of(name: str, record: dict) -> Row:
@@ -61,6 +81,8 @@ def row_of(name: str, record: dict) -> Row:
     epoch_seconds: the median of the epochs' times without the first, which includes the tracing of the graph. A head
     without these times gives its whole training time, with statistics and validation, divided by its epochs.
     """
+    if "regularization" in record:
+        return _solved_row(name, record)
     spec, history, metrics = record["head"], [_numbers(logs) for logs in record["history"]], _numbers(record["metrics"])
     samples = record["samples"]["train"]
     batch_size = min(spec["batch_size"], samples)
@@ -70,6 +92,10 @@ def row_of(name: str, record: dict) -> Row:
     seconds, confusion = _epoch_seconds(record), np.asarray(record["confusion"])
     return Row(
         head=name,
+        kind=spec["kind"],
+        head_pooling=spec.get("head_pooling", HeadSpec.head_pooling),
+        l2=None,
+        is_searched=False,
         batch_size=batch_size,
         seed=record["seed"],
         standardize=spec["standardize"],
@@ -91,7 +117,42 @@ def row_of(name: str, record: dict) -> Row:
         largest_share=float(confusion.sum(axis=1).max() / confusion.sum()),
         epoch_seconds=seconds,
         step_ms=1000 * seconds / steps,
+        seconds=seconds * len(history),
         faults=faults(history, confusion),
+    )
+
+
+def _solved_row(name: str, record: dict) -> Row:
+    """The row of a head that a solver fitted."""
+    spec, metrics, chosen = record["head"], record["metrics"], record["regularization"]
+    confusion, none = np.asarray(record["confusion"]), {"loss": math.nan, "accuracy": math.nan}
+    tried = next((each for each in chosen["tried"] if each["l2"] == chosen["l2"]), none)
+    figures = {"loss": tried["loss"], "accuracy": tried["accuracy"]}
+    figures |= {"val_loss": metrics["val_loss"], "val_accuracy": metrics["val_accuracy"]}
+    is_constant = np.count_nonzero(confusion.sum(axis=0)) == 1
+    return Row(
+        head=name,
+        kind=spec["kind"],
+        head_pooling=spec.get("head_pooling", HeadSpec.head_pooling),
+        l2=chosen["l2"],
+        is_searched=bool(chosen["tried"]),
+        batch_size=0,
+        seed=record["seed"],
+        standardize=spec["standardize"],
+        sampling="",
+        optimizer="",
+        learning_rate=math.nan,
+        epochs=0,
+        steps=0,
+        kept_epoch=0,
+        **figures,
+        **{f"last_{name}": value for name, value in figures.items()},
+        images=int(confusion.sum()),
+        largest_share=float(confusion.sum(axis=1).max() / confusion.sum()),
+        epoch_seconds=math.nan,
+        step_ms=math.nan,
+        seconds=metrics["train_seconds"],
+        faults=(CONSTANT,) if is_constant else (),
     )
 
 
@@ -124,7 +185,7 @@ def faults(history: Sequence[dict], confusion: np.ndarray) -> tuple[str, ...]:
     constant_loss = float(-(known * np.log(known)).sum())
     found = [_divergence([logs["loss"] for logs in history], constant_loss)]
     if np.count_nonzero(confusion.sum(axis=0)) == 1:
-        found.append("predicts one class for every validation image")
+        found.append(CONSTANT)
     elif _is_constant(history[-1], known, constant_loss, int(confusion.sum())):
         found.append(
             f"ends no better than a constant prediction: val_accuracy {history[-1]['val_accuracy']:.4f}, "
@@ -148,97 +209,3 @@ def _divergence(losses: list[float], constant_loss: float) -> str | None:
 def _is_constant(last: dict, shares: np.ndarray, constant_loss: float, images: int) -> bool:
     is_share = bool((np.abs(shares - last["val_accuracy"]) < 0.5 / images).any())
     return is_share and not last["val_loss"] < NEAR * constant_loss  # NaN is no better
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Trainings that differ only by their seed."""
-
-    rows: tuple[Row, ...]
-
-    @property
-    def batch_size(self) -> int:
-        return self.rows[0].batch_size
-
-    @property
-    def standardize(self) -> bool:
-        return self.rows[0].standardize
-
-    @property
-    def sampling(self) -> str:
-        return self.rows[0].sampling
-
-    def mean(self, figure: str) -> float:
-        """The mean of a figure of Row over the seeds."""
-        return fmean(getattr(row, figure) for row in self.rows)
-
-    @property
-    def epoch_seconds(self) -> float:
-        """The median over the seeds."""
-        return median(row.epoch_seconds for row in self.rows)
-
-    @property
-    def step_ms(self) -> float:
-        """The median over the seeds."""
-        return median(row.step_ms for row in self.rows)
-
-    @property
-    def spread(self) -> float | None:
-        """Standard deviation of the validation accuracy between seeds; None for one seed."""
-        return stdev(row.val_accuracy for row in self.rows) if len(self.rows) > 1 else None
-
-    @property
-    def standard_error(self) -> float:
-        """The standard error of the mean validation accuracy: between seeds, or binomial for a single seed."""
-        if self.spread is not None:
-            return self.spread / math.sqrt(len(self.rows))
-        accuracy = self.rows[0].val_accuracy
-        return math.sqrt(accuracy * (1 - accuracy) / self.rows[0].images)
-
-
-def cells(rows: Sequence[Row]) -> list[Cell]:
-    """The rows by standardisation, sampling and batch size, in that order."""
-    found: dict[tuple[bool, bool, int], list[Row]] = {}
-    for row in rows:
-        found.setdefault((not row.standardize, row.sampling != "shuffle", row.batch_size), []).append(row)
-    return [Cell(tuple(found[key])) for key in sorted(found)]
-
-
-@dataclass(frozen=True)
-class Advice:
-    """What to use, and what to try.
-
-    best: the highest mean validation accuracy. chosen: the shortest epoch among the cells within one standard error of the
-    best. has_learnt: the best is better, by more than one standard error, than predicting the largest class for every
-    image. rule: how the learning rate scales with the batch size, `linear` or `square root`. learning_rates: batch size →
-    the scaled rate, starting from the rate of `chosen`.
-    """
-
-    best: Cell
-    chosen: Cell
-    has_learnt: bool
-    rule: str
-    learning_rates: dict[int, float]
-
-
-def advise(rows: Sequence[Row]) -> Advice | None:
-    """Advice from the rows of one optimizer and learning rate; None if a training of every combination diverged.
-
-    The one-standard-error rule comes from Breiman et al., "Classification and Regression Trees" (1984). The learning rate
-    grows linearly with the batch size for SGD (Goyal et al. 2017, arXiv:1706.02677), and with its square root for
-    optimizers that divide by the size of the gradients (Malladi et al. 2022, arXiv:2205.10287). Both are rules of thumb.
-    """
-    all_cells = [cell for cell in cells(rows) if all(row.is_finite for row in cell.rows)]
-    if not all_cells:
-        return None
-    best = max(all_cells, key=lambda cell: cell.mean("val_accuracy"))
-    least = best.mean("val_accuracy") - best.standard_error
-    chosen = min(
-        (cell for cell in all_cells if cell.mean("val_accuracy") >= least), key=lambda cell: cell.epoch_seconds
-    )
-    row = chosen.rows[0]
-    rule = "linear" if row.optimizer == "sgd" else "square root"
-    power = {"linear": 1.0, "square root": 0.5}[rule]
-    sizes = sorted({row.batch_size for row in rows})
-    rates = {size: row.learning_rate * (size / row.batch_size) ** power for size in sizes}
-    return Advice(best, chosen, least > row.largest_share, rule, rates)

@@ -4,7 +4,8 @@ import math
 import numpy as np
 import pytest
 
-from vision.study.batch_size import LEARNING_RATES, Row, advise, cells, faults, row_of
+from vision.study.advice import advise, cells
+from vision.study.trainings import LEARNING_RATES, Row, faults, row_of
 from vision.training.head import HeadSpec
 
 GOOD = np.array([[48, 2], [3, 47]])
@@ -125,7 +126,7 @@ def test_a_constant_of_unequal_classes_has_their_share():
 
 def seeds(size: int, accuracies: tuple[float, ...], seconds: float, **changed) -> list[Row]:
     return [
-        row(batch_size=size, seed=seed, val_accuracy=accuracy, epoch_seconds=seconds, **changed)
+        row(batch_size=size, seed=seed, val_accuracy=accuracy, epoch_seconds=seconds, seconds=seconds, **changed)
         for seed, accuracy in enumerate(accuracies)
     ]
 
@@ -223,3 +224,39 @@ def test_no_batch_is_advised_that_is_larger_than_the_data():
     advice = advise([made, dataclasses.replace(made, batch_size=43, val_accuracy=0.5)])
     assert advice.chosen.batch_size == 172
     assert advice.learning_rates == pytest.approx({43: 0.0005, 172: 0.001})
+
+
+# Heads that a solver fitted
+
+
+def solved(strength: float, accuracy: float, seconds: float = 2.0, **own) -> Row:
+    spec = HeadSpec(("cats", "dogs"), kind="logistic", **own)
+    tried = [] if own.get("l2") else [{"l2": strength, "loss": 0.2, "accuracy": 0.9}]
+    made = record([]) | {"head": spec.record(), "regularization": {"l2": strength, "tried": tried}}
+    made["metrics"] = {"val_loss": 0.1, "val_accuracy": accuracy, "train_seconds": seconds}
+    return row_of("b" * 32, made)
+
+
+def test_a_solved_head_has_the_figures_of_its_cross_validation_and_no_epochs():
+    found = solved(0.1, 0.96)
+    assert (found.label, found.has_epochs, found.batch_size) == (
+        "logistic avg+max, L2 0.1 by cross-validation",
+        False,
+        0,
+    )
+    assert (found.loss, found.accuracy, found.val_loss, found.val_accuracy, found.seconds) == (0.2, 0.9, 0.1, 0.96, 2.0)
+    assert (found.is_finite, found.faults) == (True, ())
+    given = solved(0.5, 0.96, l2=0.5, head_pooling="max")
+    assert (given.label, given.is_finite) == ("logistic max, L2 0.5", True)
+    assert math.isnan(given.loss)
+
+
+def test_heads_are_compared_by_the_time_of_the_whole_training():
+    trained = [*seeds(8, (0.97,), 1.0), *seeds(128, (0.96,), 1.0)]
+    advice = advise([*(dataclasses.replace(each, seconds=20.0) for each in trained), solved(0.1, 0.97)])
+    assert advice.chosen.label.startswith("logistic")
+    assert advice.learning_rates == {}
+    found = cells([*trained, solved(0.1, 0.97), solved(0.5, 0.9, l2=0.5)])
+    assert [(cell.label.split()[0], cell.batch_size) for cell in found] == [
+        *(("mlp", 8), ("mlp", 128), ("logistic", 0), ("logistic", 0)),
+    ]
