@@ -54,7 +54,7 @@ FOLDERS = {
     "workers": {"jobs": "", "children": "jobs", "runners": "children jobs"},
     "flows": {
         "console": "",
-        "steps": "console options",
+        "steps": "console options study",
         "study": "console",
         "options": "study",
         "preflight": "console options study",

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -91,14 +92,10 @@ def row_of(name: str, record: dict) -> Row:
     of_kept = history[kept - 1] if kept else {"loss": math.nan, "accuracy": math.nan}
     seconds, confusion = _epoch_seconds(record), np.asarray(record["confusion"])
     return Row(
-        head=name,
-        kind=spec["kind"],
-        head_pooling=spec.get("head_pooling", HeadSpec.head_pooling),
+        **_common(name, record),
         l2=None,
         is_searched=False,
         batch_size=batch_size,
-        seed=record["seed"],
-        standardize=spec["standardize"],
         sampling=spec["sampling"],
         optimizer=spec["optimizer"],
         learning_rate=spec["learning_rate"] or LEARNING_RATES[spec["optimizer"]],
@@ -113,8 +110,6 @@ def row_of(name: str, record: dict) -> Row:
         last_accuracy=last["accuracy"],
         last_val_loss=last["val_loss"],
         last_val_accuracy=last["val_accuracy"],
-        images=int(confusion.sum()),
-        largest_share=float(confusion.sum(axis=1).max() / confusion.sum()),
         epoch_seconds=seconds,
         step_ms=1000 * seconds / steps,
         seconds=seconds * len(history),
@@ -122,23 +117,33 @@ def row_of(name: str, record: dict) -> Row:
     )
 
 
+def _common(name: str, record: dict) -> dict[str, Any]:
+    """The fields that every training has."""
+    spec, confusion = record["head"], np.asarray(record["confusion"])
+    return {
+        "head": name,
+        "kind": spec["kind"],
+        "head_pooling": spec.get("head_pooling", HeadSpec.head_pooling),
+        "seed": record["seed"],
+        "standardize": spec["standardize"],
+        "images": int(confusion.sum()),
+        "largest_share": float(confusion.sum(axis=1).max() / confusion.sum()),
+    }
+
+
 def _solved_row(name: str, record: dict) -> Row:
     """The row of a head that a solver fitted."""
-    spec, metrics, chosen = record["head"], record["metrics"], record["regularization"]
+    metrics, chosen = record["metrics"], record["regularization"]
     confusion, none = np.asarray(record["confusion"]), {"loss": math.nan, "accuracy": math.nan}
     tried = next((each for each in chosen["tried"] if each["l2"] == chosen["l2"]), none)
     figures = {"loss": tried["loss"], "accuracy": tried["accuracy"]}
     figures |= {"val_loss": metrics["val_loss"], "val_accuracy": metrics["val_accuracy"]}
     is_constant = np.count_nonzero(confusion.sum(axis=0)) == 1
     return Row(
-        head=name,
-        kind=spec["kind"],
-        head_pooling=spec.get("head_pooling", HeadSpec.head_pooling),
+        **_common(name, record),
         l2=chosen["l2"],
         is_searched=bool(chosen["tried"]),
         batch_size=0,
-        seed=record["seed"],
-        standardize=spec["standardize"],
         sampling="",
         optimizer="",
         learning_rate=math.nan,
@@ -147,8 +152,6 @@ def _solved_row(name: str, record: dict) -> Row:
         kept_epoch=0,
         **figures,
         **{f"last_{name}": value for name, value in figures.items()},
-        images=int(confusion.sum()),
-        largest_share=float(confusion.sum(axis=1).max() / confusion.sum()),
         epoch_seconds=math.nan,
         step_ms=math.nan,
         seconds=metrics["train_seconds"],
