@@ -136,7 +136,7 @@ def _solved_row(name: str, record: dict) -> Row:
     metrics, chosen = record["metrics"], record["regularization"]
     confusion, none = np.asarray(record["confusion"]), {"loss": math.nan, "accuracy": math.nan}
     tried = next((each for each in chosen["tried"] if each["l2"] == chosen["l2"]), none)
-    figures = {"loss": tried["loss"], "accuracy": tried["accuracy"]}
+    figures: dict[str, Any] = {"loss": tried["loss"], "accuracy": tried["accuracy"]}
     figures |= {"val_loss": metrics["val_loss"], "val_accuracy": metrics["val_accuracy"]}
     is_constant = np.count_nonzero(confusion.sum(axis=0)) == 1
     return Row(
