@@ -117,7 +117,6 @@ def scan(space: Space, options: PipelineOptions, **how):
 def extract(space: Space, options: PipelineOptions, progress: Progress) -> tuple[Outcome, VersionRecord, ScanRecord]:
     """Extract and commit the next version. If another run commits one first, start again on top of it."""
     create_space(space.store, space.spec.record(), options.single_writer)
-    keep_space_weights(space)
     return until_committed(lambda: _extract(space, options, progress), progress.say)
 
 
@@ -138,8 +137,9 @@ def _extract(space: Space, options: PipelineOptions, progress: Progress) -> tupl
     placed = placed.at_most(plan.num_chunks)
     with progress.step("extract"):
         seconds = seconds_a_chunk(space.store, plan.rows / max(1, plan.num_chunks), len(placed.slots))
-        chunks = extract_chunks(plan, placed, engine, seconds, progress, options.runner, next_children(space, options))
+        chunks = extract_chunks(plan, placed, engine, seconds, progress, options.runner, at_a_free_core(space, options))
     with progress.step("commit"):
+        keep_space_weights(space)  # before the first version, also of a run without chunks
         version = kept(build_manifest, space)(plan, chunks)
     show_version(version)
     show_quarantine(space, version)
@@ -150,9 +150,15 @@ def _extract(space: Space, options: PipelineOptions, progress: Progress) -> tupl
     return outcome, version, scanned
 
 
-def next_children(space: Space, options: PipelineOptions) -> Callable[[], None]:
-    """Starts the child of the training, which loads while the last chunks are extracted."""
-    return training(options.runner, space).begin if not options.extract_only else lambda: None
+def at_a_free_core(space: Space, options: PipelineOptions) -> Callable[[], None]:
+    """What can be done while the last chunks are extracted: load the child of the training, keep the weights."""
+
+    def act() -> None:
+        if not options.extract_only:
+            training(options.runner, space).begin()
+        keep_space_weights(space)
+
+    return act
 
 
 def train(
