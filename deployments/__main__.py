@@ -20,7 +20,7 @@ from storage.cli.bounds import between
 from storage.errors import InputError
 from storage.text import count
 
-PLACES = ("images", "store", "labels", "weights", "inbox", "predictions")
+PLACES = ("images", "store", "labels", "exclude", "relabel", "weights", "inbox", "predictions")
 OVERRIDING = (
     "PREFECT_API_URL",
     "PREFECT_API_AUTH_STRING",

@@ -64,7 +64,7 @@ def chosen_roots(home: Path, parameters: dict[str, Any]) -> dict[str, str]:
     anywhere = ["/"] if parameters.get("outside_links") else []
     found = {
         IMAGE_ROOTS: [*named("images", "inbox"), *beside("labels"), *anywhere],
-        STORE_ROOTS: named("store", "predictions"),
+        STORE_ROOTS: [*named("store", "predictions"), *beside("exclude"), *beside("relabel")],
         WEIGHTS_ROOTS: [str(home / "weights"), *beside("weights")],
     }
     always = {

@@ -19,7 +19,7 @@ from storage.records import sha256
 FORMAT_VERSION = 1
 ROWS_PER_GROUP = 128  # a row group is the unit of reading from a shard
 SHARD_NAME = re.compile(r"[0-9a-f]{64}\.(parquet|npz)")
-SEGMENT_NAME = re.compile(r"(files|rows)-[0-9a-f]{64}\.parquet")
+SEGMENT_NAME = re.compile(r"(files|rows|corrections)-[0-9a-f]{64}\.parquet")
 FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 HEAD_NAME = re.compile(r"[0-9a-f]{32}")
 

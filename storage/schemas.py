@@ -23,6 +23,18 @@ FILES_SCHEMA = pa.schema(
 )
 
 
+# A file that a person excluded (class is null) or relabelled. listed, split: what folders or a table say of it.
+CORRECTIONS_SCHEMA = pa.schema(
+    [
+        pa.field("path", pa.binary(), nullable=False),
+        pa.field("digest", DIGEST),
+        pa.field("listed", pa.string(), nullable=False),
+        pa.field("split", pa.string()),
+        pa.field("class", pa.string()),
+    ]
+)
+
+
 TODO_SCHEMA = pa.schema(
     [
         ("digest", DIGEST),

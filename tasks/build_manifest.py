@@ -29,8 +29,10 @@ def build_manifest(plan: PlanRecord, chunks: list[ChunkResult]) -> VersionRecord
         planned = load_plan(store, Path(plan.path))
         refs = {ShardRef(chunk.shard, chunk.size_bytes, chunk.rows, chunk.footer_checksum) for chunk in chunks}
         files, rows, shards, augmentations = finish(store, planned, refs)
-        if has_changes(store, planned.parent, files, shards):
-            record = version_record(commit(store, planned.parent, files, rows, shards, augmentations))
+        if has_changes(store, planned.parent, files, shards, planned.corrections):
+            record = version_record(
+                commit(store, planned.parent, files, rows, shards, augmentations, corrections=planned.corrections)
+            )
             found = [f"warning: {line}" for line in unusable_classes(files)]
             return replace(record, findings=tuple(line for line in found if line not in planned.findings))
     newest = latest_version(store)

@@ -108,7 +108,7 @@ def run(images: Path, store: Path, **options) -> tuple[Plan, Version]:
     planned = plan(images, store, **options)
     where = space(images, store).store
     refs = extract(images, store, planned)
-    return planned, commit(where, planned.parent, *finish(where, planned, refs))
+    return planned, commit(where, planned.parent, *finish(where, planned, refs), corrections=planned.corrections)
 
 
 def features_of(images: Path, store: Path, version: Version) -> dict[bytes, np.ndarray]:

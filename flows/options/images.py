@@ -30,6 +30,16 @@ class ImageOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_na
         title="input",
         description=".csv or .parquet table with columns path, class and optionally split, used instead of folder names",
     )
+    exclude: str | None = Field(
+        None,
+        title="input",
+        description=".csv or .parquet file of images to leave out, such as the reviewed review.csv of an inspection",
+    )
+    relabel: str | None = Field(
+        None,
+        title="input",
+        description=".csv or .parquet file of images that have another class, such as the reviewed review.csv of an inspection",
+    )
     classes: ClassNames | None = Field(
         None,
         title="input",
@@ -52,7 +62,7 @@ class ImageOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_na
         False, title="input", description="read every image again instead of trusting file sizes and times"
     )
 
-    _image_paths = pydantic.field_validator("images", "store", "labels")(check_path)
+    _image_paths = pydantic.field_validator("images", "store", "labels", "exclude", "relabel")(check_path)
 
     @property
     def folder(self) -> Place:

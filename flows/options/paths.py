@@ -11,6 +11,8 @@ from workers.jobs.spaces import NAMED_WEIGHTS
 ROOTS = {
     "images": IMAGE_ROOTS,
     "labels": IMAGE_ROOTS,
+    "exclude": STORE_ROOTS,
+    "relabel": STORE_ROOTS,
     "store": STORE_ROOTS,
     "out": STORE_ROOTS,
     "weights": WEIGHTS_ROOTS,

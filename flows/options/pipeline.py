@@ -83,6 +83,8 @@ class PipelineOptions(TrainingOptions, RunningOptions, FeatureOptions, ImageOpti
             self.variants,
             self.augmentation,
             None if self.extract_only else self.classes,
+            self.exclude or "",
+            self.relabel or "",
         )
 
     def first_children(self, space: Space, num_chunks: int, pictures: int) -> tuple[WarmUp, ...]:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 
 IMAGE_ROOTS = "EXTRACT_AND_TRAIN_IMAGE_ROOTS"  # images, tables of labels
-STORE_ROOTS = "EXTRACT_AND_TRAIN_STORE_ROOTS"  # stores, reports of studies
+STORE_ROOTS = "EXTRACT_AND_TRAIN_STORE_ROOTS"  # stores, reports, reviewed files
 WEIGHTS_ROOTS = "EXTRACT_AND_TRAIN_WEIGHTS_ROOTS"
 
 ROOT = re.compile(r"((?:[A-Za-z][\w+.-]*://)?(?:\\[\\:]|[^:])+)")  # the colon of s3:// is no separator

@@ -52,7 +52,8 @@ def show(options: argparse.Namespace) -> Iterator[str]:
 
 def _version_lines(store: Store, version: Version, newest: int) -> list[str]:
     absent = sum(not is_present(store, ref) for ref in version.shards.values())
-    return tables.version_lines(version, version.read_files(store), version.read_rows(store), newest, absent)
+    read = version.read_files(store), version.read_rows(store), version.read_corrections(store)
+    return tables.version_lines(version, *read, newest, absent)
 
 
 def history(options: argparse.Namespace) -> Iterator[str]:
@@ -86,6 +87,7 @@ def diff(options: argparse.Namespace) -> Iterator[str]:
     old, new = chosen_version(store, options.old), chosen_version(store, options.new)
     files, before = differing_files(store, new, old)
     yield from tables.diff_lines(old, new, before, files, difference(files, before), options.limit)
+    yield from tables.corrected_lines(old, new, old.read_corrections(store), new.read_corrections(store))
 
 
 def export(options: argparse.Namespace) -> Iterator[str]:

@@ -35,10 +35,12 @@ def spec_lines(spec: Mapping[str, Any]) -> list[str]:
     return columns([(name, visible(value)) for name, value in rows])
 
 
-def version_lines(version: Version, files: pa.Table, rows: pa.Table, newest: int, absent: int) -> list[str]:
-    """Describe a version: its counts, usable images by class and split, shards, and quarantined images.
+def version_lines(
+    version: Version, files: pa.Table, rows: pa.Table, corrections: pa.Table, newest: int, absent: int
+) -> list[str]:
+    """Describe a version: its counts, usable images by class and split, shards, quarantined images, and corrections.
 
-    files, rows: the version's tables of FILES_SCHEMA and ROWS_SCHEMA. newest: the number of the newest version.
+    files, rows, corrections: the version's tables. newest: the number of the newest version.
     absent: the number of its shards that are missing or have another size.
     """
     standing = "the newest" if version.number == newest else f"the newest is {newest}"
@@ -51,9 +53,24 @@ def version_lines(version: Version, files: pa.Table, rows: pa.Table, newest: int
         class_lines(version.classes),
         [*shard_lines(version.shards, files, rows, absent), *variant_lines(version.augmentations, rows)],
         quarantine_lines(files),
+        correction_lines(corrections),
     ):
         lines += ["", *section] if section else []
     return lines
+
+
+def correction_lines(corrections: pa.Table) -> list[str]:
+    """The number of files that were excluded and relabelled, and the first of them."""
+    if not corrections.num_rows:
+        return []
+    excluded = corrections["class"].null_count
+    lines = [f"corrections: {count(excluded, 'image')} excluded, {corrections.num_rows - excluded:,} relabelled"]
+    for row in corrections.slice(0, SHOWN_PATHS).to_pylist():
+        now = "excluded" if row["class"] is None else f"{visible(row['listed'])} → {visible(row['class'])}"
+        lines.append(f"  {visible(row['path'])}: {now}")
+    return lines + (
+        [f"  ... and {corrections.num_rows - SHOWN_PATHS:,} more"] if corrections.num_rows > SHOWN_PATHS else []
+    )
 
 
 def shard_lines(shards: Mapping[str, ShardRef], files: pa.Table, rows: pa.Table, absent: int) -> list[str]:
@@ -163,6 +180,19 @@ def diff_lines(
         shown += _lines_of(kind, before, files, found[kind][:left])
     more = [f"... and {total - len(shown):,} more; --limit 0 shows all"] if total > len(shown) else []
     return [*lines, *shown, *more]
+
+
+def corrected_lines(old: Version, new: Version, before: pa.Table, now: pa.Table) -> list[str]:
+    """The corrections of two versions, if they differ. before, now: their tables of CORRECTIONS_SCHEMA."""
+    if old.corrections == new.corrections:
+        return []
+    pairs = [(old, before), (new, now)]
+    numbers = [(table["class"].null_count, table.num_rows - table["class"].null_count) for _, table in pairs]
+    shown = (
+        f"version {one.number} has {excluded:,} excluded and {relabelled:,} relabelled"
+        for (one, _), (excluded, relabelled) in zip(pairs, numbers, strict=True)
+    )
+    return [f"corrections by `exclude` and `relabel`: {'; '.join(shown)}"]
 
 
 def _lines_of(kind: str, before: pa.Table, files: pa.Table, pairs: np.ndarray) -> Iterator[str]:

@@ -76,9 +76,7 @@ def _is_young(path: Place, since: float) -> bool:
 
 def _needed(store: Store, kept: set[int]) -> set[str]:
     versions = [read_version(store, number) for number in kept]
-    return {
-        name for version in versions for name in (*version.files, *version.rows, *version.shards, version.pooled_name)
-    }
+    return {name for version in versions for name in (*version.segments, *version.shards, version.pooled_name)}
 
 
 def _collect_space(store: Store, kept: set[int], needed: set[str], since: float) -> Collected:

@@ -57,7 +57,8 @@ def repair_space(store: Store, is_deep: bool) -> Repair:
     made, salvage = None, None
     if newest is not None and not is_whole:
         salvage = _salvage(store, newest, bad)
-        parent = replace(newest, files=_without(newest.files, bad), rows=_without(newest.rows, bad))
+        files, rows, corrected = (_without(names, bad) for names in (newest.files, newest.rows, newest.corrections))
+        parent = replace(newest, files=files, rows=rows, corrections=corrected)
         content = salvage.files, salvage.rows, salvage.shards, salvage.augmentations
         version = commit(store, parent, *content, number=numbers[-1] + 1)
         made = version.number
@@ -87,7 +88,7 @@ def _log_fault(store: Store, fault: StorageError) -> None:
 
 
 def _parts_of(version: Version) -> set[str]:
-    return {*version.files, *version.rows, *version.shards}
+    return {*version.segments, *version.shards}
 
 
 def _without(names: tuple[str, ...], bad: set[str]) -> tuple[str, ...]:
@@ -96,7 +97,7 @@ def _without(names: tuple[str, ...], bad: set[str]) -> tuple[str, ...]:
 
 def _damaged(store: Store, versions: list[Version], is_deep: bool) -> set[str]:
     """The names of the unreadable segments and shards of these versions."""
-    kinds = {name: kind for version in versions for kind in ("files", "rows") for name in getattr(version, kind)}
+    kinds = {name: kind for version in versions for name, kind in version.segments.items()}
     refs: set[ShardRef] = set(chain.from_iterable(version.shards.values() for version in versions))
     faults = {name: segment_fault(store, kind, name) for name, kind in kinds.items()}
     faults |= {ref.name: shard_fault(store, ref, is_deep) for ref in refs}

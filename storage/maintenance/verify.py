@@ -46,7 +46,7 @@ def verify_space(store: Store, is_deep: bool) -> Iterator[Finding]:
             versions.append(read_version(store, number))
         except StorageError as error:
             yield _finding(store, store.version(number), error)
-    for kind in ("files", "rows"):
+    for kind in ("files", "rows", "corrections"):
         for name in sorted({name for version in versions for name in getattr(version, kind)}):
             if fault := segment_fault(store, kind, name):
                 yield _finding(store, store.segments / name, fault)

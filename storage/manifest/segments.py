@@ -1,4 +1,4 @@
-"""Segments: immutable pieces of a version's two tables, bounded in size and named by the sha256 of their bytes."""
+"""Segments: immutable pieces of a version's tables, bounded in size and named by the sha256 of their bytes."""
 
 import hashlib
 import io
@@ -14,10 +14,10 @@ from storage.backend.bounded_read import read_whole
 from storage.errors import StoreDamaged
 from storage.layout import Store
 from storage.records import sha256
-from storage.schemas import FILES_SCHEMA, ROWS_SCHEMA
+from storage.schemas import CORRECTIONS_SCHEMA, FILES_SCHEMA, ROWS_SCHEMA
 from storage.shards.parquet_pages import check_pages, column_places
 
-SCHEMAS = {"files": FILES_SCHEMA, "rows": ROWS_SCHEMA}
+SCHEMAS = {"files": FILES_SCHEMA, "rows": ROWS_SCHEMA, "corrections": CORRECTIONS_SCHEMA}
 ROWS_PER_SEGMENT = 8192  # the maximum for rows, the average for files (see _cut)
 MOST_ROWS, MOST_BYTES = 65_536, 2**28  # limits of an unpacked segment: one that claims more is refused
 LARGEST = 4  # a segment of files has at most LARGEST * ROWS_PER_SEGMENT rows
@@ -61,6 +61,12 @@ def write_rows(store: Store, rows: pa.Table, known: tuple[str, ...] = ()) -> lis
     left = rows.filter(pa.array(is_left))
     starts = range(0, left.num_rows, ROWS_PER_SEGMENT)
     return kept + [_write(store, "rows", left.slice(start, ROWS_PER_SEGMENT), known) for start in starts]
+
+
+def write_corrections(store: Store, corrections: pa.Table, known: tuple[str, ...] = ()) -> list[str]:
+    """Write a table of CORRECTIONS_SCHEMA, sorted by path, as segments. Returns their names in order; none for no rows."""
+    starts = range(0, corrections.num_rows, ROWS_PER_SEGMENT)
+    return [_write(store, "corrections", corrections.slice(start, ROWS_PER_SEGMENT), known) for start in starts]
 
 
 def _keys(rows: pa.Table) -> np.ndarray:

@@ -14,8 +14,9 @@ from storage.backend.bounded_read import read_whole
 from storage.errors import StoreDamaged, VersionConflict
 from storage.layout import FORMAT_VERSION, SEGMENT_NAME, SHARD_NAME, Store
 from storage.manifest.file_table import class_counts, counts, data_digest
-from storage.manifest.segments import in_order, read_segments, write_files, write_rows
+from storage.manifest.segments import in_order, read_segments, write_corrections, write_files, write_rows
 from storage.manifest.space import check_format
+from storage.manifest.undone import undone, undone_classes
 from storage.records import canonical, sealed, sha256, unsealed
 from storage.shards.shard import ShardRef
 from storage.shards.view_ids import MOST_AUGMENTATIONS, are_listed
@@ -27,7 +28,8 @@ class Version:
     """A committed version. Its tables are read from segments on request.
 
     files, rows: names of segments. shards: the shards that `rows` point to. augmentations: those of the variants in
-    `rows`, in the order in which the store first saw them (storage/shards/view_ids.py).
+    `rows`, in the order in which the store first saw them (storage/shards/view_ids.py). corrections: names of segments of the
+    files that a person excluded or relabelled.
     """
 
     number: int
@@ -41,6 +43,13 @@ class Version:
     data_digest: str
     created: str = field(compare=False)
     augmentations: tuple[str, ...] = ()
+    corrections: tuple[str, ...] = ()
+
+    @property
+    def segments(self) -> dict[str, str]:
+        """The name of each segment → its kind."""
+        kinds = {"files": self.files, "rows": self.rows, "corrections": self.corrections}
+        return {name: kind for kind, names in kinds.items() for name in names}
 
     def read_files(self, store: Store) -> pa.Table:
         """The table of files: FILES_SCHEMA, sorted by path."""
@@ -49,6 +58,10 @@ class Version:
     def file_segments(self, store: Store) -> Iterator[pa.Table]:
         """Yield the table of files segment by segment. Memory holds one at a time."""
         return (read_segments(store, "files", (name,)) for name in self.files)
+
+    def read_corrections(self, store: Store) -> pa.Table:
+        """The files that were excluded or relabelled: CORRECTIONS_SCHEMA, sorted by path."""
+        return read_segments(store, "corrections", self.corrections)
 
     @property
     def pooled_name(self) -> str:
@@ -84,11 +97,18 @@ def latest_version(store: Store) -> Version | None:
 
 
 def precedent(store: Store) -> Precedent | None:
-    """The labels of the newest version, for comparison with a guessed layout; None before the first version."""
+    """The labels of the newest version, for comparison with a guessed layout; None before the first version.
+
+    Corrections are undone, because they come from no folder.
+    """
     version = latest_version(store)
     if version is None:
         return None
-    return Precedent(version.number, version.classes, lambda: version.file_segments(store))
+    if not version.corrections:
+        return Precedent(version.number, version.classes, lambda: version.file_segments(store))
+    corrections = version.read_corrections(store)
+    classes = undone_classes(version.classes, corrections, version.read_files(store))
+    return Precedent(version.number, classes, lambda: undone(version.file_segments(store), corrections))
 
 
 def read_version(store: Store, number: int) -> Version:
@@ -105,6 +125,7 @@ def read_version(store: Store, number: int) -> Version:
         record["shards"] = {name: ShardRef(name, *values) for name, values in record["shards"].items()}
         record["files"], record["rows"] = tuple(record["files"]), tuple(record["rows"])
         record["augmentations"] = tuple(record.get("augmentations", ()))
+        record["corrections"] = tuple(record.get("corrections", ()))
         return _checked(Version(**record), number)
     except FileNotFoundError:
         raise StoreDamaged(f"version {number} is missing from {store.versions}; {store.way_out}") from None
@@ -119,7 +140,7 @@ def _checked(version: Version, number: int) -> Version:
     """
     if version.number != number or not 0 <= version.parent < number:
         raise ValueError(f"it claims number {version.number} and parent {version.parent}")
-    for name in (*version.files, *version.rows):
+    for name in version.segments:
         if not SEGMENT_NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not a valid name of a segment")
     texts = version.augmentations
@@ -150,12 +171,13 @@ def commit(
     shards: dict[str, ShardRef],
     augmentations: tuple[str, ...] | None = None,
     number: int | None = None,
+    corrections: pa.Table | None = None,
 ) -> Version:
     """Commit `files` and `rows` as the next version after `parent`.
 
     files: FILES_SCHEMA, sorted by path. rows: ROWS_SCHEMA, sorted by (digest, view). shards: every shard of `rows`, each
     of them durable. augmentations: those that the views index; None keeps the parent's. number: the next free number,
-    needed if unreadable versions follow `parent`.
+    needed if unreadable versions follow `parent`. corrections: CORRECTIONS_SCHEMA, sorted by path; None keeps the parent's.
     Another commit of the same content returns the existing version. Raises VersionConflict if a different one took
     the number.
     """
@@ -165,6 +187,11 @@ def commit(
     content = {"number": number, **_content(store, parent, files, rows, shards)}
     if augmentations:
         content["augmentations"] = augmentations
+    named = parent.corrections if parent else ()
+    if corrections is not None:
+        named = tuple(write_corrections(store, corrections, named))
+    if named:
+        content["corrections"] = named
     for folder in {store.shard(name).parent for name in shards if parent is None or name not in parent.shards}:
         sync_folder(folder)  # a shard that was adopted may have been named by a run that died right then
     record = {

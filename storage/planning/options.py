@@ -15,7 +15,8 @@ class PlanOptions:
     chunk; None derives it from the number of images. limit: the maximum number of new images; the others stay pending.
     max_removed_fraction: if a larger fraction of the live images is gone, the plan is refused unless `allow_removals`.
     format: of new shards. variants: views of each training image, the plain one included; the others use
-    `augmentation`, a text. classes: the classes to train on, each of which must have images.
+    `augmentation`, a text. classes: the classes to train on, each of which must have images. exclude, relabel: files of
+    corrections (storage/source/corrections_file.py), or empty.
     """
 
     validation_fraction: float = 0.2
@@ -27,6 +28,8 @@ class PlanOptions:
     variants: int = 1
     augmentation: str = ""
     classes: tuple[str, ...] | None = None
+    exclude: str = ""
+    relabel: str = ""
 
     def __post_init__(self):
         if self.chunk_size is not None and not 1 <= self.chunk_size <= MAX_ROWS:

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.classes import check_found
-from storage.errors import InputError, StorageError, TooManyRemovals
+from storage.errors import StorageError
 from storage.layout import Store
 from storage.manifest.diff import Changes, compare
 from storage.manifest.file_table import KnownFailures, same_content, with_attempts, with_one_more_attempt, with_status
@@ -16,10 +15,12 @@ from storage.manifest.findings import findings
 from storage.manifest.space import other_spaces
 from storage.manifest.versions import Version, latest_version
 from storage.planning.adoption import add_rows, adoptable_shards
+from storage.planning.checks import check_listed, check_not_empty
 from storage.planning.chunks import Cut, cut
+from storage.planning.corrections import LeftOut, corrected_files, taken_back
 from storage.planning.options import PlanOptions
 from storage.planning.rows import Missing, count_lost, missing_rows, present_rows
-from storage.schemas import DIGEST, TODO_SCHEMA
+from storage.schemas import CORRECTIONS_SCHEMA, DIGEST, TODO_SCHEMA
 from storage.shards.shard import Format, ShardRef
 from storage.shards.view_ids import plain, views_of, with_augmentation
 from storage.source.listing import Listing
@@ -42,7 +43,8 @@ class Plan:
     adopted: images whose missing rows a dead run left behind. lost: images of `todo` whose rows are in a lost shard.
     stale: images of `todo` that another feature space has. needs_commit: whether the next version would differ from
     the parent. augmentation: the augmentation of the variants in `todo`. augmentations: those that the views of `rows`
-    index. findings: lines about folders and classes. waiting: images that the limit leaves to a later run.
+    index. findings: lines about folders and classes. waiting: images that the limit leaves to a later run. corrections:
+    CORRECTIONS_SCHEMA, the files that a person excluded or relabelled.
     """
 
     parent: Version | None
@@ -65,6 +67,7 @@ class Plan:
     findings: tuple[str, ...] = ()
     waiting: int = 0
     full_chunks: int | None = None
+    corrections: pa.Table = field(default_factory=CORRECTIONS_SCHEMA.empty_table)
 
     @property
     def cut(self) -> Cut:
@@ -89,11 +92,13 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
     """
     listing.scan.layout.check()
     parent = latest_version(store)
-    _check_not_empty(listing, parent)
-    known = KnownFailures()
-    before = known.collect(parent.file_segments(store) if parent else ())
+    check_not_empty(listing, parent)
+    corrected = corrected_files(store, parent, listing, options)
+    listing = replace(listing, files=corrected.files)
+    known, left_out = KnownFailures(), LeftOut(corrected.excluded)
+    before = left_out.collect(known.collect(parent.file_segments(store) if parent else ()))
     files, changes = compare(listing.files, before, listing.scan.unreadable, options.validation_fraction)
-    _check(listing, files, changes, parent, options)
+    check_listed(listing, files, changes, parent, options, left_out.images)
     files = with_attempts(files, known.retried)
     found = _usable(store, parent, files, known, options)
     has_row = plain(found.rows)["digest"].combine_chunks()
@@ -115,11 +120,16 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
         ignored=listing.scan.ignored,
         **asdict(cut(todo.num_rows, options.chunk_size)),
         format=options.format,
-        needs_commit=has_changes(store, parent, files, found.shards) or todo.num_rows > 0,
+        needs_commit=has_changes(store, parent, files, found.shards, corrected.applied) or todo.num_rows > 0,
         augmentation=_augmentation_of(options),
         augmentations=found.augmentations,
-        findings=_findings(listing, files, changes, parent, options),
+        findings=(
+            *corrected.remarks,
+            *taken_back(store, parent, corrected),
+            *_findings(listing, files, changes, parent, options),
+        ),
         waiting=waiting,
+        corrections=corrected.applied,
     )
 
 
@@ -191,9 +201,13 @@ def _findings(
     )
 
 
-def has_changes(store: Store, parent: Version | None, files: pa.Table, shards: Mapping[str, ShardRef]) -> bool:
-    """Whether a version of `files` and `shards` would differ from its parent."""
+def has_changes(
+    store: Store, parent: Version | None, files: pa.Table, shards: Mapping[str, ShardRef], corrections: pa.Table
+) -> bool:
+    """Whether a version of `files`, `shards` and `corrections` would differ from its parent."""
     if parent is None or shards.keys() != parent.shards.keys():
+        return True
+    if not corrections.combine_chunks().equals(parent.read_corrections(store)):
         return True
     return not same_content(files, parent.file_segments(store))
 
@@ -212,38 +226,11 @@ def finish(
     return with_one_more_attempt(files, found), rows, shards, augmentations
 
 
-def _check_not_empty(listing: Listing, parent: Version | None) -> None:
-    """Raise InputError if a first run finds no image."""
-    if listing.files.num_rows == 0 and parent is None and not listing.scan.unreadable:
-        ignored = (
-            f" ({count(listing.scan.ignored, 'file')} without an image or a class: {'; '.join(listing.scan.layout.remarks)})"
-            if listing.scan.ignored
-            else " (the folder is empty)"
-        )
-        raise InputError(
-            f"`images`: no images in {listing.scan.root}{ignored}; expected class folders (cats/1.jpg, dogs/2.jpg), "
-            "split folders of class folders (train/cats/1.jpg), or `labels` with a table of paths and classes"
-        )
-
-
 def _from_test(changes: Changes, parent: Version | None) -> Iterator[str]:
     if changes.from_test and parent:
         yield (
             f"warning: {count(changes.from_test, 'test image')} of version {parent.number} moved to training or validation"
         )
-
-
-def _check(listing: Listing, files: pa.Table, changes: Changes, parent: Version | None, options: PlanOptions) -> None:
-    """Raise TooManyRemovals if too many images are gone, InputError if a chosen class has no image."""
-    before = parent.counts["images"] if parent else 0
-    if changes.removed > options.max_removed_fraction * before and not options.allow_removals:
-        raise TooManyRemovals(
-            f"{changes.removed:,} of {count(before, 'image')} disappeared from {listing.scan.root} ({files.num_rows:,} remain), "
-            f"more than `max_removed_fraction={options.max_removed_fraction:g}` allows; nothing was committed. "
-            "Run again with `allow_removals` if this is intended"
-        )
-    if options.classes is not None:
-        check_found(options.classes, pc.unique(files["class"]).to_pylist())
 
 
 def _todo(files: pa.Table, missing: Missing, readable: pa.ChunkedArray) -> pa.Table:

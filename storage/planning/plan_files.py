@@ -48,7 +48,7 @@ FORMS = {
     "augmentations": Form(list, tuple),
     "findings": Form(list, tuple),
 }
-TABLES = ("files", "rows", "todo")
+TABLES = ("files", "rows", "todo", "corrections")
 # Every other field is a fact, so that a new field of a plan needs no change here.
 FACTS = {field.name: FORMS.get(field.name, Form()) for field in fields(Plan) if field.name not in TABLES}
 
@@ -71,12 +71,17 @@ def save_plan(plan: Plan, folder: Path) -> Path:
     """Write a plan to its own folder, named by a hash of its content. Returns that folder."""
     facts = {name: form.write(getattr(plan, name)) for name, form in FACTS.items()}
     hasher = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for batch in [*plan.files.select(CONTENT_COLUMNS).to_batches(), *plan.todo.to_batches()]:
+    for batch in [
+        *plan.files.select(CONTENT_COLUMNS).to_batches(),
+        *plan.todo.to_batches(),
+        *plan.corrections.to_batches(),
+    ]:
         hasher.update(batch.serialize())
     path = folder / f"{hasher.hexdigest()[:32]}.plan"
     path.mkdir(parents=True, exist_ok=True)
     write_table(path / "todo", plan.todo)
     write_table(path / "rows", plan.rows)
+    write_table(path / "corrections", plan.corrections)
     write_table(path / "files", plan.files, facts)
     return path
 
@@ -86,7 +91,8 @@ def load_plan(store: Store, path: Path) -> Plan:
     files, facts = read_table(path / "files")
     own = {name: form.read(facts[name]) for name, form in FACTS.items()}
     own["parent"] = read_version(store, own["parent"]) if own["parent"] else None
-    return Plan(files=files, rows=read_table(path / "rows")[0], todo=open_todo(path), **own)
+    rows, corrections = (read_table(path / name)[0] for name in ("rows", "corrections"))
+    return Plan(files=files, rows=rows, todo=open_todo(path), corrections=corrections, **own)
 
 
 def open_todo(path: Path) -> pa.Table:

@@ -42,7 +42,7 @@ def read_labels(file: Place, root: Place) -> dict[bytes, Label]:
             raise InputError(
                 f"`labels`: row {number} of {shown} has the split {quoted(split)}; expected {', '.join(PLAIN)}, or nothing"
             )
-        place, label = _below(path, root), Label(name, splits.get(split))
+        place, label = below(path, root), Label(name, splits.get(split))
         if labels.setdefault(place, label) != label:
             raise two_labels(file, path, labels[place], label)
     if not labels:
@@ -60,7 +60,7 @@ def _shown(label: Label) -> str:
     return quoted(label.name) + (f" in {label.split}" if label.split else "")
 
 
-def _below(path: bytes, root: Place) -> bytes:
+def below(path: bytes, root: Place) -> bytes:
     """Normalize a path as in a scan: relative to the root, without `.` and doubled slashes."""
     if not is_local(root):
         base, path = b"/-", path.removeprefix(os.fsencode(str(root)).rstrip(b"/") + b"/")

@@ -98,6 +98,37 @@ def test_folders_that_label_otherwise_than_the_newest_version_are_believed_where
     assert planned(capsys, *arguments, "--allow-relabels")["relabelled"] == 2
 
 
+@exercises("--exclude", "--relabel")
+def test_corrections_leave_out_images_and_change_classes(capsys, images, store, tmp_path):
+    review = tmp_path / "review.csv"
+    review.write_text("action,path,class\nexclude,cats/001.png,\nrelabel,dogs/002.png,birds\n")
+    given = ["--images", images, "--store", store, *SMALL]
+    assert planned(capsys, *given)["images"] == 20
+    assert planned(capsys, *given, "--exclude", review, "--relabel", review)["images"] == 19
+    assert main([*map(str, given), "--plan", "--exclude", str(tmp_path / "none.csv")]) == 2
+
+
+@pytest.mark.slow
+def test_corrections_reach_the_head_and_are_taken_back(pipeline, again, tmp_path):
+    images, store = again
+    review = tmp_path / "review.csv"
+    names = sorted(path.relative_to(images) for path in images.glob("*/*.png"))
+    other = next(name.parent.name for name in names[::-1] if name.parent != names[0].parent)
+    review.write_text(f"action,path,class\nexclude,{names[0]},\nrelabel,{names[1]},{other}\n")
+    given = ["--images", images, "--store", store, *TINY]
+    before = pipeline(*given)
+    corrected = pipeline(*given, "--exclude", review, "--relabel", review)
+    assert (corrected.status, corrected.record["extracted"]) == (0, 0), corrected.stderr
+    assert corrected.record["images"] == before.record["images"] - 1
+    assert corrected.record["head"] != before.record["head"]
+    same = pipeline(*given, "--exclude", review, "--relabel", review)
+    assert (same.record["version"], same.record["head"]) == (corrected.record["version"], corrected.record["head"])
+    assert "nothing to do" in same.stderr
+    back = pipeline(*given)
+    assert (back.record["extracted"], back.record["head"]) == (0, before.record["head"])
+    assert "1 image that it excluded is back" in back.stderr
+
+
 @exercises("--labels")
 def test_labels_say_which_files_are_images(capsys, images, store, tmp_path):
     (tmp_path / "labels.csv").write_text("path,class\ncats/001.png,dogs\ndogs/002.png,cats\n")

@@ -21,7 +21,7 @@ from storage.manifest.file_table import counts, with_status
 from storage.manifest.findings import SHOWN_CLASSES, class_lines
 from storage.manifest.space import differences, spaces
 from storage.manifest.versions import Version, read_version
-from storage.schemas import FILES_SCHEMA, ROWS_SCHEMA
+from storage.schemas import CORRECTIONS_SCHEMA, FILES_SCHEMA, ROWS_SCHEMA
 from tests import toy
 from tests.examples import examples
 from tests.storage.manifest.test_diff import EMPTY, Folder, digest, files_of, folders
@@ -164,7 +164,9 @@ def test_shards_that_are_not_on_disk_are_told(images, store):
 
 
 def test_a_version_without_images_can_be_told():
-    lines = version_lines(committed(1, EMPTY), EMPTY, ROWS_SCHEMA.empty_table(), newest=1, absent=0)
+    lines = version_lines(
+        committed(1, EMPTY), EMPTY, ROWS_SCHEMA.empty_table(), CORRECTIONS_SCHEMA.empty_table(), newest=1, absent=0
+    )
     assert lines[1:] == ["0 images: 0 ok, 0 pending, 0 quarantined", "", "0 shards: 0 rows, 0 bytes"]
 
 
