@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.backend.atomic import make_folder, replace
+from storage.backend.atomic import writing
 from storage.backend.paths import place
 from storage.errors import InputError, StorageError
 from storage.finite import finite
@@ -82,11 +82,17 @@ def evaluate(
         for head, each, plan in zip(heads, measured, plans, strict=True)
     )
     found = _evaluated(reasons, figures, measured[0], compared, worst, files, classes)
-    make_folder(out)
-    replace(out / FIGURES, json.dumps(finite(asdict(found)), indent=1, ensure_ascii=False, allow_nan=False).encode())
-    report = _report(listed, heads[0], found, measured, compared, worst, source)
-    replace(out / REPORT, render(report).encode())
+    page = render(_report(listed, heads[0], found, measured, compared, worst, source))
+    write_both(out, json.dumps(finite(asdict(found)), indent=1, ensure_ascii=False, allow_nan=False), page)
     return found
+
+
+def write_both(out: Path, figures: str, page: str) -> None:
+    """Write the files of an evaluation. If one cannot be written, earlier ones stay, so that both are always of one run."""
+    with writing(out / FIGURES) as figures_file, writing(out / REPORT) as page_file:
+        for file, text in ((figures_file, figures), (page_file, page)):
+            file.write(text.encode())
+            file.flush()  # a full disk shows here, before either file appears
 
 
 def _scored(files: pa.Table, head: OpenedHead, plan: PredictionPlan, classes: tuple[str, ...]) -> _Scored:
