@@ -10,6 +10,7 @@ from serving.refusal import Refusal
 
 logger = logging.getLogger(__name__)
 
+MOST_WAITS = 10  # times `wait_seconds`, while images go on arriving
 BATCH_BYTES = 64_000_000  # of the files of one batch, which become a third longer on their way to a child
 
 
@@ -39,7 +40,7 @@ Run = Callable[[Sequence[Upload]], Awaitable[list[Answer]]]
 class Batcher:
     """One loop per slot: it takes waiting images, and gives their answers to whoever waits for them.
 
-    run: computes a batch. largest: images per batch. wait_seconds: how long the first image waits for others.
+    run: computes a batch. largest: images per batch. wait_seconds: an image waits so long for the next one.
     """
 
     def __init__(self, run: Run, slots: int, largest: int, wait_seconds: float, most_waiting: int):
@@ -113,8 +114,7 @@ class Batcher:
         try:
             async with self._arrived:
                 await self._arrived.wait_for(lambda: self._waiting)
-            if len(self._waiting) < self._largest:
-                await asyncio.sleep(self._wait_seconds)
+            await self._company()
             share = -(-len(self._waiting) // self._free)
         finally:
             self._free -= 1
@@ -126,3 +126,16 @@ class Batcher:
                 batch.append((upload, future))
                 size += len(upload.data)
         return batch
+
+    async def _company(self) -> None:
+        """Wait until no image has come for a moment, a batch is full, or MOST_WAITS moments are over.
+
+        The clients that got the answers of one batch ask again one after the other. Together they are the next batch; the first few
+        of them alone would take nearly as long.
+        """
+        before = 0
+        for _ in range(MOST_WAITS):
+            if len(self._waiting) == before or len(self._waiting) >= self._largest:
+                return
+            before = len(self._waiting)
+            await asyncio.sleep(self._wait_seconds)

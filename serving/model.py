@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 RETRY_SECONDS = 30.0  # after a head that could not be loaded
-WAIT_SECONDS = 0.004  # an image waits so long for others; a batch takes 30 to 1,000 times that
+WAIT_SECONDS = 0.004  # an image waits so long for the next one; a batch takes 30 to 1,000 times that
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,19 @@ def test_every_image_gets_its_own_answer(slots):
     )
 
 
+def test_images_that_arrive_one_after_the_other_share_a_batch():
+    async def scenario(recorder):
+        batcher = Batcher(recorder.run, 1, 24, 0.05, 1000)
+        asked = []
+        for number in range(8):
+            asked.append(asyncio.create_task(batcher.answers([upload(number)])))
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*asked)
+        await batcher.drain()
+
+    assert list(map(len, run(scenario).batches)) == [8]
+
+
 def test_what_arrives_together_shares_a_batch_and_slots_share_what_waits():
     async def one(recorder):
         batcher = Batcher(recorder.run, 1, 8, 0.01, 1000)
