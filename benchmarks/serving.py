@@ -1,16 +1,17 @@
 """How fast does the server answer, and how much of the engine's rate is left? The last line is one JSON object.
 
     python benchmarks/serving.py --photos FOLDER --weights vgg16_notop.weights.h5
-    python benchmarks/serving.py --images 12 --seconds 5 --rounds 1 --concurrency 1,8
+    python benchmarks/serving.py --image-size 32 --seconds 5 --rounds 1
+    python benchmarks/serving.py --rounds 0 --soak 600
 
-Clients post one JPEG a request, and post the next one as soon as they have the answer. Each round measures the engine alone
-(pixels in memory, one single-threaded process per slot of the server), the server, and a plain FastAPI application that calls
-Keras' `predict` (peers/fastapi_keras.py), at each concurrency. Figures are medians of the rounds; p50, p95 and p99 are those
-of all requests of the rounds. Clients run on the same cores. Without `--photos` the JPEGs are generated.
+Clients post one JPEG a request, and post it again as soon as they have the answer (load.py). Each round measures the engine
+alone (pixels in memory, one single-threaded process per slot of the server), the server, and a plain FastAPI application that
+calls Keras' `predict` (peers/fastapi_keras.py), at each concurrency. Figures are medians of the rounds; p50, p95 and p99 are
+those of all requests of the rounds. Clients run on the same cores. `--soak` posts with 8 clients for some seconds, and tells the
+memory of the server. Without `--photos` the JPEGs are generated, and without `--weights` the weights are random.
 """
 
 import argparse
-import asyncio
 import json
 import multiprocessing
 import os
@@ -23,7 +24,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -32,6 +34,7 @@ import numpy as np
 PROJECT = Path(__file__).parents[1]
 sys.path.insert(0, str(PROJECT))
 
+from load import Load, client, figures, form, load  # noqa: E402
 from watched_run import photos  # noqa: E402
 
 from storage.backend.paths import place  # noqa: E402
@@ -48,7 +51,7 @@ def say(message: str) -> None:
 
 def train(folder: Path, given: argparse.Namespace) -> Path:
     """A store with a head of two classes, trained on a few photos."""
-    photos(folder / "images", max(24, given.images), given.photos)
+    photos(folder / "images", 24, given.photos)
     words = [sys.executable, str(PROJECT / "flows" / "pipeline.py"), "--images", str(folder / "images")]
     words += ["--store", str(folder / "store"), "--weights", str(given.weights), "--head", "mlp", "--epochs", "2"]
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
@@ -100,19 +103,29 @@ def free_port() -> int:
 
 
 @contextmanager
-def ours(store: Path, given: argparse.Namespace) -> Iterator[str]:
+def ours(store: Path, given: argparse.Namespace) -> Iterator[tuple[str, int]]:
+    """The address and the process of our server."""
     words = [sys.executable, "-m", "serving", "--store", str(store), "--port", "0", "--engine", given.engine]
-    process = subprocess.Popen(words, cwd=PROJECT, stderr=subprocess.PIPE, text=True)
-    try:
-        found = next(filter(None, (re.search(r"at (http://\S+)", line) for line in process.stderr)))
-        yield f"{found[1]}/predict"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.communicate()
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(words, cwd=PROJECT, stderr=log)
+        try:
+            while not (found := re.search(r"at (http://\S+)", _text(log))):
+                if process.poll() is not None:
+                    raise RuntimeError(_text(log))
+                time.sleep(0.1)
+            yield f"{found[1]}/predict", process.pid
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+
+def _text(log) -> str:
+    return os.pread(log.fileno(), 100_000, 0).decode()
 
 
 @contextmanager
-def peer(store: Path, given: argparse.Namespace) -> Iterator[str]:
+def peer(store: Path, given: argparse.Namespace) -> Iterator[tuple[str, int]]:
+    """The address and the process of the peer."""
     head = open_head(place(store))
     weights = "" if given.weights == "random" else str(Path(given.weights).absolute())
     environment = os.environ | {"SIZE": str(head.spec.image_size), "WEIGHTS": weights, "HEAD": str(head.model.parent)}
@@ -136,78 +149,93 @@ def peer(store: Path, given: argparse.Namespace) -> Iterator[str]:
             except httpx.TransportError:
                 assert process.poll() is None, "the peer did not start"
                 time.sleep(0.2)
-        yield f"{url}/predict"
+        yield f"{url}/predict", process.pid
     finally:
         process.terminate()
         process.wait()
 
 
-async def load(
-    url: str, pictures: list[bytes], concurrency: int, seconds: float, field: str
-) -> tuple[float, list[float]]:
-    """Requests per second, and the seconds of each request, after as many requests to warm up as there are clients."""
-    took: list[float] = []
-    limits = httpx.Limits(max_connections=concurrency)
-    async with httpx.AsyncClient(timeout=300, trust_env=False, limits=limits) as client:
-
-        async def ask(number: int) -> None:
-            files = {field: ("photo.jpg", pictures[number % len(pictures)], "image/jpeg")}
-            (await client.post(url, files=files)).raise_for_status()
-
-        async def ask_on(number: int, until: float) -> None:
-            while (began := time.perf_counter()) < until:
-                await ask(number)
-                took.append(time.perf_counter() - began)
-                number += concurrency
-
-        await asyncio.gather(*map(ask, range(concurrency)))
-        began = time.perf_counter()
-        await asyncio.gather(*(ask_on(number, began + seconds) for number in range(concurrency)))
-        return len(took) / (time.perf_counter() - began), took
+def resident_mb(process: int) -> tuple[float, float]:
+    """The memory of a server, and of its children together, in MB."""
+    parents, memory = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, ValueError):
+            lines = (folder / "status").read_text().splitlines()
+            fields = dict(line.split(":", 1) for line in lines if ":" in line)
+            parents[int(folder.name)] = int(fields["PPid"])
+            memory[int(folder.name)] = int(fields.get("VmRSS", "0").split()[0]) / 1024
+    return memory[process], sum(memory[each] for each, parent in parents.items() if parent == process)
 
 
-def figures(found: list[tuple[float, list[float]]]) -> dict[str, float]:
-    took = [seconds for _, each in found for seconds in each]
-    percentiles = {f"p{p}_ms": round(1000 * float(np.percentile(took, p))) for p in (50, 95, 99)}
+def soak(store: Path, body: bytes, given: argparse.Namespace) -> dict:
+    """The memory of the server and of its children under load, once a second. The slope is that of the second half."""
+    with ours(store, given) as (url, pid):
+        load(url, body, 8, 1)  # every child has computed a batch
+        times, samples = [], []
+        with ThreadPoolExecutor(1) as thread:
+            began, running = time.monotonic(), thread.submit(load, url, body, 8, given.soak)
+            while not running.done():
+                times.append((time.monotonic() - began) / 60)
+                samples.append(resident_mb(pid))
+                time.sleep(1)
+            found = running.result()
+    half = len(times) // 2
+    slopes = np.polyfit(times[half:], samples[half:], 1)[0] if len(times) - half > 2 else (0.0, 0.0)
     return {
-        "requests_per_second": round(statistics.median(rate for rate, _ in found), 2),
-        "requests": len(took),
-    } | percentiles
+        "soak_seconds": round(60 * times[-1], 1),
+        "soak_requests": len(found.seconds),
+        **{
+            f"soak_{name}": {
+                "start_mb": round(samples[0][index], 1),
+                "end_mb": round(samples[-1][index], 1),
+                "mb_per_minute": round(float(slopes[index]), 3),
+            }
+            for index, name in enumerate(("server", "children"))
+        },
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, default=os.environ.get("PHOTOS"))
     parser.add_argument("--weights", default=os.environ.get("VGG16_WEIGHTS", "random"))
+    parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--engine", default="auto")
-    parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=30.0, help="per concurrency")
     parser.add_argument("--concurrency", default="1,8,32")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="0 leaves out the rates")
+    parser.add_argument(
+        "--soak", type=float, default=0, help="seconds of load for the memory of the server; 0 leaves it out"
+    )
     given = parser.parse_args()
     levels = [int(text) for text in given.concurrency.split(",")]
     with tempfile.TemporaryDirectory() as name:
         store = train(Path(name), given)
-        files = sorted((Path(name) / "images").rglob("*.jpg"))[: given.images]
-        print(json.dumps(measure(store, files, levels, given)))
+        files = sorted((Path(name) / "images").rglob("*.jpg"))
+        picture = sorted(files, key=lambda path: path.stat().st_size)[len(files) // 2].read_bytes()
+        result = {"client": client(), "jpeg_kb": round(len(picture) / 1000, 1)}
+        if given.rounds:
+            result |= measure(store, files, picture, levels, given)
+        if given.soak:
+            result |= soak(store, form("files", picture), given)
+        print(json.dumps(result))
 
 
-def measure(store: Path, files: list[Path], levels: list[int], given: argparse.Namespace) -> dict:
+def measure(store: Path, files: list[Path], picture: bytes, levels: list[int], given: argparse.Namespace) -> dict:
     spec = open_head(place(store)).spec
     engine = choose(given.engine, spec, bool(visible_gpus()), known_rates(spec))
     slots = placement(None, engine, spec).slots
-    pictures = [path.read_bytes() for path in files]
     alone: list[float] = []
-    found: dict[str, dict[int, list]] = {kind: {level: [] for level in levels} for kind in ("ours", "peer")}
+    found: dict[str, dict[int, list[Load]]] = {kind: {level: [] for level in levels} for kind in ("ours", "peer")}
     for _ in range(given.rounds):
-        alone.append(engine_alone(store, files[:24], engine, slots, given.seconds))
+        alone.append(engine_alone(store, files, engine, slots, given.seconds))
         say(f"engine alone: {alone[-1]:.2f} images/s")
         for kind, start, field in (("ours", ours, "files"), ("peer", peer, "file")):
-            with start(store, given) as url:
+            with start(store, given) as (url, _):
                 for level in levels:
-                    one = asyncio.run(load(url, pictures, level, given.seconds, field))
+                    one = load(url, form(field, picture), level, given.seconds)
                     found[kind][level].append(one)
-                    say(f"{kind}, {level} clients: {one[0]:.2f} requests/s")
+                    say(f"{kind}, {level} clients: {one.requests_per_second:.2f} requests/s")
     shown = {kind: {level: figures(of) for level, of in by_level.items()} for kind, by_level in found.items()}
     best, rate = statistics.median(alone), {kind: shown[kind][levels[-1]]["requests_per_second"] for kind in shown}
     return {
