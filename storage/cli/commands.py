@@ -10,7 +10,9 @@ from contextlib import suppress
 from storage.classes import index_order, names_in, only
 from storage.cli import tables
 from storage.cli.export import check_out, export_npz
-from storage.errors import StorageError
+from storage.cli.export_tables import WRITERS, Progress, TableOptions, export_tables
+from storage.cli.joined_columns import findings, predictions
+from storage.errors import InputError, StorageError
 from storage.heads.registry import list_heads
 from storage.layout import Store
 from storage.manifest.diff import difference
@@ -24,7 +26,7 @@ from storage.text import as_flags, count, indented, one_line, size, visible
 REPORT_SECONDS = 10.0
 
 
-EXPORTS = {"npz": export_npz}
+EXPORTS = ("npz", *WRITERS)
 
 
 def show(options: argparse.Namespace) -> Iterator[str]:
@@ -91,27 +93,51 @@ def diff(options: argparse.Namespace) -> Iterator[str]:
 
 
 def export(options: argparse.Namespace) -> Iterator[str]:
-    """Export the features of a version, one file per image. Yields one line with the result."""
+    """Export the features of a version. Yields one line with the result."""
     store = one_space(options.store, options.space)
     version = chosen_version(store, options.version)
     chosen = tuple(name.strip() for name in options.classes.split(",")) if options.classes is not None else None
     classes = index_order(chosen or names_in(version.classes), version.classes)
     splits = splits_of(version, options.split, classes)
     check_out(options.out, store)
+    noun = "file" if options.format == "npz" else "image"
     num_images = sum(sum(of.values()) for split, of in only(version.classes, classes).items() if split in splits)
-    num_files, size_bytes, last_report = 0, 0, time.monotonic()
+    done, size_bytes, last_report = 0, 0, time.monotonic()
     out = visible(os.fsencode(options.out))
     try:
-        for file_bytes in EXPORTS[options.format](store, version, splits, classes, options.out):
-            num_files, size_bytes = num_files + 1, size_bytes + file_bytes
+        for images, new_bytes in _exported(store, version, splits, classes, options):
+            done, size_bytes = done + images, size_bytes + new_bytes
             if time.monotonic() - last_report >= REPORT_SECONDS:
                 last_report = time.monotonic()
-                say(f"{num_files:,} of {count(num_images, 'image')}, {size(size_bytes)}")
+                say(f"{done:,} of {count(num_images, 'image')}, {size(size_bytes)}")
+    except InputError:
+        raise
     except (StorageError, OSError, KeyboardInterrupt) as error:
-        there = f"; {num_files:,} of {count(num_images, 'file')} ({size(size_bytes)}) are in {out}: empty it to export again"
-        text = f"{describe(error)}{there if options.out.exists() else ''}"
+        there = f"; {done:,} of {count(num_images, noun)} ({size(size_bytes)}) are in {out}: empty it to export again"
+        text = f"{describe(error)}{there if noun == 'file' and options.out.exists() else ''}"
         raise (KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else StorageError)(text) from error
-    yield f"{count(num_files, 'file')}, {size(size_bytes)}, in {out}: {', '.join(splits)}, and classes.json"
+    yield f"{count(done, noun)}, {size(size_bytes)}, in {out}: {', '.join(splits)}, and classes.json"
+
+
+def _exported(
+    store: Store, version: Version, splits: tuple[str, ...], classes: tuple[str, ...], options: argparse.Namespace
+) -> Progress:
+    """Write the export. Yields images and bytes of what was written. Raises InputError."""
+    given = (
+        ("pooling", options.pooling != "none"),
+        ("predictions", options.predictions),
+        ("findings", options.findings),
+    )
+    if options.format == "npz":
+        for name, is_given in given:
+            if is_given:
+                raise InputError(f"--{name} needs one of the formats {', '.join(WRITERS)}")
+        yield from ((1, size_bytes) for size_bytes in export_npz(store, version, splits, classes, options.out))
+        return
+    columns = [predictions(options.predictions)] if options.predictions else []
+    columns += [findings(options.findings)] if options.findings else []
+    table = TableOptions(options.pooling, tuple(columns))
+    yield from export_tables(store, version, splits, classes, options.out, options.format, table)
 
 
 def describe(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from storage.backend.paths import place
 from storage.cli import commands
 from storage.cli.bounds import at_least
+from storage.cli.export_tables import POOLINGS
 from storage.cli.maintenance import Add, add_commands
 from storage.cli.similar import similar
 from storage.errors import InputError, StorageError
@@ -113,8 +114,15 @@ def _add_similar(add: Add) -> None:
 def _add_export(add: Add) -> None:
     export = add("export", commands.export, "write features and labels as files for other programs")
     export.add_argument(
-        "--format", choices=commands.EXPORTS, default="npz", help="npz: FOLDER/<split>/<i>_<label>.npz (npz)"
+        "--format",
+        choices=commands.EXPORTS,
+        default="npz",
+        help="npz: a file an image; arrow, hf (Parquet for datasets, pandas, ...), npy: tables (npz)",
     )
+    export.add_argument("--pooling", choices=POOLINGS, default="none", help="pool feature maps, except for npz (none)")
+    for name in ("predictions", "findings"):
+        text = f"file of {name} by path, for columns of the table"
+        export.add_argument(f"--{name}", metavar="FILE", type=Path, help=text)
     export.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="new or empty folder")
     export.add_argument("--split", choices=(*SPLITS, "all"), default="all", help="split to export (all)")
     export.add_argument(
