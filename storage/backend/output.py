@@ -1,5 +1,6 @@
 """Write a file or a folder that somebody asked for at a path: it appears whole, or not at all."""
 
+import errno
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from storage.backend.atomic import make_folder, sync_folder
 from storage.backend.lock import claim
 from storage.errors import InputError, StoreBusy
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 REPLACED = "replaced"  # in the hidden folder: what was at the path before
 
 
@@ -45,7 +47,8 @@ def check_writable(folder: Path, what: str = "nothing") -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a new path with the name of `path`; the file or folder there replaces `path` when the block ends without error.
 
-    The new path lies in a hidden folder beside `path`. After a `kill -9`, the next call for `path` removes it.
+    Raises OSError, which names `path` if its disk is full. The new path lies in a hidden folder beside `path`. After a `kill -9`,
+    the next call for `path` removes it.
     """
     make_folder(path.parent)
     for left in _hidden_folders(path):
@@ -54,8 +57,13 @@ def replacing(path: Path) -> Iterator[Path]:
     aside = path.parent / f".{path.name}.{uuid.uuid4().hex}"
     with _owned(aside, path):
         written = aside / path.name
-        yield written
-        _sync(written)
+        try:
+            yield written
+            _sync(written)
+        except OSError as error:
+            if error.errno in FULL:  # a library does not say which disk is full
+                raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+            raise
         if path.is_dir():
             os.rename(path, aside / REPLACED)  # a folder cannot be renamed onto another that is not empty
         os.replace(written, path)

@@ -93,7 +93,7 @@ def test_new_images_are_computed_and_the_figures_add_up(evaluate, golden, tmp_pa
     [
         ([], "--images or --split"),
         (["--split", "test"], "has no such images"),
-        (["--split", "validation", "--version", "99"], "has no version 99"),
+        (["--split", "validation", "--version", "99"], "version 99 is not in"),
         (["--split", "validation", "--labels", "x.csv"], "leave out --labels"),
         (["--images", "{flat}"], "python flows/predict.py --store"),
         (["--images", "{other}"], "knows the classes"),

@@ -88,10 +88,9 @@ def list_split(
     number = version or head.version
     numbers = version_numbers(space.store)
     if number not in numbers:
+        wanted = f"version {number}" if version else f"version {number}, on which head {head.name} was trained,"
         there = f"{numbers[0]} to {numbers[-1]}" if numbers else "none"
-        raise InputError(
-            f"`version`: feature space {space.fingerprint} has no version {number}; versions there: {there}"
-        )
+        raise InputError(f"{wanted} is not in feature space {space.fingerprint}; name one with `version`: {there}")
     found = read_version(space.store, number)
     files = _split(space, found, split)
     if not files.num_rows:

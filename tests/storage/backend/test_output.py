@@ -1,5 +1,6 @@
 """What somebody asked for at a path appears whole or not at all, and replaces only what it may."""
 
+import errno
 import os
 import shutil
 import signal
@@ -52,6 +53,12 @@ def test_an_output_that_is_interrupted_leaves_what_was_there(folder, error, tmp_
         fail()
     assert read(path, folder) == "old"
     assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_full_disk_is_named(tmp_path):
+    with pytest.raises(OSError, match="No space left on device") as found, replacing(tmp_path / "out"):
+        raise OSError(errno.ENOSPC, "Error writing bytes to file")
+    assert found.value.filename == str(tmp_path / "out")
 
 
 @contextmanager

@@ -83,6 +83,14 @@ def test_images_without_stored_features_need_their_folder_and_weights(golden, he
     check_computable(make_plan(space, listed, head, tmp_path / "pieces"), listed, head)
 
 
+def test_a_version_that_was_collected_is_named_with_those_that_are_left(head, space, tmp_path):
+    gone = replace(head, version=2**31)
+    with pytest.raises(InputError, match=f"on which head {head.name} was trained, is not in .*`version`: 1 to 3"):
+        list_split(space, gone, tmp_path / "cache", "validation", None, None)
+    with pytest.raises(InputError, match=r"^version 99 is not in"):
+        list_split(space, head, tmp_path / "cache", "validation", 99, None)
+
+
 def test_features_are_read_from_the_version_that_is_asked_for(head, space, tmp_path):
     listed = list_split(space, head, tmp_path / "cache", "validation", head.version, None)
     plan = make_plan(space, listed, head, tmp_path / "pieces", version=head.version)
