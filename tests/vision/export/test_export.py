@@ -16,6 +16,7 @@ from vision.export.formats import FORMATS, ExportFormat
 from vision.prediction.head import load_predicting_head
 from vision.specs import BACKBONES, FeatureSpec
 from vision.training.head import HeadSpec
+from vision.training.pooling import pool
 from vision.training.statistics import Statistics
 
 pytestmark = [
@@ -32,6 +33,10 @@ SPACES = {
         FeatureSpec("0" * 32, image_size=SIZE, pooling="avg", dtype="float32", rescale=1 / 255),
         HeadSpec(("ant", "bee", "Ω"), kind="linear"),
     ),
+    "logistic": (
+        FeatureSpec("0" * 32, image_size=SIZE, dtype="float32"),
+        HeadSpec(("ant", "bee", "cow"), kind="logistic"),
+    ),
     "resnet": (
         FeatureSpec("0" * 32, "resnet50", image_size=SIZE, pooling="max", dtype="float32", precision="mixed_float16"),
         HeadSpec(("ant", "bee", "cow")),
@@ -39,8 +44,8 @@ SPACES = {
 }
 
 
-def pixels(count: int = 6) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
+def pixels(size: int = SIZE) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (6, size, size, 3), dtype=np.uint8)
 
 
 @lru_cache
@@ -49,14 +54,19 @@ def features_of(spec: FeatureSpec) -> np.ndarray:
     from vision.engines.tensorflow_engine import TensorFlowEngine
 
     spec = replace(spec, precision="float32")
-    return TensorFlowEngine(spec, random_weights(BACKBONES[spec.backbone]), 1).features(pixels()).astype(spec.dtype)
+    return (
+        TensorFlowEngine(spec, random_weights(BACKBONES[spec.backbone]), 1)
+        .features(pixels(spec.image_size))
+        .astype(spec.dtype)
+    )
 
 
 def trained(spec: FeatureSpec, head: HeadSpec):
     """A head that standardises its features and is not sure of anything, so that a difference shows in its probabilities."""
     from vision.training.head_model import build_head
 
-    rows = features_of(spec).astype(np.float64).reshape(-1, spec.shape[-1])
+    taken = pool(features_of(spec), head.head_pooling) if head.pools else features_of(spec)
+    rows = taken.astype(np.float64).reshape(-1, taken.shape[-1])
     return build_head(head, spec.shape, Statistics(rows.mean(axis=0), rows.var(axis=0) + 0.01), 0)
 
 
@@ -81,7 +91,7 @@ def test_an_export_gives_the_probabilities_of_engine_and_head(space, name, tmp_p
     run = FORMATS[name].load(path)
     assert run is not None
     for count in (6, 1):  # any number of images at a time
-        found = run(pixels()[:count])
+        found = run(pixels(spec.image_size)[:count])
         assert found.dtype == np.float32
         assert found.shape == (count, len(of_head.classes))
         assert np.abs(found - expected[:count]).max() <= TOLERANCE[name]
