@@ -112,7 +112,8 @@ def table(rows: list[Row]) -> list[dict[str, str]]:
 
 def _cells_of(cell: Cell) -> tuple[str, ...]:
     loss, accuracy, val_loss, val_accuracy, last = (
-        _figure(cell.mean(name)) for name in ("loss", "accuracy", "val_loss", "val_accuracy", "last_val_accuracy")
+        _figure(cell.mean(name), cell.has_epochs)
+        for name in ("loss", "accuracy", "val_loss", "val_accuracy", "last_val_accuracy")
     )
     faulty = sum(bool(row.faults) for row in cell.rows)
     return (
@@ -132,8 +133,9 @@ def _cells_of(cell: Cell) -> tuple[str, ...]:
     )
 
 
-def _figure(value: float) -> str:
-    return f"{value:.4f}" if math.isfinite(value) else str(value)
+def _figure(value: float, is_known: bool = True) -> str:
+    """A figure. Not known are the losses of a logistic head whose strength was given."""
+    return f"{value:.4f}" if math.isfinite(value) else str(value) if is_known else ""
 
 
 def _lines(rows: list[Row]) -> list[str]:
@@ -153,7 +155,7 @@ def _no_advice(rows: list[Row]) -> str:
 
 def _advice_lines(rows: list[Row], advice: Advice) -> list[str]:
     chosen, best = advice.chosen, advice.best
-    text = f"use {combination(chosen)}: {_measured(chosen)}, {chosen.seconds:.1f} s"
+    text = f"use {combination(chosen)} (`{_flags(chosen)}`): {_measured(chosen)}, {chosen.seconds:.1f} s"
     if chosen != best:
         text += f"; it is the fastest within one standard error ({best.standard_error:.4f}) of the best"
         text += f" (best: {combination(best)}, {_measured(best)})"
@@ -170,6 +172,16 @@ def _advice_lines(rows: list[Row], advice: Advice) -> list[str]:
             f"warning: no combination is clearly better than always predicting the largest class ({rows[0].largest_share:.4f})"
         )
     return lines
+
+
+def _flags(cell: Cell) -> str:
+    """The flags of a combination for the pipeline."""
+    row = cell.rows[0]
+    flags = [f"--head {row.kind}"]
+    flags += [f"--head-pooling {row.head_pooling}"] if row.kind in ("pooled", "logistic") else []
+    flags += [f"--l2 {row.l2:g}"] if row.l2 and not row.is_searched else []
+    flags += [f"--batch-size {row.batch_size}", f"--sampling {row.sampling}"] if row.has_epochs else []
+    return " ".join([*flags, *([] if row.standardize else ["--no-standardize"])])
 
 
 def _overconfident(rows: list[Row]) -> list[str]:

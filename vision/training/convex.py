@@ -12,7 +12,7 @@ from vision.training.evaluation import evaluate_logits
 from vision.training.folds import FOLDS, stratified_folds
 from vision.training.head import HeadSpec
 from vision.training.head_model import build_head
-from vision.training.logistic import STRENGTHS, fit
+from vision.training.logistic import MOST_TRIED, fit
 from vision.training.loop import Trained, reported
 from vision.training.pooling import parts, pool
 from vision.training.statistics import Statistics, balanced_weights, feature_statistics
@@ -65,7 +65,7 @@ def train_logistic(
     def fitted() -> None:
         nonlocal done
         done += 1
-        pace.report({"epoch": 1, "epochs": 1, "step": done, "steps": FOLDS * len(STRENGTHS)})
+        pace.report({"epoch": 1, "epochs": 1, "step": done, "steps": FOLDS * MOST_TRIED})
 
     folds = stratified_folds(labels, data.images)
     found = fit(features, labels, weights, folds, len(spec.classes), spec.l2, fitted)

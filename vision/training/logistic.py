@@ -8,17 +8,21 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from vision.training.evaluation import cross_entropy
 from vision.training.folds import FOLDS
 
-# Strong regularisation first, in steps of half a power of ten. The search ends after PATIENCE values without a lower loss.
-STRENGTHS = tuple(10 ** (power / 2) for power in range(2, -13, -1))
-PATIENCE = 2
+# Powers of ten, the strongest first, until the loss rises. Then half a power of ten to both sides of the best.
+DECADES = tuple(10.0**power for power in range(1, -7, -1))
+HALF = 10**0.5
+MOST_TRIED = len(DECADES) + 2
 USUAL = 0.1  # without enough images to validate on
 MOST_ITERATIONS = 1000
+# The largest gradient at which the solver stops. Strengths differ by more than what the search leaves out.
+TOLERANCE, TOLERANCE_OF_SEARCH = 1e-4, 1e-3
 
 
 @dataclass(frozen=True)
@@ -44,22 +48,35 @@ class Regression:
         return {"l2": self.l2, "folds": FOLDS, "images": images, "tried": [vars(each) for each in self.tried]}
 
 
+@lru_cache
+def _libraries():
+    """The thread pools of numpy, scipy and scikit-learn, which takes milliseconds to find."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
 class Fit:
     """Fits of one set of samples, each from where the last one ended. A sample of weight 0 is left out."""
 
-    def __init__(self, features: np.ndarray, labels: np.ndarray, weights: np.ndarray, num_classes: int):
+    def __init__(
+        self,
+        features: np.ndarray,
+        labels: np.ndarray,
+        weights: np.ndarray,
+        num_classes: int,
+        tolerance: float = TOLERANCE,
+    ):
         from sklearn.linear_model import LogisticRegression
 
         self._data, self._num_classes = (features, labels, weights), num_classes
-        self._solver = LogisticRegression(max_iter=MOST_ITERATIONS, warm_start=True)
+        self._solver = LogisticRegression(tol=tolerance, max_iter=MOST_ITERATIONS, warm_start=True)
 
     def at(self, l2: float) -> tuple[np.ndarray, np.ndarray]:
         """Kernel (columns, classes) and bias (classes,) of the optimum.
 
         A class without samples gets a bias that makes it improbable. Of two classes only the second has weights, the log-odds.
         """
-        from threadpoolctl import threadpool_limits
-
         features, labels, weights = self._data
         present = np.unique(labels)
         kernel, bias = np.zeros((features.shape[1], self._num_classes)), np.full(self._num_classes, -math.log(1e7))
@@ -68,7 +85,7 @@ class Fit:
             return kernel, bias
         self._solver.set_params(C=1 / (l2 * weights.sum()))
         # One thread: threads of a busy machine wait for each other, and would add in another order.
-        with threadpool_limits(1), warnings.catch_warnings():
+        with _libraries().limit(limits=1), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the search needs no last digit
             self._solver.fit(features, labels, weights)
         if len(present) == 2:
@@ -95,31 +112,49 @@ def fit(
     """
     tried: tuple[Tried, ...] = ()
     if l2 is None:
-        tried = tuple(_search(features, labels, weights, folds, num_classes, report))
+        tried = tuple(sorted(_search(Folds(features, labels, weights, folds, num_classes, report)), key=_strength))
         l2 = min(tried, key=lambda each: each.loss).l2 if tried else USUAL
     kernel, bias = Fit(features, labels, weights, num_classes).at(l2)
     return Regression(kernel, bias, l2, tried)
 
 
-def _search(features, labels, weights, folds, num_classes: int, report) -> Iterator[Tried]:
-    """Try strengths from the strongest on. Yields nothing if no fold leaves two classes to the others."""
-    fits = {
-        fold: Fit(features, labels, weights * (folds != fold), num_classes)
-        for fold in np.unique(folds).tolist()
-        if len(np.unique(labels[folds != fold])) > 1
-    }
-    known, best, worse = np.isin(folds, list(fits)), math.inf, 0
-    for l2 in STRENGTHS if fits else ():
-        logits = np.empty((len(labels), num_classes))
-        for fold, each in fits.items():
-            held = folds == fold
-            kernel, bias = each.at(l2)
-            logits[held] = features[held] @ kernel.astype(np.float32) + bias
-            report()
-        losses = cross_entropy(logits[known], labels[known])
-        is_right = logits[known].argmax(axis=1) == labels[known]
-        tried = Tried(l2, float(np.average(losses, weights=weights[known])), float(is_right.mean()))
+def _strength(tried: Tried) -> float:
+    return -tried.l2
+
+
+def _search(folds: "Folds") -> Iterator[Tried]:
+    """Try strengths until the best is known to half a power of ten. Yields nothing if the folds cannot be fitted."""
+    best: Tried | None = None
+    for l2 in DECADES if folds.fits else ():
+        tried = folds.tried(l2)
         yield tried
-        best, worse = min(best, tried.loss), 0 if tried.loss < best else worse + 1
-        if worse == PATIENCE:
-            return
+        if best is not None and tried.loss >= best.loss:
+            break
+        best = tried
+    if best is not None:
+        yield from (folds.tried(l2) for l2 in (best.l2 * HALF, best.l2 / HALF))
+
+
+class Folds:
+    """The fits that leave out one fold each. A fold that leaves less than two classes to the others is never left out."""
+
+    def __init__(self, features, labels, weights, folds, num_classes: int, report: Callable[[], None]):
+        self._features, self._labels, self._weights, self._folds = features, labels, weights, folds
+        self._num_classes, self._report = num_classes, report
+        self.fits = {
+            fold: Fit(features, labels, weights * (folds != fold), num_classes, TOLERANCE_OF_SEARCH)
+            for fold in np.unique(folds).tolist()
+            if len(np.unique(labels[folds != fold])) > 1
+        }
+
+    def tried(self, l2: float) -> Tried:
+        """Fit a strength, and evaluate it on the folds that were left out."""
+        known, logits = np.isin(self._folds, list(self.fits)), np.empty((len(self._labels), self._num_classes))
+        for fold, each in self.fits.items():
+            held = self._folds == fold
+            kernel, bias = each.at(l2)
+            logits[held] = self._features[held] @ kernel.astype(np.float32) + bias
+            self._report()
+        losses = cross_entropy(logits[known], self._labels[known])
+        is_right = logits[known].argmax(axis=1) == self._labels[known]
+        return Tried(l2, float(np.average(losses, weights=self._weights[known])), float(is_right.mean()))
