@@ -54,6 +54,7 @@ def train(folder: Path, given: argparse.Namespace) -> Path:
     photos(folder / "images", 24, given.photos)
     words = [sys.executable, str(PROJECT / "flows" / "pipeline.py"), "--images", str(folder / "images")]
     words += ["--store", str(folder / "store"), "--weights", str(given.weights), "--head", "mlp", "--epochs", "2"]
+    words += ["--image-size", str(given.image_size)]
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     environment |= {"PREFECT_HOME": str(folder / "prefect"), "DO_NOT_TRACK": "1"}
     subprocess.run(words, env=environment, stdout=subprocess.DEVNULL, check=True)
