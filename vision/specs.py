@@ -1,11 +1,13 @@
 """The backbones, and the specification of a feature: everything that changes its value. Imports no Keras."""
 
+import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import inf, sqrt
-from typing import Literal
+from typing import Literal, get_args
 
 from vision.errors import SpecError
+from vision.families import FAMILIES, ModeName
 
 Pooling = Literal["none", "avg", "max"]
 Dtype = Literal["float16", "float32"]
@@ -25,32 +27,45 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A frozen network without its top. A new backbone is only an entry in BACKBONES.
+    """A frozen network without its top. A new backbone is only an entry, in FAMILIES or in BACKBONES.
 
-    application: module and function of Keras that build it. preprocessing: decoding, resizing and the mode of the module's
-    `preprocess_input` (vision/backbones/preprocessing.py), as recorded in a fingerprint. tensors: name of each layer with
-    weights → its arrays in Keras' order (`Layer.get_weights`). side: side of the image in pixels → side of the feature
-    map in cells, for images of at least smallest_image. imagenet: file name, address and md5 of Keras' ImageNet weights.
-    is_vgg: whether it consists of blocks of 3x3 convolutions, as in vision/backbones/vgg_reference.py. credit: authors and
-    licence of Keras' ImageNet weights.
+    application: module and function of Keras that build it; empty for a file of the user. preprocessing: decoding, resizing
+    and the mode of the module's `preprocess_input` (vision/backbones/preprocessing.py), as recorded in a fingerprint; empty
+    for a file of the user, who declares it. credit: authors and licence of Keras' ImageNet weights. differs_by_weights: see
+    vision/families.py.
+
+    The rest describes the network to processes without Keras; without it, Keras does (vision/backbones/network.py).
+    tensors: name of each layer with weights → its arrays in Keras' order (`Layer.get_weights`). side: side of the image in
+    pixels → side of the feature map in cells, for images of at least smallest_image. imagenet: file name, address and md5
+    of Keras' ImageNet weights. is_vgg: whether it consists of blocks of 3x3 convolutions, as in
+    vision/backbones/vgg_reference.py.
     """
 
     name: str
     application: str
     preprocessing: str
-    tensors: dict[str, tuple[Tensor, ...]]
-    channels: int
-    side: Callable[[int], int]
-    smallest_image: int
-    imagenet: tuple[str, str, str]
+    tensors: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
+    channels: int = 0
+    side: Callable[[int], int] = lambda pixels: 0
+    smallest_image: int = 1
+    imagenet: tuple[str, str, str] = ("", "", "")
     is_vgg: bool = False
     credit: str = ""
+    differs_by_weights: bool = False
+
+    @property
+    def is_described(self) -> bool:
+        """Whether the entry describes the network, so that nobody has to ask Keras."""
+        return self.channels > 0
 
 
 # Decode to RGB with Pillow, first frame, EXIF orientation ignored as Keras does (unless the spec says so); Pillow's
 # antialiased bilinear resize; Keras' "caffe" preprocessing (RGB to BGR, ImageNet means subtracted). ResNet50, version 1, is
 # "caffe" in Keras as well: its weights were converted from Caffe; "tf" and "torch" are those of later networks.
-CAFFE = "pillow-rgb bilinear caffe 1"
+PREPROCESSING = "pillow-rgb bilinear {} 1"
+CAFFE = PREPROCESSING.format("caffe")
+# A file of the user, by the digest of its architecture (vision/backbones/own_file.py).
+OWN = re.compile(r"keras-[0-9a-f]{32}")
 
 # How int8 finds the ranges of its activations (vision/engines/calibration.py). Part of the fingerprint of an int8 space.
 CALIBRATION = "china+flower max*1.5 1"
@@ -143,6 +158,28 @@ BACKBONES = {
         credit=KAIMING_HE,
     ),
 }
+BACKBONES |= {
+    name: Backbone(
+        name=name,
+        application=f"keras.applications.{family.module}:{function}",
+        preprocessing=PREPROCESSING.format(family.mode),
+        credit=family.credit,
+        differs_by_weights=family.differs_by_weights,
+    )
+    for family in FAMILIES
+    for name, function in family.members.items()
+}
+
+
+def backbone_of(name: str) -> Backbone:
+    """The backbone that a spec names. Raises SpecError if there is none."""
+    if name in BACKBONES:
+        return BACKBONES[name]
+    if OWN.fullmatch(name):
+        return Backbone(name, application="", preprocessing="")
+    raise SpecError(
+        f"`backbone`: unknown backbone {name!r}; expected the path of a .keras file, or one of {', '.join(BACKBONES)}"
+    )
 
 
 @dataclass(frozen=True)
@@ -150,7 +187,7 @@ class FeatureSpec:
     """Everything that changes the value of a feature. Its hash names the feature space.
 
     weights: digest of the weights' tensors (weights.py). image_size: side of the square in pixels. preprocessing: that of
-    the backbone; empty is filled in, anything else is refused. exif: whether to apply the orientation of the EXIF. rescale:
+    the backbone; empty is filled in, anything else is refused; that of a user's file is any of Keras' modes. exif: whether to apply the orientation of the EXIF. rescale:
     factor for the preprocessed values, as in Keras' ImageDataGenerator. sixteen_bit: whether to clip 16-bit greys at 255, as
     Pillow and Keras do, or to scale them. calibration: that of int8; empty is filled in, anything else is refused. The
     record omits the defaults of rescale and sixteen_bit, and an empty calibration, so that older spaces keep their names.
@@ -168,17 +205,19 @@ class FeatureSpec:
     rescale: float = 1.0
     sixteen_bit: SixteenBit = "clip"
     calibration: str = ""
+    maps: tuple[int, ...] = ()
 
     def __post_init__(self):
-        if self.backbone not in BACKBONES:
-            raise SpecError(f"`backbone`: unknown backbone {self.backbone!r}; expected one of {', '.join(BACKBONES)}")
-        own = BACKBONES[self.backbone]
+        own = backbone_of(self.backbone)
         if self.image_size < own.smallest_image:
             raise SpecError(
                 f"`image_size`: {own.name} needs at least {own.smallest_image} pixels, got {self.image_size}"
             )
-        if self.preprocessing not in ("", own.preprocessing):
-            raise SpecError(f"{own.name} has the preprocessing {own.preprocessing!r}, not {self.preprocessing!r}")
+        allowed = [own.preprocessing] if own.application else [PREPROCESSING.format(m) for m in get_args(ModeName)]
+        if self.preprocessing not in ("", *allowed) or (not own.application and not self.preprocessing):
+            raise SpecError(
+                f"{own.name} has the preprocessing {' or '.join(map(repr, allowed))}, not {self.preprocessing!r}"
+            )
         if not 0 < self.rescale < inf:
             raise SpecError(
                 f"`rescale`: expected a finite number over 0, for example 0.00392156862745098; got {self.rescale}"
@@ -189,15 +228,17 @@ class FeatureSpec:
                 f"`precision={self.precision}` has the calibration {calibration or 'none'!r}, not {self.calibration!r}"
             )
         # frozen for everyone else
-        object.__setattr__(self, "preprocessing", own.preprocessing)
+        object.__setattr__(self, "preprocessing", self.preprocessing or own.preprocessing)
+        object.__setattr__(self, "maps", tuple(self.maps))  # a list in JSON
         object.__setattr__(self, "calibration", calibration)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one image's features: (height, width, channels), or (channels,) if pooled."""
-        backbone = BACKBONES[self.backbone]
+        backbone = backbone_of(self.backbone)
         side = backbone.side(self.image_size)
-        return (side, side, backbone.channels) if self.pooling == "none" else (backbone.channels,)
+        maps = (side, side, backbone.channels) if backbone.is_described else self.maps
+        return maps if self.pooling == "none" else maps[-1:]
 
     def record(self) -> dict:
         """The fields as JSON types, which are hashed to the fingerprint."""
@@ -208,6 +249,8 @@ class FeatureSpec:
             del record["sixteen_bit"]
         if not self.calibration:
             del record["calibration"]
+        if not self.maps:
+            del record["maps"]
         return record
 
 
@@ -219,7 +262,7 @@ def cut_shape(spec: FeatureSpec, before: str | None) -> tuple[int, ...]:
     """
     if before is None:
         return spec.shape
-    backbone = BACKBONES[spec.backbone]
+    backbone = backbone_of(spec.backbone)
     if not backbone.is_vgg:
         family = ", ".join(name for name, other in BACKBONES.items() if other.is_vgg)
         raise SpecError(

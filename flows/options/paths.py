@@ -6,6 +6,7 @@ import pydantic
 
 from flows.options.roots import IMAGE_ROOTS, STORE_ROOTS, WEIGHTS_ROOTS, check_below
 from storage.backend.paths import at_home
+from vision.backbones.own_file import is_own
 from workers.jobs.spaces import NAMED_WEIGHTS
 
 ROOTS = {
@@ -16,6 +17,7 @@ ROOTS = {
     "store": STORE_ROOTS,
     "out": STORE_ROOTS,
     "weights": WEIGHTS_ROOTS,
+    "backbone": WEIGHTS_ROOTS,
 }
 
 
@@ -24,6 +26,8 @@ def check_path(value: str | None, info: pydantic.ValidationInfo) -> str | None:
 
     Raises ValueError too if the absolute path is not UTF-8. The working folder may be the part that is not.
     """
+    if info.field_name == "backbone" and not is_own(value or ""):
+        return value  # a name
     is_path = value and "://" not in value and not (info.field_name == "weights" and value in NAMED_WEIGHTS)
     if value and is_path and value.startswith("~"):
         value = os.path.abspath(at_home(value))  # before the check of the roots

@@ -56,7 +56,7 @@ class PipelineOptions(TrainingOptions, RunningOptions, FeatureOptions, ImageOpti
 
         Raises InputError for a store that the next scan would take for a class folder, and WeightsError.
         """
-        return find_space(self.store_root, self.folder, self.spec, self.weights)
+        return find_space(self.store_root, self.folder, self.spec, self.source)
 
     def precedent(self, space: Space) -> Callable[[], Precedent | None] | None:
         """A function that reads the labels of the newest version, for comparison; None if relabels are allowed."""

@@ -1,7 +1,7 @@
 """Keep the weights of a feature space, so that features can be computed from the store alone on another day.
 
 <fingerprint>/weights.json           where the weights come from
-<fingerprint>/weights/<sha256>.h5    a copy of them, unless they have a name
+<fingerprint>/weights/<sha256>.h5    a copy of them, unless they have a name (.keras: with the network, if that is the user's)
 """
 
 import json
@@ -18,7 +18,7 @@ from storage.layout import Store
 from storage.records import file_sha256, sealed, sha256, unsealed
 
 RECORD = "weights.json"
-COPY = re.compile(r"[0-9a-f]{64}\.h5")
+COPY = re.compile(r"[0-9a-f]{64}\.(h5|keras)")
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ def read_kept(store: Store) -> KeptWeights | None:
     return kept
 
 
-def keep_weights(store: Store, source: str, data: Callable[[], bytes]) -> KeptWeights:
+def keep_weights(store: Store, source: str, data: Callable[[], bytes], suffix: str = ".h5") -> KeptWeights:
     """Record the weights once. source: their name, or empty to keep `data()`, a file of theirs, in the store."""
     kept = KeptWeights(source)
     if not source:
         copy = data()
-        kept = KeptWeights("", f"{sha256(copy)}.h5", len(copy))
+        kept = KeptWeights("", f"{sha256(copy)}{suffix}", len(copy))
         put(copy_of(store, kept), copy, store.aside)  # first: the record must never name a file that is not there
     make_folder(store.aside)
     replace(store.space / RECORD, json.dumps(sealed(asdict(kept)), indent=1).encode(), store.aside)

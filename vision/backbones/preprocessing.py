@@ -1,4 +1,4 @@
-"""From RGB pixels to what a backbone expects: Keras' three modes, once for numpy and once as Keras layers.
+"""From RGB pixels to what a backbone expects: Keras' three modes and two more, once for numpy and once as Keras layers.
 
 Both forms give the same bits in mode "caffe", the mode of every backbone that an engine other than TensorFlow runs.
 """
@@ -19,13 +19,16 @@ class Mode:
     is_bgr: bool = False
 
 
-# keras.applications.imagenet_utils.preprocess_input. The means and deviations are those of ImageNet's channels.
+# keras.applications.imagenet_utils.preprocess_input. The means and deviations are those of ImageNet's channels. `none` is for
+# networks that take pixels of 0 to 255, `scale` for those that take numbers of 0 to 1.
 MODES = {
     "caffe": Mode(1.0, (-103.939, -116.779, -123.68), is_bgr=True),
     "tf": Mode(1 / 127.5, -1.0),
     "torch": Mode(
         (1 / (255 * 0.229), 1 / (255 * 0.224), 1 / (255 * 0.225)), (-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225)
     ),
+    "none": Mode(1.0, 0.0),
+    "scale": Mode(1 / 255, 0.0),
 }
 
 

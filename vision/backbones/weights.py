@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from vision.backbones.imagenet import imagenet_file
+from vision.backbones.own_file import NETWORK, network_digest
 from vision.backbones.weights_file import Tensors, read_weights
 from vision.errors import WeightsError
 from vision.specs import Backbone, Tensor
@@ -34,7 +35,12 @@ def load_weights(backbone: Backbone, source: str) -> Tensors:
 
 
 def tensors_digest(tensors: Tensors) -> str:
-    """32 hex digits of the sha256 over names, shapes and little-endian float32 bytes, in network order."""
+    """32 hex digits of the sha256 over names, shapes and little-endian float32 bytes, in network order.
+
+    Those of a network that Keras describes are in its file (vision/backbones/own_file.py).
+    """
+    if NETWORK in tensors:
+        return network_digest(tensors[NETWORK][0].tobytes())
     hasher = hashlib.sha256()
     for name, arrays in tensors.items():
         for array in arrays:

@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from vision.backbones.weights import load_weights, tensors_digest
+from vision.backbones.own_file import NETWORK
+from vision.backbones.sources import checked_tensors
 from vision.backbones.weights_file import Tensors
 from vision.engines.engine import Engine
 from vision.engines.facts import cache_folder, engine_key, kept
 from vision.engines.parallel import ParallelEngine
-from vision.engines.parity import ParityError, check_distance, distance, witness
+from vision.engines.parity import ParityError, check_distance, check_parity, distance, witness
 from vision.engines.selection import FALLBACK, engine_class
 from vision.engines.serial import SerialEngine
-from vision.errors import SpecError, WeightsError
-from vision.specs import BACKBONES, FeatureSpec, cut_shape
+from vision.errors import SpecError
+from vision.specs import FeatureSpec, cut_shape
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def _made(
     copies: int,
 ) -> Engine:
     cut_shape(spec, before)  # is there such a block? Check before reading weights
-    tensors = _checked_weights(spec, weights)
+    tensors = checked_tensors(spec, weights)
 
     fallback = None
     if name != FALLBACK:
@@ -97,7 +98,17 @@ def _made(
     engine = _limited(engine_class(FALLBACK)(spec, tensors, threads * copies, before), largest_batch)
     engine.fallback = fallback
     engine.features(np.zeros((engine.batch_size, spec.image_size, spec.image_size, 3), np.uint8))
+    if NETWORK in tensors and spec.precision == "float32":
+        _check_fallback(engine, tensors)
     return engine
+
+
+def _check_fallback(engine: SerialEngine, tensors: Tensors) -> None:
+    """Raises SpecError if the network gives other features here than where Keras described it. Nothing replaces this engine."""
+    try:
+        check_parity(engine, tensors)
+    except ParityError as error:
+        raise SpecError(f"`backbone`: {error}") from error
 
 
 def _limited(engine: SerialEngine, largest_batch: int | None) -> SerialEngine:
@@ -125,11 +136,3 @@ def _checked(engine: SerialEngine, tensors: Tensors, threads: int) -> SerialEngi
     fact = kept(engine_key(engine, threads), find, holds)
     check_distance(engine, fact["distance"])
     return engine
-
-
-def _checked_weights(spec: FeatureSpec, source: str) -> Tensors:
-    tensors = load_weights(BACKBONES[spec.backbone], source)
-    digest = spec.weights if source == "random" else tensors_digest(tensors)
-    if digest != spec.weights:
-        raise WeightsError(f"`weights`: {source} changed during the run; run again")
-    return tensors

@@ -19,6 +19,8 @@ from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import Any
 
+from vision.cache import cache_root
+
 logger = logging.getLogger(__name__)
 
 # The longest search measured took 8 s on an idle core. Whoever waits longer finds the fact alone.
@@ -36,10 +38,7 @@ NUMERIC_PREFIXES = ("DNNL_", "MNN_", "ONEDNN_", "OPENVINO_", "OV_")
 
 def cache_folder() -> Path:
     """The folder of the facts. It belongs to the user and the machine, not to a store."""
-    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    home = os.path.expanduser("~")  # `~` itself if the user has no home
-    root = given if given.is_absolute() else Path("/" if home == "~" else home) / ".cache"
-    return root / "extract-and-train" / "engines"
+    return cache_root() / "engines"
 
 
 def kept(
@@ -147,7 +146,8 @@ def builds(distributions: tuple[str, ...]) -> dict[str, str]:
 def sources() -> str:
     """A digest of the code that computes and checks features: a new version of this program finds its facts anew."""
     vision = Path(__file__).parents[1]
-    files = sorted([vision / "specs.py", *(vision / "engines").glob("*.py"), *(vision / "backbones").glob("*.py")])
+    own = [vision / name for name in ("families.py", "sample.py", "specs.py")]
+    files = sorted([*own, *(vision / "engines").glob("*.py"), *(vision / "backbones").glob("*.py")])
     hasher = hashlib.sha256()
     for file in files:
         hasher.update(f"{file.name}\n".encode() + file.read_bytes())

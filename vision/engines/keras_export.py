@@ -22,7 +22,7 @@ import numpy as np
 
 from vision.backbones.weights_file import Tensors
 from vision.engines.networks import kept_network
-from vision.engines.parity import sample_picture
+from vision.sample import sample_picture
 from vision.specs import FeatureSpec
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from vision.backbones.weights_file import Tensors
 from vision.engines.facts import builds
 from vision.engines.networks import kept_network
 from vision.engines.serial import SerialEngine
-from vision.specs import BACKBONES, FeatureSpec
+from vision.specs import FeatureSpec, backbone_of
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class MnnEngine(SerialEngine):
     @staticmethod
     def obstacle(spec: FeatureSpec) -> str:
         """Why MNN cannot compute these features here; empty if it can."""
-        if not BACKBONES[spec.backbone].is_vgg:
+        if not backbone_of(spec.backbone).is_vgg:
             return f"computes only the VGG family, not {spec.backbone}"
         if spec.precision != "float32":
             return f"computes in float32, not in {spec.precision}"

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 import numpy as np
 
 from vision.backbones import vgg_reference as vgg
+from vision.backbones.own_file import EXPECTED
 from vision.backbones.weights_file import Tensors
 from vision.engines.calibration import activation_ranges
 from vision.engines.facts import builds, kept
@@ -14,7 +15,7 @@ from vision.engines.openvino_graph import vgg_graph
 from vision.engines.openvino_library import load_openvino, new_core
 from vision.engines.processor import instructions
 from vision.engines.serial import SerialEngine
-from vision.specs import BACKBONES, FeatureSpec
+from vision.specs import FeatureSpec, backbone_of
 
 # Measured with VGG16 at 224 pixels: 16 and 32 images are no faster than 8, and take 0.6 and 1.9 GB more.
 PIXELS_A_BATCH = 8 * 224 * 224
@@ -48,7 +49,7 @@ class OpenVinoEngine(SerialEngine):
         """Why OpenVINO cannot compute these features here; empty if it can."""
         if spec.precision == "mixed_float16":
             return "computes in float32, bfloat16 or int8, not in mixed_float16"
-        if spec.precision == "int8" and not BACKBONES[spec.backbone].is_vgg:
+        if spec.precision == "int8" and not backbone_of(spec.backbone).is_vgg:
             return f"computes int8 only for the VGG family, not for {spec.backbone}"
         if find_spec("openvino") is None:
             return "is not installed: pip install -c constraints.txt -e '.[fast]'"
@@ -71,7 +72,7 @@ class OpenVinoEngine(SerialEngine):
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # otherwise two processes may choose the same core
         }
-        self._is_vgg = BACKBONES[spec.backbone].is_vgg
+        self._is_vgg = backbone_of(spec.backbone).is_vgg
         if self._is_vgg:
             ranges = _kept_ranges(spec, tensors) if spec.precision == "int8" else None
             self._graph = vgg_graph(spec, vgg.parted(tensors, before)[0], ranges)
@@ -84,7 +85,8 @@ class OpenVinoEngine(SerialEngine):
         self._compiled_size = 0
 
     def expected(self, picture: np.ndarray, tensors: Tensors) -> np.ndarray:
-        return super().expected(picture, tensors) if self._is_vgg else self._expected
+        is_known = self._is_vgg or EXPECTED in tensors
+        return super().expected(picture, tensors) if is_known else self._expected
 
     def _features(self, pixels: np.ndarray) -> np.ndarray:
         starts = range(0, len(pixels), self.batch_size)

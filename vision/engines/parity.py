@@ -7,6 +7,7 @@ import numpy as np
 
 from vision.backbones.weights_file import Tensors
 from vision.engines.engine import Engine
+from vision.sample import sample_picture
 
 # The largest distance of an engine's features from the reference, relative to their length. In float32 by the dtype of the
 # store: storing float16 adds an error of up to 5e-4; float32 is asked for because of its digits.
@@ -53,12 +54,3 @@ def witness(engine: Engine) -> str:
     """A digest of the engine's features of one picture. It changes if anything changes them, in the time of a picture."""
     picture = sample_picture(engine.spec.image_size)[None]
     return sha256(np.ascontiguousarray(engine.features(picture)).tobytes()).hexdigest()[:32]
-
-
-def sample_picture(size: int) -> np.ndarray:
-    """(size, size, 3) uint8 with gradients, edges and noise, as in a photo."""
-    draw = np.random.default_rng(0)
-    rows, columns = np.mgrid[0:size, 0:size] / size
-    slopes = 120 * np.stack([rows, columns, 1 - rows], axis=-1)
-    edges = 60 * ((rows * 7).astype(int) + (columns * 5).astype(int) & 1)[..., None]
-    return (slopes + edges + draw.uniform(0, 60, (size, size, 3))).astype(np.uint8)

@@ -11,8 +11,8 @@ import numpy as np
 
 from vision.engines import load_engine
 from vision.engines.facts import builds, kept, known, machine, numeric_environment, remarks, sources
-from vision.engines.parity import sample_picture
 from vision.engines.selection import EngineName, candidates, engine_class
+from vision.sample import sample_picture
 from vision.specs import FeatureSpec
 
 # Measuring takes about 20 s of computing at 224 pixels, most of it TensorFlow's start. A run of so many pixels

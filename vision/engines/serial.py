@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vision.backbones import vgg_reference as vgg
+from vision.backbones.own_file import EXPECTED
 from vision.backbones.weights_file import Tensors
 from vision.specs import FeatureSpec
 
@@ -65,7 +66,11 @@ class SerialEngine(ABC):
             return self._features(pixels)
 
     def expected(self, picture: np.ndarray, tensors: Tensors) -> np.ndarray:
-        """What the features of one sample picture, (1, size, size, 3), should be: those of the reference in numpy."""
+        """What the features of one sample picture, (1, size, size, 3), should be: those of the reference in numpy, or those
+        that Keras gave when it described the network."""
+        if EXPECTED in tensors:
+            (found,) = tensors[EXPECTED]
+            return vgg.pooled(found, self.spec)
         return vgg.features(self.spec, tensors, picture, self.before)
 
     @abstractmethod

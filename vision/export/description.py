@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
-from vision.specs import BACKBONES, FeatureSpec
+from vision.specs import FeatureSpec, backbone_of
 
 FILE = "classifier.json"
 FORMAT_VERSION = 1
@@ -52,11 +52,13 @@ class Description:
         )
 
     def _weights(self) -> str:
-        backbone = BACKBONES[self.spec.backbone]
+        backbone = backbone_of(self.spec.backbone)
         if self.weights == "random":
             return "The weights of the backbone are random numbers, so predictions mean little."
         if self.weights == "imagenet":
             return f"The weights of the backbone were trained on ImageNet by {backbone.credit}."
+        if not backbone.credit:
+            return "The backbone and its weights come from a file, whose licence applies."
         return (
             f"The weights of the backbone come from a file, whose licence applies. If that file has the ImageNet weights of {backbone.name} "
             f"or others trained from them, their authors and licence are: {backbone.credit}."

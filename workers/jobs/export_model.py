@@ -10,7 +10,7 @@ from storage.backend.paths import place
 from vision.errors import ExportError
 from vision.export.description import Description
 from vision.export.formats import FORMATS, FormatName, Probabilities
-from vision.specs import BACKBONES, FeatureSpec
+from vision.specs import FeatureSpec
 from workers.jobs.extract import peak_rss_mb
 from workers.jobs.opened_head import OpenedHead, open_head
 from workers.jobs.records import Space
@@ -70,14 +70,14 @@ def export_model(job: ExportJob) -> ExportResult:
 
 def whole_model(head: OpenedHead, space: Space):
     """The Keras model from pixels to the probabilities of all classes."""
-    from vision.backbones.weights import load_weights
+    from vision.backbones.sources import load_tensors
     from vision.export.whole import build_classifier, with_all_classes
     from vision.training.head_model import load_head
 
     loaded = load_head(str(head.model))
     if head.is_whole:
         return with_all_classes(loaded, f"{head.spec.backbone}_with_head")
-    return build_classifier(head.spec, load_weights(BACKBONES[head.spec.backbone], space.weights), loaded)
+    return build_classifier(head.spec, load_tensors(head.spec, space.weights), loaded)
 
 
 def description_of(head: OpenedHead, space: Space) -> Description:

@@ -4,7 +4,6 @@ import logging
 import os
 from dataclasses import asdict, fields, replace
 from functools import partial
-from pathlib import Path
 
 from storage.backend.paths import Place
 from storage.errors import InputError
@@ -15,10 +14,10 @@ from storage.manifest.versions import Version, read_version
 from storage.planning.plan import Plan
 from storage.reading.samples import Lacking
 from storage.records import fingerprint
-from vision.backbones.weights import tensors_digest, weights_digest
-from vision.backbones.weights_file import read_weights, weights_bytes
+from vision.backbones.network import described
+from vision.backbones.sources import checked_tensors, find_digest, kept_bytes, kept_suffix
 from vision.errors import WeightsError
-from vision.specs import BACKBONES, FeatureSpec
+from vision.specs import FeatureSpec
 from vision.training.head import HeadSpec
 from workers.jobs.head_identity import head_name
 from workers.jobs.initial_head import with_initial_head
@@ -37,8 +36,8 @@ def find_space(root: Place, images: Place, spec: FeatureSpec, weights: str) -> S
     format.
     """
     source = weights if weights in NAMED_WEIGHTS else os.path.abspath(weights)
-    digest = weights_digest(BACKBONES[spec.backbone], source, Store(root, "").cache / "weights.json")
-    spec = replace(spec, weights=digest)
+    spec = described(spec, source)
+    spec = replace(spec, weights=find_digest(spec, source, Store(root, "").cache / "weights.json"))
     space = Space(str(root), str(images), fingerprint(spec.record()), spec, source)
     check_space(space.store)
     return space
@@ -50,14 +49,12 @@ def keep_space_weights(space: Space) -> None:
     Raises WeightsError if the file no longer has the weights of the space.
     """
     if read_kept(space.store) is None:
-        keep_weights(space.store, space.weights if space.weights in NAMED_WEIGHTS else "", partial(_copy, space))
+        source = space.weights if space.weights in NAMED_WEIGHTS else ""
+        keep_weights(space.store, source, partial(_copy, space), kept_suffix(space.spec))
 
 
 def _copy(space: Space) -> bytes:
-    tensors = read_weights(BACKBONES[space.spec.backbone], Path(space.weights))
-    if tensors_digest(tensors) != space.spec.weights:
-        raise WeightsError(f"`weights`: {space.weights} changed during the run; run again")
-    return weights_bytes(tensors)
+    return kept_bytes(space.spec, checked_tensors(space.spec, space.weights))
 
 
 def computable_space(root: Place, spec: FeatureSpec, weights: str | None = None) -> Space:

@@ -15,9 +15,8 @@ from storage.heads.pins import unpin
 from storage.heads.registry import keep_logs, mark_unranked, model_file, working_folder, write_head
 from storage.layout import Store
 from storage.manifest.versions import Version, read_version
-from vision.backbones.weights import load_weights
+from vision.backbones.sources import load_tensors
 from vision.errors import HeadError
-from vision.specs import BACKBONES
 from vision.training.checkpoint import Checkpoint, CheckpointError
 from vision.training.convex import train_logistic
 from vision.training.evaluation import evaluate
@@ -127,7 +126,7 @@ def _file_of(store: Store, base: str) -> str:
 
 def _tunable(job: HeadJob, head):
     """The blocks to tune and a trained head, as one model."""
-    spec, tensors = job.spec, load_weights(BACKBONES[job.space.spec.backbone], job.space.weights)
+    spec, tensors = job.spec, load_tensors(job.space.spec, job.space.weights)
     optimizer, rate = spec.optimizer, spec.fine_tune_learning_rate
     return build_tunable(job.space.spec, tensors, head, spec.fine_tune, optimizer, rate, job.seed)
 
@@ -207,7 +206,7 @@ def _whole(job: HeadJob, model):
     """The model to save: the head, or after fine-tuning the whole network from pixels on."""
     if not job.spec.fine_tune:
         return model
-    return build_whole(job.space.spec, load_weights(BACKBONES[job.space.spec.backbone], job.space.weights), model)
+    return build_whole(job.space.spec, load_tensors(job.space.spec, job.space.weights), model)
 
 
 def _tested(job: HeadJob, data: Samples, model: object) -> dict | None:
