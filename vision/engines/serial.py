@@ -9,6 +9,7 @@ import numpy as np
 
 from vision.backbones import vgg_reference as vgg
 from vision.backbones.own_file import EXPECTED
+from vision.backbones.vgg_reference import pooled
 from vision.backbones.weights_file import Tensors
 from vision.specs import FeatureSpec
 
@@ -70,7 +71,7 @@ class SerialEngine(ABC):
         that Keras gave when it described the network."""
         if EXPECTED in tensors:
             (found,) = tensors[EXPECTED]
-            return vgg.pooled(found, self.spec)
+            return pooled(found, self.spec)
         return vgg.features(self.spec, tensors, picture, self.before)
 
     @abstractmethod

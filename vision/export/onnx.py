@@ -103,6 +103,16 @@ def _per_channel(layer, values: Any) -> np.ndarray:
     return array.reshape(-1, 1, 1) if len(layer.input.shape) == 4 else array
 
 
+def _same(graph: Graph, layer, x: str) -> str:
+    """Where a network starts that Keras loaded from a file."""
+    if layer.input.dtype != layer.output.dtype:
+        raise SpecError(
+            f"`format=onnx`: cannot write layer {layer.name}, which makes {layer.output.dtype} of {layer.input.dtype}; "
+            "`format=saved_model` can"
+        )
+    return x
+
+
 def _flip(graph: Graph, layer, x: str) -> str:
     channels = layer.input.shape[-1]
     return graph.add("Gather", x, graph.constant(np.arange(channels)[::-1], np.int64), axis=1)
@@ -183,6 +193,7 @@ def _dense(graph: Graph, layer, x: str) -> str:
 ACTIVATIONS = {"relu": "Relu", "sigmoid": "Sigmoid", "softmax": "Softmax"}
 # What the backbones, the heads and `build_classifier` consist of.
 LAYERS: dict[str, Callable[..., str]] = {
+    "ConvertToTensor": _same,
     "Flip": _flip,
     "Rescaling": _rescaling,
     "Conv2D": _convolution,

@@ -24,7 +24,6 @@ from flows.registry import PIPELINE
 from storage.errors import InputError
 from tests import toy
 from tests.flows.conftest import PROJECT
-from vision.specs import BACKBONES
 from workers.machine import Cores
 from workers.runners.warm_up import WarmUp
 
@@ -217,7 +216,6 @@ def test_help_names_every_parameter(capsys):
     assert leaving.value.code == 0
     for name in PipelineOptions.model_fields:
         assert f"--{name.replace('_', '-')}" in text
-    assert f"--backbone {'|'.join(BACKBONES)}" in text
 
 
 def test_a_prefect_parameter_is_flat_and_partial():

@@ -271,9 +271,7 @@ def test_an_augmentation_is_of_one_head_and_one_space_however_it_is_said(first_r
 
 
 def test_every_field_of_a_feature_space_is_a_parameter():
-    assert {field.name for field in fields(FeatureSpec)} - {"preprocessing", "calibration"} == set(
-        FeatureOptions.model_fields
-    )
+    assert {field.name for field in fields(FeatureSpec)} - {"maps", "calibration"} == set(FeatureOptions.model_fields)
 
 
 @exercises("--rescale")
