@@ -1,10 +1,10 @@
 """Are the features of each family of keras.applications those of Keras, and how fast is each engine?
 
-    python benchmarks/backbones.py [NAME …] [--seconds 5]
+    python benchmarks/backbones.py [NAME …] [--size 224] [--seconds 5]
 
-One process per backbone, with random weights, one thread, at the smallest size of the family for the distance and at 224
-pixels for the rate. Distances are relative L2 distances to Keras' own network behind Keras' own preprocessing. Both are found on
-generated pictures. The last line on standard output is one JSON object.
+One process per backbone, with random weights and one thread, on generated pictures. Distances are relative L2 distances to
+Keras' own network behind Keras' own preprocessing; rates are images per second of CPU time. The last line on standard output is
+one JSON object.
 """
 
 import argparse
@@ -27,44 +27,31 @@ from vision.engines.selection import candidates
 from vision.sample import sample_picture
 from vision.specs import FeatureSpec, backbone_of
 
-# The smallest member of each family → the smallest image that it takes.
-SMALLEST = {
-    "vgg16": 32,
-    "resnet50_v2": 32,
-    "resnet101": 32,
-    "convnext_tiny": 32,
-    "efficientnet_b0": 32,
-    "efficientnet_v2_b0": 32,
-    "mobilenet": 32,
-    "mobilenet_v2": 32,
-    "mobilenet_v3_small": 32,
-    "densenet121": 32,
-    "inception_v3": 75,
-    "inception_resnet_v2": 75,
-    "nasnet_mobile": 32,
-    "xception": 71,
-}
+# The smallest member of each family.
+SMALLEST = (
+    *("vgg16", "mobilenet_v3_small", "convnext_tiny", "mobilenet", "efficientnet_v2_b0", "xception", "resnet50_v2"),
+    *("mobilenet_v2", "efficientnet_b0", "densenet121", "inception_v3", "nasnet_mobile", "resnet101"),
+    "inception_resnet_v2",
+)
 
 
 def space(name: str, size: int) -> FeatureSpec:
-    spec = described(FeatureSpec("", name, size, dtype="float32"), "random")
+    spec = described(FeatureSpec("", name, size), "random")
     digest = find_digest(spec, "random", Path("no-memo"))
     return FeatureSpec(**spec.record() | {"weights": digest})
 
 
-def measure(name: str, seconds: float) -> dict:
-    """Distances by engine at the smallest size, rates at 224 pixels."""
-    small, found = space(name, SMALLEST[name]), {}
-    for engine in candidates(small):
-        loaded = load_engine(engine, small, "random", 1)
-        found[engine] = {"fallback": loaded.fallback, "shape": small.shape}
+def measure(name: str, size: int, seconds: float) -> dict:
+    """Distance and rate by engine."""
+    spec, found = space(name, size), {}
+    for engine in candidates(spec):
+        loaded = load_engine(engine, spec, "random", 1)
+        found[engine] = {"fallback": loaded.fallback, "images_per_second": round(rate(loaded, seconds), 2)}
         if not backbone_of(name).is_described:
-            expected = load_tensors(small, "random")[EXPECTED][0]
-            error = loaded.features(sample_picture(small.image_size)[None]) - expected
+            expected = load_tensors(spec, "random")[EXPECTED][0]
+            error = loaded.features(sample_picture(size)[None]) - expected
             found[engine]["distance"] = float(np.linalg.norm(error) / np.linalg.norm(expected))
-    large = space(name, 224)
-    for engine in candidates(large):
-        found[engine]["images_per_second"] = round(rate(load_engine(engine, large, "random", 1), seconds), 2)
+        del loaded
         unload_engine()
     return found
 
@@ -84,20 +71,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: {' '.join(SMALLEST)}")
     parser.add_argument("--seconds", type=float, default=5.0, help="CPU time per rate")
+    parser.add_argument("--size", type=int, default=224, help="side of the pictures in pixels")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     names = given.names or list(SMALLEST)
     if given.one:
-        print(json.dumps(measure(names[0], given.seconds)))
+        print(json.dumps(measure(names[0], given.size, given.seconds)))
         return
     found = {}
     for name in names:
-        command = [sys.executable, __file__, name, "--seconds", str(given.seconds), "--one"]
+        command = [sys.executable, __file__, name, "--size", str(given.size), "--seconds", str(given.seconds), "--one"]
         done = subprocess.run(command, capture_output=True, text=True)
         found[name] = json.loads(done.stdout.splitlines()[-1]) if not done.returncode else done.stderr.splitlines()[-1]
         print(name, found[name], flush=True)
     libraries = {library: version(library) for library in ("keras", "tensorflow", "openvino")}
-    print(json.dumps({"backbones": found, "seconds": given.seconds, "libraries": libraries}))
+    print(json.dumps({"backbones": found, "size": given.size, "seconds": given.seconds, "libraries": libraries}))
 
 
 if __name__ == "__main__":

@@ -263,7 +263,7 @@ def test_features_of_a_family_are_those_of_keras_on_every_engine(name, tmp_path)
     import keras
 
     size = SMALLEST[name]
-    spec = described(FeatureSpec("", name, size, dtype="float32"), "random")
+    spec = described(FeatureSpec("", name, size), "random")
     spec = replace(spec, weights=find_digest(spec, "random", Path("none")))
     tensors = load_tensors(spec, "random")
     (tmp_path / NETWORK).write_bytes(tensors[NETWORK][0].tobytes())
