@@ -27,7 +27,7 @@ def write(model, path: Path, description: Description) -> None:
     from onnx import TensorProto, checker, helper
 
     graph = Graph()
-    result = graph.add_model(model)
+    result = graph.add_model(_apart(model))
     graph.nodes[-1].output[0] = "probabilities"
     assert result != "probabilities"
     size, classes = description.spec.image_size, len(description.classes)
@@ -47,6 +47,13 @@ def write(model, path: Path, description: Description) -> None:
     helper.set_model_props(made, texts)
     checker.check_model(made, full_check=True)
     path.write_bytes(made.SerializeToString())
+
+
+def _apart(model):
+    """The same model with layers of its own. Those of a network from a file also belong to that network, at other sizes."""
+    made = type(model).from_config(model.get_config())
+    made.set_weights(model.get_weights())
+    return made
 
 
 def load(path: Path):
