@@ -21,6 +21,7 @@ from flows.cli import command
 from flows.options.features import FeatureOptions
 from flows.options.pipeline import PipelineOptions
 from flows.registry import PIPELINE
+from storage.errors import InputError
 from storage.layout import Store
 from storage.manifest.space import read_spec
 from storage.manifest.versions import latest_version
@@ -172,6 +173,23 @@ def test_removals_are_believed_as_far_as_allowed(capsys, images, store):
     capsys.readouterr()
     assert planned(capsys, *arguments, "--max-removed-fraction", "0.3")["removed"] == 6
     assert planned(capsys, *arguments, "--allow-removals")["removed"] == 6
+
+
+@exercises("--preprocessing")
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (["--preprocessing", "tf"], "`preprocessing`: vgg16 has its own, caffe; leave it out"),
+        (
+            ["--backbone", "own.keras"],
+            "`preprocessing`: .*own.keras does not say what it expects; choose one of caffe, tf",
+        ),
+        (["--backbone", "own.keras", "--weights", "random"], "`weights`: .*own.keras has its own weights"),
+    ],
+)
+def test_the_preprocessing_of_a_file_is_declared_and_that_of_a_name_is_not(images, store, said, reason):
+    with pytest.raises(InputError, match=reason):
+        parse(["--images", str(images), "--store", str(store), *said])
 
 
 @exercises("--backbone", "--weights", "--image-size", "--pooling", "--dtype", "--precision")
