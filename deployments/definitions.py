@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from flows.registry import EVALUATE, FLOWS, HEAD_STUDY, PIPELINE, PREDICT, STUDY, FlowEntry
+from flows.registry import EVALUATE, FLOWS, HEAD_STUDY, INSPECT, PIPELINE, PREDICT, STUDY, FlowEntry
 
 PROJECT = Path(__file__).parents[1]
 FILE = Path(__file__).with_name("prefect.yaml")
@@ -16,6 +16,7 @@ OWN = {
     HEAD_STUDY.name: {"out": "head_study"},
     PREDICT.name: {"images": "inbox", "out": "predictions"},
     EVALUATE.name: {"out": "evaluation"},
+    INSPECT.name: {"out": "inspection"},
 }
 ENTRYPOINTS = {flow.entrypoint: flow for flow in FLOWS.values()}
 
@@ -34,7 +35,7 @@ def with_parameters(document: dict[str, Any], given: dict[str, Any]) -> dict[str
     """The same deployments, with the parameters `given`.
 
     A deployment of the pipeline takes all of them. Each other deployment takes those that name its input (images,
-    classes, store), a study and an evaluation their output folders, and a prediction `inbox` and `predictions`.
+    classes, store), a study, an evaluation and an inspection their output folders, and a prediction `inbox` and `predictions`.
     """
     flows = flows_of(document)
 

@@ -41,9 +41,14 @@ def prepare(home: Path, parameters: dict[str, Any]) -> tuple[dict[str, Any], dic
 
 
 def own_places(home: Path) -> dict[str, str]:
-    """The default folders of an installation for study reports, images to predict, and their predictions."""
+    """The default folders of an installation for reports, images to predict, and their predictions."""
     names = {"out": "batch-size-study", "head_study": "head-study"}
-    names |= {"inbox": "inbox", "predictions": "predictions.csv", "evaluation": "evaluation"}
+    names |= {
+        "inbox": "inbox",
+        "predictions": "predictions.csv",
+        "evaluation": "evaluation",
+        "inspection": "inspection",
+    }
     return {name: str(home / file) for name, file in names.items()}
 
 
@@ -69,7 +74,7 @@ def chosen_roots(home: Path, parameters: dict[str, Any]) -> dict[str, str]:
     }
     always = {
         IMAGE_ROOTS: [own["inbox"]],
-        STORE_ROOTS: [own["out"], own["head_study"], own["predictions"], own["evaluation"]],
+        STORE_ROOTS: [own["out"], own["head_study"], own["predictions"], own["evaluation"], own["inspection"]],
         WEIGHTS_ROOTS: [],
     }
     values = {name: os.environ.get(name) or joined(places) for name, places in found.items()}

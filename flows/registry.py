@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pydantic
 
 from flows.options.evaluate import EvaluateOptions
+from flows.options.inspect_data import InspectOptions
 from flows.options.maintenance import MaintenanceOptions
 from flows.options.pipeline import PipelineOptions
 from flows.options.predict import PredictOptions
@@ -151,4 +152,16 @@ EVALUATE = FlowEntry(
     interrupted="finished predictions are kept, and the same command continues from them",
     holds_store=False,
 )
-FLOWS = {entry.name: entry for entry in (PIPELINE, HEAD_STUDY, STUDY, WATCH, MAINTENANCE, PREDICT, EVALUATE)}
+INSPECT = FlowEntry(
+    "inspect-data",
+    "flows.inspect_data",
+    "inspect_images",
+    InspectOptions,
+    usage="%(prog)s [--store STORE] [--out FOLDER] [--images FOLDER] [options]",
+    description="Find what is wrong with the data of a store: leaks between splits, images in two classes, suspect labels, odd "
+    "pictures. Writes a report with pictures, tables, and a file to review that the pipeline takes back.",
+    epilog=f"Exit status: 0 done, 1 failure, 2 bad arguments or input, 130 interrupted. {JSON_LINE}",
+    interrupted="pictures that were measured are not measured again",
+    holds_store=False,
+)
+FLOWS = {entry.name: entry for entry in (PIPELINE, HEAD_STUDY, STUDY, WATCH, MAINTENANCE, PREDICT, EVALUATE, INSPECT)}

@@ -20,6 +20,7 @@ from storage.reasons import MEANINGS
 from storage.text import count, date_of, visible
 from vision.training.head import epochs_before
 from workers.jobs.evaluate import Evaluated
+from workers.jobs.inspect_data import Inspected
 from workers.jobs.records import HeadJob, HeadResult, Space, VersionRecord
 
 logger = logging.getLogger(__name__)
@@ -224,3 +225,9 @@ def _create_evaluation_artifact(found: Evaluated, source: str, report: str) -> N
 {matrix}
 """,
     )
+
+
+def show_inspection(found: Inspected, report: str) -> None:
+    """Create a table of what an inspection found."""
+    rows = [{"finding": kind, "images": number} for kind, number in found.findings.items()]
+    _try(create_table_artifact, table=rows, key="inspection", description=f"Version {found.version}: {report}")

@@ -38,6 +38,7 @@ HEADINGS = {
     "head-study": "The head study",
     "predict": "Predictions",
     "evaluate": "Evaluation",
+    "inspect-data": "Inspection",
     "watch-images": "The watcher",
     "store-maintenance": "The nightly maintenance",
 }

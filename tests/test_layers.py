@@ -47,7 +47,7 @@ FOLDERS = {
         "training": "backbones",
         "prediction": "training",
         "export": "backbones training",
-        "report": "pixels prediction training",
+        "report": "inspection pixels prediction training",
         "inspection": "pixels training",
         "study": "training",
     },

@@ -13,14 +13,9 @@ from workers.devices import Placement, placement
 from workers.runners.base import RunnerName
 
 
-class SlotOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
-    """What computes, and in how many slots."""
+class ChildOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
+    """Where jobs run, and in how many slots."""
 
-    engine: EngineName = Field(
-        "auto",
-        title="running",
-        description="library that computes the features; auto: tensorflow on a GPU, otherwise the fastest as measured on this machine, or mnn if it can compute the features and nothing was measured",
-    )
     runner: RunnerName = Field(
         "local",
         title="running",
@@ -42,6 +37,16 @@ class SlotOptions(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_nan
     def placement(self, engine: str, spec: FeatureSpec) -> Placement:
         """The slots of a run. They depend on the free memory, so a run asks before it starts children."""
         return placement(1 if self.runner == "inline" else self.workers, engine, spec)
+
+
+class SlotOptions(ChildOptions):
+    """What computes, and in how many slots."""
+
+    engine: EngineName = Field(
+        "auto",
+        title="running",
+        description="library that computes the features; auto: tensorflow on a GPU, otherwise the fastest as measured on this machine, or mnn if it can compute the features and nothing was measured",
+    )
 
 
 class RunningOptions(SlotOptions):

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from storage.backend.atomic import sweep, writing
 from storage.backend.paths import place
+from storage.layout import Store
 from storage.source.folder_layout import FolderLayout
 from storage.source.listing import Listing
 from storage.source.scan_table import Scan
@@ -60,6 +61,15 @@ def load_scan(path: Path) -> Scan:
     unreadable = tuple(bytes.fromhex(prefix) for prefix in facts["unreadable"])
     layout = FolderLayout.of(facts["layout"])
     return Scan(place(facts["root"]), files, facts["ignored"], unreadable, facts["scanned_ns"], layout)
+
+
+def last_root(store: Store) -> str | None:
+    """The image folder of the last run on this machine; None if its scan is gone, or damaged."""
+    scans = sorted(store.plans.glob("*.scan"), key=lambda path: path.stat().st_mtime)
+    try:
+        return str(load_scan(scans[-1]).root) if scans else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def save_listing(listing: Listing, scan_path: Path) -> Path:

@@ -78,13 +78,28 @@ def decode(
     16-bit greys at 255 or to scale them. on_loss: receives each kind of content that decoding loses. Raises ImageError; if there are too many
     pixels, before memory is allocated for them.
     """
+    return np.asarray(
+        _decoded(data, exif, sixteen_bit, on_loss, lambda image: image.resize((size, size), Image.Resampling.BILINEAR))
+    )
+
+
+def opened(data: bytes, exif: Exif = "ignore", sixteen_bit: SixteenBit = "clip") -> Image.Image:
+    """The image in RGB and in its own size, decoded as `decode` does. Raises ImageError."""
+    return _decoded(data, exif, sixteen_bit, lambda loss: None, lambda image: image)
+
+
+def _decoded(
+    data: bytes,
+    exif: Exif,
+    sixteen_bit: SixteenBit,
+    on_loss: Callable[[Loss], None],
+    finish: Callable[[Image.Image], Image.Image],
+) -> Image.Image:
     fast = fast_jpeg()
     try:
         _check_webp(data)
         image = (fast and fast(data)) or by_pillow(data, sixteen_bit, on_loss)
-        if exif == "apply":
-            image = _upright(image, data)
-        return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+        return finish(_upright(image, data) if exif == "apply" else image)
     except Exception as error:  # Pillow's decoders raise almost anything on broken input
         raise ImageError(_code(data, error), f"{type(error).__name__}: {error}") from error
 

@@ -33,6 +33,18 @@ def perform(kind: str, job: dict, report: Callable[[dict], None], tracker: Track
         from workers.jobs.export_model import ExportJob, export_model
 
         return asdict(export_model(ExportJob.of(job)))
+    if kind == "quality":
+        from workers.jobs.quality import QualityJob, measure_chunks
+        from workers.jobs.quality import try_alone as measure_alone
+
+        quality = QualityJob.of(job)
+        if quality.alone is not None:
+            return {"code": measure_alone(quality, tracker)}
+        return [asdict(result) for result in measure_chunks(quality, report, tracker)]
+    if kind == "inspect":
+        from workers.jobs.inspect_data import InspectJob, inspect_data
+
+        return asdict(inspect_data(InspectJob.of(job), report))
     if kind == "load":
         return _load(LoadJob.of(job))
     if kind in ("predict", "predict_stored"):
