@@ -7,7 +7,7 @@ import numpy as np
 NEIGHBOURS = 5  # the distance is that to the fifth: a few odd pictures of one kind do not hide each other
 REFERENCES = 8_192  # images of the sample: 16 MB of 512 channels
 BLOCK_ROWS = 2_048
-SPREADS = 5.0  # robust standard deviations above the median of log distances
+SPREADS = 3.5  # robust standard deviations above the median of log distances (Iglewicz and Hoaglin, 1993)
 LEAST = 50  # of fewer images the spread says nothing
 
 
