@@ -185,13 +185,8 @@ def commit(
     if augmentations is None:
         augmentations = parent.augmentations if parent else ()
     content = {"number": number, **_content(store, parent, files, rows, shards)}
-    if augmentations:
-        content["augmentations"] = augmentations
-    named = parent.corrections if parent else ()
-    if corrections is not None:
-        named = tuple(write_corrections(store, corrections, named))
-    if named:
-        content["corrections"] = named
+    content |= {"augmentations": augmentations} if augmentations else {}
+    content |= _corrections(store, parent, corrections)
     for folder in {store.shard(name).parent for name in shards if parent is None or name not in parent.shards}:
         sync_folder(folder)  # a shard that was adopted may have been named by a run that died right then
     record = {
@@ -205,6 +200,14 @@ def commit(
     if not is_ours and version.commit_id != record["commit_id"]:
         raise VersionConflict(f"another run committed version {number} first; run again to build on it")
     return version
+
+
+def _corrections(store: Store, parent: Version | None, corrections: pa.Table | None) -> dict[str, Any]:
+    """Write the segments of the corrections, None for the parent's, and return their part of the record; empty without any."""
+    named = parent.corrections if parent else ()
+    if corrections is not None:
+        named = tuple(write_corrections(store, corrections, named))
+    return {"corrections": named} if named else {}
 
 
 def _content(

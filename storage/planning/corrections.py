@@ -47,20 +47,24 @@ def corrected_files(store: Store, parent: Version | None, listing: Listing, opti
     return replace(found, applied=applied.sort_by("path").combine_chunks())
 
 
-def taken_back(store: Store, parent: Version | None, now: Corrected) -> Iterator[str]:
-    """A line about the corrections of the parent that no longer apply to files that are still there."""
-    if parent is None or not parent.corrections:
-        return
-    before = parent.read_corrections(store)
+def said(store: Store, parent: Version | None, now: Corrected) -> Iterator[str]:
+    """Lines about the corrections of a plan, and about those of its parent that are taken back."""
+    yield from now.remarks
+    if parent is not None and parent.corrections:
+        yield from _taken_back(parent.number, parent.read_corrections(store), now)
+
+
+def _taken_back(number: int, before: pa.Table, now: Corrected) -> Iterator[str]:
+    """A line about the corrections of version `number` that no longer apply to files that are still there."""
     left = before.filter(pc.invert(pc.is_in(before["path"], now.applied["path"].combine_chunks())))
     left = left.filter(pc.is_in(left["path"], now.files["path"].combine_chunks()))
     excluded = left["class"].null_count
     parts = []
     if excluded:
         parts.append(f"{count(excluded, 'image')} that it excluded {'is' if excluded == 1 else 'are'} back")
-    if number := left.num_rows - excluded:
+    if other := left.num_rows - excluded:
         parts.append(
-            f"{count(number, 'image')} that it relabelled {'has' if number == 1 else 'have'} the listed class again"
+            f"{count(other, 'image')} that it relabelled {'has' if other == 1 else 'have'} the listed class again"
         )
     if parts:
-        yield f"version {parent.number} had corrections that are not given now: {', and '.join(parts)}"
+        yield f"version {number} had corrections that are not given now: {', and '.join(parts)}"

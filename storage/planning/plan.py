@@ -17,7 +17,7 @@ from storage.manifest.versions import Version, latest_version
 from storage.planning.adoption import add_rows, adoptable_shards
 from storage.planning.checks import check_listed, check_not_empty
 from storage.planning.chunks import Cut, cut
-from storage.planning.corrections import LeftOut, corrected_files, taken_back
+from storage.planning.corrections import LeftOut, corrected_files, said
 from storage.planning.options import PlanOptions
 from storage.planning.rows import Missing, count_lost, missing_rows, present_rows
 from storage.schemas import CORRECTIONS_SCHEMA, DIGEST, TODO_SCHEMA
@@ -123,11 +123,7 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
         needs_commit=has_changes(store, parent, files, found.shards, corrected.applied) or todo.num_rows > 0,
         augmentation=_augmentation_of(options),
         augmentations=found.augmentations,
-        findings=(
-            *corrected.remarks,
-            *taken_back(store, parent, corrected),
-            *_findings(listing, files, changes, parent, options),
-        ),
+        findings=(*said(store, parent, corrected), *_findings(listing, files, changes, parent, options)),
         waiting=waiting,
         corrections=corrected.applied,
     )

@@ -33,18 +33,8 @@ def perform(kind: str, job: dict, report: Callable[[dict], None], tracker: Track
         from workers.jobs.export_model import ExportJob, export_model
 
         return asdict(export_model(ExportJob.of(job)))
-    if kind == "quality":
-        from workers.jobs.quality import QualityJob, measure_chunks
-        from workers.jobs.quality import try_alone as measure_alone
-
-        quality = QualityJob.of(job)
-        if quality.alone is not None:
-            return {"code": measure_alone(quality, tracker)}
-        return [asdict(result) for result in measure_chunks(quality, report, tracker)]
-    if kind == "inspect":
-        from workers.jobs.inspect_data import InspectJob, inspect_data
-
-        return asdict(inspect_data(InspectJob.of(job), report))
+    if kind in ("quality", "inspect"):
+        return _inspect(kind, job, report, tracker)
     if kind == "load":
         return _load(LoadJob.of(job))
     if kind in ("predict", "predict_stored"):
@@ -85,3 +75,15 @@ def _predict(kind: str, job: dict, report: Callable[[dict], None], tracker: Trac
     if chunks.alone is not None:
         return {"code": try_alone(chunks, tracker)}
     return [asdict(result) for result in predict_chunks(chunks, report, tracker)]
+
+
+def _inspect(kind: str, job: dict, report: Callable[[dict], None], tracker: Tracker | None) -> dict | list[dict]:
+    from workers.jobs.inspect_data import InspectJob, inspect_data
+    from workers.jobs.quality import QualityJob, measure_chunks, try_alone
+
+    if kind == "inspect":
+        return asdict(inspect_data(InspectJob.of(job), report))
+    chunks = QualityJob.of(job)
+    if chunks.alone is not None:
+        return {"code": try_alone(chunks, tracker)}
+    return [asdict(result) for result in measure_chunks(chunks, report, tracker)]
