@@ -101,8 +101,7 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
     check_listed(listing, files, changes, parent, options, left_out.images)
     files = with_attempts(files, known.retried)
     found = _usable(store, parent, files, known, options)
-    has_row = plain(found.rows)["digest"].combine_chunks()
-    files = with_status(files, has_row, found.failures, known.variant_failures)
+    files = with_status(files, plain(found.rows)["digest"].combine_chunks(), found.failures, known.variant_failures)
     readable = listing.files.filter(pc.is_valid(listing.files["digest"]))["path"]
     todo, waiting = _within_limit(_todo(files, found.missing, readable), options.limit)
     return Plan(
