@@ -23,6 +23,7 @@ from storage.planning.rows import Missing, count_lost, missing_rows, present_row
 from storage.schemas import CORRECTIONS_SCHEMA, DIGEST, TODO_SCHEMA
 from storage.shards.shard import Format, ShardRef
 from storage.shards.view_ids import plain, views_of, with_augmentation
+from storage.source.corrections import Corrected
 from storage.source.listing import Listing
 from storage.text import count
 
@@ -94,12 +95,8 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
     parent = latest_version(store)
     check_not_empty(listing, parent)
     corrected = corrected_files(store, parent, listing, options)
-    listing = replace(listing, files=corrected.files)
-    known, left_out = KnownFailures(), LeftOut(corrected.excluded)
-    before = left_out.collect(known.collect(parent.file_segments(store) if parent else ()))
-    files, changes = compare(listing.files, before, listing.scan.unreadable, options.validation_fraction)
-    check_listed(listing, files, changes, parent, options, left_out.images)
-    files = with_attempts(files, known.retried)
+    listing, known = replace(listing, files=corrected.files), KnownFailures()
+    files, changes = _compared(store, listing, parent, known, corrected, options)
     found = _usable(store, parent, files, known, options)
     files = with_status(files, plain(found.rows)["digest"].combine_chunks(), found.failures, known.variant_failures)
     readable = listing.files.filter(pc.is_valid(listing.files["digest"]))["path"]
@@ -126,6 +123,22 @@ def make_plan(store: Store, listing: Listing, options: PlanOptions) -> Plan:
         waiting=waiting,
         corrections=corrected.applied,
     )
+
+
+def _compared(
+    store: Store,
+    listing: Listing,
+    parent: Version | None,
+    known: KnownFailures,
+    corrected: Corrected,
+    options: PlanOptions,
+) -> tuple[pa.Table, Changes]:
+    """The files of the next version, and the changes since the parent, whose failures go to `known`."""
+    left_out = LeftOut(corrected.excluded)
+    before = left_out.collect(known.collect(parent.file_segments(store) if parent else ()))
+    files, changes = compare(listing.files, before, listing.scan.unreadable, options.validation_fraction)
+    check_listed(listing, files, changes, parent, options, left_out.images)
+    return with_attempts(files, known.retried), changes
 
 
 @dataclass(frozen=True)
