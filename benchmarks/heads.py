@@ -4,7 +4,8 @@
 
 Two sets. `photos`: the class folders of `--photos`, at 224 pixels. `digits`: five classes made of the scanned digits that
 scikit-learn ships (8x8 grey, E. Alpaydin and C. Kaynak, UCI 1998), the five that look most alike: 1, 3, 5, 8 and 9, at 64 pixels.
-The pipeline extracts both, a validation image in five; `--folder` keeps the stores for the next call.
+The pipeline extracts both; one photo in five and every second digit validates, since there are few digits. `--folder` keeps the
+stores for the next call.
 
 For each seed one process trains, in turn, the tutorial's head (mlp, 20 epochs), the same at a tenth of its learning rate, a pooled
 head and a logistic one, all libraries loaded. The solver finds the same weights with every seed, so its accuracy has no spread. Ratios
@@ -56,9 +57,9 @@ def five_digits(folder: Path) -> Path:
     return folder
 
 
-def extracted(images: Path, store: Path, size: int, weights: Path) -> dict[str, Any]:
-    """Extract with the pipeline. Returns the options of the store."""
-    options = {"images": str(images), "store": str(store), "weights": str(weights), "image_size": size}
+def extracted(images: Path, store: Path, weights: Path, **own: Any) -> dict[str, Any]:
+    """Extract with the pipeline. own: more of its options. Returns all of them."""
+    options = {"images": str(images), "store": str(store), "weights": str(weights)} | own
     flags = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     command = [sys.executable, str(PROJECT / "flows" / "pipeline.py"), *flags, "--outside-links", "--extract-only"]
     subprocess.run(
@@ -124,12 +125,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = (given.folder or Path(temporary)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        sets = {"digits": (five_digits(folder / "digits"), 64)}
+        sets: dict[str, tuple[Path, dict[str, Any]]] = {
+            "digits": (five_digits(folder / "digits"), {"image_size": 64, "validation_fraction": 0.5})
+        }
         if given.photos:
-            sets["photos"] = (given.photos.absolute(), 224)
+            sets["photos"] = (given.photos.absolute(), {})
         report = {}
-        for name, (images, size) in sets.items():
-            options = extracted(images, folder / f"{name}-store", size, given.weights.absolute())
+        for name, (images, own) in sets.items():
+            options = extracted(images, folder / f"{name}-store", given.weights.absolute(), **own)
             report[name] = measured(options, given.seeds, given.heads)
     for name, found in report.items():
         found["logistic_is_at_least_as_accurate"] = found["logistic"]["accuracy"] >= found["mlp"]["accuracy"]
