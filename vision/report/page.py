@@ -80,7 +80,7 @@ class Report:
 
     name: of the head. record: head.json (docs/store.md). classes: their names, each in one line. images: the image folder.
     committed, trained: the times of the version and of the head, as text. mistakes: on the validation images, the worst
-    first. augmented: None if training images were not augmented.
+    first. augmented: None if training images were not augmented. inspection: the report about the data of the version, or empty.
     """
 
     name: str
@@ -91,6 +91,7 @@ class Report:
     trained: str
     mistakes: tuple[Shown, ...]
     augmented: Augmented | None = None
+    inspection: str = ""
 
 
 @dataclass(frozen=True)

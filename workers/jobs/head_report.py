@@ -11,6 +11,7 @@ from storage.backend.atomic import replace
 from storage.backend.paths import Place, place
 from storage.heads.registry import report_file
 from storage.manifest.versions import Version
+from storage.reading.inspections import noted_inspection
 from storage.reading.sample_files import files_of
 from storage.reading.samples import SampleTable
 from storage.text import date, visible
@@ -55,6 +56,7 @@ def write_report(
             trained=date(record["created"]),
             mistakes=shown,
             augmented=_augmented(job, version, len(record["history"]), training),
+            inspection=visible(noted_inspection(store, version.number)),
         )
         path = report_file(store, job.name)
         replace(path, render(report).encode())

@@ -1,7 +1,7 @@
 """Inspect the data of a version: leaks, suspect labels and odd pictures, as a report and as tables. Runs in a child; no Prefect here."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from storage.backend.atomic import make_folder
 from storage.manifest.versions import read_version
 from storage.reading.figures import read_figures
+from storage.reading.inspections import note_inspection
 from storage.reading.pooled import pooled_files, pooled_vectors
 from storage.reading.pooled_file import PooledVectors
 from vision.inspection.held_out import hold_out
@@ -20,13 +21,14 @@ from vision.inspection.quality import KINDS, Quality, oddities
 from vision.inspection.suspects import find_suspects
 from vision.training.folds import FOLDS
 from workers.jobs.extract import peak_rss_mb
-from workers.jobs.inspection_files import SCHEMA, write_files
+from workers.jobs.inspection_files import REPORT, SCHEMA, write_files
 from workers.jobs.leaks import find_leaks
 from workers.jobs.quality import NAMES, quality_folder
 from workers.jobs.quality import SCHEMA as QUALITY_SCHEMA
 from workers.jobs.records import Space
 
 ORDER = ("leak", "conflict", "suspect", "redundant", *KINDS, "far")
+ROWS_AT_A_TIME = 16_384
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ def inspect_data(job: InspectJob, report: Callable[[dict], None] = lambda record
     out = Path(job.out)
     make_folder(out)
     write_files(space, version, table, asdict(found), out)
+    note_inspection(space.store, version.number, str(out / REPORT))
     return found
 
 
@@ -150,12 +153,22 @@ def _odd(files: pa.Table, space: Space) -> tuple[pa.Table, int]:
     """The odd pictures, and the number of images without figures."""
     figures = read_figures(quality_folder(space), QUALITY_SCHEMA)
     at = pc.index_in(files["digest"].combine_chunks(), figures["digest"].combine_chunks())
-    columns = [figures[name].to_pylist() for name in NAMES]
-    odd = [list(oddities(Quality(*values), space.spec.image_size)) for values in zip(*columns, strict=True)]
-    found = [(place, *each) for place, row in enumerate(at.to_pylist()) if row is not None for each in odd[row]]
+    odd = dict(_odd_rows(figures, space.spec.image_size))
+    rows = pc.fill_null(at, -1).to_numpy()
+    places = np.flatnonzero(np.isin(rows, list(odd))).tolist()
+    found = [(place, *each) for place in places for each in odd[int(rows[place])]]
     found.sort(key=lambda each: (KINDS.index(each[1]), -each[2], each[0]))
-    places, kinds, scores = (list(column) for column in zip(*found, strict=True)) if found else ([], [], [])
-    return _rows_of(files, np.array(places, np.int64), kinds, np.array(scores, float)), at.null_count
+    kinds, scores = [each[1] for each in found], np.array([each[2] for each in found], float)
+    return _rows_of(files, np.array([each[0] for each in found], np.int64), kinds, scores), at.null_count
+
+
+def _odd_rows(figures: pa.Table, image_size: int) -> Iterator[tuple[int, list[tuple[str, float]]]]:
+    """The row of each odd picture, and what is odd about it. Memory holds a slice of the figures as Python numbers."""
+    for start in range(0, figures.num_rows, ROWS_AT_A_TIME):
+        columns = [figures[name].slice(start, ROWS_AT_A_TIME).to_pylist() for name in NAMES]
+        for row, values in enumerate(zip(*columns, strict=True), start):
+            if odd := list(oddities(Quality(*values), image_size)):
+                yield row, odd
 
 
 def _far(files: pa.Table, vectors: PooledVectors) -> tuple[pa.Table, float]:

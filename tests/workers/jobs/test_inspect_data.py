@@ -12,6 +12,7 @@ from PIL import Image
 from storage.manifest.versions import Version
 from storage.planning.chunks import pack
 from storage.planning.plan_files import open_todo
+from storage.reading.inspections import noted_inspection
 from tests import toy
 from workers.jobs.inspect_data import Inspected, InspectJob, inspect_data
 from workers.jobs.quality import QualityJob, measure_chunks, quality_folder
@@ -75,6 +76,7 @@ def test_faults_are_found_and_a_reviewed_file_mends_them(photos, store, tmp_path
     assert by_kind["suspect"] == ["train/dim/wrong.png"]
     assert by_kind["blank"] == ["train/dim/blank.png"]
     assert found.findings == {kind: len(paths) for kind, paths in by_kind.items()}
+    assert noted_inspection(space.store, version.number) == str(out / "report.html")
     page = (out / "report.html").read_text()
     assert "wrong.png" in page
     assert "<script" not in page
