@@ -12,7 +12,7 @@ from storage.errors import InputError
 DEFAULTS = {"images": "./demo/digits", "store": "./demo/store", "image_size": 32, "weights": "random"}
 
 # A user who gives one of these options means images of their own, not the demo.
-MEANT_FOR_OTHERS = {"store", "labels", "layout", "classes", "weights"}
+MEANT_FOR_OTHERS = {"store", "labels", "layout", "classes", "exclude", "relabel", "weights"}
 
 
 def stand_in(options: PipelineOptions, given: Set[str], say: Callable[[str], None]) -> PipelineOptions:
