@@ -45,7 +45,7 @@ def test_no_request_is_dropped_while_heads_change(own, pictures):
         for number, name in enumerate((PLAIN, VARIED, PLAIN), 1):
             promote(own, name)
             wait_for(lambda number=number: server.following.reloads == number)
-            wait_for(lambda name=name: answers[-1].json()["head"] == name)
+            wait_for(lambda name=name: answers and answers[-1].json()["head"] == name)
         stop.set()
         for thread in threads:
             thread.join()

@@ -152,7 +152,7 @@ def test_of_the_same_images_every_validation_image_counts(world):
     assert (result.is_promoted, current_head(world.store)) == (False, "a" * 32)
     number = sum(version.classes["validation"].values())
     assert f"1.0000 (loss 0.5) on {number} validation images that neither was trained on" in result.promotion
-    assert "`promote`" in result.promotion
+    assert "`python -m storage promote " in result.promotion
     assert [len(asked) for asked in best.judged] == [number]
 
 
@@ -277,7 +277,10 @@ def test_a_head_whose_space_is_gone_stays_and_it_is_said(world, other_space):
     shutil.rmtree(space.store.space)
     result = world.trained(world.run(validation_fraction=0.4), Pretended(CLASSES, loss=0.1))
     assert not result.is_promoted
-    assert f"its feature space {space.fingerprint} has no features of these images; `promote`" in result.promotion
+    assert (
+        f"its feature space {space.fingerprint} has no features of these images; `python -m storage promote "
+        in result.promotion
+    )
 
 
 # Classes
