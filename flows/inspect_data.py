@@ -26,6 +26,7 @@ from tasks.measure_chunk import measure_chunk
 from tasks.plan_quality import plan_quality
 from tasks.run_identity import name_process
 from workers.jobs.inspect_data import Inspected, InspectJob
+from workers.jobs.quality_plan import remove_plan
 from workers.jobs.records import ChunkResult
 from workers.runners.running import extraction_logs, running
 
@@ -56,9 +57,11 @@ def measure(options: InspectOptions, progress: Progress) -> list[ChunkResult]:
         plan = plan_quality(space, options.inspected.number, options.chunk_size)
     placed = options.placement("tensorflow", space.spec)
     with progress.step("measure"):
-        return extract_chunks(
+        done = extract_chunks(
             plan, placed, "Pillow", None, progress, options.runner, task=measure_chunk, verb="inspect"
         )
+    remove_plan(plan)
+    return done
 
 
 def look(options: InspectOptions, progress: Progress) -> Inspected:

@@ -39,5 +39,6 @@ def test_an_inspection_writes_its_files_and_measures_each_picture_once(inspect, 
         "review.csv",
     }
     assert done.record["measured"] == done.record["images"] - 1  # two files have equal bytes
+    assert list((tmp_path / "store/cache/quality-plans").iterdir()) == []
     again = inspect("--images", tmp_path / "images")
     assert (again.record["measured"], again.record["findings"]) == (0, done.record["findings"])

@@ -78,9 +78,14 @@ def _review(table: pa.Table) -> bytes:
     sink = io.StringIO(newline="")
     writer = csv.writer(sink)
     writer.writerow(REVIEW_COLUMNS)
-    for row in table.to_pylist():
+    rows = table.to_pylist()
+    leaving = {row["path"] for row in rows if PROPOSALS.get(row["finding"]) == "exclude"}
+    for row in rows:
+        proposal = PROPOSALS.get(row["finding"], "")
+        if proposal == "relabel" and row["path"] in leaving:
+            proposal = ""  # one decision for an image
         partner = os.fsdecode(row["partner"] or b"")
-        own = ["", PROPOSALS.get(row["finding"], ""), os.fsdecode(row["path"]), row["suggested"] or row["class"]]
+        own = ["", proposal, os.fsdecode(row["path"]), row["suggested"] or row["class"]]
         writer.writerow(
             [*own, row["finding"], partner, f"{row['score']:.6f}", row["class"], row["split"], row["digest"].hex()]
         )
