@@ -123,7 +123,10 @@ def trained(job: HeadJob, head: HeadResult) -> str:
     place = "is the current head" if head.is_promoted else "is not the current head"
     figures = {name: getattr(head, name) for name in ("val_accuracy", "val_loss", "test_accuracy", "test_loss")}
     known = ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if value is not None)
-    return f"{job.spec.kind} head {head.name}: {known}; it {place}"
+    left_out = (
+        f" It is fitted without {count(head.left_out, 'training sample')}, chosen by digest: the solver takes no more."
+    )
+    return f"{job.spec.kind} head {head.name}: {known}; it {place}{left_out if head.left_out else ''}"
 
 
 def remarks_on(jobs: Sequence[HeadJob], heads: Sequence[HeadResult]) -> list[str]:

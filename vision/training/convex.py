@@ -27,7 +27,8 @@ class SolverData:
     """What a logistic head is trained on: features of this shape.
 
     training: every sample once, in a fixed order. images: (n,) uint64 from the digest of each of these samples' images.
-    validation: every image once. class_counts: (classes,) number of training samples per class.
+    validation: every image once. class_counts: (classes,) number of training samples per class. left_out: number of training
+    samples beyond `most_samples`.
     """
 
     shape: tuple[int, ...]
@@ -35,6 +36,7 @@ class SolverData:
     images: np.ndarray
     validation: Batches
     class_counts: np.ndarray
+    left_out: int = 0
 
 
 def columns(spec: HeadSpec, shape: tuple[int, ...]) -> int:
@@ -84,7 +86,8 @@ def train_logistic(
         model.layers[-1].set_weights([kernel, bias])
     validation = evaluate_logits(logits, data.validation, len(spec.classes))
     seconds = time.perf_counter() - began
-    return Trained(model, (), (), validation, len(labels), seconds, regularization=found.record(len(labels)))
+    chosen = found.record(len(labels), data.left_out)
+    return Trained(model, (), (), validation, len(labels), seconds, regularization=chosen)
 
 
 def _pooled(spec: HeadSpec, data: SolverData, report: Callable[[dict], None]) -> tuple[np.ndarray, np.ndarray]:

@@ -43,9 +43,10 @@ class Regression:
     l2: float
     tried: tuple[Tried, ...]
 
-    def record(self, images: int) -> dict:
-        """How `l2` was chosen, for head.json. images: the number of samples of the fit."""
-        return {"l2": self.l2, "folds": FOLDS, "images": images, "tried": [vars(each) for each in self.tried]}
+    def record(self, images: int, left_out: int) -> dict:
+        """How `l2` was chosen, for head.json. images: the number of samples of the fit. left_out: of those that it did not take."""
+        tried = [vars(each) for each in self.tried]
+        return {"l2": self.l2, "folds": FOLDS, "images": images, "left_out": left_out, "tried": tried}
 
 
 @lru_cache

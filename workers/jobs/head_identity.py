@@ -12,7 +12,7 @@ from storage.records import canonical, sha256
 from storage.text import quoted
 from vision.training.head import HeadSpec
 from workers.jobs.divergence import divergence
-from workers.jobs.head_record import test_metrics
+from workers.jobs.head_record import left_out, test_metrics
 from workers.jobs.records import HeadResult
 
 
@@ -45,7 +45,8 @@ def find_head(store: Store, name: str) -> HeadResult | None:
         record = finite(read_head(store, name))  # older heads have NaN
         metrics = record["metrics"] | test_metrics(record.get("test"))
         is_current, diverged = current_head(store) == name, divergence(store, name, record)
-        return HeadResult(name, False, is_current, **metrics, history=tuple(record["history"]), diverged=diverged)
+        history, left = tuple(record["history"]), left_out(record)
+        return HeadResult(name, False, is_current, **metrics, history=history, diverged=diverged, left_out=left)
     except (FileNotFoundError, StorageError, KeyError, TypeError):
         return None
 

@@ -1,7 +1,9 @@
 """Parts of head.json."""
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
+from typing import Any
 
 from vision.training.evaluation import Evaluation, precision_and_recall
 
@@ -9,6 +11,11 @@ from vision.training.evaluation import Evaluation, precision_and_recall
 def test_metrics(test: dict | None) -> dict[str, float | None]:
     """`test_accuracy` and `test_loss` from the key `test` of head.json; None without test images."""
     return {f"test_{name}": test[name] if test else None for name in ("accuracy", "loss")}
+
+
+def left_out(record: Mapping[str, Any]) -> int:
+    """How many training samples were too many for the solver, from a head.json; 0 if it was trained in epochs."""
+    return record.get("regularization", {}).get("left_out", 0)
 
 
 def per_class(classes: tuple[str, ...], found: Evaluation) -> dict[str, dict[str, float | int | None]]:

@@ -268,8 +268,8 @@ class HeadResult:
 
     test_accuracy, test_loss: None without test images. report: path of the report of a new head, None if it could not
     be written. promotion: why the head is or is not the current one, and how to reverse that; None if nothing was
-    decided. diverged: what went wrong and what to do, in one line; None if every loss was finite. A figure that is not
-    finite is None.
+    decided. diverged: what went wrong and what to do, in one line; None if every loss was finite. left_out: training
+    samples that were too many for the solver of a logistic head. A figure that is not finite is None.
     """
 
     name: str
@@ -287,6 +287,7 @@ class HeadResult:
     history: tuple[dict[str, float | None], ...] = field(default=(), repr=False)
     promotion: str | None = None
     diverged: str | None = None
+    left_out: int = 0
 
     @classmethod
     def of(cls, record: dict) -> "HeadResult":

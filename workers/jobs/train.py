@@ -27,7 +27,7 @@ from vision.training.loop import Trained, train
 from workers.jobs.divergence import divergence
 from workers.jobs.extract import peak_rss_mb
 from workers.jobs.head_identity import base_name, find_head
-from workers.jobs.head_record import environment, per_class, test_metrics
+from workers.jobs.head_record import environment, left_out, per_class, test_metrics
 from workers.jobs.head_report import write_report
 from workers.jobs.lacking import data_name, lacking
 from workers.jobs.promote import promoted
@@ -144,9 +144,8 @@ def _train(
     remove_checkpoint(store, job.name)
     report_path = write_report(job, version, record, trained.validation, data.validation, training=data.training)
     figures = finite({**record["metrics"], **test_metrics(record["test"]), "history": trained.history})
-    return HeadResult(
-        job.name, True, False, **figures, report=report_path, diverged=divergence(store, job.name, record)
-    )
+    diverged, left = divergence(store, job.name, record), left_out(record)
+    return HeadResult(job.name, True, False, **figures, report=report_path, diverged=diverged, left_out=left)
 
 
 def _fit_from(

@@ -1,6 +1,5 @@
 """The data of a training: samples of a pinned version, as stored features or computed from images. No Prefect here."""
 
-import logging
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,8 +27,6 @@ from vision.training.feeds import TrainingData
 from workers.devices import engine_copies
 from workers.jobs.image_stream import ImageStream
 from workers.jobs.records import HeadJob
-
-logger = logging.getLogger(__name__)
 
 # Reading in table order needs no shuffle buffer, and its memory adds to what training holds meanwhile. With batches of
 # 32 rows the growth stays below 32 MB (benchmarks/README.md).
@@ -118,12 +115,8 @@ class Samples:
         """Every view of every training image, as far as the solver takes them, and the validation images."""
         assert self.views is not None
         table, images = self.views.flat(most_samples(self.job.spec, self.shape))
-        if (left := self.views.samples.size - len(table)) > 0:
-            logger.warning(
-                "the logistic head is fitted to %d samples, drawn by their digests; %d are left out", len(table), left
-            )
-        rows = self._in_order(table)
-        return SolverData(self.shape, rows, images, self._to_validate_on()[0], rows.class_counts())
+        rows, left_out = self._in_order(table), self.views.samples.size - len(table)
+        return SolverData(self.shape, rows, images, self._to_validate_on()[0], rows.class_counts(), left_out)
 
     def to_evaluate(self, split: str, table: SampleTable) -> Batches:
         """Every sample of a split once, in table order, as input of the model in training."""

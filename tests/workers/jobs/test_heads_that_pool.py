@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from flows.console.messages import trained
 from storage.heads.current import current_head
 from storage.heads.registry import remove_head
 from storage.reading import open_split
@@ -47,6 +48,16 @@ def test_a_logistic_head_is_fitted_kept_and_compared(trainer):
     found = find_head(trainer.store, job.name)
     assert (found.val_accuracy, found.val_loss, found.epochs) == (result.val_accuracy, result.val_loss, None)
     assert not trainer.train(job).is_new
+
+
+def test_samples_that_are_too_many_for_the_solver_are_counted(trainer, monkeypatch):
+    job = trainer.job(kind="logistic", l2=0.5)
+    monkeypatch.setattr("workers.jobs.training_data.most_samples", lambda spec, shape: 12)
+    result = trainer.train(job)
+    record = record_of(trainer, job)
+    assert record["regularization"]["images"] == 12
+    assert result.left_out == find_head(trainer.store, job.name).left_out == record["samples"]["train"] - 12
+    assert f"fitted without {result.left_out} training samples" in trained(job, result)
 
 
 def test_the_figures_are_those_of_the_saved_head(trainer):
