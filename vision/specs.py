@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
 from math import inf, sqrt
 from typing import Literal, get_args
 
@@ -177,8 +178,10 @@ def backbone_of(name: str) -> Backbone:
         return BACKBONES[name]
     if OWN.fullmatch(name):
         return Backbone(name, application="", preprocessing="")
+    similar = get_close_matches(name, BACKBONES, n=3) or ("vgg16", "resnet50", "convnext_tiny")
     raise SpecError(
-        f"`backbone`: unknown backbone {name!r}; expected the path of a .keras file, or one of {', '.join(BACKBONES)}"
+        f"`backbone`: unknown backbone {name!r}; expected the path of a .keras file or one of the names in "
+        f"docs/backbones.md, for example {', '.join(similar)}"
     )
 
 

@@ -44,7 +44,7 @@ def test_an_image_too_small_for_the_network_is_refused(backbone, size):
 def test_an_unknown_backbone_is_refused_with_those_that_are_known():
     with pytest.raises(
         SpecError,
-        match=r"`backbone`: unknown backbone 'vgg17'; expected the path of a .keras file, or one of vgg16, vgg19, resnet50",
+        match=r"`backbone`: unknown backbone 'vgg17'; expected the path of a .keras file or one of the names in docs/backbones.md, for example vgg19, vgg16",
     ):
         FeatureSpec("0" * 32, backbone="vgg17")
 

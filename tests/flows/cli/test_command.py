@@ -74,7 +74,7 @@ def test_images_without_a_class_are_named_as_the_reason(capsys, tmp_path):
         (["--epochs", "many"], "--epochs"),
         (["--chunk-size", "65536"], "65535"),
         (["--validation-fraction", "1.5"], "less than or equal to 1"),
-        (["--backbone", "vgg61"], "expected 'vgg16', 'vgg19' or 'resnet50', got 'vgg61'"),
+        (["--backbone", "vgg61"], "docs/backbones.md, for example vgg19, vgg16"),
         (["--epoch", "3"], "--epoch"),
         (["--config", "/nowhere.yaml"], "/nowhere.yaml"),
     ],
