@@ -77,6 +77,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--engine", choices=get_args(EngineName), default="auto", help="library that computes features (auto)")
     add("--workers", metavar="N", type=at_least(1, int), help="processes that compute (one per core)")
     add("--weights", metavar="WEIGHTS", help="imagenet, random or a file, once for a store without its weights")
+    add("--images", metavar="FOLDER", type=place, help="folder of the training images, to show the nearest ones")
     add("--token-file", metavar="FILE", type=Path, help=f"file with the token of clients (the variable {TOKEN})")
     add("--no-token", action="store_true", help="allow a host that others reach to have no token")
     for name, default, unit, text in (
@@ -100,7 +101,7 @@ def options_of(given: argparse.Namespace) -> Options:
         open_requests=given.max_requests,
         held_bytes=max(Limits().held_bytes, 2 * given.max_request_mb * MB),
     )
-    return Options(given.store, given.head, given.engine, given.workers, given.weights, limits=limits)
+    return Options(given.store, given.head, given.engine, given.workers, given.weights, given.images, limits=limits)
 
 
 def token_of(given: argparse.Namespace) -> str | None:

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
@@ -16,7 +17,7 @@ from serving.metrics import Metrics
 from serving.model import Following, Model
 from serving.refusal import Refusal
 from serving.schemas import BODY, REFUSALS, UNUSABLE, Described, Predictions, State, prediction
-from serving.uploads import Budget, uploads_of
+from serving.uploads import Budget, neighbours_of, uploads_of
 from workers.errors import PoolClosed, WorkerDied
 
 PAGE = Path(__file__).parent / "page"
@@ -72,7 +73,7 @@ def _add_predict(app: FastAPI, following: Following, limits: Limits, metrics: Me
     @app.post(
         "/predict",
         summary="Classify images",
-        description="`?square=1` adds the pixels that the network sees.",
+        description="`?square=1` adds the pixels that the network sees, `?neighbours=N` the nearest training pictures.",
         response_model=Predictions,
         responses={**REFUSALS, 422: UNUSABLE},
         openapi_extra=BODY,
@@ -82,9 +83,11 @@ def _add_predict(app: FastAPI, following: Following, limits: Limits, metrics: Me
         async with uploads_of(request, limits, budget) as uploads:
             model = following.model
             answers = await _answers(model, uploads, limits)
+        top = neighbours_of(request)
+        nearest = await model.nearest.of(answers, top)
         for answer in answers:
             metrics.images.labels(answer.reason or "ok").inc()
-        return _response(model, uploads, answers)
+        return _response(model, uploads, answers, nearest)
 
 
 def _check_open(following: Following) -> None:
@@ -102,9 +105,11 @@ async def _answers(model: Model, uploads: list[Upload], limits: Limits) -> list[
         raise Refusal(503, "unavailable", "the process that computes ended; try again", 5) from None
 
 
-def _response(model: Model, uploads: list[Upload], answers: list[Answer]) -> JSONResponse:
-    pairs = zip(uploads, answers, strict=True)
-    found = [prediction(upload, answer, model.head.classes).model_dump() for upload, answer in pairs]
+def _response(
+    model: Model, uploads: list[Upload], answers: list[Answer], nearest: list[list[dict[str, Any]] | None]
+) -> JSONResponse:
+    parts = zip(uploads, answers, nearest, strict=True)
+    found = [prediction(upload, answer, model.head.classes, near).model_dump() for upload, answer, near in parts]
     body = {"head": model.head.name, "fingerprint": model.head.fingerprint, "predictions": found}
     if any(answer.status == "ok" for answer in answers):
         return JSONResponse(body)

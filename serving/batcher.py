@@ -16,11 +16,13 @@ BATCH_BYTES = 64_000_000  # of the files of one batch, which become a third long
 
 @dataclass(frozen=True)
 class Upload:
-    """A file of a request. wants_square: the answer has the pixels that the network sees."""
+    """A file of a request. wants_square: the answer has the pixels that the network sees; wants_vector: the average of its
+    features."""
 
     name: str | None
     data: bytes
     wants_square: bool = False
+    wants_vector: bool = False
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Answer:
     reason: str | None = None
     message: str | None = None
     square: str | None = None
+    vector: str | None = None
 
 
 Run = Callable[[Sequence[Upload]], Awaitable[list[Answer]]]

@@ -4,12 +4,13 @@ import asyncio
 import logging
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from serving.batcher import Answer, Batcher, Upload
 from serving.limits import Limits
+from serving.nearest import TrainingPictures
 from serving.pool import Pool
 from storage.backend.paths import Place
 from storage.heads.current import current_head
@@ -31,7 +32,7 @@ WAIT_SECONDS = 0.004  # an image waits so long for the next one; a batch takes 3
 
 @dataclass(frozen=True)
 class Options:
-    """What is served. head: a name, or None for the current one, which is followed. workers: children, None: by cores and
+    """What is served. images: the folder of the training images, None: their names alone are shown. head: a name, or None for the current one, which is followed. workers: children, None: by cores and
     memory. weights: once, for a store that does not keep them."""
 
     store: Place
@@ -39,6 +40,7 @@ class Options:
     engine: EngineName = "auto"
     workers: int | None = None
     weights: str | None = None
+    images: Place | None = None
     runner: RunnerName = "local"
     limits: Limits = field(default_factory=Limits)
 
@@ -48,6 +50,7 @@ class Model:
 
     def __init__(self, head: OpenedHead, pool: Pool, limits: Limits):
         self.head, self.pool = head, pool
+        self.nearest = TrainingPictures(head, pool.store, pool)
         self._batcher = Batcher(pool.answers, pool.slots, pool.batch, WAIT_SECONDS, limits.waiting_images)
 
     @classmethod
@@ -78,6 +81,7 @@ class Model:
     async def close(self) -> None:
         """Answer what waits, then end the children."""
         await self._batcher.drain()
+        self.nearest.close()
         await self.pool.close()
 
     @property
@@ -101,6 +105,7 @@ class Model:
 def _prepared(options: Options, name: str | None) -> tuple[OpenedHead, Pool]:
     head = open_head(options.store, name)
     space = computable_space(options.store, head.spec, options.weights)
+    space = replace(space, images=str(options.images or ""))
     engine = "tensorflow"  # a fine-tuned head is a whole Keras network
     if not head.is_whole:
         engine = choose(options.engine, head.spec, bool(visible_gpus()), known_rates(head.spec))

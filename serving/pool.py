@@ -15,6 +15,7 @@ from storage.text import count
 from workers.children.watchdog import STAGE_SECONDS, Limits
 from workers.devices import Slot, memory_mb_a_child
 from workers.errors import PoolClosed, WorkerDied
+from workers.jobs.thumbnails import ThumbnailsJob
 from workers.jobs.uploads import UploadsJob
 from workers.runners.base import Lease, RunnerName
 from workers.runners.running import RUNNERS
@@ -29,11 +30,11 @@ DECODE_SECONDS, INFER_SECONDS = 30.0, 120.0  # somebody waits for the answer, so
 class Pool:
     """One child per slot, each with the same head, loaded and warm.
 
-    engine: its name. batch: images that it computes at a time. deaths: how many children died so far.
+    store: the feature space of the head. engine: its name. batch: images that it computes at a time. deaths: how many children died so far.
     """
 
     def __init__(self, job: UploadsJob, slots: tuple[Slot, ...], logs: Path, runner: RunnerName = "local"):
-        self._job = job
+        self._job, self.store = job, job.space.store
         self._runner = RUNNERS[runner](slots, logs)
         self._limits = Limits(
             SILENCE_SECONDS,
@@ -61,6 +62,23 @@ class Pool:
         """The answers to images, computed in a free slot. Raises what `Lease.call` raises, but WorkerDied only without a
         guilty image."""
         return await self._in_thread(self._answers_in_slot, list(uploads))
+
+    async def thumbnails(self, files: Sequence[tuple[bytes, bytes]]) -> dict[tuple[bytes, bytes], str]:
+        """(path, digest) → base64 of a small JPEG, without files that cannot be shown. Empty without a folder of images."""
+        if not self._job.space.images or not files:
+            return {}
+        found = await self._in_thread(self._thumbnails, list(files))
+        return {file: picture for file, picture in zip(files, found, strict=True) if picture}
+
+    def _thumbnails(self, files: list[tuple[bytes, bytes]]) -> list[str | None]:
+        job = ThumbnailsJob(self._job.space, tuple((path.hex(), digest.hex()) for path, digest in files))
+        try:
+            with self._runner.lease() as lease:
+                return lease.call("thumbnails", job.record(), lambda _: None, self._limits)["thumbnails"]
+        except WorkerDied as death:
+            self.deaths += 1
+            logger.warning("training pictures are not shown: %s", death)
+            return [None] * len(files)
 
     async def close(self) -> None:
         """End every child, also in the middle of a job."""
@@ -95,6 +113,7 @@ class Pool:
             largest_batch=lease.slot.largest_batch,
             images=tuple(base64.b64encode(upload.data).decode() for upload in uploads),
             squares=tuple(index for index, upload in enumerate(uploads) if upload.wants_square),
+            vectors=tuple(index for index, upload in enumerate(uploads) if upload.wants_vector),
         )
         try:
             return lease.call("uploads", job.record(), lambda _: None, self._limits)

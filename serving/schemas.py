@@ -9,6 +9,16 @@ from serving.uploads import Base64Images
 from storage.reasons import MEANINGS
 
 
+class Neighbour(BaseModel):
+    """A training picture that is similar to an image."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+    path: str
+    label: str = Field(alias="class")
+    similarity: float = Field(description="cosine of the pooled features")
+    thumbnail: str | None = Field(description="base64 of a JPEG; null if the file cannot be read or has changed")
+
+
 class Prediction(BaseModel):
     """The answer for one image. class and probability are those of the most probable class; null unless ok."""
 
@@ -21,6 +31,7 @@ class Prediction(BaseModel):
     reason: str | None = Field(description="why the image cannot be used, a code of docs/images.md; null if ok")
     message: str | None = Field(description="what the reason means; null if ok")
     square: str | None = Field(description="base64 of a PNG: the pixels that the network sees, if asked for")
+    neighbours: list[Neighbour] | None = Field(description="the nearest training pictures, if asked for and known")
 
 
 class Predictions(BaseModel):
@@ -98,7 +109,9 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 UNUSABLE = {"model": Unusable | Error, "description": "the body cannot be read, or no image in it can be used"}
 
 
-def prediction(upload: Upload, answer: Answer, classes: tuple[str, ...]) -> Prediction:
+def prediction(
+    upload: Upload, answer: Answer, classes: tuple[str, ...], neighbours: list[dict[str, Any]] | None
+) -> Prediction:
     """The answer for one image with the names of its classes."""
     found = dict(zip(classes, answer.probabilities, strict=True)) if answer.status == "ok" else {}
     best = max(found, key=lambda name: found[name], default=None)
@@ -112,5 +125,6 @@ def prediction(upload: Upload, answer: Answer, classes: tuple[str, ...]) -> Pred
             "reason": answer.reason,
             "message": MEANINGS.get(answer.reason or "", answer.message),
             "square": answer.square,
+            "neighbours": neighbours,
         }
     )

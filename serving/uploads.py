@@ -5,6 +5,7 @@ import base64
 import binascii
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pydantic
 from starlette.requests import ClientDisconnect, Request
@@ -12,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from serving.batcher import Upload
 from serving.form import Form, too_large, too_many
 from serving.limits import Limits
+from serving.nearest import MOST
 from serving.refusal import Refusal
 
 FORMS = "send multipart/form-data with files, application/json with base64, or the bytes of one image as image/*"
@@ -76,10 +78,21 @@ class _Body:
         return bytes(found)
 
 
+def neighbours_of(request: Request) -> int:
+    """The number of neighbours of each image that a request asks for, by default 0. Raises Refusal."""
+    given = request.query_params.get("neighbours", "0")
+    if not given.isdecimal() or not given.isascii() or not int(given[:9]) <= MOST:
+        raise Refusal(422, "invalid_neighbours", f"neighbours={given[:20]!r}: expected 0 to {MOST}")
+    return int(given)
+
+
 async def _received(request: Request, body: _Body, limits: Limits) -> list[Upload]:
+    wants_square = request.query_params.get("square", "") in ("1", "true")
+    neighbours = neighbours_of(request)
     try:
         async with asyncio.timeout(limits.body_seconds):
-            return _checked(await _read(request, body, limits), limits)
+            uploads = _checked(await _read(request, body, limits), limits)
+            return [replace(upload, wants_square=wants_square, wants_vector=neighbours > 0) for upload in uploads]
     except TimeoutError:
         raise Refusal(408, "too_slow", "the body arrived too slowly") from None
     except ClientDisconnect:
@@ -90,25 +103,24 @@ async def _read(request: Request, body: _Body, limits: Limits) -> list[Upload]:
     declared = request.headers.get("content-length", "0")
     if not declared.isdecimal() or int(declared) > limits.request_bytes:
         raise too_large("the request", limits.request_bytes)
-    wants_square = request.query_params.get("square", "") in ("1", "true")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        return await _form(request, body, limits, wants_square)
+        return await _form(request, body, limits)
     if kind == "application/json":
-        return await asyncio.to_thread(_json, await body.whole(limits.request_bytes), limits, wants_square)
+        return await asyncio.to_thread(_json, await body.whole(limits.request_bytes), limits)
     if kind.startswith("image/") or kind == "application/octet-stream":
-        return [Upload(None, await body.whole(limits.image_bytes), wants_square)]
+        return [Upload(None, await body.whole(limits.image_bytes))]
     raise Refusal(415, "unsupported_media_type", f"the content type is {kind[:80]!r}; {FORMS}")
 
 
-async def _form(request: Request, body: _Body, limits: Limits, wants_square: bool) -> list[Upload]:
+async def _form(request: Request, body: _Body, limits: Limits) -> list[Upload]:
     form = Form(request.headers["content-type"], limits)
     async for piece in body.pieces():
         form.add(piece)
-    return [Upload(name, data, wants_square) for name, data in form.files()]
+    return [Upload(name, data) for name, data in form.files()]
 
 
-def _json(body: bytes, limits: Limits, wants_square: bool) -> list[Upload]:
+def _json(body: bytes, limits: Limits) -> list[Upload]:
     try:
         images = Base64Images.model_validate_json(body).images
     except pydantic.ValidationError as error:
@@ -120,7 +132,7 @@ def _json(body: bytes, limits: Limits, wants_square: bool) -> list[Upload]:
     if len(images) > limits.images:
         raise too_many(limits)
     try:
-        return [Upload(None, base64.b64decode(data, validate=True), wants_square) for data in images]
+        return [Upload(None, base64.b64decode(data, validate=True)) for data in images]
     except (binascii.Error, ValueError):
         raise Refusal(422, "invalid_base64", "an image is not base64") from None
 

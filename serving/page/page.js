@@ -3,6 +3,7 @@
 
 const MOST_BARS = 10;
 const AT_ONCE = 4;
+const NEIGHBOURS = 6;
 const $ = (id) => document.getElementById(id);
 const queue = [];
 let token = "";
@@ -81,7 +82,7 @@ async function classify(file, item) {
 async function answered(file) {
   for (let left = 10; ; left--) {
     const type = file.type.startsWith("image/") ? file.type : "application/octet-stream";
-    const response = await fetch("predict?square=1", {method: "POST", headers: headers({"Content-Type": type}), body: file});
+    const response = await fetch(`predict?square=1&neighbours=${NEIGHBOURS}`, {method: "POST", headers: headers({"Content-Type": type}), body: file});
     const seconds = Number(response.headers.get("Retry-After"));
     if (!seconds || !left) return {response, body: await response.json()};
     await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
@@ -112,7 +113,29 @@ function bars(found, name) {
   }
   words.append(list);
   if (sorted.length > MOST_BARS) words.append(element("p", `and ${sorted.length - MOST_BARS} more classes`, "quiet"));
+  if (found.neighbours?.length) words.append(neighbours(found.neighbours));
   return words;
+}
+
+function neighbours(found) {
+  const section = element("section");
+  const list = element("ul", undefined, "neighbours");
+  for (const {path, class: label, similarity, thumbnail} of found) {
+    const item = element("li");
+    if (thumbnail) {
+      const image = element("img");
+      image.src = `data:image/jpeg;base64,${thumbnail}`;
+      image.alt = path;
+      image.title = path;
+      item.append(image);
+    } else {
+      item.append(element("span", path, "quiet"));
+    }
+    item.append(element("span", `${label}, ${similarity.toFixed(2)}`));
+    list.append(item);
+  }
+  section.append(element("h3", "The most similar training pictures"), list);
+  return section;
 }
 
 function sorry(name, code, message) {

@@ -25,6 +25,10 @@ def perform(kind: str, job: dict, report: Callable[[dict], None], tracker: Track
         from workers.jobs.uploads import UploadsJob
 
         return predict_uploads(UploadsJob.of(job), report, tracker)
+    if kind == "thumbnails":
+        from workers.jobs.thumbnails import ThumbnailsJob, thumbnails
+
+        return thumbnails(ThumbnailsJob.of(job))
     if kind == "rates":
         from vision.engines.rates import measure_rates
 

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
 
+import numpy as np
 import PIL.Image
 
 from storage.backend.paths import place
+from storage.reading.pooling import pooled
 from storage.reasons import FILE_FAULTS
 from storage.shards.view_ids import PLAIN
 from vision.engines.extract import NoTracker, Tracker
@@ -31,8 +33,8 @@ def predict_uploads(job: UploadsJob, report: Callable[[dict], None], tracker: Tr
     """The answers to the images of a job, in their order. Without images, it only loads the head and its engine.
 
     Returns engine (its name), batch (images that it computes at a time) and answers: status, probabilities in the order
-    of the classes, reason, message and square (the pixels that the network sees, as base64 of a PNG; None if not asked
-    for). Raises what `open_head` and `Predictor` raise.
+    of the classes, reason, message, square (the pixels that the network sees, as base64 of a PNG) and vector (the global
+    average of the features, as base64 of float32); both None if not asked for. A fine-tuned head has no features. Raises what `open_head` and `Predictor` raise.
     """
     predictor = _predictor(job.space, job.head, job.engine, job.threads, job.largest_batch)
     images = [(key_of(index), partial(base64.b64decode, data), [PLAIN]) for index, data in enumerate(job.images)]
@@ -43,6 +45,10 @@ def predict_uploads(job: UploadsJob, report: Callable[[dict], None], tracker: Tr
     for key, (code, message) in found.errors.items():
         status = "pending" if code in FILE_FAULTS else "quarantined"
         answers[int.from_bytes(key, "big")] = _answer(status, [], code, message)
+    for key, average in zip(found.keys, _averages(found.extracted.features), strict=False):
+        index = int.from_bytes(key, "big")
+        if index in job.vectors:
+            answers[index]["vector"] = base64.b64encode(average.tobytes()).decode()
     for index in job.squares:
         if answers[index]["status"] == "ok":
             (tracker or NoTracker()).decoding(key_of(index))
@@ -60,7 +66,13 @@ def _predictor(space: Space, head: str, engine: str, threads: int, largest_batch
 def _answer(
     status: str, probabilities: list[float], reason: str | None = None, message: str | None = None
 ) -> dict[str, Any]:
-    return {"status": status, "probabilities": probabilities, "reason": reason, "message": message, "square": None}
+    answer = {"status": status, "probabilities": probabilities, "reason": reason, "message": message}
+    return answer | {"square": None, "vector": None}
+
+
+def _averages(features: np.ndarray) -> np.ndarray:
+    """(n, channels) `<f4`; no rows without features."""
+    return pooled(features)[0].astype("<f4") if len(features) else np.empty((0, 0))
 
 
 def _square(data: bytes, spec: FeatureSpec) -> str:
