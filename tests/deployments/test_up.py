@@ -55,6 +55,7 @@ def test_runs_are_confined_to_what_was_given_unless_the_environment_says_otherwi
         f"{tmp_path}/head-study",
         f"{tmp_path}/predictions.csv",
         f"{tmp_path}/evaluation",
+        f"{tmp_path}/inspection",
     ]
     assert roots(IMAGE_ROOTS) == ["/data/photos", f"{tmp_path}/inbox"]
     assert roots(STORE_ROOTS) == ["s3://bucket/store", *own]

@@ -194,6 +194,7 @@ def test_two_spaces_that_differ_in_what_people_choose_are_told_apart():
     assert {name for other in others for name in other} >= {field.name for field in fields(FeatureSpec)} - {
         "backbone",
         "preprocessing",
+        "maps",
     }
     for other in [{"backbone": "vgg19"}, *others]:
         told = differences([one, one | other])
