@@ -65,9 +65,11 @@ def test_the_literal_command_ends_in_a_completed_run_with_the_parameters_it_is_g
     assert {head["head"]["epochs"] for head in heads} == {1, 2}
     # What the run was not given is as in the deployment, and what the deployment does not say is at its default.
     (head,) = [head for head in heads if head["head"]["epochs"] == 2]
-    used = {**head["features"], **head["head"], "head": head["head"]["kind"], "seed": head["seed"]}
-    assert used["image_size"] == 32
-    defaults = PipelineOptions().model_dump(exclude={"weights", "image_size", "epochs", "classes"})
+    used = {**head["features"], **head["head"], "seed": head["seed"]}
+    assert (used["image_size"], used["kind"]) == (32, "mlp")
+    defaults = PipelineOptions().model_dump(
+        exclude={"weights", "image_size", "epochs", "classes", "head", "preprocessing"}
+    )
     shared = defaults.keys() & used.keys()
     assert {name: used[name] for name in shared} == {name: defaults[name] for name in shared}
     assert shared > {"backbone", "pooling", "dtype", "precision", "optimizer", "batch_size", "standardize", "seed"}
