@@ -120,7 +120,7 @@ def resumed(record: dict) -> str:
 
 def trained(job: HeadJob, head: HeadResult) -> str:
     """The result of a training."""
-    place = "is the current head" if head.is_promoted else "is not the current head"
+    place = "is current" if head.is_promoted else "is not current"
     figures = {name: getattr(head, name) for name in ("val_accuracy", "val_loss", "test_accuracy", "test_loss")}
     known = ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if value is not None)
     left_out = (

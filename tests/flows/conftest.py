@@ -79,6 +79,9 @@ def without_server(server: str, prefect_home: Path, tmp_path: Path) -> dict[str,
     template.parent.mkdir(parents=True)
     with closing(sqlite3.connect(prefect_home / "prefect.db")) as source, closing(sqlite3.connect(template)) as copy:
         source.backup(copy)
+        for runs in ("task_run", "flow_run"):  # of other tests
+            copy.execute(f"DELETE FROM {runs}")
+        copy.commit()
     kept = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     return {**kept, "PREFECT_HOME": str(tmp_path / "prefect"), "XDG_CACHE_HOME": str(tmp_path / "machine")}
 

@@ -48,7 +48,7 @@ def test_a_person_sees_bars_and_then_what_each_step_came_to(environment, argumen
         r"training on \d+ images of 2 classes, validating on \d+$",
         r"epoch 1 of 2: loss .*, val_accuracy \d",
         r"epoch 2 of 2: ",
-        r"mlp head [0-9a-f]{32}: val_accuracy .* it is the current head$",
+        r"mlp head [0-9a-f]{32}: val_accuracy .*; it is current$",
         r"report: /",
         r".*/report\.html$",  # a path too long for one line
         r"time: scan .*, list .*, plan .*, extract .*, commit .*, train ",

@@ -110,9 +110,9 @@ def test_a_head_is_told_of_with_its_figures_on_test_images_where_there_are_such(
     job = HeadJob(toy.space(Path("images"), Path("store")), 1, "a" * 32, HeadSpec(("cats", "dogs")), seed=0)
     head = HeadResult("a" * 32, True, True, 2, 0.75, 0.5, 1.0, 1.0)
     figures = f"mlp head {'a' * 32}: val_accuracy 0.7500, val_loss 0.5000"
-    assert trained(job, head) == f"{figures}; it is the current head"
+    assert trained(job, head) == f"{figures}; it is current"
     tested = dataclasses.replace(head, test_accuracy=0.625, test_loss=0.25)
-    assert trained(job, tested) == f"{figures}, test_accuracy 0.6250, test_loss 0.2500; it is the current head"
+    assert trained(job, tested) == f"{figures}, test_accuracy 0.6250, test_loss 0.2500; it is current"
 
 
 def test_it_is_told_where_the_report_lies_or_why_there_is_none():
