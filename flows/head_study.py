@@ -7,10 +7,11 @@ docs/head-study.md explains the result.
 """
 
 if __name__ == "__main__":
+    from flows.cli.leaving import leave  # isort: split
     from flows.cli.command import main
     from flows.registry import HEAD_STUDY
 
-    raise SystemExit(main(HEAD_STUDY))
+    raise leave(main(HEAD_STUDY))
 
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner

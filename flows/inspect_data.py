@@ -6,10 +6,11 @@ The store stays as it is. Pictures that an earlier inspection measured are not r
 """
 
 if __name__ == "__main__":
+    from flows.cli.leaving import leave  # isort: split
     from flows.cli.command import main
     from flows.registry import INSPECT
 
-    raise SystemExit(main(INSPECT))
+    raise leave(main(INSPECT))
 
 from prefect import flow
 

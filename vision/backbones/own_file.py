@@ -117,7 +117,7 @@ def _architecture(path: str, size: int, mtime_ns: int) -> str:
         foreign = sorted(set(_foreign(architecture)))
     except UNREADABLE as error:
         reason = " ".join(str(error).split())[:200]
-        raise SpecError(f"`backbone`: {path} is no model that Keras 3 saved as .keras ({reason})") from error
+        raise SpecError(f"`backbone`: {path} is not a .keras file of Keras 3 ({reason})") from error
     if foreign:
         raise SpecError(f"`backbone`: {path} has code of its own, which is never run: {', '.join(foreign[:3])}")
     return hashlib.sha256(json.dumps(architecture, sort_keys=True).encode()).hexdigest()[:32]
